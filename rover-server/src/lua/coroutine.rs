@@ -1,0 +1,130 @@
+//! A pool of coroutines: taken for a handler, resumed until it ends, and put back for the next one.
+//!
+//! Creating a Lua thread for each request would cost more than everything else that Lua does for it.
+
+use std::cell::RefCell;
+use std::ffi::c_int;
+
+use mlua::ffi;
+
+use super::Stack;
+
+/// How many finished coroutines a VM keeps; beyond that they are left to the garbage collector.
+const IDLE_LIMIT: usize = 1024;
+
+/// A coroutine that is running a function, waiting, or ready for one.
+///
+/// Its stack begins with the values that every coroutine of its pool was given ([`Coroutines::new`]).
+pub(crate) struct Coroutine {
+    state: *mut ffi::lua_State,
+    anchor: c_int,
+}
+
+/// Why [`Coroutine::resume`] came back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Resumed {
+    /// The function has returned; its results stand above the pool's own values.
+    Returned,
+    /// The function waits; what it yielded is on the stack.
+    Yielded,
+    /// The function raised: the error is on top, and the call stack still stands for a traceback.
+    Raised,
+}
+
+impl Coroutine {
+    /// The stack of this coroutine. Between two resumes it belongs to the caller.
+    #[inline]
+    pub(crate) fn stack(&mut self) -> Stack<'_> {
+        // SAFETY: the anchor keeps the state alive as long as `self`.
+        unsafe { Stack::new(self.state) }
+    }
+
+    /// Calls the function below the `args` topmost values, or lets a waiting one go on with them as the results of
+    /// what it waits for.
+    #[inline]
+    pub(crate) fn resume(&mut self, args: c_int) -> Resumed {
+        // SAFETY: the coroutine is fresh or suspended, which `Coroutines` sees to, and holds the arguments.
+        match unsafe { ffi::lua_resume_(self.state, args) } {
+            ffi::LUA_OK => Resumed::Returned,
+            ffi::LUA_YIELD => Resumed::Yielded,
+            _ => Resumed::Raised,
+        }
+    }
+}
+
+/// The coroutines of one VM.
+pub(crate) struct Coroutines {
+    lua: mlua::Lua,
+    main: *mut ffi::lua_State,
+    /// Values that stand at the bottom of every coroutine's stack.
+    base: Vec<c_int>,
+    idle: RefCell<Vec<Coroutine>>,
+}
+
+impl Coroutines {
+    /// A pool whose coroutines all begin with `base` (references from [`Stack::anchor`]) at index 1 and up.
+    pub(crate) fn new(lua: &mlua::Lua, base: Vec<c_int>) -> mlua::Result<Coroutines> {
+        let mut main = std::ptr::null_mut();
+        // SAFETY: only copies the pointer; outside of any call the current state is the main one.
+        unsafe { lua.exec_raw::<()>((), |l| main = l)? };
+        Ok(Coroutines {
+            lua: lua.clone(),
+            main,
+            base,
+            idle: RefCell::default(),
+        })
+    }
+
+    /// The VM of these coroutines.
+    pub(crate) fn lua(&self) -> &mlua::Lua {
+        &self.lua
+    }
+
+    /// The length of the base that every stack begins with.
+    #[inline]
+    pub(crate) fn base(&self) -> c_int {
+        self.base.len() as c_int
+    }
+
+    /// A coroutine that is ready to run.
+    #[inline]
+    pub(crate) fn take(&self) -> Coroutine {
+        match self.idle.borrow_mut().pop() {
+            Some(coroutine) => coroutine,
+            None => self.create(),
+        }
+    }
+
+    #[cold]
+    fn create(&self) -> Coroutine {
+        // SAFETY: `self.lua` keeps the VM alive; the new thread is anchored before anything else is allocated in it.
+        unsafe {
+            let state = ffi::lua_newthread(self.main);
+            let anchor = ffi::luaL_ref(self.main, ffi::LUA_REGISTRYINDEX);
+            for &value in &self.base {
+                ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, value);
+            }
+            Coroutine { state, anchor }
+        }
+    }
+
+    /// Puts back a coroutine whose function has [returned](Resumed::Returned).
+    #[inline]
+    pub(crate) fn put_back(&self, mut coroutine: Coroutine) {
+        coroutine.stack().truncate(self.base());
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_LIMIT {
+            idle.push(coroutine);
+        } else {
+            drop(idle);
+            self.discard(coroutine);
+        }
+    }
+
+    /// Lets go of a coroutine that raised or still waits: it can run nothing else.
+    #[cold]
+    pub(crate) fn discard(&self, coroutine: Coroutine) {
+        // SAFETY: the anchor is the one that `create` made, and is given up with the coroutine.
+        unsafe { ffi::luaL_unref(self.main, ffi::LUA_REGISTRYINDEX, coroutine.anchor) }
+    }
+}

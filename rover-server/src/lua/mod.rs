@@ -1,0 +1,29 @@
+//! Rover's own way into LuaJIT: the stack, native functions, coroutines and tracebacks.
+//!
+//! mlua owns the VM, loads chunks and serves everything that happens once. What happens for every request goes
+//! through this module instead: it reads and writes the Lua stack directly, which keeps a plain request free of
+//! registry references, protected calls and boxed closures (`benches/benches/lua_call.rs` compares both ways).
+//!
+//! Comes in: an [`mlua::Lua`] and plain values. Goes out: values on a stack, and [`Raise`]d errors. This module
+//! must not know of HTTP, routes or requests.
+//!
+//! # Why this module may use `unsafe`
+//!
+//! It is the border to C. Three rules make its blocks sound and are not repeated at each of them:
+//!
+//! 1. **One thread.** `lua_State` pointers live in types that are neither `Send` nor `Sync`.
+//! 2. **Room.** Every entry has `LUA_MINSTACK` (20) free slots; whoever pushes more asks [`Stack::reserve`] first.
+//! 3. **No exception crosses Rust frames that own something.** The C functions called here raise only when memory
+//!    runs out, and then the process ends; errors are returned as [`Raise`] and thrown by the outermost frame,
+//!    which owns nothing by then.
+#![allow(unsafe_code)]
+
+mod coroutine;
+mod native;
+mod stack;
+mod traceback;
+
+pub(crate) use coroutine::{Coroutine, Coroutines, Resumed};
+pub(crate) use native::{Owned, OwnedMeta, Raise, Returns, Shared};
+pub(crate) use stack::{Kind, Stack};
+pub(crate) use traceback::{Frame, traceback};

@@ -1,0 +1,206 @@
+//! Rust functions and Rust values that Lua code sees, without mlua's per-call cost.
+//!
+//! A native function gets the stack and the state it [shares](Shared) with its siblings, and returns how many
+//! results it left on top, or a [`Raise`].
+
+use std::any::type_name;
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use mlua::ffi;
+
+use super::Stack;
+
+/// How a native function ends: with so many results on top of the stack, or with an error.
+pub(crate) type Returns = Result<c_int, Raise>;
+
+/// An error on its way to Lua.
+#[derive(Debug)]
+pub(crate) enum Raise {
+    /// A programmer's mistake: raised with the caller's file and line in front.
+    Mistake(String),
+    /// The topmost value of the stack is the error.
+    Value,
+    /// Not an error: suspends the coroutine with the topmost `n` values.
+    Yield(c_int),
+}
+
+impl Raise {
+    /// A mistake in the arguments of the running function.
+    pub(crate) fn mistake(message: impl Into<String>) -> Raise {
+        Raise::Mistake(message.into())
+    }
+}
+
+/// State that native functions of one VM share, and that lives as long as one of them can be called.
+pub(crate) struct Shared<T: 'static> {
+    anchor: c_int,
+    state: PhantomData<Rc<T>>,
+}
+
+/// What the userdata behind a [`Shared`] holds; `None` once the VM has begun to close.
+type Slot<T> = Option<Rc<T>>;
+
+impl<T: 'static> Shared<T> {
+    /// Gives `state` to `lua`.
+    pub(crate) fn new(lua: &mlua::Lua, state: Rc<T>) -> mlua::Result<Shared<T>> {
+        let mut anchor = 0;
+        // SAFETY: the userdata has the size of the slot (Lua aligns to 8), is initialised before its metatable is
+        // set, and is dropped by that metatable alone.
+        unsafe {
+            lua.exec_raw::<()>((), |l| {
+                let data = ffi::lua_newuserdata(l, size_of::<Slot<T>>()).cast::<Slot<T>>();
+                data.write(Some(state));
+                ffi::lua_createtable(l, 0, 1);
+                ffi::lua_pushcclosure(l, drop_slot::<T>, 0);
+                ffi::lua_setfield(l, -2, c"__gc".as_ptr());
+                ffi::lua_setmetatable(l, -2);
+                anchor = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
+            })?;
+        }
+        Ok(Shared {
+            anchor,
+            state: PhantomData,
+        })
+    }
+
+    /// Makes `function` callable from Lua. It must capture nothing (checked when compiled).
+    pub(crate) fn function<F>(&self, lua: &mlua::Lua, function: F) -> mlua::Result<mlua::Function>
+    where
+        F: Fn(&mut Stack<'_>, &T) -> Returns + Copy + 'static,
+    {
+        const { assert!(size_of::<F>() == 0, "a native function captures nothing") };
+        let _ = function;
+        // SAFETY: pushes the shared state as the closure's only upvalue, as `call` expects it.
+        unsafe {
+            lua.exec_raw::<mlua::Function>((), |l| {
+                ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, self.anchor);
+                ffi::lua_pushcclosure(l, call::<T, F>, 1);
+            })
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn drop_slot<T: 'static>(l: *mut ffi::lua_State) -> c_int {
+    // SAFETY: called by Lua with the userdata whose metatable this is. Taking the value leaves `None` behind, which
+    // functions called later, by other finalizers, find.
+    unsafe {
+        let data = ffi::lua_touserdata(l, 1).cast::<Slot<T>>();
+        if !data.is_null() {
+            drop((*data).take());
+        }
+    }
+    0
+}
+
+unsafe extern "C-unwind" fn call<T: 'static, F>(l: *mut ffi::lua_State) -> c_int
+where
+    F: Fn(&mut Stack<'_>, &T) -> Returns + Copy + 'static,
+{
+    // SAFETY: `F` has no size, so there is nothing to read; a value of it was given to `Shared::function`. The first
+    // upvalue is a live slot, for the running closure keeps it. Errors are thrown after everything owned is gone.
+    unsafe {
+        let function: F = std::ptr::NonNull::dangling().read();
+        let slot = &*ffi::lua_touserdata(l, ffi::lua_upvalueindex(1)).cast::<Slot<T>>();
+        let returns = catch_unwind(AssertUnwindSafe(|| match slot {
+            Some(state) => function(&mut Stack::new(l), state),
+            None => Err(Raise::mistake("this server has been shut down")),
+        }));
+        match returns {
+            Ok(Ok(results)) => return results,
+            Ok(Err(Raise::Yield(values))) => return ffi::lua_yield(l, values),
+            Ok(Err(Raise::Value)) => {}
+            Ok(Err(Raise::Mistake(message))) => {
+                ffi::luaL_where(l, 1);
+                ffi::lua_pushlstring_(l, message.as_ptr().cast(), message.len());
+                drop(message);
+                ffi::lua_concat(l, 2);
+            }
+            Err(panic) => {
+                drop(panic);
+                ffi::lua_pushlstring_(l, INTERNAL.as_ptr().cast(), INTERNAL.len());
+            }
+        }
+        ffi::lua_error(l)
+    }
+}
+
+/// What Lua code sees of a panic; the panic hook has written the details.
+const INTERNAL: &str = "internal error in Rover (see the log)";
+
+/// The metatable of [`Owned`] values of one type in one VM.
+pub(crate) struct OwnedMeta<T: 'static> {
+    anchor: c_int,
+    identity: *const c_void,
+    value: PhantomData<T>,
+}
+
+impl<T: 'static> OwnedMeta<T> {
+    /// Turns `table` into the metatable of values of type `T`.
+    pub(crate) fn new(lua: &mlua::Lua, table: &mlua::Table) -> mlua::Result<OwnedMeta<T>> {
+        const { assert!(align_of::<T>() <= 8, "Lua aligns userdata to 8 bytes") };
+        let identity = table.to_pointer();
+        let mut anchor = 0;
+        // SAFETY: the table is the only argument, and stays on top while its field is set.
+        unsafe {
+            lua.exec_raw::<()>(table, |l| {
+                ffi::lua_pushcclosure(l, drop_owned::<T>, 0);
+                ffi::lua_setfield(l, -2, c"__gc".as_ptr());
+                anchor = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
+            })?;
+        }
+        table.raw_set(
+            "__name",
+            type_name::<T>().rsplit("::").next().unwrap_or("value"),
+        )?;
+        Ok(OwnedMeta {
+            anchor,
+            identity,
+            value: PhantomData,
+        })
+    }
+
+    /// Hands `value` to Lua's garbage collector and pushes the userdata.
+    pub(crate) fn push(&self, stack: &mut Stack<'_>, value: T) {
+        let l = stack.state();
+        // SAFETY: as in `Shared::new`.
+        unsafe {
+            ffi::lua_newuserdata(l, size_of::<Option<T>>())
+                .cast::<Option<T>>()
+                .write(Some(value));
+            ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, self.anchor);
+            ffi::lua_setmetatable(l, -2);
+        }
+    }
+
+    /// The value at `index`, or `None` where something else stands (or the VM is closing).
+    pub(crate) fn get<'s>(&self, stack: &'s mut Stack<'_>, index: c_int) -> Option<&'s T> {
+        if stack.metatable_identity(index) != self.identity {
+            return None;
+        }
+        // SAFETY: only `push` sets this metatable, on a userdata that holds an `Option<T>`; the value on the stack
+        // keeps it alive.
+        unsafe {
+            ffi::lua_touserdata(stack.state(), index)
+                .cast::<Option<T>>()
+                .as_ref()?
+                .as_ref()
+        }
+    }
+}
+
+/// Marks types that Lua owns through an [`OwnedMeta`].
+pub(crate) type Owned<T> = OwnedMeta<T>;
+
+unsafe extern "C-unwind" fn drop_owned<T: 'static>(l: *mut ffi::lua_State) -> c_int {
+    // SAFETY: called by Lua with a userdata that `push` made; `None` stays behind.
+    unsafe {
+        let data = ffi::lua_touserdata(l, 1).cast::<Option<T>>();
+        if !data.is_null() {
+            drop((*data).take());
+        }
+    }
+    0
+}

@@ -1,0 +1,327 @@
+//! The Lua stack as a Rust value: indices in, borrowed bytes and plain values out.
+//!
+//! Reading borrows the stack and pushing needs it mutably, so bytes of a Lua string cannot outlive their place on
+//! the stack.
+
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+
+use mlua::ffi;
+
+/// The type of a Lua value, as `type()` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing at that index, or nil.
+    Nil,
+    Boolean,
+    /// A pointer without identity of its own; the null pointer is `rover.null`.
+    LightUserdata,
+    Number,
+    String,
+    Table,
+    Function,
+    Userdata,
+    Thread,
+    /// A LuaJIT FFI object.
+    Cdata,
+}
+
+impl Kind {
+    /// The name a Lua author knows.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Nil => "nil",
+            Kind::Boolean => "boolean",
+            Kind::LightUserdata | Kind::Userdata => "userdata",
+            Kind::Number => "number",
+            Kind::String => "string",
+            Kind::Table => "table",
+            Kind::Function => "function",
+            Kind::Thread => "thread",
+            Kind::Cdata => "cdata",
+        }
+    }
+}
+
+/// The stack of one coroutine.
+///
+/// Indices are positive and count from 1, as in C; an index above [`top`](Stack::top) reads as nil.
+pub(crate) struct Stack<'lua> {
+    state: *mut ffi::lua_State,
+    lua: PhantomData<&'lua ()>,
+}
+
+impl<'lua> Stack<'lua> {
+    /// Wraps the stack of `state`.
+    ///
+    /// # Safety
+    /// `state` must be a live coroutine (or main thread) for as long as the result is used.
+    pub(super) unsafe fn new(state: *mut ffi::lua_State) -> Stack<'lua> {
+        Stack {
+            state,
+            lua: PhantomData,
+        }
+    }
+
+    pub(super) fn state(&self) -> *mut ffi::lua_State {
+        self.state
+    }
+
+    /// The number of values, which is the index of the topmost.
+    #[inline]
+    pub(crate) fn top(&self) -> c_int {
+        // SAFETY: reads two fields of a live state.
+        unsafe { ffi::lua_gettop(self.state) }
+    }
+
+    /// Drops values above `index`.
+    #[inline]
+    pub(crate) fn truncate(&mut self, index: c_int) {
+        debug_assert!(index >= 0 && index <= self.top());
+        // SAFETY: the index is in range.
+        unsafe { ffi::lua_settop(self.state, index) }
+    }
+
+    /// Drops the `n` topmost values.
+    #[inline]
+    pub(crate) fn pop(&mut self, n: c_int) {
+        debug_assert!(n >= 0 && n <= self.top());
+        // SAFETY: there are at least `n` values.
+        unsafe { ffi::lua_settop(self.state, -n - 1) }
+    }
+
+    /// Makes room for `n` more values; false when the stack would pass LuaJIT's limit.
+    #[inline]
+    pub(crate) fn reserve(&mut self, n: c_int) -> bool {
+        // SAFETY: grows the stack or reports that it cannot.
+        unsafe { ffi::lua_checkstack(self.state, n) != 0 }
+    }
+
+    /// The type of the value at `index`.
+    #[inline]
+    pub(crate) fn kind(&self, index: c_int) -> Kind {
+        debug_assert!(index > 0);
+        // SAFETY: any positive index may be asked for.
+        match unsafe { ffi::lua_type(self.state, index) } {
+            ffi::LUA_TBOOLEAN => Kind::Boolean,
+            ffi::LUA_TLIGHTUSERDATA => Kind::LightUserdata,
+            ffi::LUA_TNUMBER => Kind::Number,
+            ffi::LUA_TSTRING => Kind::String,
+            ffi::LUA_TTABLE => Kind::Table,
+            ffi::LUA_TFUNCTION => Kind::Function,
+            ffi::LUA_TUSERDATA => Kind::Userdata,
+            ffi::LUA_TTHREAD => Kind::Thread,
+            ffi::LUA_TCDATA => Kind::Cdata,
+            _ => Kind::Nil,
+        }
+    }
+
+    /// The number at `index`; 0 for anything that is not a number.
+    #[inline]
+    pub(crate) fn number(&self, index: c_int) -> f64 {
+        debug_assert!(index > 0);
+        // SAFETY: any positive index may be asked for.
+        unsafe { ffi::lua_tonumber(self.state, index) }
+    }
+
+    /// Whether the value at `index` is neither nil nor false.
+    #[inline]
+    pub(crate) fn boolean(&self, index: c_int) -> bool {
+        debug_assert!(index > 0);
+        // SAFETY: any positive index may be asked for.
+        unsafe { ffi::lua_toboolean(self.state, index) != 0 }
+    }
+
+    /// The bytes of the string at `index`, or `None` for any other type: numbers are not converted.
+    #[inline]
+    pub(crate) fn bytes(&self, index: c_int) -> Option<&[u8]> {
+        debug_assert!(index > 0);
+        // SAFETY: for a string `lua_tolstring` changes nothing and gives `len` bytes that live as long as the value
+        // stays on the stack; popping it needs `&mut self`.
+        unsafe {
+            if ffi::lua_type(self.state, index) != ffi::LUA_TSTRING {
+                return None;
+            }
+            let mut len = 0;
+            let data = ffi::lua_tolstring(self.state, index, &mut len);
+            Some(std::slice::from_raw_parts(data.cast(), len))
+        }
+    }
+
+    /// The pointer of the light userdata at `index` is null, which is how `rover.null` is told.
+    #[inline]
+    pub(crate) fn is_null(&self, index: c_int) -> bool {
+        // SAFETY: any positive index may be asked for.
+        self.kind(index) == Kind::LightUserdata
+            && unsafe { ffi::lua_touserdata(self.state, index).is_null() }
+    }
+
+    /// The identity of the table, function, thread or userdata at `index`; null for other types.
+    #[inline]
+    pub(crate) fn identity(&self, index: c_int) -> *const c_void {
+        // SAFETY: any positive index may be asked for.
+        unsafe { ffi::lua_topointer(self.state, index) }
+    }
+
+    /// The identity of the metatable of the value at `index`; null where there is none.
+    #[inline]
+    pub(crate) fn metatable_identity(&mut self, index: c_int) -> *const c_void {
+        // SAFETY: pushes one value, which is read and dropped again.
+        unsafe {
+            if ffi::lua_getmetatable(self.state, index) == 0 {
+                return std::ptr::null();
+            }
+            let identity = ffi::lua_topointer(self.state, -1);
+            ffi::lua_settop(self.state, -2);
+            identity
+        }
+    }
+
+    /// The border of the table at `index` (`#t` without metamethods), or the length of the string there.
+    #[inline]
+    pub(crate) fn raw_len(&self, index: c_int) -> usize {
+        // SAFETY: any positive index may be asked for.
+        unsafe { ffi::lua_objlen(self.state, index) }
+    }
+
+    #[inline]
+    pub(crate) fn push_nil(&mut self) {
+        // SAFETY: rule 2, as for every push below.
+        unsafe { ffi::lua_pushnil(self.state) }
+    }
+
+    #[inline]
+    pub(crate) fn push_boolean(&mut self, value: bool) {
+        // SAFETY: rule 2.
+        unsafe { ffi::lua_pushboolean(self.state, c_int::from(value)) }
+    }
+
+    #[inline]
+    pub(crate) fn push_number(&mut self, value: f64) {
+        // SAFETY: rule 2.
+        unsafe { ffi::lua_pushnumber(self.state, value) }
+    }
+
+    #[inline]
+    pub(crate) fn push_bytes(&mut self, value: &[u8]) {
+        // SAFETY: rule 2; Lua copies the bytes.
+        unsafe { ffi::lua_pushlstring_(self.state, value.as_ptr().cast(), value.len()) }
+    }
+
+    /// Pushes `rover.null`.
+    #[inline]
+    pub(crate) fn push_null(&mut self) {
+        // SAFETY: rule 2.
+        unsafe { ffi::lua_pushlightuserdata(self.state, std::ptr::null_mut()) }
+    }
+
+    /// Pushes a new table with room for `array` items and `hash` other keys.
+    #[inline]
+    pub(crate) fn push_table(&mut self, array: usize, hash: usize) {
+        const MOST: usize = 1 << 16;
+        // SAFETY: rule 2. The sizes are hints, so capping them is free of consequence.
+        unsafe {
+            ffi::lua_createtable(
+                self.state,
+                array.min(MOST) as c_int,
+                hash.min(MOST) as c_int,
+            )
+        }
+    }
+
+    /// Pushes a copy of the value at `index`.
+    #[inline]
+    pub(crate) fn push_copy(&mut self, index: c_int) {
+        debug_assert!(index > 0);
+        // SAFETY: rule 2.
+        unsafe { ffi::lua_pushvalue(self.state, index) }
+    }
+
+    /// Pops the topmost value into position `index`, which is overwritten.
+    #[inline]
+    pub(crate) fn replace(&mut self, index: c_int) {
+        debug_assert!(index > 0 && index <= self.top());
+        // SAFETY: both places exist.
+        unsafe { ffi::lua_replace(self.state, index) }
+    }
+
+    /// Moves the topmost value to position `index`, shifting up what was there.
+    #[inline]
+    pub(crate) fn insert(&mut self, index: c_int) {
+        debug_assert!(index > 0 && index <= self.top());
+        // SAFETY: both places exist.
+        unsafe { ffi::lua_insert(self.state, index) }
+    }
+
+    /// Pushes `table[n]` without metamethods. The value at `table` must be a table.
+    #[inline]
+    pub(crate) fn push_item(&mut self, table: c_int, n: c_int) {
+        debug_assert_eq!(self.kind(table), Kind::Table);
+        // SAFETY: rule 2; the caller has seen that it is a table.
+        unsafe { ffi::lua_rawgeti_(self.state, table, n) }
+    }
+
+    /// Pops a value into `table[n]` without metamethods. The value at `table` must be a table.
+    #[inline]
+    pub(crate) fn set_item(&mut self, table: c_int, n: c_int) {
+        debug_assert_eq!(self.kind(table), Kind::Table);
+        // SAFETY: the caller has seen that it is a table.
+        unsafe { ffi::lua_rawseti_(self.state, table, n) }
+    }
+
+    /// Replaces the key on top by `table[key]`, without metamethods. The value at `table` must be a table.
+    #[inline]
+    pub(crate) fn get_field(&mut self, table: c_int) {
+        debug_assert_eq!(self.kind(table), Kind::Table);
+        // SAFETY: the caller has seen that it is a table, and pushed the key.
+        unsafe { ffi::lua_rawget_(self.state, table) }
+    }
+
+    /// Pops a value and, below it, a key into the table at `table`, without metamethods. The key must be neither nil
+    /// nor NaN.
+    #[inline]
+    pub(crate) fn set_field(&mut self, table: c_int) {
+        debug_assert_eq!(self.kind(table), Kind::Table);
+        // SAFETY: the caller has seen that it is a table, and pushed a valid key and a value.
+        unsafe { ffi::lua_rawset(self.state, table) }
+    }
+
+    /// Replaces the key on top by the next key and its value, or pops it and answers false at the end of the table.
+    ///
+    /// Start with nil. The key must be the one that the last call gave, and the table unchanged since.
+    #[inline]
+    pub(crate) fn next(&mut self, table: c_int) -> bool {
+        debug_assert_eq!(self.kind(table), Kind::Table);
+        // SAFETY: rule 2; a key that came from the table is never invalid.
+        unsafe { ffi::lua_next(self.state, table) != 0 }
+    }
+
+    /// Pops a table and makes it the metatable of the table or userdata at `index`.
+    #[inline]
+    pub(crate) fn set_metatable(&mut self, index: c_int) {
+        debug_assert!(matches!(self.kind(index), Kind::Table | Kind::Userdata));
+        // SAFETY: a table is on top.
+        unsafe {
+            ffi::lua_setmetatable(self.state, index);
+        }
+    }
+
+    /// Pushes the value that [`Stack::anchor`] keeps under `anchor`.
+    #[inline]
+    pub(crate) fn push_anchored(&mut self, anchor: c_int) {
+        // SAFETY: rule 2; the registry is a table.
+        unsafe { ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
+    }
+
+    /// Pops a value and keeps it alive in the registry, under the number returned.
+    pub(crate) fn anchor(&mut self) -> c_int {
+        // SAFETY: a value is on top.
+        unsafe { ffi::luaL_ref(self.state, ffi::LUA_REGISTRYINDEX) }
+    }
+
+    /// Pushes where the function at `level` of the call stack stands, as `app.lua:12: `; nothing for C functions.
+    pub(crate) fn push_where(&mut self, level: c_int) {
+        // SAFETY: rule 2.
+        unsafe { ffi::luaL_where(self.state, level) }
+    }
+}

@@ -1,0 +1,78 @@
+//! Where a coroutine stands: its call stack as data, without Rover's own frames.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::fmt;
+
+use mlua::ffi;
+
+use super::Stack;
+
+/// Chunks whose names begin like this are Rover's own and are left out.
+const OWN_CHUNK: &[u8] = b"=rover";
+
+/// The deepest traceback that is kept, in frames.
+const MOST_FRAMES: usize = 32;
+
+/// One level of a call stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// The file as it was named to Lua, e.g. `app.lua`.
+    pub(crate) file: String,
+    /// The line being run, counted from 1.
+    pub(crate) line: u32,
+    /// The function's name, where Lua knows one.
+    pub(crate) function: Option<String>,
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)?;
+        match &self.function {
+            Some(name) => write!(f, ": in function '{name}'"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The Lua functions that are active on `stack`, innermost first, from `level` on (0 is the running function).
+///
+/// C functions and Rover's own Lua code are left out.
+pub(crate) fn traceback(stack: &Stack<'_>, mut level: c_int) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    // SAFETY: the record is filled by `lua_getstack` before `lua_getinfo` reads it; its strings live as long as the
+    // function on the call stack, and are copied at once.
+    unsafe {
+        let mut record: ffi::lua_Debug = std::mem::zeroed();
+        while frames.len() < MOST_FRAMES
+            && ffi::lua_getstack(stack.state(), level, &mut record) != 0
+        {
+            level += 1;
+            if ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) == 0
+                || record.currentline <= 0
+            {
+                continue;
+            }
+            if text(record.source).as_bytes().starts_with(OWN_CHUNK) {
+                continue;
+            }
+            frames.push(Frame {
+                file: text(record.short_src.as_ptr()),
+                line: record.currentline as u32,
+                function: (!record.name.is_null()).then(|| text(record.name)),
+            });
+        }
+    }
+    frames
+}
+
+/// # Safety
+/// `data` must be null or a C string.
+unsafe fn text(data: *const c_char) -> String {
+    if data.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(data) }
+        .to_string_lossy()
+        .into_owned()
+}
