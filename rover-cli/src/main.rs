@@ -1,2 +1,56 @@
-//! x
-fn main() {}
+//! `rover`: parse, run, exit code. Comes in: the command line and signals. Goes out: a running server or a report, and
+//! 0 for success, 1 for a failure (one message on stderr), 2 for a mistake of usage.
+//! Must not know: anything of the library but its public names.
+
+mod args;
+mod routes;
+mod serve;
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use args::{Request, Task};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run(&Request::read()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when stderr is closed.
+            let _ = writeln!(io::stderr(), "rover: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(request: &Request) -> anyhow::Result<()> {
+    let server = request.server();
+    match request.task {
+        Task::Serve => serve::serve(server),
+        Task::Check => {
+            let count = server.check()?.routes().len();
+            let noun = if count == 1 { "route" } else { "routes" };
+            print(&format!("{}: ok, {count} {noun}\n", request.app.display()))
+        }
+        Task::Routes { json: false } => print(&routes::table(server.check()?.routes())),
+        Task::Routes { json: true } => print(&routes::json(server.check()?.routes())),
+    }
+}
+
+/// Prints to stdout. A reader that has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,248 @@
+//! Comes in: the command line. Goes out: what to do, as data. Must not know: how it is done.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rover_server::{Level, Server, config_keys};
+
+const EXAMPLES: &str = "\
+Examples:
+  rover app.lua                        serve app.lua on http://127.0.0.1:4242
+  rover app.lua --port 3000 --debug    show errors in answers while developing
+  rover app.lua --host 0.0.0.0         listen on every IPv4 address
+  rover app.lua --host /run/app.sock   listen on a Unix socket
+  rover check app.lua                  report every mistake without serving
+  rover routes app.lua --json          list the routes for another program
+  rover ./run                          serve a file that is called like a command";
+
+/// Serves HTTP services written in Lua.
+#[derive(Debug, Parser)]
+#[command(name = "rover", version, after_help = EXAMPLES)]
+#[command(arg_required_else_help = true, subcommand_negates_reqs = true)]
+#[command(override_usage = "rover [OPTIONS] <APP>\n       rover [OPTIONS] <COMMAND> <APP>")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The app's Lua file
+    #[arg(value_name = "APP", required = true)]
+    app: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve an app; the same as `rover app.lua`
+    Run(App),
+    /// Load an app and report every mistake; exits with 1 when there is one
+    Check(App),
+    /// List the routes of an app
+    Routes {
+        #[command(flatten)]
+        app: App,
+        /// Print a JSON array of {method, path, file, line}
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+struct App {
+    /// The app's Lua file
+    #[arg(value_name = "APP")]
+    file: PathBuf,
+}
+
+/// What wins over ROVER_* variables, the app itself and the defaults. Every command takes them, so that `check` sees
+/// what `run` will.
+#[derive(Args, Debug)]
+struct Flags {
+    /// Address, host name or Unix socket to listen on [default: 127.0.0.1]
+    #[arg(long, global = true)]
+    host: Option<String>,
+    /// TCP port; 0 picks a free one [default: 4242]
+    #[arg(long, global = true)]
+    port: Option<u16>,
+    /// Threads, each with a Lua VM of its own [default: one for each core]
+    #[arg(long, global = true, value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Least level that is logged [default: info]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = level())]
+    log_level: Option<Level>,
+    /// Show error messages and tracebacks in answers
+    #[arg(long, global = true)]
+    debug: bool,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) task: Task,
+    pub(crate) app: PathBuf,
+    flags: Flags,
+}
+
+/// What to do with the app.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Task {
+    Serve,
+    Check,
+    Routes { json: bool },
+}
+
+impl Request {
+    /// Reads the process's arguments. Help, the version and mistakes of usage end the process here, mistakes with 2.
+    pub(crate) fn read() -> Request {
+        let command = Cli::command().after_long_help(format!("{EXAMPLES}\n\n{}", keys_help()));
+        let request = Request::from(command, std::env::args_os());
+        request.unwrap_or_else(|error| error.exit())
+    }
+
+    fn from<T: Into<OsString> + Clone>(
+        mut command: clap::Command,
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Request, clap::Error> {
+        let cli = Cli::from_arg_matches(&command.try_get_matches_from_mut(arguments)?)?;
+        let (task, app) = match (cli.command, cli.app) {
+            (None, Some(app)) => (Task::Serve, app),
+            (Some(Command::Run(app)), None) => (Task::Serve, app.file),
+            (Some(Command::Check(app)), None) => (Task::Check, app.file),
+            (Some(Command::Routes { app, json }), None) => (Task::Routes { json }, app.file),
+            (_, Some(app)) => {
+                let text = format!("a command stands before the app: move '{}'", app.display());
+                return Err(command.error(ErrorKind::ArgumentConflict, text));
+            }
+            (None, None) => {
+                let text = "name the app's Lua file, as in: rover app.lua";
+                return Err(command.error(ErrorKind::MissingRequiredArgument, text));
+            }
+        };
+        let flags = cli.flags;
+        Ok(Request { task, app, flags })
+    }
+
+    /// The server that the arguments describe.
+    pub(crate) fn server(&self) -> Server {
+        let mut server = Server::from_file(&self.app);
+        if let Some(host) = &self.flags.host {
+            server = server.host(host);
+        }
+        if let Some(port) = self.flags.port {
+            server = server.port(port);
+        }
+        if let Some(workers) = self.flags.workers {
+            server = server.workers(workers.into());
+        }
+        if let Some(level) = self.flags.log_level {
+            server = server.log_level(level);
+        }
+        if self.flags.debug {
+            server = server.debug(true);
+        }
+        server
+    }
+}
+
+fn level() -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(Level::ALL.map(Level::name))
+        .try_map(|name| Level::from_name(&name).ok_or("no such level"))
+}
+
+/// Every config key and its variable, for `--help`.
+fn keys_help() -> String {
+    let mut help = String::from(
+        "Config: each key of rover.server { ... } is also an environment variable. Flags win over variables,\n\
+         variables over the app.\n",
+    );
+    for key in config_keys() {
+        let variable = key.variable();
+        let (name, what, default) = (key.name, key.what, key.default);
+        help.push_str(&format!(
+            "\n  {name:<17} {variable:<23} {what} [default: {default}]"
+        ));
+    }
+    help
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Request, clap::Error> {
+        Request::from(Cli::command(), line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_app_with_and_without_run() {
+        for line in [
+            "rover app.lua --port 1 --debug --workers 2 --log-level nope",
+            "rover --port 1 --debug --workers 2 --log-level nope app.lua",
+            "rover --port 1 app.lua --debug --workers 2 --log-level nope",
+            "rover run app.lua --port 1 --debug --workers 2 --log-level nope",
+            "rover run --port=1 --debug --workers=2 --log-level=nope app.lua",
+            "rover --port=1 --debug run --workers=2 --log-level=nope app.lua",
+        ] {
+            let Request { task, app, flags } = read(line).unwrap();
+            assert_eq!((task, app), (Task::Serve, "app.lua".into()), "{line}");
+            assert_eq!((flags.port, flags.workers), (Some(1), Some(2)), "{line}");
+            assert_eq!(flags.log_level, Some(Level::Nope), "{line}");
+            assert!(flags.debug, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_other_commands() {
+        let check = read("rover check app.lua --port 1").unwrap();
+        assert_eq!((check.task, check.flags.port), (Task::Check, Some(1)));
+        let routes = read("rover routes --json app.lua").unwrap();
+        assert_eq!(routes.task, Task::Routes { json: true });
+    }
+
+    #[test]
+    fn files_called_like_commands() {
+        for (line, app) in [
+            ("rover ./run", "./run"),
+            ("rover run run", "run"),
+            ("rover -- run", "run"),
+        ] {
+            let request = read(line).unwrap();
+            assert_eq!((request.task, request.app), (Task::Serve, app.into()));
+        }
+    }
+
+    #[test]
+    fn mistakes_of_usage() {
+        for line in [
+            "rover app.lua --prot 1",
+            "rover app.lua --port 70000",
+            "rover app.lua --workers 0",
+            "rover app.lua --log-level loud",
+            "rover app.lua other.lua",
+            "rover chekc app.lua",
+            "rover app.lua check other.lua",
+            "rover --port 1",
+            "rover check",
+            "rover routes --yaml app.lua",
+        ] {
+            let error = read(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_lists_every_key() {
+        let help = keys_help();
+        for key in config_keys() {
+            assert!(help.contains(&key.variable()), "{}", key.name);
+        }
+    }
+}

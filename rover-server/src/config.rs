@@ -1,0 +1,215 @@
+//! Comes in: the app's table as plain data, the environment, and what a Rust program or the command line sets. Goes out:
+//! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
+
+mod host;
+mod keys;
+mod value;
+
+use std::fmt;
+use std::time::Duration;
+
+pub(crate) use host::{Endpoint, Host};
+pub use keys::{ConfigKey, config_keys};
+pub(crate) use value::ConfigValue;
+
+use crate::log::Level;
+
+/// What the server runs with. `config_keys` documents each field under the same name.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+    /// 1 to 1024.
+    pub(crate) workers: usize,
+    pub(crate) log_level: Level,
+    pub(crate) access_log: bool,
+    pub(crate) debug: bool,
+    /// Bytes.
+    pub(crate) body_size_limit: u64,
+    /// Never zero.
+    pub(crate) body_timeout: Duration,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) trailing_slash: TrailingSlash,
+}
+
+/// What happens to a path that is known only with the other trailing slash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TrailingSlash {
+    /// It is another path: 404.
+    Strict,
+    /// 308 to the one that is declared.
+    Redirect,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            host: Host::Ip(std::net::Ipv4Addr::LOCALHOST.into()),
+            port: 4242,
+            workers: num_cpus::get().clamp(1, keys::MOST_WORKERS as usize),
+            log_level: Level::Info,
+            access_log: true,
+            debug: false,
+            body_size_limit: 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(10),
+            trailing_slash: TrailingSlash::Strict,
+        }
+    }
+}
+
+/// What a Rust program or the command line sets; it wins over every other source.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) host: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) workers: Option<usize>,
+    pub(crate) log_level: Option<Level>,
+    pub(crate) access_log: Option<bool>,
+    pub(crate) debug: Option<bool>,
+    pub(crate) body_size_limit: Option<u64>,
+    pub(crate) body_timeout: Option<Duration>,
+    pub(crate) shutdown_timeout: Option<Duration>,
+    pub(crate) trailing_slash: Option<TrailingSlash>,
+}
+
+/// The app's `rover.server { … }`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AppTable<'a> {
+    /// Where it stands, such as `app.lua:1`.
+    pub(crate) origin: &'a str,
+    /// Its keys and values; keys that are not text are for the caller to report.
+    pub(crate) entries: &'a [(String, ConfigValue)],
+}
+
+/// One wrong setting: where it is, what is wrong, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfigMistake(String);
+
+impl ConfigMistake {
+    /// A mistake at `origin` (`app.lua:1`) that only the reader of the table can see.
+    pub(crate) fn new(origin: &str, text: &str) -> Self {
+        ConfigMistake(format!("{origin}: {text}"))
+    }
+}
+
+impl fmt::Display for ConfigMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Config {
+    /// Puts the sources together, each winning over the one before: defaults, the app's table, `ROVER_*` variables
+    /// (looked up with `variable`), overrides. An empty variable counts as unset; variables that are no key's are
+    /// left alone, since the environment is shared with others.
+    ///
+    /// # Errors
+    /// Every mistake of every source, also of values that another source would have replaced.
+    pub(crate) fn resolve(
+        app: AppTable<'_>,
+        variable: impl Fn(&str) -> Option<String>,
+        overrides: &Overrides,
+    ) -> Result<Config, Vec<ConfigMistake>> {
+        let mut config = Config::default();
+        let mut mistakes = Vec::new();
+        config.take_table(app, &mut mistakes);
+        config.take_variables(variable, &mut mistakes);
+        for (name, value) in overrides.values() {
+            if let Some(key) = find(name) {
+                mistakes.extend(config.take(key, name, &value));
+            }
+        }
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    fn take_table(&mut self, app: AppTable<'_>, mistakes: &mut Vec<ConfigMistake>) {
+        let origin = app.origin;
+        for (name, value) in app.entries {
+            let mistake = match find(name) {
+                Some(key) => self.take(key, &format!("{origin}: {name}"), value),
+                None => Some(unknown(origin, name)),
+            };
+            mistakes.extend(mistake);
+        }
+    }
+
+    fn take_variables(
+        &mut self,
+        variable: impl Fn(&str) -> Option<String>,
+        mistakes: &mut Vec<ConfigMistake>,
+    ) {
+        for key in config_keys() {
+            let name = key.variable();
+            let Some(text) = variable(&name).filter(|text| !text.trim().is_empty()) else {
+                continue;
+            };
+            // Kubernetes sets ROVER_PORT=tcp://10.0.0.1:80 in every pod beside a service named "rover".
+            if key.name == "port" && (text.starts_with("tcp://") || text.starts_with("udp://")) {
+                continue;
+            }
+            mistakes.extend(self.take(key, &name, &ConfigValue::Text(text)));
+        }
+    }
+
+    fn take(&mut self, key: &ConfigKey, name: &str, value: &ConfigValue) -> Option<ConfigMistake> {
+        if *value == ConfigValue::Nil {
+            return None;
+        }
+        let hint = (key.store)(self, value).err()?;
+        let takes = key.takes;
+        Some(ConfigMistake(format!(
+            "{name} must be {takes}, got {value}{hint}"
+        )))
+    }
+}
+
+impl Overrides {
+    /// What is set, by key. Goes through the same checks as every other source.
+    fn values(&self) -> impl Iterator<Item = (&'static str, ConfigValue)> {
+        let number = |number: u64| ConfigValue::Number(number as f64);
+        let time = |time: Duration| ConfigValue::Number(time.as_secs_f64());
+        let slash = |slash| match slash {
+            TrailingSlash::Strict => ConfigValue::Text("strict".into()),
+            TrailingSlash::Redirect => ConfigValue::Text("redirect".into()),
+        };
+        let level = |level: Level| ConfigValue::Text(level.name().into());
+        [
+            ("host", self.host.clone().map(ConfigValue::Text)),
+            ("port", self.port.map(|port| number(port.into()))),
+            ("workers", self.workers.map(|count| number(count as u64))),
+            ("log_level", self.log_level.map(level)),
+            ("access_log", self.access_log.map(ConfigValue::Bool)),
+            ("debug", self.debug.map(ConfigValue::Bool)),
+            ("body_size_limit", self.body_size_limit.map(number)),
+            ("body_timeout", self.body_timeout.map(time)),
+            ("shutdown_timeout", self.shutdown_timeout.map(time)),
+            ("trailing_slash", self.trailing_slash.map(slash)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
+fn find(name: &str) -> Option<&'static ConfigKey> {
+    config_keys().iter().find(|key| key.name == name)
+}
+
+fn unknown(origin: &str, name: &str) -> ConfigMistake {
+    let cure = match keys::nearest(name) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => {
+            let known: Vec<_> = config_keys().iter().map(|key| key.name).collect();
+            format!("the known keys are {}", known.join(", "))
+        }
+    };
+    ConfigMistake(format!("{origin}: unknown config key {name:?}, {cure}"))
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

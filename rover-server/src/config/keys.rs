@@ -1,0 +1,213 @@
+//! Comes in: nothing; this is the list of every config key. Goes out: each key's documentation, and the function that
+//! checks and stores its value. Messages, the names of the environment's variables and the CLI's help derive from it.
+//! Must not know: which source a value came from.
+//!
+//! A new key is a field of `Config` and of `Overrides`, its default, and one row here; the tests hold them together.
+
+use super::value::ConfigValue;
+use super::{Config, Host, TrailingSlash};
+use crate::log::Level;
+
+/// One config key: what it is called, means and takes.
+#[derive(Debug)]
+pub struct ConfigKey {
+    /// The name in `rover.server { … }`.
+    pub name: &'static str,
+    /// What it sets, in one line.
+    pub what: &'static str,
+    /// What it takes, worded to follow "must be".
+    pub takes: &'static str,
+    /// The default as one writes it, or in words.
+    pub default: &'static str,
+    /// A value as Lua writes it.
+    pub example: &'static str,
+    /// Stores the value, or gives a hint (possibly empty) that goes behind "must be …, got …".
+    pub(super) store: fn(&mut Config, &ConfigValue) -> Result<(), &'static str>,
+}
+
+impl ConfigKey {
+    /// The environment variable that sets the key: `ROVER_LOG_LEVEL` for `log_level`.
+    pub fn variable(&self) -> String {
+        format!("ROVER_{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// Every config key, in the order in which documentation shows them.
+pub fn config_keys() -> &'static [ConfigKey] {
+    KEYS
+}
+
+pub(super) const MOST_WORKERS: u64 = 1024;
+
+static KEYS: &[ConfigKey] = &[
+    ConfigKey {
+        name: "host",
+        what: "address to listen on; \"localhost\" is both loopbacks",
+        takes: "an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\")",
+        default: "127.0.0.1",
+        example: "\"0.0.0.0\"",
+        store: |config, value| {
+            config.host = Host::parse(value.text().ok_or("")?)?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "port",
+        what: "TCP port; 0 picks a free one",
+        takes: "a whole number from 0 to 65535",
+        default: "4242",
+        example: "3000",
+        store: |config, value| {
+            let port = value.whole(0, u16::MAX.into()).ok_or("")?;
+            config.port = u16::try_from(port).map_err(|_| "")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "workers",
+        what: "threads, each with a Lua VM of its own",
+        takes: "a whole number from 1 to 1024",
+        default: "one for each core",
+        example: "4",
+        store: |config, value| {
+            let hint = match value.whole(0, 0) {
+                Some(_) => "; leave it out for one worker on each core",
+                None => "",
+            };
+            let workers = value.whole(1, MOST_WORKERS).ok_or(hint)?;
+            config.workers = usize::try_from(workers).map_err(|_| "")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "log_level",
+        what: "least level that is logged",
+        takes: "\"debug\", \"info\", \"warn\", \"error\" or \"nope\"",
+        default: "info",
+        example: "\"warn\"",
+        store: |config, value| {
+            config.log_level = value.text().and_then(Level::from_name).ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "access_log",
+        what: "one line for each request, at level info",
+        takes: "true or false",
+        default: "true",
+        example: "false",
+        store: |config, value| {
+            config.access_log = value.truth().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "debug",
+        what: "error messages and tracebacks in answers; not for production",
+        takes: "true or false",
+        default: "false",
+        example: "true",
+        store: |config, value| {
+            config.debug = value.truth().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "body_size_limit",
+        what: "largest request body; 413 above, 0 refuses every body",
+        takes: "a size: a number of bytes, or text such as \"64MB\"",
+        default: "1MB",
+        example: "\"64MB\"",
+        store: |config, value| {
+            config.body_size_limit = value.size().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "body_timeout",
+        what: "seconds a client may stop sending its body before 408",
+        takes: "a time above 0: seconds, or text such as \"500ms\"",
+        default: "30",
+        example: "10",
+        store: |config, value| {
+            config.body_timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "shutdown_timeout",
+        what: "seconds that running requests get to finish after a stop signal",
+        takes: "a time: seconds, or text such as \"500ms\"",
+        default: "10",
+        example: "30",
+        store: |config, value| {
+            config.shutdown_timeout = value.time().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "trailing_slash",
+        what: "whether /users/ answers 404 or leads to a declared /users, and the reverse",
+        takes: "\"strict\" or \"redirect\"",
+        default: "strict",
+        example: "\"redirect\"",
+        store: |config, value| {
+            config.trailing_slash = match value.text() {
+                Some("strict") => TrailingSlash::Strict,
+                Some("redirect") => TrailingSlash::Redirect,
+                _ => return Err(""),
+            };
+            Ok(())
+        },
+    },
+];
+
+/// The known key that the author probably meant: the one with the fewest edits, upper case, `_` and `-` aside.
+pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
+    let plain = |name: &str| name.to_ascii_lowercase().replace(['_', '-'], "");
+    let meant = plain(unknown);
+    let edits = |key: &ConfigKey| strsim::damerau_levenshtein(&meant, &plain(key.name));
+    let (distance, key) = KEYS
+        .iter()
+        .map(|key| (edits(key), key))
+        .min_by_key(|(distance, _)| *distance)?;
+    let most = (key.name.len() / 3).max(1);
+    (distance <= most).then_some(key.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_defaults_are_the_defaults() {
+        for key in KEYS.iter().filter(|key| key.name != "workers") {
+            let mut config = Config::default();
+            (key.store)(&mut config, &ConfigValue::Text(key.default.into())).unwrap();
+            assert_eq!(config, Config::default(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn examples_are_accepted_and_change_something() {
+        for key in KEYS {
+            let mut config = Config {
+                workers: 1,
+                ..Config::default()
+            };
+            let before = config.clone();
+            let text = key.example.trim_matches('"').to_owned();
+            (key.store)(&mut config, &ConfigValue::Text(text)).unwrap();
+            assert_ne!(config, before, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn nearest_key() {
+        assert_eq!(nearest("prot"), Some("port"));
+        assert_eq!(nearest("logLevel"), Some("log_level"));
+        assert_eq!(nearest("worker"), Some("workers"));
+        assert_eq!(nearest("body_limit"), Some("body_size_limit"));
+        assert_eq!(nearest("tls"), None);
+    }
+}
