@@ -1,1 +1,4 @@
 //! x
+
+#[doc(hidden)]
+pub mod route;
