@@ -1,0 +1,176 @@
+//! Building the router: checks what the app declared and fills the tables.
+//!
+//! In: declarations in the order of the source. Out: a router, or all mistakes at once.
+//! Must not know: requests.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::method::{MethodTable, allow_value};
+use super::rank::Rank;
+use super::router::Path;
+use super::{FastRouter, Origin, RouteDecl, RouteId, Segment, TrailingSlash, Verb};
+
+/// Something in the app that has to be put right before it can start. Displays as `app.lua:12: message`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mistake {
+    /// Where it is.
+    pub origin: Origin,
+    /// What is wrong and what cures it, in words for Lua authors.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)
+    }
+}
+
+impl std::error::Error for Mistake {}
+
+impl FastRouter {
+    /// Builds the router; the [`RouteId`] of a handler is its index in `routes`.
+    ///
+    /// # Errors
+    /// All mistakes, in the order of `routes`: two handlers for one method and path, two parameter names in one place.
+    pub fn build(
+        routes: Vec<RouteDecl>,
+        trailing: TrailingSlash,
+    ) -> Result<FastRouter, Vec<Mistake>> {
+        let mut names = NamesInPlace::default();
+        let mut tables = Tables::default();
+        let mut mistakes = Vec::new();
+        for (i, route) in routes.iter().enumerate() {
+            let found = match u32::try_from(i) {
+                Ok(id) => tables
+                    .declare(RouteId(id), &routes)
+                    .or_else(|| names.check(route)),
+                Err(_) => Some(
+                    "there are more routes than the router can count; split the app".to_owned(),
+                ),
+            };
+            mistakes.extend(found.map(|message| Mistake {
+                origin: route.origin.clone(),
+                message,
+            }));
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        Ok(tables.finish(routes, trailing))
+    }
+}
+
+/// The tables of the router while they are filled.
+#[derive(Default)]
+struct Tables {
+    paths: Vec<Path>,
+    by_shape: HashMap<String, u32>,
+    exact: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
+    segments: matchit::Router<u32>,
+    rests: HashMap<usize, matchit::Router<u32>>,
+}
+
+impl Tables {
+    /// Enters the handler; returns a mistake's message if its place is taken.
+    fn declare(&mut self, id: RouteId, routes: &[RouteDecl]) -> Option<String> {
+        let route = routes.get(id.index())?;
+        let depth = route.pattern.segments().len();
+        let shape = route.pattern.shape(depth);
+        let index = match self.by_shape.get(&shape) {
+            Some(index) => *index,
+            None => match self.add_path(route, &shape) {
+                Ok(index) => index,
+                Err(message) => return Some(message),
+            },
+        };
+        let earlier = self
+            .paths
+            .get_mut(index as usize)?
+            .methods
+            .declare(route.verb, id)
+            .err()?;
+        let earlier = routes.get(earlier.index())?;
+        Some(format!(
+            "{} {} already has a handler ({}); remove one of the two",
+            route.verb, route.pattern, earlier.origin
+        ))
+    }
+
+    fn add_path(&mut self, route: &RouteDecl, shape: &str) -> Result<u32, String> {
+        let segments = route.pattern.segments();
+        // There are no more paths than routes, and those were counted.
+        let index = self.paths.len() as u32;
+        if route.pattern.is_static() {
+            self.exact.insert(shape.into(), index);
+        } else {
+            let router = match segments.last() {
+                Some(Segment::Rest(_)) => self.rests.entry(segments.len()).or_default(),
+                _ => &mut self.segments,
+            };
+            router.insert(shape, index).map_err(|_| {
+                format!(
+                    "{} cannot be told apart from another route; change one of the two",
+                    route.pattern
+                )
+            })?;
+        }
+        self.by_shape.insert(shape.to_owned(), index);
+        self.paths.push(Path {
+            methods: MethodTable::new(),
+            rank: Rank::of(&route.pattern),
+        });
+        Ok(index)
+    }
+
+    fn finish(mut self, routes: Vec<RouteDecl>, trailing: TrailingSlash) -> FastRouter {
+        let mut verbs = HashSet::new();
+        for path in &mut self.paths {
+            path.methods.settle();
+            verbs.extend(path.methods.verbs());
+        }
+        FastRouter {
+            paths: self.paths,
+            exact: self.exact,
+            segments: self.segments,
+            rests: self.rests.into_values().collect(),
+            names: routes
+                .iter()
+                .map(|route| route.pattern.param_names())
+                .collect(),
+            every_method: allow_value(&verbs.into_iter().collect::<Vec<Verb>>()),
+            routes,
+            trailing,
+        }
+    }
+}
+
+/// Which name a parameter has in its place, the place being all that stands before it.
+#[derive(Default)]
+struct NamesInPlace<'a> {
+    first: HashMap<String, (&'a str, &'a RouteDecl)>,
+    reported: HashSet<(String, &'a str)>,
+}
+
+impl<'a> NamesInPlace<'a> {
+    /// Returns a mistake's message if another name stands in the place of a parameter. A wrong name is told once, not
+    /// for every route beneath it.
+    fn check(&mut self, route: &'a RouteDecl) -> Option<String> {
+        let mut message = None;
+        for (i, segment) in route.pattern.segments().iter().enumerate() {
+            let Some(name) = segment.param_name() else {
+                continue;
+            };
+            let place = route.pattern.shape(i + 1);
+            let (first_name, first) = *self.first.entry(place.clone()).or_insert((name, route));
+            if first_name == name || !self.reported.insert((place, name)) {
+                continue;
+            }
+            message.get_or_insert(format!(
+                "{} calls {name:?} what {} calls {first_name:?} ({}); use one name in both",
+                route.pattern, first.pattern, first.origin
+            ));
+        }
+        message
+    }
+}

@@ -1,0 +1,213 @@
+//! The search: method and path to handler.
+//!
+//! In: a request's method and its path as sent. Out: [`Found`]. The path is chosen first, then the method within the
+//! chosen path. Must not know: how the tables are checked and filled (`build`).
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use http::{HeaderValue, Method};
+
+use super::method::{Answer, MethodTable};
+use super::rank::Rank;
+use super::{Params, RouteDecl, RouteId};
+
+/// What to do about a path that is known only with, or only without, a trailing `/`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum TrailingSlash {
+    /// It is another path, and unknown.
+    #[default]
+    Strict,
+    /// Send the client to the spelling that is known.
+    Redirect,
+}
+
+/// Which spelling of the path is the known one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlashChange {
+    /// The path with a `/` at its end.
+    Add,
+    /// The path without its last `/`.
+    Remove,
+}
+
+impl SlashChange {
+    /// Returns the known spelling of the path that was searched for; the caller adds the query.
+    #[must_use]
+    pub fn apply(self, path: &str) -> String {
+        match self {
+            SlashChange::Add => format!("{path}/"),
+            SlashChange::Remove => path.strip_suffix('/').unwrap_or(path).to_owned(),
+        }
+    }
+}
+
+/// What the router knows about a method and a path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found<'r> {
+    /// A handler answers.
+    Route {
+        /// The handler.
+        id: RouteId,
+        /// Where the parameters lie in the path, in the order of [`FastRouter::param_names`].
+        params: Params,
+    },
+    /// 405: the path is known and does not declare the method.
+    MethodNotAllowed {
+        /// The value of `Allow`.
+        allow: &'r HeaderValue,
+    },
+    /// 204: OPTIONS, answered from the declared methods; `OPTIONS *` from those of the whole app.
+    Options {
+        /// The value of `Allow`.
+        allow: &'r HeaderValue,
+    },
+    /// 308: only the other spelling of the path is known.
+    Redirect(SlashChange),
+    /// 404: the path is unknown.
+    NotFound,
+    /// 400: the value of a path parameter holds a `%` without two hexadecimal digits.
+    BadEncoding,
+}
+
+/// Maps a method and a path to a handler. Immutable, `Send + Sync`, shared by all workers.
+#[derive(Debug)]
+pub struct FastRouter {
+    pub(super) paths: Vec<Path>,
+    /// Paths without parameters. The look-up compares the whole path, never only its hash.
+    pub(super) exact: HashMap<Box<str>, u32, RandomState>,
+    /// Patterns whose parameters are single segments.
+    pub(super) segments: matchit::Router<u32>,
+    /// Patterns that end in the rest of the path, one router for each number of segments: matchit does not take
+    /// `/a/{id}` and `/a/{*rest}` into one.
+    pub(super) rests: Vec<matchit::Router<u32>>,
+    /// Parameter names by route.
+    pub(super) names: Vec<Box<[Box<str>]>>,
+    pub(super) routes: Vec<RouteDecl>,
+    pub(super) every_method: HeaderValue,
+    pub(super) trailing: TrailingSlash,
+}
+
+/// One known path or pattern.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) methods: MethodTable,
+    pub(super) rank: Rank,
+}
+
+impl FastRouter {
+    /// Finds what answers `method` on `path`, which is the path as sent, without the query.
+    ///
+    /// Literal segments win over parameters and parameters over the rest of the path, decided segment by segment from
+    /// the left; a dead end goes back. Costs no allocation for up to three parameters.
+    #[must_use]
+    #[inline]
+    pub fn find<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
+        // A path of literals only is the most specific match that there can be.
+        if let Some(known) = self
+            .exact
+            .get(path)
+            .and_then(|index| self.paths.get(*index as usize))
+        {
+            return match known.methods.answer(method) {
+                Answer::Handler(id) => Found::Route {
+                    id,
+                    params: Params::default(),
+                },
+                Answer::Options(allow) => Found::Options { allow },
+                Answer::NotAllowed(allow) => Found::MethodNotAllowed { allow },
+            };
+        }
+        match self.find_pattern(path) {
+            Some((index, params)) => self.answer_pattern(index, params, method, path),
+            None => self.unknown(method, path),
+        }
+    }
+
+    /// Returns the declarations that the router was built from, indexed by [`RouteId`].
+    #[must_use]
+    pub fn routes(&self) -> &[RouteDecl] {
+        &self.routes
+    }
+
+    /// Returns the names of a route's parameters, in the order of [`Params`].
+    #[must_use]
+    pub fn param_names(&self, id: RouteId) -> &[Box<str>] {
+        self.names.get(id.index()).map_or(&[], |names| names)
+    }
+
+    /// Finds the best of the patterns with parameters.
+    pub(super) fn find_pattern(&self, path: &str) -> Option<(u32, Params)> {
+        let mut best = self
+            .segments
+            .at(path)
+            .ok()
+            .and_then(|found| self.ranked(*found.value));
+        for router in &self.rests {
+            let other = router
+                .at(path)
+                .ok()
+                .and_then(|found| self.ranked(*found.value));
+            best = match (best, other) {
+                (Some(best), Some(other)) if best.1 < other.1 => Some(best),
+                (best, other) => other.or(best),
+            };
+        }
+        best.map(|(index, rank)| (index, rank.place(path)))
+    }
+
+    /// Chooses the method within a pattern, and refuses values that cannot be decoded.
+    pub(super) fn answer_pattern(
+        &self,
+        index: u32,
+        params: Params,
+        method: &Method,
+        path: &str,
+    ) -> Found<'_> {
+        match self
+            .paths
+            .get(index as usize)
+            .map(|known| known.methods.answer(method))
+        {
+            Some(Answer::Handler(id)) if params.well_encoded(path) => Found::Route { id, params },
+            Some(Answer::Handler(_)) => Found::BadEncoding,
+            Some(Answer::Options(allow)) => Found::Options { allow },
+            Some(Answer::NotAllowed(allow)) => Found::MethodNotAllowed { allow },
+            None => Found::NotFound,
+        }
+    }
+
+    #[inline]
+    fn ranked(&self, index: u32) -> Option<(u32, &Rank)> {
+        Some((index, &self.paths.get(index as usize)?.rank))
+    }
+
+    #[cold]
+    fn unknown(&self, method: &Method, path: &str) -> Found<'_> {
+        if path == "*" && *method == Method::OPTIONS {
+            return Found::Options {
+                allow: &self.every_method,
+            };
+        }
+        if self.trailing == TrailingSlash::Strict {
+            return Found::NotFound;
+        }
+        let change = if path.ends_with('/') {
+            SlashChange::Remove
+        } else {
+            SlashChange::Add
+        };
+        let other = change.apply(path);
+        // A `Location` that begins with "//" would name another host (RFC 3986, section 4.2).
+        let known = path.starts_with('/') && !other.starts_with("//") && self.knows(&other);
+        if known {
+            Found::Redirect(change)
+        } else {
+            Found::NotFound
+        }
+    }
+
+    fn knows(&self, path: &str) -> bool {
+        self.exact.contains_key(path) || self.find_pattern(path).is_some()
+    }
+}
