@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::method::{MethodTable, allow_value};
-use super::router::{Path, Specificity};
+use super::rank::Rank;
+use super::router::Path;
 use super::{FastRouter, Origin, RouteDecl, RouteId, Segment, TrailingSlash, Verb};
 
 /// Something in the app that has to be put right before it can start. Displays as `app.lua:12: message`.
@@ -117,7 +118,7 @@ impl Tables {
         self.by_shape.insert(shape.to_owned(), index);
         self.paths.push(Path {
             methods: MethodTable::new(),
-            rank: segments.iter().map(Specificity::of).collect(),
+            rank: Rank::of(&route.pattern),
         });
         Ok(index)
     }
@@ -140,16 +141,6 @@ impl Tables {
             every_method: allow_value(&verbs.into_iter().collect::<Vec<Verb>>()),
             routes,
             trailing,
-        }
-    }
-}
-
-impl Specificity {
-    fn of(segment: &Segment) -> Self {
-        match segment {
-            Segment::Literal(_) => Specificity::Literal,
-            Segment::Param(_) => Specificity::Param,
-            Segment::Rest(_) => Specificity::Rest,
         }
     }
 }

@@ -10,6 +10,7 @@ mod literal;
 mod method;
 mod params;
 mod pattern;
+mod rank;
 mod router;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use http::{HeaderValue, Method};
 
 use super::method::{Answer, MethodTable};
+use super::rank::Rank;
 use super::{Params, RouteDecl, RouteId};
 
 /// What to do about a path that is known only with, or only without, a trailing `/`.
@@ -91,16 +92,7 @@ pub struct FastRouter {
 #[derive(Debug)]
 pub(super) struct Path {
     pub(super) methods: MethodTable,
-    /// How specific each segment is, from the left. Of two patterns that match one path, the smaller one wins.
-    pub(super) rank: Box<[Specificity]>,
-}
-
-/// The order in which segments win over each other.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Specificity {
-    Literal,
-    Param,
-    Rest,
+    pub(super) rank: Rank,
 }
 
 impl FastRouter {
@@ -146,20 +138,22 @@ impl FastRouter {
 
     /// Finds the best of the patterns with parameters.
     pub(super) fn find_pattern(&self, path: &str) -> Option<(u32, Params)> {
-        let mut best = self.segments.at(path).ok();
+        let mut best = self
+            .segments
+            .at(path)
+            .ok()
+            .and_then(|found| self.ranked(*found.value));
         for router in &self.rests {
-            let Ok(other) = router.at(path) else { continue };
-            match &best {
-                Some(best) if self.rank(*best.value) < self.rank(*other.value) => {}
-                _ => best = Some(other),
-            }
+            let other = router
+                .at(path)
+                .ok()
+                .and_then(|found| self.ranked(*found.value));
+            best = match (best, other) {
+                (Some(best), Some(other)) if best.1 < other.1 => Some(best),
+                (best, other) => other.or(best),
+            };
         }
-        let best = best?;
-        let mut params = Params::default();
-        for (_, value) in best.params.iter() {
-            params.push(path, value);
-        }
-        Some((*best.value, params))
+        best.map(|(index, rank)| (index, rank.place(path)))
     }
 
     /// Chooses the method within a pattern, and refuses values that cannot be decoded.
@@ -183,10 +177,9 @@ impl FastRouter {
         }
     }
 
-    fn rank(&self, index: u32) -> &[Specificity] {
-        self.paths
-            .get(index as usize)
-            .map_or(&[], |path| &path.rank)
+    #[inline]
+    fn ranked(&self, index: u32) -> Option<(u32, &Rank)> {
+        Some((index, &self.paths.get(index as usize)?.rank))
     }
 
     #[cold]
