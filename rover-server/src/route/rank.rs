@@ -27,7 +27,7 @@ impl Rank {
         Self(pattern.segments().iter().map(kind).collect())
     }
 
-    /// Places the parameters in a path that the pattern matches. Counting the slashes again costs 12 ns less than
+    /// Places the parameters in a path that the pattern matches. Counting the slashes again costs 10 to 15 ns less than
     /// taking the values from matchit, which checks each one for UTF-8 (`benches/router.rs`, two parameters).
     #[inline]
     pub(super) fn place(&self, path: &str) -> Params {
