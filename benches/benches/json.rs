@@ -40,7 +40,7 @@ fn encode(criterion: &mut Criterion) {
     for (name, text) in documents() {
         group.throughput(Throughput::Bytes(text.len() as u64));
         let tree: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let options = mlua::SerializeOptions::new().set_array_metatable(false);
+        let options = mlua::serde::ser::Options::new().set_array_metatable(false);
         let Ok(value) = lua.to_value_with(&tree, options) else { return };
         group.bench_function(format!("rover/{name}"), |b| {
             b.iter_custom(|times| json.encode(&value, times).unwrap_or_default());

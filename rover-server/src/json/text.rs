@@ -16,11 +16,33 @@ pub(super) fn write(bytes: &[u8], out: &mut Vec<u8>) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     if is_plain(bytes) {
-        out.extend_from_slice(bytes);
+        copy(bytes, out);
     } else {
         write_carefully(bytes, out);
     }
     out.push(b'"');
+}
+
+/// Appends `bytes`. Copies of constant length are single instructions, where one of any length is a call; so the usual
+/// short strings are copied as two such parts, of which the second overwrites the end of the first.
+#[inline]
+fn copy(bytes: &[u8], out: &mut Vec<u8>) {
+    let end = out.len() + bytes.len();
+    match bytes.len() {
+        17..=32 => copy_parts::<16>(bytes, end, out),
+        9..=16 => copy_parts::<8>(bytes, end, out),
+        5..=8 => copy_parts::<4>(bytes, end, out),
+        _ => out.extend_from_slice(bytes),
+    }
+}
+
+#[inline]
+fn copy_parts<const N: usize>(bytes: &[u8], end: usize, out: &mut Vec<u8>) {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
+        out.extend_from_slice(first);
+        out.truncate(end - N);
+        out.extend_from_slice(last);
+    }
 }
 
 fn write_carefully(bytes: &[u8], out: &mut Vec<u8>) {
