@@ -22,8 +22,10 @@ mod coroutine;
 mod native;
 mod stack;
 mod traceback;
+mod value;
 
 pub(crate) use coroutine::{Coroutine, Coroutines, Resumed};
 pub(crate) use native::{Owned, OwnedMeta, Raise, Returns, Shared};
 pub(crate) use stack::{Kind, Stack};
 pub(crate) use traceback::{Frame, traceback};
+pub(crate) use value::{Value, anchor};

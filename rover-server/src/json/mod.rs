@@ -1,0 +1,60 @@
+//! JSON straight from and to the Lua stack, with no tree in between.
+//!
+//! Comes in: a value on a [`Stack`](crate::lua::Stack), or bytes. Goes out: bytes, or a value on the stack. This
+//! module must not know of HTTP or requests.
+//!
+//! No metamethod is called in either direction, so user code cannot run (or change a table) while it is read.
+//! `benches/benches/json.rs` compares both directions with the route through serde that mlua offers.
+
+mod classify;
+mod decode;
+mod encode;
+mod error;
+mod functions;
+mod number;
+mod text;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{c_int, c_void};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::lua::{OwnedMeta, anchor};
+
+pub(crate) use decode::decode;
+pub(crate) use encode::{encode, encode_pretty};
+pub(crate) use error::{DecodeError, EncodeError};
+pub(crate) use functions::functions;
+
+/// The most tables or documents inside one another, in both directions; the outermost is the first level.
+pub(crate) const MOST_LEVELS: c_int = 128;
+
+/// What JSON needs to know of one VM.
+pub(crate) struct Vocabulary {
+    /// Where the metatable that marks arrays is kept.
+    array: c_int,
+    /// How the same metatable is recognised.
+    array_identity: *const c_void,
+    /// Userdata that are encoded as their text: request bodies.
+    texts: Rc<OwnedMeta<Bytes>>,
+}
+
+impl Vocabulary {
+    /// Tables with `array_metatable` are arrays even when they are empty, and `texts` are encoded as strings.
+    ///
+    /// # Errors
+    /// When Lua is out of memory.
+    pub(crate) fn new(
+        lua: &mlua::Lua,
+        array_metatable: &mlua::Table,
+        texts: Rc<OwnedMeta<Bytes>>,
+    ) -> mlua::Result<Vocabulary> {
+        Ok(Vocabulary {
+            array: anchor(lua, array_metatable)?,
+            array_identity: array_metatable.to_pointer(),
+            texts,
+        })
+    }
+}

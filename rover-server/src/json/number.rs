@@ -1,0 +1,99 @@
+//! Numbers as JSON: a double in, the shortest text that reads back as the same double out.
+
+/// The largest magnitude up to which every integer has a double of its own, and is written without a point.
+const LAST_EXACT: u64 = 1 << 53;
+
+/// Integers below this one have at most eight digits, which fit a word.
+const ONE_WORD: u64 = 100_000_000;
+
+/// Appends `number` to `out`; false, and nothing written, for NaN and the infinities, which JSON cannot hold.
+///
+/// `-0.0` keeps its sign.
+#[inline]
+pub(super) fn write(number: f64, out: &mut Vec<u8>) -> bool {
+    let integer = number as i64;
+    let size = integer.unsigned_abs();
+    // Comparing bits leaves out fractions, NaN and the negative zero at once.
+    if (integer as f64).to_bits() != number.to_bits() || size > LAST_EXACT {
+        return write_float(number, out);
+    }
+    if integer < 0 {
+        out.push(b'-');
+    }
+    if size < 10 {
+        out.push(b'0' + size as u8);
+    } else if size < ONE_WORD {
+        // A copy of constant length is a single store; what was too much is taken back.
+        let (digits, unused) = eight_digits(size);
+        out.extend_from_slice(&digits.to_le_bytes());
+        out.truncate(out.len() - unused);
+    } else {
+        out.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
+    }
+    true
+}
+
+#[inline(never)]
+fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
+    if number.is_finite() {
+        out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
+    }
+    number.is_finite()
+}
+
+/// The digits of `n`, which is from 1 to 99 999 999, as text from the lowest byte on, and how many of the eight bytes
+/// are not used.
+///
+/// The number is halved into 4 + 4, 2 + 2 + 2 + 2 and then single digits, each time for all parts at once; the
+/// divisions are multiplications by 2^20/100 and 2^10/10, exact for parts of that size.
+#[inline]
+fn eight_digits(n: u64) -> (u64, usize) {
+    let fours = n / 10_000 | (n % 10_000) << 32;
+    let high = (fours * 10_486) >> 20 & 0x0000_007f_0000_007f;
+    let twos = high | (fours - 100 * high) << 16;
+    let high = (twos * 103) >> 10 & 0x000f_000f_000f_000f;
+    let ones = high | (twos - 10 * high) << 8;
+    let unused = ones.trailing_zeros() as usize / 8;
+    ((ones | 0x3030_3030_3030_3030) >> (unused * 8), unused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(number: f64) -> String {
+        let mut out = Vec::new();
+        assert!(write(number, &mut out));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn integers_are_written_as_they_are() {
+        let sparse = (0..=53).flat_map(|bits| [(1i64 << bits) - 1, 1 << bits]);
+        let powers = (0..=15).flat_map(|n| [10i64.pow(n) - 1, 10i64.pow(n), 10i64.pow(n) + 1]);
+        let spread = (0..100_000_000).step_by(9_973);
+        for integer in (0..20_000).chain(sparse).chain(powers).chain(spread) {
+            assert_eq!(written(integer as f64), integer.to_string());
+            if integer > 0 {
+                assert_eq!(written(-integer as f64), (-integer).to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_written() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let mut out = Vec::new();
+            assert!(!write(number, &mut out));
+            assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn floats_read_back() {
+        for number in [0.1, 1.0 / 3.0, -0.0, 5e-324, 1e300, f64::MAX, 9_007_199_254_740_994.0] {
+            let read: f64 = written(number).parse().unwrap();
+            assert_eq!(read.to_bits(), number.to_bits());
+        }
+    }
+}
