@@ -33,9 +33,10 @@ pub(crate) struct Config {
 }
 
 /// What happens to a path that is known only with the other trailing slash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TrailingSlash {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrailingSlash {
     /// It is another path: 404.
+    #[default]
     Strict,
     /// 308 to the one that is declared.
     Redirect,

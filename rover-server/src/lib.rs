@@ -1,83 +1,44 @@
-//! Placeholder: the crate root that lands with the server replaces this file. It holds the public names that the CLI
-//! is written against, and declares the modules that are finished.
-#![allow(
-    dead_code,
-    unused_imports,
-    missing_docs,
-    reason = "placeholder until the server lands"
-)]
+//! Rover: an application server for HTTP services written in Lua.
+//!
+//! This is the library behind the `rover` command. A Rust program can embed it to script a part of itself: see
+//! [`Server`].
+//!
+//! The modules below stand in the order in which a request meets them; `ARCHITECTURE.md` tells the whole story.
 
-mod access_log;
-mod lua;
+// The way of a request.
+mod server; // the public face: start and stop
+mod accept; // listens, and deals connections out in turn
+mod worker; // one thread, one runtime, one Lua VM
+mod lifecycle; // the connections of a worker as a whole
+mod connection; // one connection, by hyper
+mod socket; // the bytes under it
+mod service; // one request through all stages
+mod edge; // what HTTP itself refuses
 #[doc(hidden)]
-pub mod route;
-mod config;
-mod log;
+pub mod route; // method and path to handler
+mod collect; // the request body
+mod context; // what the handler gets
+mod handler; // the handler's coroutine
+mod response; // what it returned
+mod failure; // what went wrong, as a response
+mod local; // an app without a socket
 
-use std::fmt;
-use std::future::Future;
-use std::path::PathBuf;
+// What the stages stand on.
+mod access_log;
+mod app; // loads an app into a VM
+mod config;
+mod error;
+mod json; // from and to the Lua stack
+mod log;
+mod lua; // the border to LuaJIT
+mod stdlib; // the `rover` table
+
+#[doc(hidden)]
+pub mod bench_support;
 
 pub use config::{ConfigKey, config_keys};
+pub use error::Error;
+pub use local::LocalApp;
 pub use log::Level;
-
-pub struct Server;
-impl Server {
-    pub fn from_file(_path: impl Into<PathBuf>) -> Server {
-        Server
-    }
-    pub fn host(self, _host: impl Into<String>) -> Self {
-        self
-    }
-    pub fn port(self, _port: u16) -> Self {
-        self
-    }
-    pub fn workers(self, _workers: usize) -> Self {
-        self
-    }
-    pub fn log_level(self, _level: Level) -> Self {
-        self
-    }
-    pub fn debug(self, _debug: bool) -> Self {
-        self
-    }
-    pub fn check(&self) -> Result<AppInfo, Error> {
-        Err(Error)
-    }
-    pub fn bind(self) -> Result<Listening, Error> {
-        Err(Error)
-    }
-}
-
-pub struct AppInfo;
-impl AppInfo {
-    pub fn routes(&self) -> &[RouteInfo] {
-        &[]
-    }
-}
-
-pub struct RouteInfo {
-    pub method: String,
-    pub path: String,
-    pub file: String,
-    pub line: u32,
-}
-
-pub struct Listening;
-impl Listening {
-    pub fn addresses(&self) -> Vec<String> {
-        Vec::new()
-    }
-    pub async fn run_until(self, _stop: impl Future<Output = ()>) -> Result<(), Error> {
-        Err(Error)
-    }
-}
-
-#[derive(Debug)]
-pub struct Error;
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server is not built yet")
-    }
-}
-impl std::error::Error for Error {}
+pub use mlua;
+pub use server::{AppInfo, Listening, RouteInfo, Server};

@@ -21,12 +21,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::lua::{OwnedMeta, anchor};
+use crate::lua::{OwnedMeta, Stack, anchor};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_pretty};
 pub(crate) use error::{DecodeError, EncodeError};
 pub(crate) use functions::functions;
+pub(crate) use text::write as push_text;
 
 /// The most tables or documents inside one another, in both directions; the outermost is the first level.
 pub(crate) const MOST_LEVELS: c_int = 128;
@@ -56,5 +57,13 @@ impl Vocabulary {
             array_identity: array_metatable.to_pointer(),
             texts,
         })
+    }
+
+    /// Pushes a new array with room for `items`.
+    pub(crate) fn push_array(&self, stack: &mut Stack<'_>, items: usize) {
+        stack.push_table(items, 0);
+        let array = stack.top();
+        stack.push_anchored(self.array);
+        stack.set_metatable(array);
     }
 }

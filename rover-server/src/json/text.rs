@@ -12,7 +12,7 @@ const HIGH: u64 = each(0x80);
 
 /// Appends `bytes` as a JSON string. What is not UTF-8 becomes U+FFFD, as in [`String::from_utf8_lossy`].
 #[inline]
-pub(super) fn write(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write(bytes: &[u8], out: &mut Vec<u8>) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     if is_plain(bytes) {

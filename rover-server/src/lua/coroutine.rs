@@ -124,6 +124,11 @@ impl Coroutines {
     /// Lets go of a coroutine that raised or still waits: it can run nothing else.
     #[cold]
     pub(crate) fn discard(&self, coroutine: Coroutine) {
+        self.let_go(&coroutine);
+    }
+
+    /// Gives a coroutine to the garbage collector. It must not be resumed any more.
+    pub(crate) fn let_go(&self, coroutine: &Coroutine) {
         // SAFETY: the anchor is the one that `create` made, and is given up with the coroutine.
         unsafe { ffi::luaL_unref(self.main, ffi::LUA_REGISTRYINDEX, coroutine.anchor) }
     }

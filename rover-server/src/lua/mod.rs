@@ -23,9 +23,13 @@ mod native;
 mod stack;
 mod traceback;
 mod value;
+mod vm;
+mod wait;
 
 pub(crate) use coroutine::{Coroutine, Coroutines, Resumed};
-pub(crate) use native::{Owned, OwnedMeta, Raise, Returns, Shared};
+pub(crate) use native::{OwnedMeta, Raise, Returns, Shared};
 pub(crate) use stack::{Kind, Stack};
 pub(crate) use traceback::{Frame, traceback};
 pub(crate) use value::{Value, anchor};
+pub(crate) use vm::{new_vm, plain_message, pop_value};
+pub(crate) use wait::{Wait, Waits, async_function};

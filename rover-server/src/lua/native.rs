@@ -191,9 +191,6 @@ impl<T: 'static> OwnedMeta<T> {
     }
 }
 
-/// Marks types that Lua owns through an [`OwnedMeta`].
-pub(crate) type Owned<T> = OwnedMeta<T>;
-
 unsafe extern "C-unwind" fn drop_owned<T: 'static>(l: *mut ffi::lua_State) -> c_int {
     // SAFETY: called by Lua with a userdata that `push` made; `None` stays behind.
     unsafe {

@@ -124,6 +124,19 @@ impl<'lua> Stack<'lua> {
         unsafe { ffi::lua_tonumber(self.state, index) }
     }
 
+    /// The number at `index` as `tostring` shows it.
+    pub(crate) fn number_text(&mut self, index: c_int) -> String {
+        self.push_number(self.number(index));
+        // SAFETY: converts the copy on top in place, and reads it before it is dropped.
+        let text = unsafe {
+            let mut len = 0;
+            let data = ffi::lua_tolstring(self.state, -1, &mut len);
+            String::from_utf8_lossy(std::slice::from_raw_parts(data.cast(), len)).into_owned()
+        };
+        self.pop(1);
+        text
+    }
+
     /// Whether the value at `index` is neither nil nor false.
     #[inline]
     pub(crate) fn boolean(&self, index: c_int) -> bool {

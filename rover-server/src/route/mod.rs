@@ -22,7 +22,8 @@ pub use build::Mistake;
 pub use method::Verb;
 pub use params::{Params, decode_param};
 pub use pattern::{Pattern, PatternMistake, Segment};
-pub use router::{FastRouter, Found, SlashChange, TrailingSlash};
+pub use crate::config::TrailingSlash;
+pub use router::{FastRouter, Found, SlashChange};
 
 use std::{fmt, sync::Arc};
 

@@ -11,16 +11,7 @@ use http::{HeaderValue, Method};
 use super::method::{Answer, MethodTable};
 use super::rank::Rank;
 use super::{Params, RouteDecl, RouteId};
-
-/// What to do about a path that is known only with, or only without, a trailing `/`.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum TrailingSlash {
-    /// It is another path, and unknown.
-    #[default]
-    Strict,
-    /// Send the client to the spelling that is known.
-    Redirect,
-}
+use crate::config::TrailingSlash;
 
 /// Which spelling of the path is the known one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,67 @@
+-- The functions of one route, joined into the one function that a request calls.
+--
+-- A route without hooks is its handler, with nothing in between. Comes in: `respond` and `native`. Goes out: `join`.
+
+local native, respond = ...
+
+local xpcall = xpcall
+local failure, log_failure, default_answer = native.failure, native.log_failure, native.default_answer
+
+-- `before` hooks, then the handler: the first value that is not nil is the answer.
+local function guarded(before, handler)
+  local n = #before
+  if n == 0 then return handler end
+  if n == 1 then
+    local first = before[1]
+    return function(ctx)
+      local early = first(ctx)
+      if early ~= nil then return early end
+      return handler(ctx)
+    end
+  end
+  return function(ctx)
+    for i = 1, n do
+      local early = before[i](ctx)
+      if early ~= nil then return early end
+    end
+    return handler(ctx)
+  end
+end
+
+-- The answer to a failure: the app's own, else Rover's. A failure of `on_error` itself is logged as well.
+local function recover(ctx, failed, on_error)
+  log_failure(ctx, failed)
+  if on_error then
+    local ok, own = xpcall(on_error, failure, ctx, failed[1])
+    if not ok then
+      log_failure(ctx, own)
+    elseif own ~= nil then
+      return own
+    end
+  end
+  return default_answer(ctx, failed)
+end
+
+local function join(handler, before, after, on_error)
+  local inner = guarded(before, handler)
+  local n = #after
+  if n == 0 and not on_error then return inner end
+  return function(ctx)
+    local ok, res = xpcall(inner, failure, ctx)
+    if not ok then res = recover(ctx, res, on_error) end
+    if n > 0 then
+      res = respond(res)
+      for i = n, 1, -1 do
+        local went, other = xpcall(after[i], failure, ctx, res)
+        if not went then
+          res = respond(recover(ctx, other, on_error))
+        elseif other ~= nil then
+          res = respond(other)
+        end
+      end
+    end
+    return res
+  end
+end
+
+return join

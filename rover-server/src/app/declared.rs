@@ -1,0 +1,106 @@
+//! What an app declares, as plain data.
+
+use std::ffi::c_int;
+use std::fmt;
+use std::sync::Arc;
+
+use mlua::{Table, Value};
+
+use crate::config::ConfigValue;
+use crate::route::{Origin, Pattern, RouteDecl, Verb};
+
+/// The config and the routes of an app that has loaded.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Declared {
+    /// Where `rover.server` was called, as `app.lua:1`.
+    pub(crate) origin: String,
+    /// The table given to `rover.server`, in the order of its keys.
+    pub(crate) config: Vec<(String, ConfigValue)>,
+    /// The routes, in the order written; a route's place is its id.
+    pub(crate) routes: Vec<RouteDecl>,
+    /// What is wrong with the declarations.
+    pub(crate) mistakes: Mistakes,
+}
+
+/// The entries of the functions that are not routes; `None` where the app declares none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hooks {
+    pub(crate) on_start: Option<c_int>,
+    pub(crate) on_ready: Option<c_int>,
+    pub(crate) on_shutdown: Option<c_int>,
+    pub(crate) not_found: Option<c_int>,
+}
+
+/// Everything that is wrong with an app, each with its place and the cure.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mistakes(pub(crate) Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, mistake) in self.0.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(mistake)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the config table. Keys that are not strings become mistakes.
+pub(super) fn config(table: &Table, declared: &mut Declared) {
+    for (key, value) in table.pairs::<Value, Value>().flatten() {
+        let Some(name) = key.as_string().map(|name| name.to_string_lossy()) else {
+            let origin = &declared.origin;
+            let kind = key.type_name();
+            declared.mistakes.0.push(format!("{origin}: config keys are names, not a {kind}: write key = value"));
+            continue;
+        };
+        let value = match value {
+            Value::Nil => ConfigValue::Nil,
+            Value::Boolean(on) => ConfigValue::Bool(on),
+            Value::Integer(number) => ConfigValue::Number(number as f64),
+            Value::Number(number) => ConfigValue::Number(number),
+            Value::String(text) => ConfigValue::Text(text.to_string_lossy()),
+            other => ConfigValue::Other(other.type_name()),
+        };
+        declared.config.push((name, value));
+    }
+    declared.config.sort_by(|a, b| a.0.cmp(&b.0));
+}
+
+/// One route as `dsl.lua` records it, and the function that answers it.
+pub(super) struct Route {
+    pub(super) decl: Option<RouteDecl>,
+    pub(super) handler: mlua::Function,
+    pub(super) before: Table,
+    pub(super) after: Table,
+}
+
+/// Reads one route; a wrong one leaves its mistake in `declared`.
+pub(super) fn route(table: &Table, declared: &mut Declared) -> mlua::Result<Route> {
+    let origin = Origin {
+        file: Arc::from(table.raw_get::<mlua::LuaString>("file")?.to_string_lossy()),
+        line: table.raw_get("line")?,
+    };
+    let verb = Verb::from_name(&table.raw_get::<mlua::LuaString>("verb")?.to_string_lossy());
+    let fields: Vec<Vec<u8>> = table
+        .raw_get::<Table>("segments")?
+        .sequence_values::<mlua::LuaString>()
+        .map(|segment| segment.map(|segment| segment.as_bytes().to_vec()))
+        .collect::<mlua::Result<_>>()?;
+    let decl = match (verb, Pattern::parse(&fields)) {
+        (Some(verb), Ok(pattern)) => Some(RouteDecl { verb, pattern, origin }),
+        (_, Err(mistake)) => {
+            declared.mistakes.0.push(format!("{origin}: {mistake}"));
+            None
+        }
+        (None, _) => None,
+    };
+    Ok(Route {
+        decl,
+        handler: table.raw_get("handler")?,
+        before: table.raw_get("before")?,
+        after: table.raw_get("after")?,
+    })
+}

@@ -1,0 +1,209 @@
+//! Loads an app into a fresh VM.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use mlua::{Function, Lua, Table, Value};
+
+use crate::context;
+use crate::json::Vocabulary;
+use crate::lua::{self, Coroutines, OwnedMeta, Waits};
+use crate::response::Responder;
+use crate::stdlib;
+
+use super::declared::{self, Declared, Hooks, Mistakes};
+use super::{App, Blueprint, Source, natives};
+
+impl App {
+    /// Runs the app's top-level code in a VM of its own.
+    ///
+    /// # Errors
+    /// What Lua says when the code cannot be read, compiled or run. Mistakes in what it declares are no error here but
+    /// stand in [`Declared::mistakes`], so that they can be reported together with those of the config and the routes.
+    pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Mistakes> {
+        let lua = lua::new_vm();
+        load(&lua, blueprint).map_err(|error| Mistakes(vec![load_message(&error)]))
+    }
+}
+
+/// What a failed load says, with its traceback where that says more.
+fn load_message(error: &mlua::Error) -> String {
+    lua::plain_message(error)
+}
+
+fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
+    let declared = Rc::new(RefCell::new(Declared::default()));
+    let waits = Rc::new(Waits::default());
+    let workers = Rc::new(Cell::new(blueprint.workers));
+    let debug = Rc::new(Cell::new(false));
+
+    let array_meta = lua.create_table()?;
+    let body_meta = lua.create_table()?;
+    let bodies = Rc::new(OwnedMeta::<Bytes>::new(lua, &body_meta)?);
+    let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
+    let installed = context::install(lua, Rc::default(), vocabulary.clone(), bodies, &body_meta)?;
+
+    let native = natives::early(lua, &installed, &declared)?;
+    let (response_meta, builders, respond): (Table, Table, Function) =
+        own(lua, "response", include_str!("response.lua"))?.call(&native)?;
+    let responder = Rc::new(Responder::new(lua, &response_meta)?);
+    let failing = natives::Failing {
+        installed: installed.contexts.clone(),
+        responder: responder.clone(),
+        lua: lua.weak(),
+        debug: debug.clone(),
+    };
+    natives::failing(lua, &native, failing)?;
+    let join: Function = own(lua, "chain", include_str!("chain.lua"))?.call((&native, respond))?;
+    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, response_meta, builders))?;
+
+    let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone())?;
+    rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
+    for setup in &blueprint.setup {
+        setup(lua, &waits)?;
+    }
+
+    let returned = run(lua, &blueprint.source)?;
+    let sealed: (Option<Table>, Option<String>) = dsl.raw_get::<Function>("seal")?.call(returned)?;
+    let mut declared = declared.take();
+    let Some(sealed_table) = sealed.0 else {
+        let name = display_name(&blueprint.source);
+        declared.mistakes.0.push(format!("{name}: {}", sealed.1.unwrap_or_default()));
+        return Err(mlua::Error::runtime(declared.mistakes.to_string()));
+    };
+    for mistake in sealed_table.raw_get::<Table>("mistakes")?.sequence_values::<Table>() {
+        let mistake = mistake?;
+        let (file, line, message): (String, u32, String) =
+            (mistake.raw_get(1)?, mistake.raw_get(2)?, mistake.raw_get(3)?);
+        declared.mistakes.0.push(format!("{file}:{line}: {message}"));
+    }
+
+    let (entries, places, hooks) = entries(lua, &sealed_table, &join, &mut declared)?;
+    let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
+    let app = App {
+        coroutines: Coroutines::new(lua, base)?,
+        contexts: installed.contexts,
+        responder,
+        waits,
+        hooks,
+        places,
+        debug,
+        workers,
+    };
+    Ok((app, declared))
+}
+
+/// The table of entry functions: the routes in the order of their ids, then the hooks.
+fn entries(
+    lua: &Lua,
+    sealed: &Table,
+    join: &Function,
+    declared: &mut Declared,
+) -> mlua::Result<(Table, Vec<String>, Hooks)> {
+    let hooks: Table = sealed.raw_get("hooks")?;
+    let on_error: Value = hooks.raw_get("on_error")?;
+    let entries = lua.create_table()?;
+    let mut places = Vec::new();
+    for table in sealed.raw_get::<Table>("routes")?.sequence_values::<Table>() {
+        let route = declared::route(&table?, declared)?;
+        let Some(decl) = route.decl else { continue };
+        let entry: Function = join.call((route.handler, route.before, route.after, &on_error))?;
+        entries.raw_push(entry)?;
+        places.push(decl.origin.to_string());
+        declared.routes.push(decl);
+    }
+    let mut found = Hooks::default();
+    let mut add = |name: &str, guarded: bool| -> mlua::Result<Option<c_int>> {
+        let Some(hook) = hooks.raw_get::<Option<Function>>(name)? else { return Ok(None) };
+        let info = hook.info();
+        places.push(format!(
+            "{}:{}",
+            info.short_src.unwrap_or_default(),
+            info.line_defined.unwrap_or_default()
+        ));
+        let entry = match guarded {
+            true => join.call((hook, lua.create_table()?, lua.create_table()?, &on_error))?,
+            false => hook,
+        };
+        entries.raw_push(entry)?;
+        Ok(Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX)))
+    };
+    found.not_found = add("not_found", true)?;
+    found.on_start = add("on_start", false)?;
+    found.on_ready = add("on_ready", false)?;
+    found.on_shutdown = add("on_shutdown", false)?;
+    Ok((entries, places, found))
+}
+
+/// One of Rover's own Lua files.
+fn own(lua: &Lua, name: &str, code: &str) -> mlua::Result<Function> {
+    lua.load(code).set_name(format!("=rover/{name}")).into_function()
+}
+
+fn display_name(source: &Source) -> String {
+    match source {
+        Source::File(path) => path.display().to_string(),
+        Source::Text { name, .. } => name.clone(),
+    }
+}
+
+/// Runs the top-level code of the app and gives back what it returned.
+fn run(lua: &Lua, source: &Source) -> mlua::Result<Value> {
+    let name = display_name(source);
+    let code = match source {
+        Source::File(path) => {
+            search_beside(lua, path)?;
+            std::fs::read(path).map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?
+        }
+        Source::Text { code, .. } => code.clone().into_bytes(),
+    };
+    let code = match code.strip_prefix(b"#!") {
+        // A first line for the shell keeps its line number.
+        Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
+        None => code,
+    };
+    lua.load(code).set_name(format!("@{name}")).eval()
+}
+
+/// An error of the operating system without its number.
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Lets `require` look beside the app first, then in `lua_modules` and the user's LuaRocks tree, then where LuaJIT
+/// looks by itself.
+fn search_beside(lua: &Lua, app: &Path) -> mlua::Result<()> {
+    let beside = match app.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut roots = vec![beside.join("lua_modules")];
+    if let Some(home) = std::env::var_os("HOME") {
+        roots.push(Path::new(&home).join(".luarocks"));
+    }
+    let beside = match beside.to_string_lossy().into_owned() {
+        here if here == "." => String::new(),
+        other => format!("{other}/"),
+    };
+    let mut path = format!("{beside}?.lua;{beside}?/init.lua");
+    let mut cpath = format!("{beside}?.so");
+    for root in roots {
+        let root = root.display();
+        path.push_str(&format!(";{root}/share/lua/5.1/?.lua;{root}/share/lua/5.1/?/init.lua"));
+        cpath.push_str(&format!(";{root}/lib/lua/5.1/?.so"));
+    }
+    let package: Table = lua.globals().raw_get("package")?;
+    for (key, own) in [("path", path), ("cpath", cpath)] {
+        let known: String = package.raw_get(key)?;
+        package.raw_set(key, format!("{own};{known}"))?;
+    }
+    Ok(())
+}

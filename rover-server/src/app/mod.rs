@@ -1,0 +1,95 @@
+//! A loaded app: its VM, the routes that it declared, and the functions that answer them.
+//!
+//! Comes in: a Lua file (or text) and what the embedding program lends to it. Goes out: the [`App`] of one worker, and
+//! its [`Declared`] config and routes as plain data, which may cross threads. This module must not know of sockets or
+//! workers.
+
+mod declared;
+mod load;
+mod natives;
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub(crate) use declared::{Declared, Hooks, Mistakes};
+
+use crate::config::Config;
+use crate::context::Contexts;
+use crate::lua::{Coroutines, Waits};
+use crate::response::Responder;
+use crate::route::{FastRouter, RouteId};
+
+/// Where the app's code is.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A file, which `require` looks beside.
+    File(PathBuf),
+    /// Text, with the name that errors show.
+    Text {
+        /// As errors show it, e.g. `app.lua`.
+        name: String,
+        /// The Lua code.
+        code: String,
+    },
+}
+
+/// Prepares a VM before the app's own code runs: registers functions, preloads modules.
+pub(crate) type Setup = Arc<dyn Fn(&mlua::Lua, &Rc<Waits>) -> mlua::Result<()> + Send + Sync>;
+
+/// Everything that makes an app, as plain data for every worker.
+#[derive(Clone)]
+pub(crate) struct Blueprint {
+    pub(crate) source: Source,
+    pub(crate) setup: Vec<Setup>,
+    /// Which worker loads the app, counted from 1, and how many there are as far as is known.
+    pub(crate) worker: usize,
+    pub(crate) workers: usize,
+}
+
+/// The app of one worker.
+pub(crate) struct App {
+    pub(crate) coroutines: Coroutines,
+    pub(crate) contexts: Rc<Contexts>,
+    pub(crate) responder: Rc<Responder>,
+    pub(crate) waits: Rc<Waits>,
+    pub(crate) hooks: Hooks,
+    /// Where each entry was declared.
+    places: Vec<String>,
+    debug: Rc<Cell<bool>>,
+    workers: Rc<Cell<usize>>,
+}
+
+impl App {
+    /// Where every coroutine's stack holds the table of entry functions.
+    pub(crate) const ENTRIES: c_int = 1;
+    /// Where every coroutine's stack holds the metatable of contexts.
+    pub(crate) const CONTEXT_META: c_int = 2;
+    /// How many values every coroutine's stack begins with.
+    pub(crate) const BASE: c_int = 2;
+
+    /// The entry that answers a route.
+    #[inline]
+    pub(crate) fn entry_of(route: RouteId) -> c_int {
+        route.0 as c_int + 1
+    }
+
+    /// Whether answers show details of errors.
+    pub(crate) fn debug(&self) -> bool {
+        self.debug.get()
+    }
+
+    /// Where the function of `entry` was declared, as `app.lua:12`.
+    pub(crate) fn place_of(&self, entry: c_int) -> String {
+        usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
+    }
+
+    /// Tells the app what was decided after it had loaded.
+    pub(crate) fn settle(&self, router: Arc<FastRouter>, config: &Config) {
+        let _ = self.contexts.router.set(router);
+        self.debug.set(config.debug);
+        self.workers.set(config.workers);
+    }
+}

@@ -1,0 +1,181 @@
+//! The functions that Rust lends to `dsl.lua`, `response.lua` and `chain.lua`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use http::StatusCode;
+use mlua::{Lua, Table};
+
+use crate::context::{self, Installed};
+use crate::failure::{Asked, Failure};
+use crate::lua::{Kind, Returns, Shared, Stack, traceback};
+use crate::response::Responder;
+use crate::route::Verb;
+
+use super::declared::{self, Declared};
+
+/// Everything that `response.lua` and `dsl.lua` need before there are responses.
+pub(super) fn early(lua: &Lua, installed: &Installed, declared: &Rc<RefCell<Declared>>) -> mlua::Result<Table> {
+    let native = lua.create_table()?;
+    native.raw_set("set_cookie", lua.create_function(context::set_cookie)?)?;
+    native.raw_set("is_body", installed.shared.function(lua, context::is_body)?)?;
+    native.raw_set(
+        "reason",
+        lua.create_function(|_, status: u16| {
+            let status = StatusCode::from_u16(status).ok();
+            Ok(status.and_then(|status| status.canonical_reason()).unwrap_or("Error"))
+        })?,
+    )?;
+    native.raw_set("unknown_verb", lua.create_function(|_, (name, verb)| Ok(unknown_verb(name, verb)))?)?;
+    let declared = declared.clone();
+    native.raw_set(
+        "configure",
+        lua.create_function(move |_, (config, file, line): (Table, String, u32)| {
+            let mut declared = declared.borrow_mut();
+            declared.origin = format!("{file}:{line}");
+            declared::config(&config, &mut declared);
+            Ok(())
+        })?,
+    )?;
+    Ok(native)
+}
+
+/// The message for a function assigned to a field that is no verb.
+fn unknown_verb(name: String, verb: String) -> String {
+    let nearest = Verb::ALL
+        .iter()
+        .map(|known| known.name())
+        .map(|known| (strsim::damerau_levenshtein(known, &verb.to_lowercase()), known))
+        .min()
+        .filter(|&(distance, _)| distance <= 2);
+    let hint = match nearest {
+        Some((_, known)) => format!("did you mean '{known}'? "),
+        None => String::new(),
+    };
+    let known = Verb::ALL.map(|verb| verb.name()).join(", ");
+    format!("{name}: unknown verb '{verb}'; {hint}The verbs are {known}; for a path, write function {name}.get(ctx)")
+}
+
+/// What the functions of failing requests share.
+pub(super) struct Failing {
+    pub(super) installed: Rc<crate::context::Contexts>,
+    pub(super) responder: Rc<Responder>,
+    pub(super) lua: mlua::WeakLua,
+    pub(super) debug: Rc<Cell<bool>>,
+}
+
+/// Everything that `chain.lua` needs to survive a failing handler.
+pub(super) fn failing(lua: &Lua, native: &Table, failing: Failing) -> mlua::Result<()> {
+    let shared = Shared::new(lua, Rc::new(failing))?;
+    native.raw_set("failure", shared.function(lua, failure)?)?;
+    native.raw_set("log_failure", shared.function(lua, log_failure)?)?;
+    native.raw_set("default_answer", shared.function(lua, default_answer)?)?;
+    Ok(())
+}
+
+/// `failure(err)`, called where the error was raised: `{ err, traceback… }`.
+fn failure(stack: &mut Stack<'_>, _: &Failing) -> Returns {
+    let frames = traceback(stack, 1);
+    stack.push_table(2, 0);
+    let table = stack.top();
+    stack.push_copy(1);
+    stack.set_item(table, 1);
+    for (n, frame) in (2..).zip(&frames) {
+        stack.push_table(3, 0);
+        let entry = stack.top();
+        stack.push_bytes(frame.file.as_bytes());
+        stack.set_item(entry, 1);
+        stack.push_number(f64::from(frame.line));
+        stack.set_item(entry, 2);
+        if let Some(function) = &frame.function {
+            stack.push_bytes(function.as_bytes());
+            stack.set_item(entry, 3);
+        }
+        stack.set_item(table, n);
+    }
+    Ok(1)
+}
+
+/// Reads back the table that [`failure`] made, at index 2.
+fn read(stack: &mut Stack<'_>, failing: &Failing) -> Option<Failure> {
+    if stack.kind(2) != Kind::Table {
+        return None;
+    }
+    let mut frames = Vec::new();
+    for n in 2.. {
+        stack.push_item(2, n);
+        let entry = stack.top();
+        if stack.kind(entry) != Kind::Table {
+            stack.pop(1);
+            break;
+        }
+        for part in 1..=3 {
+            stack.push_item(entry, part);
+        }
+        let text = |index| stack.bytes(index).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        frames.push(crate::lua::Frame {
+            file: text(entry + 1).unwrap_or_default(),
+            line: stack.number(entry + 2) as u32,
+            function: text(entry + 3),
+        });
+        stack.truncate(entry - 1);
+    }
+    stack.push_item(2, 1);
+    let index = stack.top();
+    let lua = failing.lua.try_upgrade()?;
+    Some(Failure::read(stack, index, &lua, &failing.installed, &failing.responder, frames))
+}
+
+/// `log_failure(ctx, failed)`.
+fn log_failure(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
+    let ticket = context::ticket(stack, "request_id()")?;
+    if let Some(failure) = read(stack, failing) {
+        let mut request = failing.installed.requests.get_mut(ticket)?;
+        let id = request.id().clone();
+        failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
+    }
+    Ok(0)
+}
+
+/// `default_answer(ctx, failed)`: what to respond with, as a value that a handler might have returned.
+fn default_answer(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
+    let ticket = context::ticket(stack, "request_id()")?;
+    let failure = read(stack, failing);
+    let asked = failure.as_ref().and_then(|failure| failure.asked.as_ref());
+    if let Some(Asked::Response(_)) = asked {
+        stack.push_item(2, 1);
+        return Ok(1);
+    }
+    let id = failing.installed.requests.get_mut(ticket)?.id().clone();
+    let status = match asked {
+        Some(Asked::Table(status, _)) => *status,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    stack.push_table(3, 0);
+    let response = stack.top();
+    stack.push_number(1.0);
+    stack.set_item(response, 1);
+    stack.push_number(f64::from(status.as_u16()));
+    stack.set_item(response, 2);
+    if asked.is_some() {
+        stack.push_item(2, 1);
+    } else {
+        stack.push_table(0, 4);
+        let body = stack.top();
+        let mut field = |name: &[u8], value: &[u8]| {
+            stack.push_bytes(name);
+            stack.push_bytes(value);
+            stack.set_field(body);
+        };
+        field(b"error", b"Internal Server Error");
+        field(b"request_id", id.as_bytes());
+        if let Some(failure) = failure.filter(|_| failing.debug.get()) {
+            field(b"message", failure.message.as_bytes());
+            field(b"traceback", failure.trace().as_bytes());
+        }
+    }
+    stack.set_item(response, 3);
+    stack.push_anchored(failing.responder.anchor);
+    stack.set_metatable(response);
+    Ok(1)
+}

@@ -1,0 +1,112 @@
+//! One connection from its first byte to its last.
+//!
+//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Site`] answers them, and
+//! the [`Socket`] is flushed once at the end of each turn.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use tokio::time::{Sleep, sleep};
+
+use crate::context::Peer;
+use crate::lifecycle::{Lifecycle, Seat};
+use crate::response::Body;
+use crate::service::{Answer, Site};
+use crate::socket::{Socket, SocketHandle, SpareBuffers, Transport};
+
+/// How long a closing connection waits for its client to stop sending, at most.
+const LINGER: Duration = Duration::from_secs(2);
+
+struct Requests {
+    site: Rc<Site>,
+    peer: Rc<Peer>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Requests {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer<Incoming>;
+
+    #[inline]
+    fn call(&self, request: Request<Incoming>) -> Answer<Incoming> {
+        self.site.call(request, &self.peer)
+    }
+}
+
+/// A connection being served. Ends by itself.
+pub(crate) struct Connection {
+    http: http1::Connection<SocketHandle, Requests>,
+    socket: Rc<Socket>,
+    seat: Seat,
+    stage: Stage,
+}
+
+enum Stage {
+    Serving { told_to_end: bool },
+    Closing,
+    Lingering(Pin<Box<Sleep>>),
+}
+
+impl Connection {
+    /// Begins to serve `transport`.
+    pub(crate) fn new(
+        transport: Transport,
+        peer: Peer,
+        site: Rc<Site>,
+        lifecycle: &Rc<Lifecycle>,
+        spare: Rc<SpareBuffers>,
+    ) -> Connection {
+        let socket = Socket::new(transport, spare);
+        let requests = Requests { site, peer: Rc::new(peer) };
+        Connection {
+            http: http1::Builder::new().serve_connection(SocketHandle(socket.clone()), requests),
+            socket,
+            seat: Lifecycle::sit(lifecycle),
+            stage: Stage::Serving { told_to_end: false },
+        }
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            match &mut this.stage {
+                Stage::Serving { told_to_end } => {
+                    if this.seat.must_end(cx) && !*told_to_end {
+                        *told_to_end = true;
+                        Pin::new(&mut this.http).graceful_shutdown();
+                    }
+                    let served = Pin::new(&mut this.http).poll(cx);
+                    if let Poll::Ready(Err(_)) = this.socket.poll_flush(cx) {
+                        return Poll::Ready(());
+                    }
+                    // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
+                    let _ = ready!(served);
+                    this.stage = Stage::Closing;
+                }
+                Stage::Closing => {
+                    if ready!(this.socket.poll_shutdown(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    this.stage = Stage::Lingering(Box::pin(sleep(LINGER)));
+                }
+                Stage::Lingering(clock) => {
+                    if clock.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    return this.socket.poll_drain(cx);
+                }
+            }
+        }
+    }
+}

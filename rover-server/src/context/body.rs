@@ -1,0 +1,157 @@
+//! The request body as Lua sees it: `ctx:body()`, `ctx:json()` and the Body object.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use mlua::{Lua, Table};
+
+use crate::json;
+use crate::lua::{Kind, OwnedMeta, Raise, Returns, Shared, Stack};
+
+use super::lookup::{keep, push_cached};
+use super::{Contexts, cached, ticket};
+
+/// Makes Body objects and reads them.
+pub(crate) struct Bodies {
+    meta: Rc<OwnedMeta<Bytes>>,
+}
+
+impl Bodies {
+    pub(super) fn new(meta: Rc<OwnedMeta<Bytes>>) -> Bodies {
+        Bodies { meta }
+    }
+
+    /// The bytes of the Body at `index`; `None` where another value stands.
+    pub(crate) fn get(&self, stack: &mut Stack<'_>, index: i32) -> Option<Bytes> {
+        self.meta.get(stack, index).cloned()
+    }
+}
+
+/// Gives the metatable of Body objects its methods.
+pub(super) fn install(lua: &Lua, shared: &Shared<Contexts>, meta: &Table) -> mlua::Result<()> {
+    let methods = lua.create_table()?;
+    let text = shared.function(lua, text)?;
+    methods.raw_set("json", shared.function(lua, body_json)?)?;
+    methods.raw_set("text", &text)?;
+    methods.raw_set("as_string", &text)?;
+    methods.raw_set("bytes", shared.function(lua, bytes)?)?;
+    meta.raw_set("__index", methods)?;
+    meta.raw_set("__tostring", text)?;
+    meta.raw_set("__len", shared.function(lua, length)?)?;
+    Ok(())
+}
+
+/// `ctx:body()`.
+pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let ticket = ticket(stack, "body()")?;
+    if push_cached(stack, cached::BODY) {
+        return Ok(1);
+    }
+    let body = contexts.requests.get(ticket)?.body.clone();
+    match body {
+        Some(body) => {
+            contexts.bodies.meta.push(stack, body);
+            keep(stack, cached::BODY);
+        }
+        None => stack.push_nil(),
+    }
+    Ok(1)
+}
+
+/// `ctx:json()`: the decoded body, or an answer of 400 or 415.
+pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let ticket = ticket(stack, "json()")?;
+    if push_cached(stack, cached::JSON) {
+        return Ok(1);
+    }
+    let request = contexts.requests.get(ticket)?;
+    let problem = if !is_json(&request.head.headers) {
+        (415, "the request body must be application/json".to_owned())
+    } else {
+        match &request.body {
+            None => (400, "the request has no body".to_owned()),
+            Some(body) => match json::decode(stack, body, &contexts.vocabulary) {
+                Ok(()) => {
+                    keep(stack, cached::JSON);
+                    return Ok(1);
+                }
+                Err(error) => (400, format!("the request body is not valid JSON: {error}")),
+            },
+        }
+    };
+    Err(raise_status(stack, problem.0, &problem.1))
+}
+
+/// Raises `{ status = …, error = … }`, which answers the request without ado.
+fn raise_status(stack: &mut Stack<'_>, status: u16, message: &str) -> Raise {
+    stack.push_table(0, 2);
+    let table = stack.top();
+    stack.push_bytes(b"status");
+    stack.push_number(f64::from(status));
+    stack.set_field(table);
+    stack.push_bytes(b"error");
+    stack.push_bytes(message.as_bytes());
+    stack.set_field(table);
+    Raise::Value
+}
+
+/// Whether the body claims to be JSON (RFC 8259; RFC 6839 for `+json`), or makes no claim.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(http::header::CONTENT_TYPE) else { return true };
+    let value = value.as_bytes();
+    let end = memchr::memchr(b';', value).unwrap_or(value.len());
+    let essence = value[..end].trim_ascii();
+    let is = |ending: &[u8]| essence.len() >= ending.len() && essence[essence.len() - ending.len()..].eq_ignore_ascii_case(ending);
+    essence.len() == b"application/json".len() && is(b"application/json") || is(b"+json")
+}
+
+fn receiver(stack: &mut Stack<'_>, contexts: &Contexts, method: &str) -> Result<Bytes, Raise> {
+    contexts.bodies.get(stack, 1).ok_or_else(|| Raise::mistake(format!("call it with a colon: body:{method}()")))
+}
+
+/// `body:text()`, `body:as_string()` and `tostring(body)`.
+fn text(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let body = receiver(stack, contexts, "text")?;
+    stack.push_bytes(&body);
+    Ok(1)
+}
+
+/// `#body`.
+fn length(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let body = receiver(stack, contexts, "text")?;
+    stack.push_number(body.len() as f64);
+    Ok(1)
+}
+
+/// `body:bytes()`.
+fn bytes(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let body = receiver(stack, contexts, "bytes")?;
+    contexts.vocabulary.push_array(stack, body.len());
+    let table = stack.top();
+    for (n, &byte) in (1..).zip(body.iter()) {
+        stack.push_number(f64::from(byte));
+        stack.set_item(table, n);
+    }
+    Ok(1)
+}
+
+/// `body:json()`: the value, or `nil, err`.
+fn body_json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let body = receiver(stack, contexts, "json")?;
+    match json::decode(stack, &body, &contexts.vocabulary) {
+        Ok(()) => Ok(1),
+        Err(error) => {
+            stack.push_nil();
+            stack.push_bytes(error.to_string().as_bytes());
+            Ok(2)
+        }
+    }
+}
+
+/// Whether the value at index 1 is a Body.
+pub(crate) fn is_body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let is = stack.kind(1) == Kind::Userdata && contexts.bodies.get(stack, 1).is_some();
+    stack.push_boolean(is);
+    Ok(1)
+}

@@ -1,0 +1,43 @@
+-- The metatable of every context: methods first, then the fields, which are computed once and kept.
+
+local methods, field = ...
+
+local rawget, rawset, error = rawget, rawset, error
+
+-- The numbers by which `fields.rs` knows the fields.
+local FIELDS = { method = 1, path = 2, query_string = 3, host = 4, scheme = 5, ip = 6, version = 7 }
+
+-- Where `ctx:set` keeps its values; 2 to 7 belong to Rust.
+local STORE = 8
+
+--- `ctx:set(key, value)` keeps a value for this request.
+function methods.set(ctx, key, value)
+  if key == nil then error("ctx:set needs a key", 2) end
+  local store = rawget(ctx, STORE)
+  if not store then
+    store = {}
+    rawset(ctx, STORE, store)
+  end
+  store[key] = value
+end
+
+--- `ctx:get(key)` gives back what `ctx:set` kept, or nil.
+function methods.get(ctx, key)
+  local store = rawget(ctx, STORE)
+  if store then return store[key] end
+end
+
+return {
+  __name = "context",
+  __index = function(ctx, key)
+    local method = methods[key]
+    if method then return method end
+    local known = FIELDS[key]
+    if known then
+      local value = field(ctx, known)
+      rawset(ctx, key, value)
+      return value
+    end
+  end,
+  __tostring = function(ctx) return "context: " .. ctx.method .. " " .. ctx.path end,
+}

@@ -1,0 +1,55 @@
+//! `ctx.method` and its siblings, and `ctx:request_id()`.
+
+use std::io::Write;
+
+use crate::lua::{Raise, Returns, Stack};
+
+use super::{Contexts, ticket};
+
+/// The value of one field, by its number in `context.lua`.
+pub(super) fn field(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let ticket = ticket(stack, "method")?;
+    let number = stack.number(2) as u32;
+    let request = contexts.requests.get(ticket)?;
+    let head = &request.head;
+    match number {
+        1 => stack.push_bytes(head.method.as_str().as_bytes()),
+        2 => stack.push_bytes(head.uri.path().as_bytes()),
+        3 => stack.push_bytes(head.uri.query().unwrap_or("").as_bytes()),
+        4 => match head.uri.authority() {
+            // RFC 9112, section 3.2.2: a request target in absolute form overrides Host.
+            Some(authority) => stack.push_bytes(authority.as_str().as_bytes()),
+            None => match head.headers.get(http::header::HOST) {
+                Some(host) => stack.push_bytes(host.as_bytes()),
+                None => stack.push_bytes(b""),
+            },
+        },
+        5 => stack.push_bytes(request.peer.scheme.as_bytes()),
+        6 => {
+            // 45 bytes hold every IPv6 address.
+            let mut text = [0; 64];
+            let mut rest = &mut text[..];
+            if let Some(ip) = request.peer.ip {
+                let _ = write!(rest, "{ip}");
+            }
+            let free = rest.len();
+            let used = text.len() - free;
+            stack.push_bytes(&text[..used]);
+        }
+        7 => stack.push_bytes(match head.version {
+            http::Version::HTTP_10 => b"1.0",
+            http::Version::HTTP_2 => b"2",
+            _ => b"1.1",
+        }),
+        _ => return Err(Raise::mistake("no such field")),
+    }
+    Ok(1)
+}
+
+/// `ctx:request_id()`.
+pub(super) fn request_id(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let ticket = ticket(stack, "request_id()")?;
+    let id = contexts.requests.get_mut(ticket)?.id().clone();
+    stack.push_bytes(id.as_bytes());
+    Ok(1)
+}

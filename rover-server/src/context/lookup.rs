@@ -1,0 +1,103 @@
+//! Request headers and path parameters.
+
+use http::header::{COOKIE, HeaderName};
+
+use crate::lua::{Kind, Raise, Returns, Stack};
+use crate::route::decode_param;
+
+use super::{Contexts, cached, ticket};
+
+/// Pushes the table that an earlier call kept at `index` of the context; false where there is none yet.
+pub(super) fn push_cached(stack: &mut Stack<'_>, index: i32) -> bool {
+    stack.push_item(1, index);
+    if stack.kind(stack.top()) == Kind::Nil {
+        stack.pop(1);
+        return false;
+    }
+    true
+}
+
+/// Keeps the topmost value at `index` of the context, and leaves it on the stack.
+pub(super) fn keep(stack: &mut Stack<'_>, index: i32) {
+    stack.push_copy(stack.top());
+    stack.set_item(1, index);
+}
+
+/// `ctx:header(name)`.
+pub(super) fn header(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let ticket = ticket(stack, "header(name)")?;
+    let request = contexts.requests.get(ticket)?;
+    let Some(name) = stack.bytes(2) else {
+        return Err(Raise::mistake(format!(
+            "ctx:header expects a name as a string, got {}",
+            stack.kind(2).name()
+        )));
+    };
+    let Ok(name) = HeaderName::from_bytes(name) else {
+        stack.push_nil();
+        return Ok(1);
+    };
+    push_joined(stack, &request.head.headers, &name);
+    Ok(1)
+}
+
+/// Pushes the field's value, its lines joined as RFC 9110, section 5.3 has it; nil where there is none.
+fn push_joined(stack: &mut Stack<'_>, headers: &http::HeaderMap, name: &HeaderName) {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => stack.push_nil(),
+        (Some(only), None) => stack.push_bytes(only.as_bytes()),
+        (Some(first), Some(second)) => {
+            // RFC 6265, section 5.4: cookies are joined in their own way.
+            let separator: &[u8] = if *name == COOKIE { b"; " } else { b", " };
+            let mut joined = first.as_bytes().to_vec();
+            for line in std::iter::once(second).chain(lines) {
+                joined.extend_from_slice(separator);
+                joined.extend_from_slice(line.as_bytes());
+            }
+            stack.push_bytes(&joined);
+        }
+    }
+}
+
+/// `ctx:headers()`.
+pub(super) fn headers(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let ticket = ticket(stack, "headers()")?;
+    if push_cached(stack, cached::HEADERS) {
+        return Ok(1);
+    }
+    let request = contexts.requests.get(ticket)?;
+    let headers = &request.head.headers;
+    stack.push_table(0, headers.keys_len());
+    let table = stack.top();
+    for name in headers.keys() {
+        stack.push_bytes(name.as_str().as_bytes());
+        push_joined(stack, headers, name);
+        stack.set_field(table);
+    }
+    stack.push_anchored(contexts.headers_meta);
+    stack.set_metatable(table);
+    keep(stack, cached::HEADERS);
+    Ok(1)
+}
+
+/// `ctx:params()`.
+pub(super) fn params(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let ticket = ticket(stack, "params()")?;
+    if push_cached(stack, cached::PARAMS) {
+        return Ok(1);
+    }
+    let request = contexts.requests.get(ticket)?;
+    let path = request.head.uri.path();
+    stack.push_table(0, request.route.as_ref().map_or(0, |(_, params)| params.len()));
+    let table = stack.top();
+    if let (Some((route, params)), Some(router)) = (&request.route, contexts.router.get()) {
+        for (n, name) in router.param_names(*route).iter().enumerate() {
+            stack.push_bytes(name.as_bytes());
+            stack.push_bytes(&decode_param(params.raw(n, path).unwrap_or_default()));
+            stack.set_field(table);
+        }
+    }
+    keep(stack, cached::PARAMS);
+    Ok(1)
+}

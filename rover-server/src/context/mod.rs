@@ -1,0 +1,133 @@
+//! The context that a handler gets: one small Lua object, behind which the request waits in Rust.
+//!
+//! Comes in: a request whose route is known and whose body, if any, has been collected. Goes out: `ctx`, whose fields
+//! and methods turn into Lua values on first use. One metatable per VM holds every method; nothing per request is a
+//! closure. The object knows its request by a slot and a serial number: once the request is over, its serial number is
+//! gone for good, so a `ctx` that was kept finds nothing rather than somebody else's request.
+//!
+//! This module must not know of handlers, of responses, or of the connection that the request came on.
+
+mod body;
+mod cookies;
+mod fields;
+mod lookup;
+mod query;
+mod request;
+
+use std::cell::OnceCell;
+use std::ffi::c_int;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mlua::Lua;
+
+pub(crate) use body::{Bodies, is_body};
+pub(crate) use cookies::set_cookie;
+pub(crate) use request::{Peer, Request, Requests, Ticket};
+
+use crate::json::Vocabulary;
+use crate::lua::{Kind, OwnedMeta, Raise, Shared, Stack, anchor};
+use crate::route::FastRouter;
+
+/// What the functions behind `ctx` share in one VM.
+pub(crate) struct Contexts {
+    pub(crate) requests: Rc<Requests>,
+    pub(crate) vocabulary: Rc<Vocabulary>,
+    pub(crate) bodies: Bodies,
+    /// Known once the app has loaded.
+    pub(crate) router: OnceCell<Arc<FastRouter>>,
+    /// Registry reference of the metatable that makes look-ups in `ctx:headers()` ignore case.
+    headers_meta: c_int,
+}
+
+/// Index 0 and 1 of the context hold its request's slot and serial number; what was built from the request is kept at
+/// the indices below, which a Lua author never sees by name.
+mod cached {
+    use std::ffi::c_int;
+
+    pub(super) const SLOT: c_int = 0;
+    pub(super) const SERIAL: c_int = 1;
+    pub(super) const HEADERS: c_int = 2;
+    pub(super) const PARAMS: c_int = 3;
+    pub(super) const QUERY: c_int = 4;
+    pub(super) const COOKIES: c_int = 5;
+    pub(super) const BODY: c_int = 6;
+    pub(super) const JSON: c_int = 7;
+}
+
+/// Pushes a new context for the request in `ticket`'s slot. `metatable` is where the stack holds the context metatable.
+#[inline]
+pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) {
+    stack.push_table(1, 0);
+    let ctx = stack.top();
+    stack.push_number(f64::from(ticket.slot));
+    stack.set_item(ctx, cached::SLOT);
+    stack.push_number(ticket.serial as f64);
+    stack.set_item(ctx, cached::SERIAL);
+    stack.push_copy(metatable);
+    stack.set_metatable(ctx);
+}
+
+/// The ticket of the context at index 1, where a method finds its receiver.
+pub(crate) fn ticket(stack: &mut Stack<'_>, call: &str) -> Result<Ticket, Raise> {
+    if stack.kind(1) != Kind::Table {
+        return Err(Raise::mistake(format!("call it with a colon: ctx:{call}")));
+    }
+    stack.push_item(1, cached::SLOT);
+    stack.push_item(1, cached::SERIAL);
+    let top = stack.top();
+    let (slot, serial) = (stack.number(top - 1), stack.number(top));
+    stack.pop(2);
+    Ok(Ticket { slot: slot as u32, serial: serial as u64 })
+}
+
+/// Builds the context metatable and everything that it needs. Leaves nothing on any stack.
+pub(crate) fn install(
+    lua: &Lua,
+    requests: Rc<Requests>,
+    vocabulary: Rc<Vocabulary>,
+    bodies: Rc<OwnedMeta<Bytes>>,
+    body_meta: &mlua::Table,
+) -> mlua::Result<Installed> {
+    let headers_meta: mlua::Table = lua
+        .load(include_str!("headers.lua"))
+        .set_name("=rover/headers")
+        .eval()?;
+    let contexts = Rc::new(Contexts {
+        requests,
+        vocabulary,
+        bodies: Bodies::new(bodies),
+        router: OnceCell::new(),
+        headers_meta: anchor(lua, &headers_meta)?,
+    });
+    let shared = Shared::new(lua, contexts.clone())?;
+    body::install(lua, &shared, body_meta)?;
+
+    let methods = lua.create_table()?;
+    methods.raw_set("header", shared.function(lua, lookup::header)?)?;
+    methods.raw_set("headers", shared.function(lua, lookup::headers)?)?;
+    methods.raw_set("params", shared.function(lua, lookup::params)?)?;
+    methods.raw_set("query", shared.function(lua, query::query)?)?;
+    methods.raw_set("queries", shared.function(lua, query::queries)?)?;
+    methods.raw_set("cookie", shared.function(lua, cookies::cookie)?)?;
+    methods.raw_set("cookies", shared.function(lua, cookies::cookies)?)?;
+    methods.raw_set("body", shared.function(lua, body::body)?)?;
+    methods.raw_set("json", shared.function(lua, body::json)?)?;
+    methods.raw_set("request_id", shared.function(lua, fields::request_id)?)?;
+    let field = shared.function(lua, fields::field)?;
+    let metatable: mlua::Table = lua
+        .load(include_str!("context.lua"))
+        .set_name("=rover/context")
+        .call((methods, field))?;
+    Ok(Installed { metatable, contexts, shared })
+}
+
+/// What [`install`] leaves behind.
+pub(crate) struct Installed {
+    /// The metatable of every context.
+    pub(crate) metatable: mlua::Table,
+    pub(crate) contexts: Rc<Contexts>,
+    /// For further functions that need a request.
+    pub(crate) shared: Shared<Contexts>,
+}

@@ -1,0 +1,174 @@
+//! What went wrong, and the one place where it becomes a response.
+//!
+//! Comes in: a status that Rover answers by itself, or an error that Lua raised. Goes out: the answer, and for what
+//! nobody foresaw a line in the log with the place in the Lua code. This module must not know of connections.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use crate::context::Contexts;
+use crate::json;
+use crate::log::{self, Level};
+use crate::lua::{self, Frame, Kind, Stack};
+use crate::response::{Body, Responder};
+
+/// The answer that Rover gives by itself: `{"error":"Not Found"}` with the status's own words.
+#[cold]
+pub(crate) fn answer(status: StatusCode) -> Response<Body> {
+    with_message(status, status.canonical_reason().unwrap_or("Error"))
+}
+
+/// As [`answer`], in other words.
+#[cold]
+pub(crate) fn with_message(status: StatusCode, message: &str) -> Response<Body> {
+    let mut body = Vec::with_capacity(message.len() + 16);
+    body.extend_from_slice(b"{\"error\":");
+    json::push_text(message.as_bytes(), &mut body);
+    body.push(b'}');
+    json_response(status, body.into())
+}
+
+fn json_response(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::Full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An error that a handler or hook raised.
+pub(crate) struct Failure {
+    /// What the error says, with the file and line where it was raised.
+    pub(crate) message: String,
+    /// The Lua code that was active, innermost first.
+    pub(crate) frames: Vec<Frame>,
+    /// What the error itself asks to be answered with.
+    pub(crate) asked: Option<Asked>,
+}
+
+/// An error that is an answer.
+pub(crate) enum Asked {
+    /// `error { status = …, … }`: the table is the body, as JSON.
+    Table(StatusCode, Bytes),
+    /// `error(api:error(…))`, or another built response.
+    Response(Response<Body>),
+}
+
+impl Failure {
+    /// Reads the error at `index`, which was raised where `frames` say.
+    pub(crate) fn read(
+        stack: &mut Stack<'_>,
+        index: i32,
+        lua: &mlua::Lua,
+        contexts: &Contexts,
+        responder: &Responder,
+        frames: Vec<Frame>,
+    ) -> Failure {
+        let mut asked = None;
+        let message = match stack.kind(index) {
+            Kind::String => String::from_utf8_lossy(stack.bytes(index).unwrap_or_default()).into_owned(),
+            Kind::Table if stack.metatable_identity(index) == responder.metatable => {
+                asked = responder.respond(stack, index, contexts, &mut HeaderMap::new()).ok().map(Asked::Response);
+                "a response was raised as an error".to_owned()
+            }
+            Kind::Table => {
+                let mut body = Vec::new();
+                let encoded = json::encode(stack, index, &contexts.vocabulary, &mut body);
+                let message = match &encoded {
+                    Ok(()) => String::from_utf8_lossy(&body).into_owned(),
+                    Err(error) => format!("an error value that cannot be shown: {error}"),
+                };
+                if let (Ok(()), Some(status)) = (encoded, status_of(stack, index)) {
+                    asked = Some(Asked::Table(status, body.into()));
+                }
+                message
+            }
+            Kind::Userdata => {
+                stack.push_copy(index);
+                match lua::pop_value(lua, stack) {
+                    Ok(mlua::Value::Error(error)) => lua::plain_message(&error),
+                    _ => "an error value of type userdata".to_owned(),
+                }
+            }
+            kind => format!("an error value of type {}", kind.name()),
+        };
+        let message = match frames.first() {
+            // Errors of Rust functions do not know where they were called.
+            Some(frame) if stack.kind(index) == Kind::Userdata => format!("{}:{}: {message}", frame.file, frame.line),
+            _ => message,
+        };
+        Failure { message, frames, asked }
+    }
+
+    /// A failure outside of running Lua code, at a known place.
+    pub(crate) fn at(place: &str, message: &str) -> Failure {
+        Failure { message: format!("{place}: {message}"), frames: Vec::new(), asked: None }
+    }
+
+    /// The call stack, a line for each level.
+    pub(crate) fn trace(&self) -> String {
+        let mut text = String::new();
+        for frame in &self.frames {
+            let _ = write!(text, "{}{frame}", if text.is_empty() { "" } else { "\n" });
+        }
+        text
+    }
+
+    /// The message and, where it says more, the call stack below it.
+    pub(crate) fn described(&self) -> String {
+        match self.frames.len() {
+            0 | 1 => self.message.clone(),
+            _ => format!("{}\n{}", self.message, self.trace()),
+        }
+    }
+
+    /// Logs the failure, unless it asked for its answer.
+    pub(crate) fn log(&self, method: &str, path: &str, request_id: &HeaderValue) {
+        if self.asked.is_some() {
+            return;
+        }
+        let trace = self.trace();
+        log::event(Level::Error, &self.message)
+            .field("method", method)
+            .field("path", path)
+            .field("request_id", &*String::from_utf8_lossy(request_id.as_bytes()))
+            .field("traceback", &*trace)
+            .emit();
+    }
+
+    /// The default answer. With `debug`, it shows the author what the log shows.
+    pub(crate) fn into_response(self, request_id: &HeaderValue, debug: bool) -> Response<Body> {
+        match self.asked {
+            Some(Asked::Response(response)) => response,
+            Some(Asked::Table(status, body)) => json_response(status, body),
+            None => {
+                let mut body = Vec::new();
+                let mut field = |before: &[u8], value: &[u8]| {
+                    body.extend_from_slice(before);
+                    json::push_text(value, &mut body);
+                };
+                field(b"{\"error\":", b"Internal Server Error");
+                field(b",\"request_id\":", request_id.as_bytes());
+                if debug {
+                    field(b",\"message\":", self.message.as_bytes());
+                    field(b",\"traceback\":", self.trace().as_bytes());
+                }
+                body.push(b'}');
+                json_response(StatusCode::INTERNAL_SERVER_ERROR, body.into())
+            }
+        }
+    }
+}
+
+/// The `status` of an error table, where it is one of an error: 400 to 599.
+fn status_of(stack: &mut Stack<'_>, index: i32) -> Option<StatusCode> {
+    stack.push_bytes(b"status");
+    stack.get_field(index);
+    let top = stack.top();
+    let status = (stack.kind(top) == Kind::Number).then(|| stack.number(top));
+    stack.pop(1);
+    let status = status.filter(|status| (400.0..=599.0).contains(status) && status.fract() == 0.0)?;
+    StatusCode::from_u16(status as u16).ok()
+}

@@ -1,0 +1,71 @@
+//! The connections of one worker as a whole: how many there are, and how they learn that they must end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+/// Counts a worker's connections and ends them.
+#[derive(Default)]
+pub(crate) struct Lifecycle {
+    draining: Cell<bool>,
+    /// The task of each connection, once it has been polled.
+    seats: RefCell<Slab<Option<Waker>>>,
+    left: Notify,
+    total: Cell<u64>,
+}
+
+impl Lifecycle {
+    /// Counts a connection in, until its seat is dropped.
+    pub(crate) fn sit(lifecycle: &Rc<Lifecycle>) -> Seat {
+        let number = lifecycle.seats.borrow_mut().insert(None);
+        lifecycle.total.set(lifecycle.total.get() + 1);
+        Seat { lifecycle: lifecycle.clone(), number, is_known: false }
+    }
+
+    /// How many connections have been served so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.get()
+    }
+
+    /// Tells every connection to end with the response that it is about to send, and waits until all have.
+    pub(crate) async fn drain(&self) {
+        self.draining.set(true);
+        for waker in self.seats.borrow().iter().filter_map(|(_, waker)| waker.as_ref()) {
+            waker.wake_by_ref();
+        }
+        while !self.seats.borrow().is_empty() {
+            self.left.notified().await;
+        }
+    }
+}
+
+/// One connection's place in its worker's [`Lifecycle`].
+pub(crate) struct Seat {
+    lifecycle: Rc<Lifecycle>,
+    number: usize,
+    is_known: bool,
+}
+
+impl Seat {
+    /// Whether the connection has to end. The first call says which task to wake when that changes.
+    #[inline]
+    pub(crate) fn must_end(&mut self, cx: &Context<'_>) -> bool {
+        if !self.is_known {
+            self.is_known = true;
+            if let Some(seat) = self.lifecycle.seats.borrow_mut().get_mut(self.number) {
+                *seat = Some(cx.waker().clone());
+            }
+        }
+        self.lifecycle.draining.get()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.lifecycle.seats.borrow_mut().try_remove(self.number);
+        self.lifecycle.left.notify_waiters();
+    }
+}

@@ -1,0 +1,60 @@
+//! An app without a socket: requests go straight into it, as tests of an app want it.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body_util::{BodyExt, Full};
+
+use crate::context::Peer;
+use crate::service::Site;
+
+/// An app that answers requests on the calling thread, through every stage but the connection.
+///
+/// ```
+/// # async fn example() -> Result<(), rover_server::Error> {
+/// let app = rover_server::Server::from_source(
+///     "hello.lua",
+///     "local api = rover.server {} function api.hello.get(ctx) return { to = ctx:query().name } end return api",
+/// )
+/// .load()?;
+/// let response = app.request(http::Request::get("/hello?name=Ada").body("").unwrap()).await;
+/// assert_eq!(response.status(), 200);
+/// assert_eq!(response.body(), r#"{"to":"Ada"}"#);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
+/// ```
+pub struct LocalApp {
+    site: Rc<Site>,
+    peer: Rc<Peer>,
+}
+
+impl LocalApp {
+    pub(crate) fn new(site: Rc<Site>, peer: Peer) -> LocalApp {
+        LocalApp { site, peer: Rc::new(peer) }
+    }
+
+    /// Answers one request. A request without `Host` gets `localhost`; the client's address is 127.0.0.1.
+    ///
+    /// Handlers that wait for timers or IO need a tokio runtime around this call.
+    pub async fn request(&self, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
+        let mut request = request.map(|body| Full::new(body.into()));
+        if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
+            request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+        }
+        let mut answer = self.site.call(request, &self.peer);
+        let Ok(response) = poll_fn(|cx| Pin::new(&mut answer).poll(cx)).await;
+        let (head, body) = response.into_parts();
+        let Ok(body) = body.collect().await;
+        Response::from_parts(head, body.to_bytes())
+    }
+}
+
+impl std::fmt::Debug for LocalApp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalApp").finish_non_exhaustive()
+    }
+}

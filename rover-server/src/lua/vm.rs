@@ -1,0 +1,66 @@
+//! The VM itself, and the passages between mlua's values and Rover's stacks.
+
+use std::ffi::c_int;
+
+use mlua::ffi;
+
+use super::Stack;
+
+/// A fresh VM with every standard library, `debug`, `ffi` and C modules among them.
+///
+/// # Errors
+/// Memory errors of mlua.
+pub(crate) fn new_vm() -> mlua::Lua {
+    // SAFETY: an app is its operator's own code, and may do through `ffi` whatever a C program may.
+    // mlua's own `pcall` is left out: it is a C function in Rust, which no coroutine could yield through.
+    unsafe { mlua::Lua::unsafe_new_with(mlua::StdLib::ALL, mlua::LuaOptions::new().catch_rust_panics(false)) }
+}
+
+/// Pushes mlua's `values` onto `stack`, which may be another coroutine's than mlua's own.
+///
+/// # Errors
+/// Memory errors of mlua, or no room on the stack.
+pub(super) fn push_values(lua: &mlua::Lua, stack: &mut Stack<'_>, values: mlua::MultiValue) -> mlua::Result<()> {
+    let n = c_int::try_from(values.len()).unwrap_or(c_int::MAX);
+    if !stack.reserve(n) {
+        return Err(mlua::Error::StackError);
+    }
+    let target = stack.state();
+    // SAFETY: both states belong to `lua`; the values are the only ones in the frame, and the target has room.
+    unsafe {
+        lua.exec_raw::<()>(values, |state| {
+            if state != target {
+                ffi::lua_xmove(state, target, ffi::lua_gettop(state));
+            }
+        })
+    }
+}
+
+/// Pops the topmost value of `stack` as a value of mlua.
+///
+/// # Errors
+/// Memory errors of mlua.
+pub(crate) fn pop_value(lua: &mlua::Lua, stack: &mut Stack<'_>) -> mlua::Result<mlua::Value> {
+    let source = stack.state();
+    // SAFETY: both states belong to `lua`, and the source has a value to give.
+    unsafe { lua.exec_raw::<mlua::Value>((), |state| ffi::lua_xmove(source, state, 1)) }
+}
+
+/// What an error says, without the names that mlua gives to kinds of errors, and without its traceback.
+pub(crate) fn plain_message(error: &mlua::Error) -> String {
+    use mlua::Error;
+    match error {
+        Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } => plain_message(cause),
+        Error::RuntimeError(message) | Error::SyntaxError { message, .. } | Error::MemoryError(message) => {
+            let end = message.find("\nstack traceback:").unwrap_or(message.len());
+            message[..end].to_owned()
+        }
+        Error::BadArgument { pos, cause, .. } => format!("bad argument #{pos}: {}", plain_message(cause)),
+        Error::FromLuaConversionError { from, to, message } => match message {
+            Some(message) => format!("expected {to}, got {from} ({message})"),
+            None => format!("expected {to}, got {from}"),
+        },
+        Error::ExternalError(cause) => cause.to_string(),
+        other => other.to_string(),
+    }
+}

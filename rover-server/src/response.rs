@@ -1,0 +1,289 @@
+//! From what a handler returned to the response that goes out.
+//!
+//! Comes in: a value on the Lua stack. Goes out: a [`Response`]. A table is encoded as JSON right off the stack; a
+//! response that a builder made is read in one go. This module must not know which handler returned the value, nor
+//! what is done about one that cannot be sent.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::ffi::{c_int, c_void};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+
+use crate::context::Contexts;
+use crate::json;
+use crate::lua::{Kind, Stack, anchor};
+
+/// The body of a response.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// No bytes at all.
+    #[default]
+    Empty,
+    /// All bytes at once.
+    Full(Bytes),
+}
+
+impl Body {
+    /// The length in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Body::Empty => 0,
+            Body::Full(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match std::mem::take(self.get_mut()) {
+            Body::Empty => Poll::Ready(None),
+            Body::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Body::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.len())
+    }
+}
+
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
+static TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+static HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// Turns Lua values into responses; one for each VM.
+pub(crate) struct Responder {
+    /// The identity of the metatable of responses (`response.lua`).
+    pub(crate) metatable: *const c_void,
+    /// Registry reference of that metatable.
+    pub(crate) anchor: c_int,
+    buffer: RefCell<Buffer>,
+}
+
+/// Where bodies are written before they are sent.
+///
+/// Small ones are cut off a shared chunk, whose memory is used again once they have been sent; so a plain response
+/// needs no allocation of its own.
+#[derive(Default)]
+struct Buffer {
+    scratch: Vec<u8>,
+    chunk: BytesMut,
+}
+
+/// The size of a chunk, in bytes.
+const CHUNK: usize = 16 * 1024;
+
+/// Bodies up to this size share a chunk; a larger one gets memory of its own.
+const SHARED_MOST: usize = CHUNK / 4;
+
+impl Buffer {
+    fn share(&mut self, body: &[u8]) -> Body {
+        match body.len() {
+            0 => Body::Empty,
+            1..=SHARED_MOST => {
+                if self.chunk.capacity() - self.chunk.len() < body.len() {
+                    self.chunk.reserve(CHUNK);
+                }
+                self.chunk.extend_from_slice(body);
+                Body::Full(self.chunk.split().freeze())
+            }
+            _ => Body::Full(Bytes::copy_from_slice(body)),
+        }
+    }
+
+    /// Sends what `write` put into the scratch buffer.
+    fn written(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), String>) -> Result<Body, String> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        write(&mut scratch)?;
+        if scratch.len() > SHARED_MOST {
+            return Ok(Body::Full(Bytes::from(scratch)));
+        }
+        let body = self.share(&scratch);
+        self.scratch = scratch;
+        Ok(body)
+    }
+}
+
+impl Responder {
+    /// A responder that knows responses by their metatable.
+    ///
+    /// # Errors
+    /// Memory errors of mlua.
+    pub(crate) fn new(lua: &mlua::Lua, metatable: &mlua::Table) -> mlua::Result<Responder> {
+        Ok(Responder {
+            metatable: metatable.to_pointer(),
+            anchor: anchor(lua, metatable)?,
+            buffer: RefCell::default(),
+        })
+    }
+
+    /// The response for the value at `index`.
+    ///
+    /// `recycled` are headers that nobody needs once the body stands: the request's own. Their memory becomes the
+    /// response's, and through hyper the next request's.
+    ///
+    /// # Errors
+    /// What makes the value impossible to send, in words for its author. `recycled` is untouched then.
+    #[inline]
+    pub(crate) fn respond(
+        &self,
+        stack: &mut Stack<'_>,
+        index: c_int,
+        contexts: &Contexts,
+        recycled: &mut HeaderMap,
+    ) -> Result<Response<Body>, String> {
+        let (status, kind, body) = match stack.kind(index) {
+            Kind::Table => {
+                if stack.metatable_identity(index) == self.metatable {
+                    return self.built(stack, index, contexts, recycled);
+                }
+                (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?)
+            }
+            Kind::Nil => (StatusCode::NO_CONTENT, None, Body::Empty),
+            _ => match self.text(stack, index, contexts) {
+                Some(body) => (StatusCode::OK, Some(&TEXT), body),
+                None => (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?),
+            },
+        };
+        Ok(assemble(status, recycle(recycled), kind, body))
+    }
+
+    /// A JSON body of text that is JSON already.
+    pub(crate) fn share(&self, body: &[u8]) -> Body {
+        match self.buffer.try_borrow_mut() {
+            Ok(mut buffer) => buffer.share(body),
+            Err(_) => Body::Full(Bytes::copy_from_slice(body)),
+        }
+    }
+
+    #[inline]
+    fn json(&self, stack: &mut Stack<'_>, index: c_int, contexts: &Contexts) -> Result<Body, String> {
+        let mut encode = |out: &mut Vec<u8>| {
+            json::encode(stack, index, &contexts.vocabulary, out).map_err(|error| error.to_string())
+        };
+        match self.buffer.try_borrow_mut() {
+            Ok(mut buffer) => buffer.written(encode),
+            Err(_) => {
+                let mut out = Vec::new();
+                encode(&mut out)?;
+                Ok(Body::Full(out.into()))
+            }
+        }
+    }
+
+    /// The text of a string, number, boolean or Body; `None` for another value.
+    #[inline]
+    fn text(&self, stack: &mut Stack<'_>, index: c_int, contexts: &Contexts) -> Option<Body> {
+        match stack.kind(index) {
+            Kind::String => stack.bytes(index).map(|bytes| self.share(bytes)),
+            Kind::Number => {
+                let text = stack.number_text(index);
+                Some(self.share(text.as_bytes()))
+            }
+            Kind::Boolean => Some(self.share(if stack.boolean(index) { b"true" } else { b"false" })),
+            Kind::Userdata => contexts.bodies.get(stack, index).map(|bytes| match bytes.len() {
+                0 => Body::Empty,
+                _ => Body::Full(bytes),
+            }),
+            _ => None,
+        }
+    }
+
+    /// The response that a builder made: `{ kind, status, value, headers }`, as `response.lua` lays it out.
+    fn built(
+        &self,
+        stack: &mut Stack<'_>,
+        index: c_int,
+        contexts: &Contexts,
+        recycled: &mut HeaderMap,
+    ) -> Result<Response<Body>, String> {
+        for item in 1..=4 {
+            stack.push_item(index, item);
+        }
+        let top = stack.top();
+        let (value, fields) = (top - 1, top);
+        let status = StatusCode::from_u16(stack.number(top - 2) as u16)
+            .map_err(|_| "the response has no valid status".to_owned())?;
+        let (kind, body) = match stack.number(top - 3) as u8 {
+            1 => (Some(&JSON), self.json(stack, value, contexts)?),
+            number @ 2..=4 => {
+                let kind = match number {
+                    2 => Some(&TEXT),
+                    3 => Some(&HTML),
+                    _ => None,
+                };
+                (kind, self.text(stack, value, contexts).unwrap_or_default())
+            }
+            _ => (None, Body::Empty),
+        };
+        let mut response = assemble(status, recycle(recycled), kind, body);
+        if stack.kind(fields) == Kind::Table {
+            add_fields(stack, fields, response.headers_mut())?;
+        }
+        stack.truncate(top - 4);
+        Ok(response)
+    }
+}
+
+/// Adds the names and values at `index`, which take turns. A second Content-Type replaces the first; other fields may
+/// repeat.
+fn add_fields(stack: &mut Stack<'_>, index: c_int, headers: &mut HeaderMap) -> Result<(), String> {
+    let last = c_int::try_from(stack.raw_len(index)).unwrap_or(0);
+    for n in (1..last).step_by(2) {
+        stack.push_item(index, n);
+        stack.push_item(index, n + 1);
+        let top = stack.top();
+        let name = stack.bytes(top - 1).and_then(|name| HeaderName::from_bytes(name).ok());
+        let value = stack.bytes(top).and_then(|value| HeaderValue::from_bytes(value).ok());
+        stack.pop(2);
+        let (Some(name), Some(value)) = (name, value) else {
+            return Err("the response has a header that cannot be sent".to_owned());
+        };
+        if name == CONTENT_TYPE {
+            headers.insert(name, value);
+        } else {
+            headers.append(name, value);
+        }
+    }
+    Ok(())
+}
+
+fn recycle(headers: &mut HeaderMap) -> HeaderMap {
+    let mut headers = std::mem::take(headers);
+    headers.clear();
+    headers
+}
+
+/// Joins the parts. A response whose status has no content goes without (RFC 9110, sections 15.3.5, 15.3.6, 15.4.5).
+#[inline]
+fn assemble(
+    status: StatusCode,
+    headers: HeaderMap,
+    kind: Option<&'static HeaderValue>,
+    body: Body,
+) -> Response<Body> {
+    let bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+    let mut response = Response::new(if bare { Body::Empty } else { body });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    if let Some(kind) = kind.filter(|_| !bare) {
+        response.headers_mut().insert(CONTENT_TYPE, kind.clone());
+    }
+    response
+}

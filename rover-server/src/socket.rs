@@ -1,0 +1,244 @@
+//! The byte stream under a connection: what hyper writes during one turn goes out in one system call.
+//!
+//! hyper flushes after every response, so sixteen pipelined requests would cost sixteen writes; its own remedy
+//! (`pipeline_flush`) loses what was written before a malformed request, the 400 for it included. So hyper's writes are
+//! collected here, and the connection's task [flushes](Socket::poll_flush) once at the end of its turn. The buffer
+//! belongs to the connection only while bytes wait in it: an idle connection holds none.
+//!
+//! Comes in: an accepted stream. Goes out: hyper's `Read` and `Write`. This module must not know of HTTP.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A stream that a client is at the other end of.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    /// Both ends in this process: for benchmarks and tests that leave the kernel out.
+    Memory(DuplexStream),
+}
+
+macro_rules! each_transport {
+    ($transport:expr, $stream:ident => $call:expr) => {
+        match $transport {
+            Transport::Tcp($stream) => $call,
+            Transport::Unix($stream) => $call,
+            Transport::Memory($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each_transport!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each_transport!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each_transport!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_transport!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_transport!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// How much is collected, in bytes. Longer writes go to the system as they are, without a copy.
+const COLLECT_MOST: usize = 32 * 1024;
+
+/// Write buffers of one worker that no connection needs at the moment.
+#[derive(Default)]
+pub(crate) struct SpareBuffers(RefCell<Vec<Vec<u8>>>);
+
+impl SpareBuffers {
+    /// How many are kept.
+    const MOST: usize = 8;
+
+    fn take(&self) -> Vec<u8> {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn put_back(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.0.borrow_mut();
+        if spare.len() < Self::MOST {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+}
+
+struct Inner {
+    io: TokioIo<Transport>,
+    /// Collected bytes; those before `sent` are out.
+    waiting: Vec<u8>,
+    sent: usize,
+    /// The client has closed its side.
+    saw_end: bool,
+    is_shut: bool,
+}
+
+/// A stream that hyper and the connection's task share.
+pub(crate) struct Socket {
+    inner: RefCell<Inner>,
+    spare: Rc<SpareBuffers>,
+}
+
+impl Socket {
+    /// Wraps an accepted stream.
+    pub(crate) fn new(transport: Transport, spare: Rc<SpareBuffers>) -> Rc<Socket> {
+        let inner = Inner {
+            io: TokioIo::new(transport),
+            waiting: Vec::new(),
+            sent: 0,
+            saw_end: false,
+            is_shut: false,
+        };
+        Rc::new(Socket { inner: RefCell::new(inner), spare })
+    }
+
+    /// Sends what has been collected.
+    ///
+    /// # Errors
+    /// What the system says about the stream.
+    #[inline]
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.borrow_mut().poll_send(cx, &self.spare)
+    }
+
+    /// Sends what has been collected, and tells the client that nothing follows.
+    ///
+    /// # Errors
+    /// What the system says about the stream.
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner.borrow_mut();
+        if inner.is_shut {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(inner.poll_send(cx, &self.spare))?;
+        ready!(Pin::new(inner.io.inner_mut()).poll_shutdown(cx))?;
+        inner.is_shut = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and drops what the client still sends; ready when it has closed its side, or failed.
+    ///
+    /// Closing a stream that holds unread bytes resets it, and may destroy the response on its way; see RFC 9112,
+    /// section 9.6.
+    pub(crate) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.inner.borrow_mut();
+        let mut space = [std::mem::MaybeUninit::uninit(); 4096];
+        while !inner.saw_end {
+            let mut buf = ReadBuf::uninit(&mut space);
+            match ready!(Pin::new(inner.io.inner_mut()).poll_read(cx, &mut buf)) {
+                Ok(()) => inner.saw_end = buf.filled().is_empty(),
+                Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn poll_send(&mut self, cx: &mut Context<'_>, spare: &SpareBuffers) -> Poll<io::Result<()>> {
+        if self.waiting.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while self.sent < self.waiting.len() {
+            let n = ready!(Pin::new(self.io.inner_mut()).poll_write(cx, &self.waiting[self.sent..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += n;
+        }
+        self.sent = 0;
+        spare.put_back(std::mem::take(&mut self.waiting));
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes `length` more bytes into the buffer if they fit; sends first where they do not.
+    fn poll_room(&mut self, cx: &mut Context<'_>, length: usize, spare: &SpareBuffers) -> Poll<io::Result<bool>> {
+        if self.waiting.len() + length > COLLECT_MOST {
+            ready!(self.poll_send(cx, spare))?;
+            if length > COLLECT_MOST {
+                return Poll::Ready(Ok(false));
+            }
+        }
+        if self.waiting.capacity() == 0 {
+            self.waiting = spare.take();
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+/// hyper's end of a [`Socket`].
+pub(crate) struct SocketHandle(pub(crate) Rc<Socket>);
+
+impl Read for SocketHandle {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.inner.borrow_mut();
+        Pin::new(&mut inner.io).poll_read(cx, buf)
+    }
+}
+
+impl Write for SocketHandle {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.inner.borrow_mut();
+        if !ready!(inner.poll_room(cx, buf.len(), &self.0.spare))? {
+            return Pin::new(inner.io.inner_mut()).poll_write(cx, buf);
+        }
+        inner.waiting.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.inner.borrow_mut();
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if !ready!(inner.poll_room(cx, length, &self.0.spare))? {
+            return Pin::new(inner.io.inner_mut()).poll_write_vectored(cx, bufs);
+        }
+        for buf in bufs {
+            inner.waiting.extend_from_slice(buf);
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Ready at once: the connection's task flushes at the end of its turn.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_shutdown(cx)
+    }
+}

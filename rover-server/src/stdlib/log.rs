@@ -1,0 +1,86 @@
+//! `rover.log.debug|info|warn|error(msg[, fields])`, and `print`, which logs at info.
+
+use std::rc::Rc;
+
+use mlua::{Lua, Table, Value, Variadic};
+
+use crate::json::{self, Vocabulary};
+use crate::log::{self, Level};
+use crate::lua::{Kind, Raise, Returns, Shared, Stack};
+
+/// The table of the four functions; replaces the global `print`.
+pub(super) fn install(lua: &Lua, vocabulary: &Rc<Vocabulary>) -> mlua::Result<Table> {
+    let shared = Shared::new(lua, vocabulary.clone())?;
+    let table = lua.create_table()?;
+    table.raw_set("debug", shared.function(lua, |stack, words| write(stack, words, Level::Debug))?)?;
+    table.raw_set("info", shared.function(lua, |stack, words| write(stack, words, Level::Info))?)?;
+    table.raw_set("warn", shared.function(lua, |stack, words| write(stack, words, Level::Warn))?)?;
+    table.raw_set("error", shared.function(lua, |stack, words| write(stack, words, Level::Error))?)?;
+
+    let tostring: mlua::Function = lua.globals().raw_get("tostring")?;
+    let print = lua.create_function(move |_, values: Variadic<Value>| {
+        if log::enabled(Level::Info) {
+            let mut line = String::new();
+            for (n, value) in values.iter().enumerate() {
+                if n > 0 {
+                    line.push('\t');
+                }
+                line.push_str(&tostring.call::<mlua::LuaString>(value)?.to_string_lossy());
+            }
+            log::event(Level::Info, &line).emit();
+        }
+        Ok(())
+    })?;
+    lua.globals().raw_set("print", print)?;
+    Ok(table)
+}
+
+/// Writes a message and the fields of the table at index 2, each encoded as JSON.
+fn write(stack: &mut Stack<'_>, vocabulary: &Vocabulary, level: Level) -> Returns {
+    let message = match stack.kind(1) {
+        Kind::String => String::from_utf8_lossy(stack.bytes(1).unwrap_or_default()).into_owned(),
+        Kind::Number => stack.number_text(1),
+        Kind::Boolean => stack.boolean(1).to_string(),
+        kind => {
+            return Err(Raise::mistake(format!("rover.log expects a message as a string, got {}", kind.name())));
+        }
+    };
+    if !matches!(stack.kind(2), Kind::Table | Kind::Nil) {
+        let kind = stack.kind(2).name();
+        return Err(Raise::mistake(format!("the fields of a log line are a table, not a {kind}")));
+    }
+    if !log::enabled(level) {
+        return Ok(0);
+    }
+    let fields = fields(stack, vocabulary)?;
+    let mut event = log::event(level, &message);
+    for (key, value) in &fields {
+        event = event.field(key, log::Value::Json(value));
+    }
+    event.emit();
+    Ok(0)
+}
+
+/// The fields at index 2 in the order of their names, as names and JSON texts.
+fn fields(stack: &mut Stack<'_>, vocabulary: &Vocabulary) -> Result<Vec<(String, String)>, Raise> {
+    let mut fields = Vec::new();
+    if stack.kind(2) != Kind::Table {
+        return Ok(fields);
+    }
+    stack.push_nil();
+    while stack.next(2) {
+        let value = stack.top();
+        let key = match stack.kind(value - 1) {
+            Kind::String => String::from_utf8_lossy(stack.bytes(value - 1).unwrap_or_default()).into_owned(),
+            Kind::Number => stack.number_text(value - 1),
+            kind => return Err(Raise::mistake(format!("a field of a log line is named by a {}", kind.name()))),
+        };
+        let mut text = Vec::new();
+        json::encode(stack, value, vocabulary, &mut text)
+            .map_err(|error| Raise::mistake(format!("the field {key:?}: {error}")))?;
+        fields.push((key, String::from_utf8(text).unwrap_or_default()));
+        stack.pop(1);
+    }
+    fields.sort();
+    Ok(fields)
+}
