@@ -1,5 +1,5 @@
 //! x
-mod json;
-mod lua;
 #[doc(hidden)]
 pub mod bench_support;
+mod json;
+mod lua;
