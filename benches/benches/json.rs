@@ -41,7 +41,9 @@ fn encode(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(text.len() as u64));
         let tree: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let options = mlua::serde::ser::Options::new().set_array_metatable(false);
-        let Ok(value) = lua.to_value_with(&tree, options) else { return };
+        let Ok(value) = lua.to_value_with(&tree, options) else {
+            return;
+        };
         group.bench_function(format!("rover/{name}"), |b| {
             b.iter_custom(|times| json.encode(&value, times).unwrap_or_default());
         });

@@ -59,7 +59,9 @@ impl Json {
     /// # Errors
     /// When the value cannot be JSON.
     pub fn encode(&self, value: &mlua::Value, times: u64) -> mlua::Result<Duration> {
-        self.encode.call((value, times as f64)).map(Duration::from_secs_f64)
+        self.encode
+            .call((value, times as f64))
+            .map(Duration::from_secs_f64)
     }
 
     /// How long it takes to decode `text` so many `times`.
@@ -67,6 +69,8 @@ impl Json {
     /// # Errors
     /// When the text is not JSON.
     pub fn decode(&self, text: &str, times: u64) -> mlua::Result<Duration> {
-        self.decode.call((text, times as f64)).map(Duration::from_secs_f64)
+        self.decode
+            .call((text, times as f64))
+            .map(Duration::from_secs_f64)
     }
 }

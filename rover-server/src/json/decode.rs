@@ -38,9 +38,7 @@ pub(crate) fn decode(
         array: vocabulary.array,
         level: 0,
     };
-    let end = builder
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end());
+    let end = builder.deserialize(&mut reader).and_then(|()| reader.end());
     end.map_err(|error| {
         stack.truncate(top);
         explain(text, &error)

@@ -12,11 +12,9 @@ use std::ffi::c_int;
 
 use super::classify::{Shape, shape};
 use super::error::{EncodeError, Problem};
+use super::locate::{SLOTS, locate};
 use super::{MOST_LEVELS, Vocabulary, number, text};
 use crate::lua::{Kind, Stack, Value};
-
-/// Slots of the stack that one level takes: its key and its value.
-const SLOTS: c_int = 2;
 
 /// Room is made for so many levels at once, to save calls.
 const LEVELS_AT_ONCE: c_int = 8;
@@ -68,10 +66,18 @@ fn run<const PRETTY: bool>(
     };
     encoder.value(index, top + 1).map_err(|problem| {
         out.truncate(start);
-        let error = locate(stack, index, top, problem);
+        let error = locate(stack, index, top, *problem);
         stack.truncate(top);
         error
     })
+}
+
+/// A box keeps the result that every value is checked for in one register.
+type Outcome = Result<(), Box<Problem>>;
+
+#[cold]
+fn fail(problem: Problem) -> Outcome {
+    Err(Box::new(problem))
 }
 
 struct Encoder<'e, 'lua, const PRETTY: bool> {
@@ -86,13 +92,13 @@ struct Encoder<'e, 'lua, const PRETTY: bool> {
 
 /// In all methods `index` is where the value stands and `key` the free slot above, where a table puts its keys.
 impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
-    #[inline]
-    fn value(&mut self, index: c_int, key: c_int) -> Result<(), Problem> {
+    #[inline(always)]
+    fn value(&mut self, index: c_int, key: c_int) -> Outcome {
         match self.stack.value(index) {
             Value::String(bytes) => text::write(bytes, self.out),
             Value::Number(number) => {
                 if !number::write(number, self.out) {
-                    return Err(Problem::NotFinite(number));
+                    return fail(Problem::NotFinite(number));
                 }
             }
             Value::Table => return self.table(index, key),
@@ -105,7 +111,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     #[inline(never)]
-    fn other(&mut self, index: c_int, kind: Kind) -> Result<(), Problem> {
+    fn other(&mut self, index: c_int, kind: Kind) -> Outcome {
         if self.stack.is_null(index) {
             self.out.extend_from_slice(b"null");
             return Ok(());
@@ -116,18 +122,18 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
             text::write(bytes, self.out);
             return Ok(());
         }
-        Err(Problem::Kind(kind))
+        fail(Problem::Kind(kind))
     }
 
     #[inline(never)]
-    fn table(&mut self, index: c_int, key: c_int) -> Result<(), Problem> {
+    fn table(&mut self, index: c_int, key: c_int) -> Outcome {
         let level = (key - self.bottom) / SLOTS;
         if level >= MOST_LEVELS {
-            return Err(Problem::Depth);
+            return fail(Problem::Depth);
         }
         // One more slot than the levels take is for the metatable of an empty table.
         if level % LEVELS_AT_ONCE == 0 && !self.stack.reserve(SLOTS * LEVELS_AT_ONCE + 1) {
-            return Err(Problem::Room);
+            return fail(Problem::Room);
         }
         self.stack.push_nil();
         if !self.stack.next(index) {
@@ -143,11 +149,12 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
 
     fn empty(&mut self, index: c_int) {
         let array = self.stack.metatable_identity(index) == self.vocabulary.array_identity;
-        self.out.extend_from_slice(if array { b"[]" } else { b"{}" });
+        self.out
+            .extend_from_slice(if array { b"[]" } else { b"{}" });
     }
 
     /// Writes an object whose first pair is on the stack.
-    fn object(&mut self, index: c_int, key: c_int) -> Result<(), Problem> {
+    fn object(&mut self, index: c_int, key: c_int) -> Outcome {
         self.out.push(b'{');
         loop {
             self.line(key, 1);
@@ -164,17 +171,17 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     #[inline]
-    fn key(&mut self, key: c_int) -> Result<(), Problem> {
+    fn key(&mut self, key: c_int) -> Outcome {
         match self.stack.value(key) {
             Value::String(bytes) => text::write(bytes, self.out),
             Value::Number(number) => {
                 self.out.push(b'"');
                 if !number::write(number, self.out) {
-                    return Err(Problem::KeyNotFinite(number));
+                    return fail(Problem::KeyNotFinite(number));
                 }
                 self.out.push(b'"');
             }
-            _ => return Err(Problem::Key(self.stack.kind(key))),
+            _ => return fail(Problem::Key(self.stack.kind(key))),
         }
         self.out
             .extend_from_slice(if PRETTY { b": " } else { b":" });
@@ -182,7 +189,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     /// Writes an array as long as the keys keep coming in order; the pair of key 1 is on the stack.
-    fn hopeful(&mut self, index: c_int, key: c_int) -> Result<(), Problem> {
+    fn hopeful(&mut self, index: c_int, key: c_int) -> Outcome {
         let start = self.out.len();
         let mut place = 1.0;
         self.hopes += 1;
@@ -209,7 +216,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
 
     /// Looks at all keys before it writes anything; some pair of the table is on the stack.
     #[cold]
-    fn doubtful(&mut self, index: c_int, key: c_int) -> Result<(), Problem> {
+    fn doubtful(&mut self, index: c_int, key: c_int) -> Outcome {
         self.stack.truncate(key - 1);
         match shape(self.stack, index, self.vocabulary)? {
             Shape::Array(length) => self.indexed(index, key, length),
@@ -222,7 +229,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     /// Writes the items 1 to `length`, in whatever order the table keeps them.
-    fn indexed(&mut self, index: c_int, key: c_int, length: u32) -> Result<(), Problem> {
+    fn indexed(&mut self, index: c_int, key: c_int, length: u32) -> Outcome {
         self.out.push(b'[');
         for place in 1..=length {
             self.line(key, 1);
@@ -254,62 +261,4 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
             }
         }
     }
-}
-
-/// Reads off the stack where a problem is: the value at `index`, and above `top` the keys and values down to it.
-#[cold]
-fn locate(stack: &Stack<'_>, index: c_int, top: c_int, problem: Problem) -> EncodeError {
-    let levels = (stack.top() - top) / SLOTS;
-    let key_problem = matches!(problem, Problem::Key(_) | Problem::KeyNotFinite(_));
-    let steps = if key_problem { levels - 1 } else { levels };
-    let table = |level: c_int| match level {
-        0 => index,
-        _ => top + SLOTS * level,
-    };
-    if problem == Problem::Depth {
-        for lower in 1..=levels {
-            let identity = stack.identity(table(lower));
-            if let Some(upper) = (0..lower).find(|&l| stack.identity(table(l)) == identity) {
-                return EncodeError {
-                    path: path(stack, top, lower),
-                    problem: Problem::Cycle(path(stack, top, upper)),
-                };
-            }
-        }
-    }
-    EncodeError {
-        path: path(stack, top, steps),
-        problem,
-    }
-}
-
-/// The longest part of a key that a path shows, in characters.
-const KEY_SHOWN: usize = 40;
-
-/// The keys of the first `steps` levels above `top`, as Lua would write them.
-fn path(stack: &Stack<'_>, top: c_int, steps: c_int) -> String {
-    let mut path = String::new();
-    for step in 0..steps {
-        match stack.value(top + SLOTS * step + 1) {
-            Value::String(name) => {
-                let name = String::from_utf8_lossy(name);
-                let identifier = !name.starts_with(|c: char| c.is_ascii_digit())
-                    && !name.is_empty()
-                    && name.len() <= KEY_SHOWN
-                    && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-                if !identifier {
-                    let shown: String = name.chars().take(KEY_SHOWN).collect();
-                    path.push_str(&format!("[{shown:?}]"));
-                } else {
-                    if step > 0 {
-                        path.push('.');
-                    }
-                    path.push_str(&name);
-                }
-            }
-            Value::Number(number) => path.push_str(&format!("[{number}]")),
-            _ => path.push_str("[?]"),
-        }
-    }
-    path
 }

@@ -60,7 +60,11 @@ impl fmt::Display for EncodeError {
                     name(*number)
                 )
             }
-            Problem::Depth => write!(f, "{path} is nested more than {} levels", super::MOST_LEVELS),
+            Problem::Depth => write!(
+                f,
+                "{path} is nested more than {} levels",
+                super::MOST_LEVELS
+            ),
             Problem::Cycle(first) => {
                 let first = match first.as_str() {
                     "" => "the value itself",

@@ -32,10 +32,7 @@ impl Json {
 ///
 /// # Errors
 /// When Lua is out of memory.
-pub(crate) fn functions(
-    lua: &mlua::Lua,
-    vocabulary: Rc<Vocabulary>,
-) -> mlua::Result<mlua::Table> {
+pub(crate) fn functions(lua: &mlua::Lua, vocabulary: Rc<Vocabulary>) -> mlua::Result<mlua::Table> {
     let json = Rc::new(Json {
         vocabulary,
         buffer: Cell::default(),

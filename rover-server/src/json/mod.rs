@@ -11,10 +11,11 @@ mod decode;
 mod encode;
 mod error;
 mod functions;
+mod locate;
 mod number;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;

@@ -48,16 +48,17 @@ fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
 /// divisions are multiplications by 2^20/100 and 2^10/10, exact for parts of that size.
 #[inline]
 fn eight_digits(n: u64) -> (u64, usize) {
-    let fours = n / 10_000 | (n % 10_000) << 32;
-    let high = (fours * 10_486) >> 20 & 0x0000_007f_0000_007f;
-    let twos = high | (fours - 100 * high) << 16;
-    let high = (twos * 103) >> 10 & 0x000f_000f_000f_000f;
-    let ones = high | (twos - 10 * high) << 8;
+    let fours = (n / 10_000) | ((n % 10_000) << 32);
+    let high = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let twos = high | ((fours - 100 * high) << 16);
+    let high = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    let ones = high | ((twos - 10 * high) << 8);
     let unused = ones.trailing_zeros() as usize / 8;
     ((ones | 0x3030_3030_3030_3030) >> (unused * 8), unused)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -91,7 +92,15 @@ mod tests {
 
     #[test]
     fn floats_read_back() {
-        for number in [0.1, 1.0 / 3.0, -0.0, 5e-324, 1e300, f64::MAX, 9_007_199_254_740_994.0] {
+        for number in [
+            0.1,
+            1.0 / 3.0,
+            -0.0,
+            5e-324,
+            1e300,
+            f64::MAX,
+            9_007_199_254_740_994.0,
+        ] {
             let read: f64 = written(number).parse().unwrap();
             assert_eq!(read.to_bits(), number.to_bits());
         }

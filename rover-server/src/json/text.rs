@@ -85,13 +85,15 @@ fn is_plain(bytes: &[u8]) -> bool {
     if let Some(last) = bytes.last_chunk::<8>() {
         // The last word overlaps the one before it instead of leaving a remainder.
         let (words, _) = bytes.as_chunks::<8>();
-        return words.iter().all(|word| is_plain_word(u64::from_le_bytes(*word)))
+        return words
+            .iter()
+            .all(|word| is_plain_word(u64::from_le_bytes(*word)))
             && is_plain_word(u64::from_le_bytes(*last));
     }
     if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         let low = u64::from(u32::from_le_bytes(*first));
         let high = u64::from(u32::from_le_bytes(*last));
-        return is_plain_word(low | high << 32);
+        return is_plain_word(low | (high << 32));
     }
     bytes.iter().all(|&byte| is_plain_byte(byte))
 }
@@ -141,6 +143,7 @@ fn escape_byte(byte: u8, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
