@@ -21,7 +21,7 @@ fn main() -> Result<()> {
 }
 
 async fn serve(connections: Connections) -> Result<()> {
-    Ok(axum::serve(Listener(connections), app()).await?)
+    Ok(axum::serve(Listener(connections), app().into_make_service()).await?)
 }
 
 struct Listener(Connections);

@@ -24,6 +24,8 @@ def main():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.chdir(servers.ROOT)
+    if not {0, 1} <= os.sched_getaffinity(0):
+        sys.exit("cores 0 and 1 are needed: one for the server, one for the load")
     try:
         return options.run(options)
     except KeyboardInterrupt:
@@ -37,8 +39,8 @@ def arguments():
     load = commands.add_parser("load", help="run workloads and print a table for each")
     load.add_argument("workloads", nargs="*", help="names (see `list`); all without any")
     load.add_argument("--rounds", type=int, default=3)
-    load.add_argument("--seconds", type=float, default=3.0, help="length of one measured run (whole seconds for wrk)")
-    load.add_argument("--warmup", type=float, default=1.0)
+    load.add_argument("--seconds", type=int, default=3, help="length of one measured run")
+    load.add_argument("--warmup", type=int, default=1, help="seconds of the same load before it")
     load.add_argument("--workers", type=int, default=1, choices=(1, 2),
                       help="2: servers and load share both cores; read CPU per request, not requests per second")
     load.add_argument("--save-baseline", action="store_true", help=f"keep the ratios in {BASELINE.name}")
@@ -98,7 +100,7 @@ def load_command(options):
 
     baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else None
     worse = 0
-    if baseline:
+    if baseline and "rover" in options.servers.split(","):
         text, worse = compare.compare(summary, baseline, options.workers, options.tolerance, {"rover"})
         print(f"\nAgainst {BASELINE.name}:\n\n{text}")
     if options.save_baseline:

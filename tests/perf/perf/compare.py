@@ -15,11 +15,11 @@ NOISE = {"ratio_p99": 5.0}
 
 
 def baseline_of(summary, machine, options, before):
-    """The stored form; workloads that were not run keep what `before` says. One for each number of workers."""
+    """The stored form; what was not run keeps what `before` says. One for each number of workers."""
     runs = dict((before or {}).get("runs", {}))
     kept = dict(runs.get(str(options.workers), {}).get("workloads", {}))
     for workload, servers in summary.items():
-        kept[workload] = {
+        kept[workload] = kept.get(workload, {}) | {
             name: {key: round(figures[key], 4) for key, _, _ in FIGURES if figures.get(key) is not None}
             for name, figures in servers.items() if "missing" not in figures
         }
