@@ -76,8 +76,7 @@ fn decode(criterion: &mut Criterion) {
             b.iter_custom(|times| {
                 let start = Instant::now();
                 for _ in 0..times {
-                    let tree: serde_json::Value =
-                        serde_json::from_str(black_box(&text)).unwrap_or_default();
+                    let tree: serde_json::Value = serde_json::from_str(black_box(&text)).unwrap_or_default();
                     let _ = black_box(lua.to_value(&tree));
                 }
                 start.elapsed()

@@ -22,10 +22,7 @@ fn router(routes: usize) -> FastRouter {
         RouteDecl {
             verb: Verb::Get,
             pattern: Pattern::parse(fields).unwrap(),
-            origin: Origin {
-                file: "app.lua".into(),
-                line: 1,
-            },
+            origin: Origin { file: "app.lua".into(), line: 1 },
         }
     });
     FastRouter::build(decls.collect(), TrailingSlash::Strict).unwrap()
@@ -34,20 +31,9 @@ fn router(routes: usize) -> FastRouter {
 /// The same with rests of the path at three depths, which cost one more search each.
 fn router_with_rests(routes: usize) -> FastRouter {
     let mut decls = router(routes).routes().to_vec();
-    for fields in [
-        &["{*all}"][..],
-        &["static", "{*path}"],
-        &["api", "v1", "{*path}"],
-    ] {
-        let origin = Origin {
-            file: "app.lua".into(),
-            line: 2,
-        };
-        decls.push(RouteDecl {
-            verb: Verb::Get,
-            pattern: Pattern::parse(fields).unwrap(),
-            origin,
-        });
+    for fields in [&["{*all}"][..], &["static", "{*path}"], &["api", "v1", "{*path}"]] {
+        let origin = Origin { file: "app.lua".into(), line: 2 };
+        decls.push(RouteDecl { verb: Verb::Get, pattern: Pattern::parse(fields).unwrap(), origin });
     }
     FastRouter::build(decls, TrailingSlash::Strict).unwrap()
 }
@@ -58,9 +44,7 @@ fn resource(i: usize) -> String {
 
 fn paths(count: usize, routes: usize, path: impl Fn(&str, usize) -> String) -> Vec<String> {
     // A stride that visits the whole table and not its first lines only.
-    (0..count)
-        .map(|i| path(&resource(i * 7919 % (routes / 2)), i))
-        .collect()
+    (0..count).map(|i| path(&resource(i * 7919 % (routes / 2)), i)).collect()
 }
 
 fn two_params(resource: &str, i: usize) -> String {
@@ -69,17 +53,10 @@ fn two_params(resource: &str, i: usize) -> String {
 
 fn look_up(c: &mut Criterion) {
     for (kind, path) in [
-        (
-            "static",
-            (|resource, _| format!("/api/v1/{resource}")) as fn(&str, usize) -> String,
-        ),
+        ("static", (|resource, _| format!("/api/v1/{resource}")) as fn(&str, usize) -> String),
         ("two_params", two_params),
-        ("two_params_encoded", |resource, i| {
-            format!("/api/v1/{resource}/a%20b/items/{i}")
-        }),
-        ("miss", |resource, i| {
-            format!("/api/v1/{resource}/{i}/things")
-        }),
+        ("two_params_encoded", |resource, i| format!("/api/v1/{resource}/a%20b/items/{i}")),
+        ("miss", |resource, i| format!("/api/v1/{resource}/{i}/things")),
     ] {
         let mut group = c.benchmark_group(kind);
         for routes in [10, 200, 10_000] {

@@ -19,41 +19,31 @@ pub const MESSAGE: &str = r#"{"message":"Hello, World!"}"#;
 /// An answer of `GET /echo/{name}/{id}` as long as every one in the workload.
 pub const ECHO_PARAMS: &str = r#"{"name":"ada lovelace","id":"1000"}"#;
 /// An answer of the 200-route workload as long as every one in it.
-pub const ITEM: &str =
-    r#"{"id":"1000","item":"1000","q":"red shoes","lang":"en-GB","client":"perf"}"#;
+pub const ITEM: &str = r#"{"id":"1000","item":"1000","q":"red shoes","lang":"en-GB","client":"perf"}"#;
 
 /// Routes that the 200-route workload declares.
 pub const ROUTES: usize = 200;
 
 /// Answers of `POST /update` for the two stored bodies: the same document with its revision raised by one.
-pub static UPDATED_1K: LazyLock<Bytes> =
-    LazyLock::new(|| updated(include_str!("../../tests/perf/wrk/order-1k.json")));
+pub static UPDATED_1K: LazyLock<Bytes> = LazyLock::new(|| updated(include_str!("../../tests/perf/wrk/order-1k.json")));
 /// See [`UPDATED_1K`].
 pub static UPDATED_64K: LazyLock<Bytes> =
     LazyLock::new(|| updated(include_str!("../../tests/perf/wrk/order-64k.json")));
 
 /// Answer of `GET /body100k`: 100 KiB of text.
-pub static BODY_100K: LazyLock<Bytes> =
-    LazyLock::new(|| Bytes::from("0123456789abcdef".repeat(6400)));
+pub static BODY_100K: LazyLock<Bytes> = LazyLock::new(|| Bytes::from("0123456789abcdef".repeat(6400)));
 
 /// Answer of `GET /html`.
 pub static PAGE: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(page()));
 
 fn updated(order: &str) -> Bytes {
-    Bytes::from(
-        order
-            .trim_end()
-            .replacen(r#""revision":1"#, r#""revision":2"#, 1),
-    )
+    Bytes::from(order.trim_end().replacen(r#""revision":1"#, r#""revision":2"#, 1))
 }
 
 /// Builds the HTML page of 100 rows, escaping every name.
 pub fn page() -> String {
-    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
-        (1..=100)
-            .map(|i| format!("Item {i} <fresh> & \"ripe\", it's"))
-            .collect()
-    });
+    static NAMES: LazyLock<Vec<String>> =
+        LazyLock::new(|| (1..=100).map(|i| format!("Item {i} <fresh> & \"ripe\", it's")).collect());
 
     let mut page = String::with_capacity(12 * 1024);
     page.push_str("<!DOCTYPE html><html><head><title>Items</title></head><body><table>");
@@ -102,15 +92,11 @@ fn element(i: usize, j: usize) -> f64 {
 }
 
 fn times(x: &[f64]) -> Vec<f64> {
-    (0..x.len())
-        .map(|i| x.iter().enumerate().map(|(j, x)| element(i, j) * x).sum())
-        .collect()
+    (0..x.len()).map(|i| x.iter().enumerate().map(|(j, x)| element(i, j) * x).sum()).collect()
 }
 
 fn times_transposed(x: &[f64]) -> Vec<f64> {
-    (0..x.len())
-        .map(|i| x.iter().enumerate().map(|(j, x)| element(j, i) * x).sum())
-        .collect()
+    (0..x.len()).map(|i| x.iter().enumerate().map(|(j, x)| element(j, i) * x).sum()).collect()
 }
 
 #[cfg(test)]
@@ -124,9 +110,7 @@ mod tests {
 
     #[test]
     fn page_escapes_names() {
-        assert!(page().contains(
-            "<td>Item 7 &lt;fresh&gt; &amp; &quot;ripe&quot;, it&#x27;s</td><td>10.50</td>"
-        ));
+        assert!(page().contains("<td>Item 7 &lt;fresh&gt; &amp; &quot;ripe&quot;, it&#x27;s</td><td>10.50</td>"));
     }
 
     #[test]

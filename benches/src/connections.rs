@@ -39,9 +39,7 @@ impl Connections {
     pub async fn next(&mut self) -> io::Result<TcpStream> {
         let stream = match &mut self.source {
             Source::Listener(listener) => listener.accept().await?.0,
-            Source::Handed(queue) => {
-                TcpStream::from_std(queue.recv().await.ok_or(io::ErrorKind::BrokenPipe)?)?
-            }
+            Source::Handed(queue) => TcpStream::from_std(queue.recv().await.ok_or(io::ErrorKind::BrokenPipe)?)?,
         };
         stream.set_nodelay(true)?;
         Ok(stream)
@@ -61,11 +59,7 @@ pub fn run<F>(args: &Args, serve: fn(Connections) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + 'static,
 {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     let first = runtime()?;
     let listener = first.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)))?;
     let address = listener.local_addr()?;
@@ -73,22 +67,14 @@ where
     io::stdout().flush()?;
 
     if args.workers == 1 {
-        return first.block_on(serve(Connections {
-            source: Source::Listener(listener),
-            address,
-        }));
+        return first.block_on(serve(Connections { source: Source::Listener(listener), address }));
     }
     let mut queues = Vec::new();
     for _ in 0..args.workers {
         let (sender, receiver) = unbounded_channel();
         let runtime = runtime()?;
         queues.push(sender);
-        thread::spawn(move || {
-            runtime.block_on(serve(Connections {
-                source: Source::Handed(receiver),
-                address,
-            }))
-        });
+        thread::spawn(move || runtime.block_on(serve(Connections { source: Source::Handed(receiver), address })));
     }
     first.block_on(async {
         for queue in queues.iter().cycle() {

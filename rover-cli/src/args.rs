@@ -161,9 +161,7 @@ fn keys_help() -> String {
     for key in config_keys() {
         let variable = key.variable();
         let (name, what, default) = (key.name, key.what, key.default);
-        help.push_str(&format!(
-            "\n  {name:<17} {variable:<23} {what} [default: {default}]"
-        ));
+        help.push_str(&format!("\n  {name:<17} {variable:<23} {what} [default: {default}]"));
     }
     help
 }
@@ -209,11 +207,7 @@ mod tests {
 
     #[test]
     fn files_called_like_commands() {
-        for (line, app) in [
-            ("rover ./run", "./run"),
-            ("rover run run", "run"),
-            ("rover -- run", "run"),
-        ] {
+        for (line, app) in [("rover ./run", "./run"), ("rover run run", "run"), ("rover -- run", "run")] {
             let request = read(line).unwrap();
             assert_eq!((request.task, request.app), (Task::Serve, app.into()));
         }

@@ -15,9 +15,7 @@ pub(crate) fn table(routes: &[RouteInfo]) -> String {
         widths.max().unwrap_or(0)
     };
     let (methods, paths) = (width(0), width(1));
-    rows.iter()
-        .map(|[method, path, handler]| format!("{method:<methods$}  {path:<paths$}  {handler}\n"))
-        .collect()
+    rows.iter().map(|[method, path, handler]| format!("{method:<methods$}  {path:<paths$}  {handler}\n")).collect()
 }
 
 /// A JSON array with one object for each route.
@@ -41,12 +39,7 @@ mod tests {
     use super::*;
 
     fn route(method: &str, path: &str, line: u32) -> RouteInfo {
-        RouteInfo {
-            method: method.into(),
-            path: path.into(),
-            file: "app.lua".into(),
-            line,
-        }
+        RouteInfo { method: method.into(), path: path.into(), file: "app.lua".into(), line }
     }
 
     #[test]
@@ -63,8 +56,7 @@ DELETE  /users/{id}  app.lua:12
 
     #[test]
     fn json_reads_back() {
-        let value: serde_json::Value =
-            serde_json::from_str(&json(&[route("GET", "/\"", 3)])).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json(&[route("GET", "/\"", 3)])).unwrap();
         let expected = json!([{"method": "GET", "path": "/\"", "file": "app.lua", "line": 3}]);
         assert_eq!(value, expected);
         assert_eq!(json(&[]), "[]\n");

@@ -15,10 +15,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) fn serve(server: Server) -> anyhow::Result<()> {
     // Until the app is loaded a signal ends the process by itself: there is no request to finish yet.
     let listening = server.bind()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let mut signals = Signals::new().context("cannot listen for signals")?;
         let stop = async move {
@@ -41,10 +39,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     /// Waits for the next one and gives its number.

@@ -62,11 +62,7 @@ impl App {
                 break rest.split([',', ' ', '"']).next().unwrap().to_owned();
             }
         };
-        Running {
-            child,
-            log,
-            address,
-        }
+        Running { child, log, address }
     }
 }
 
@@ -93,14 +89,8 @@ impl Running {
     /// Sends a request; `answer` reads what comes back.
     fn ask(&self, path: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         stream
     }
 
@@ -151,10 +141,7 @@ fn failure(output: &Output) -> String {
 fn version_and_help() {
     let app = App::new("version", APP);
     let version = app.run(&["--version"]);
-    assert_eq!(
-        stdout(&version),
-        format!("rover {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(stdout(&version), format!("rover {}\n", env!("CARGO_PKG_VERSION")));
     let help = stdout(&app.run(&["--help"]));
     assert!(help.contains("rover app.lua --port 3000"), "{help}");
     assert!(help.contains("ROVER_BODY_SIZE_LIMIT"), "{help}");
@@ -201,8 +188,7 @@ fn check_accepts_a_good_app() {
 
 #[test]
 fn check_reports_all_mistakes_at_once() {
-    let source =
-        "local api = rover.server { prot = 1, workers = 0 }\napi.users.get = 7\nreturn api\n";
+    let source = "local api = rover.server { prot = 1, workers = 0 }\napi.users.get = 7\nreturn api\n";
     let app = App::new("mistakes", source);
     let mut command = app.command(&["check", "app.lua"]);
     let message = failure(&command.env("ROVER_PORT", "abc").output().unwrap());
@@ -220,14 +206,8 @@ fn check_reports_all_mistakes_at_once() {
 fn routes_as_a_table_and_as_json() {
     let app = App::new("routes", APP);
     let table = stdout(&app.run(&["routes", "app.lua"]));
-    assert!(
-        table.starts_with("METHOD  PATH         HANDLER\n"),
-        "{table}"
-    );
-    assert!(
-        table.contains("DELETE  /users/{id}  app.lua:11\n"),
-        "{table}"
-    );
+    assert!(table.starts_with("METHOD  PATH         HANDLER\n"), "{table}");
+    assert!(table.contains("DELETE  /users/{id}  app.lua:11\n"), "{table}");
     let json = stdout(&app.run(&["routes", "app.lua", "--json"]));
     let routes: serde_json::Value = serde_json::from_str(&json).unwrap();
     let routes = routes.as_array().unwrap();
@@ -284,10 +264,7 @@ fn the_log_off_a_terminal_is_json_and_has_a_line_for_each_request() {
 
 #[test]
 fn variables_win_over_the_app_and_flags_over_variables() {
-    let app = App::new(
-        "precedence",
-        &APP.replace("port = 0", "host = \"two words\""),
-    );
+    let app = App::new("precedence", &APP.replace("port = 0", "host = \"two words\""));
     let message = failure(&app.run(&["check", "app.lua"]));
     assert!(message.contains("app.lua:2: host must be"), "{message}");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

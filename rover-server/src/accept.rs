@@ -91,7 +91,12 @@ impl Listeners {
     ///
     /// # Errors
     /// When the sockets cannot be watched.
-    pub(crate) fn accept(self, workers: usize, stop: &UnixStream, hand_over: impl Fn(usize, Accepted)) -> io::Result<()> {
+    pub(crate) fn accept(
+        self,
+        workers: usize,
+        stop: &UnixStream,
+        hand_over: impl Fn(usize, Accepted),
+    ) -> io::Result<()> {
         let turn = Turn { next: Cell::new(0), workers, hand_over };
         let mut watched: Vec<PollFd<'_>> =
             self.bound.iter().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect();

@@ -152,11 +152,7 @@ mod tests {
 
     #[test]
     fn json_form() {
-        let access = Access {
-            query: Some("q=\"1\""),
-            request_id: Some("abc"),
-            ..EXAMPLE
-        };
+        let access = Access { query: Some("q=\"1\""), request_id: Some("abc"), ..EXAMPLE };
         assert_eq!(
             json(&access),
             "{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\"msg\":\"request\",\"worker\":2,\
@@ -164,11 +160,7 @@ mod tests {
              \"duration_ms\":1.234,\"ip\":\"10.0.0.1\",\"request_id\":\"abc\",\"version\":\"1.1\"}"
         );
         let path: String = (' '..='\u{ff}').collect();
-        let line = json(&Access {
-            path: &path,
-            ip: "",
-            ..EXAMPLE
-        });
+        let line = json(&Access { path: &path, ip: "", ..EXAMPLE });
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["path"], path.as_str());
         assert!(value.get("ip").is_none());
@@ -176,20 +168,9 @@ mod tests {
 
     #[test]
     fn terminal_form() {
-        assert_eq!(
-            terminal(&EXAMPLE, Colour::Off),
-            "03:04:05 200 GET /users/7 1.2ms 54B"
-        );
-        let access = Access {
-            status: 503,
-            path: "/\u{1b}[2J",
-            query: Some("a\nb"),
-            ..EXAMPLE
-        };
-        assert_eq!(
-            terminal(&access, Colour::On),
-            "03:04:05 \u{1b}[31m503\u{1b}[0m GET /\\u{1b}[2J?a\\nb 1.2ms 54B"
-        );
+        assert_eq!(terminal(&EXAMPLE, Colour::Off), "03:04:05 200 GET /users/7 1.2ms 54B");
+        let access = Access { status: 503, path: "/\u{1b}[2J", query: Some("a\nb"), ..EXAMPLE };
+        assert_eq!(terminal(&access, Colour::On), "03:04:05 \u{1b}[31m503\u{1b}[0m GET /\\u{1b}[2J?a\\nb 1.2ms 54B");
     }
 
     #[test]

@@ -32,8 +32,7 @@ impl Json {
             let start = Instant::now();
             for _ in 0..times {
                 out.clear();
-                json::encode(stack, 1, vocabulary, &mut out)
-                    .map_err(|error| Raise::mistake(error.to_string()))?;
+                json::encode(stack, 1, vocabulary, &mut out).map_err(|error| Raise::mistake(error.to_string()))?;
                 black_box(out.as_slice());
             }
             stack.push_number(start.elapsed().as_secs_f64());
@@ -44,8 +43,7 @@ impl Json {
             let times = stack.number(2) as u64;
             let start = Instant::now();
             for _ in 0..times {
-                json::decode(stack, black_box(&text), vocabulary)
-                    .map_err(|error| Raise::mistake(error.to_string()))?;
+                json::decode(stack, black_box(&text), vocabulary).map_err(|error| Raise::mistake(error.to_string()))?;
                 stack.pop(1);
             }
             stack.push_number(start.elapsed().as_secs_f64());
@@ -59,9 +57,7 @@ impl Json {
     /// # Errors
     /// When the value cannot be JSON.
     pub fn encode(&self, value: &mlua::Value, times: u64) -> mlua::Result<Duration> {
-        self.encode
-            .call((value, times as f64))
-            .map(Duration::from_secs_f64)
+        self.encode.call((value, times as f64)).map(Duration::from_secs_f64)
     }
 
     /// How long it takes to decode `text` so many `times`.
@@ -69,8 +65,6 @@ impl Json {
     /// # Errors
     /// When the text is not JSON.
     pub fn decode(&self, text: &str, times: u64) -> mlua::Result<Duration> {
-        self.decode
-            .call((text, times as f64))
-            .map(Duration::from_secs_f64)
+        self.decode.call((text, times as f64)).map(Duration::from_secs_f64)
     }
 }

@@ -121,11 +121,7 @@ impl Config {
                 mistakes.extend(config.take(key, name, &value));
             }
         }
-        if mistakes.is_empty() {
-            Ok(config)
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
 
     fn take_table(&mut self, app: AppTable<'_>, mistakes: &mut Vec<ConfigMistake>) {
@@ -139,11 +135,7 @@ impl Config {
         }
     }
 
-    fn take_variables(
-        &mut self,
-        variable: impl Fn(&str) -> Option<String>,
-        mistakes: &mut Vec<ConfigMistake>,
-    ) {
+    fn take_variables(&mut self, variable: impl Fn(&str) -> Option<String>, mistakes: &mut Vec<ConfigMistake>) {
         for key in config_keys() {
             let name = key.variable();
             let Some(text) = variable(&name).filter(|text| !text.trim().is_empty()) else {
@@ -163,9 +155,7 @@ impl Config {
         }
         let hint = (key.store)(self, value).err()?;
         let takes = key.takes;
-        Some(ConfigMistake(format!(
-            "{name} must be {takes}, got {value}{hint}"
-        )))
+        Some(ConfigMistake(format!("{name} must be {takes}, got {value}{hint}")))
     }
 }
 

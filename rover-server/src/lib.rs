@@ -6,22 +6,22 @@
 //! The modules below stand in the order in which a request meets them; `ARCHITECTURE.md` tells the whole story.
 
 // The way of a request.
-mod server; // the public face: start and stop
 mod accept; // listens, and deals connections out in turn
-mod worker; // one thread, one runtime, one Lua VM
-mod lifecycle; // the connections of a worker as a whole
+mod collect; // the request body
 mod connection; // one connection, by hyper
-mod socket; // the bytes under it
-mod service; // one request through all stages
+mod context; // what the handler gets
 mod edge; // what HTTP itself refuses
+mod failure; // what went wrong, as a response
+mod handler; // the handler's coroutine
+mod lifecycle; // the connections of a worker as a whole
+mod local;
+mod response; // what it returned
 #[doc(hidden)]
 pub mod route; // method and path to handler
-mod collect; // the request body
-mod context; // what the handler gets
-mod handler; // the handler's coroutine
-mod response; // what it returned
-mod failure; // what went wrong, as a response
-mod local; // an app without a socket
+mod server; // the public face: start and stop
+mod service; // one request through all stages
+mod socket; // the bytes under it
+mod worker; // one thread, one runtime, one Lua VM // an app without a socket
 
 // What the stages stand on.
 mod access_log;

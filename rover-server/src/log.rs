@@ -40,13 +40,7 @@ pub enum Level {
 
 impl Level {
     /// Every level, from the most talkative on.
-    pub const ALL: [Level; 5] = [
-        Level::Debug,
-        Level::Info,
-        Level::Warn,
-        Level::Error,
-        Level::Nope,
-    ];
+    pub const ALL: [Level; 5] = [Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Nope];
 
     /// `debug`, `info`, `warn`, `error` or `nope`.
     pub fn name(self) -> &'static str {

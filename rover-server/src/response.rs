@@ -43,10 +43,7 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match std::mem::take(self.get_mut()) {
             Body::Empty => Poll::Ready(None),
             Body::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
@@ -126,11 +123,7 @@ impl Responder {
     /// # Errors
     /// Memory errors of mlua.
     pub(crate) fn new(lua: &mlua::Lua, metatable: &mlua::Table) -> mlua::Result<Responder> {
-        Ok(Responder {
-            metatable: metatable.to_pointer(),
-            anchor: anchor(lua, metatable)?,
-            buffer: RefCell::default(),
-        })
+        Ok(Responder { metatable: metatable.to_pointer(), anchor: anchor(lua, metatable)?, buffer: RefCell::default() })
     }
 
     /// The response for the value at `index`.
@@ -272,12 +265,7 @@ fn recycle(headers: &mut HeaderMap) -> HeaderMap {
 
 /// Joins the parts. A response whose status has no content goes without (RFC 9110, sections 15.3.5, 15.3.6, 15.4.5).
 #[inline]
-fn assemble(
-    status: StatusCode,
-    headers: HeaderMap,
-    kind: Option<&'static HeaderValue>,
-    body: Body,
-) -> Response<Body> {
+fn assemble(status: StatusCode, headers: HeaderMap, kind: Option<&'static HeaderValue>, body: Body) -> Response<Body> {
     let bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
     let mut response = Response::new(if bare { Body::Empty } else { body });
     *response.status_mut() = status;

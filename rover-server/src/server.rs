@@ -160,9 +160,9 @@ impl Server {
         F: Fn(&Lua, A) -> mlua::Result<R> + Clone + Send + Sync + 'static,
     {
         let name = name.into();
-        self.blueprint.setup.push(Arc::new(move |lua, _| {
-            lua.globals().raw_set(name.as_str(), lua.create_function(function.clone())?)
-        }));
+        self.blueprint
+            .setup
+            .push(Arc::new(move |lua, _| lua.globals().raw_set(name.as_str(), lua.create_function(function.clone())?)));
         self
     }
 

@@ -195,9 +195,8 @@ where
         loop {
             match &mut this.stage {
                 Stage::Done(response) => {
-                    let response = response
-                        .take()
-                        .unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+                    let response =
+                        response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
                     if let Some(record) = this.record.take() {
                         record.write(&response);
                     }

@@ -108,13 +108,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Wraps an accepted stream.
     pub(crate) fn new(transport: Transport, spare: Rc<SpareBuffers>) -> Rc<Socket> {
-        let inner = Inner {
-            io: TokioIo::new(transport),
-            waiting: Vec::new(),
-            sent: 0,
-            saw_end: false,
-            is_shut: false,
-        };
+        let inner = Inner { io: TokioIo::new(transport), waiting: Vec::new(), sent: 0, saw_end: false, is_shut: false };
         Rc::new(Socket { inner: RefCell::new(inner), spare })
     }
 

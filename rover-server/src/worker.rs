@@ -211,12 +211,7 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
     let Ok(plan) = plans.recv() else { return Ok(()) };
     app.settle(plan.router.clone(), &plan.config);
     let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
-    let this = Rc::new(Here {
-        site,
-        lifecycle: Rc::default(),
-        spare: Rc::default(),
-        stop: Notify::new(),
-    });
+    let this = Rc::new(Here { site, lifecycle: Rc::default(), spare: Rc::default(), stop: Notify::new() });
     HERE.set(Some(this.clone()));
     let served = runtime.block_on(serve(&this, runtime.handle(), report));
     // Tasks that are left must not outlive the VM that they point into.

@@ -46,25 +46,13 @@ impl axum::serve::Listener for Listener {
 fn app() -> Router {
     let mut app = Router::new()
         .route("/plaintext", get(async || answers::PLAINTEXT))
-        .route(
-            "/json",
-            get(async || Json(json!({ "message": "Hello, World!" }))),
-        )
-        .route(
-            "/echo",
-            get(echo_query).post(async |Json(body): Json<Value>| Json(body)),
-        )
+        .route("/json", get(async || Json(json!({ "message": "Hello, World!" }))))
+        .route("/echo", get(echo_query).post(async |Json(body): Json<Value>| Json(body)))
         .route("/echo/{name}/{id}", get(echo_params))
         .route("/update", axum::routing::post(update))
         .route("/html", get(async || Html(answers::page())))
-        .route(
-            "/body100k",
-            get(async || ([(CONTENT_TYPE, answers::TEXT)], answers::BODY_100K.clone())),
-        )
-        .route(
-            "/cpu",
-            get(async || format!("{:.9}", answers::spectral_norm(100))),
-        );
+        .route("/body100k", get(async || ([(CONTENT_TYPE, answers::TEXT)], answers::BODY_100K.clone())))
+        .route("/cpu", get(async || format!("{:.9}", answers::spectral_norm(100))));
     for i in 0..answers::ROUTES {
         app = app.route(&format!("/api/v1/res{i}/{{id}}/items/{{item}}"), get(item));
     }

@@ -23,11 +23,7 @@ fn main() -> Result<()> {
 async fn serve(mut connections: Connections) -> Result<()> {
     loop {
         let io = TokioIo::new(connections.next().await?);
-        tokio::spawn(
-            http1::Builder::new()
-                .pipeline_flush(true)
-                .serve_connection(io, service_fn(answer)),
-        );
+        tokio::spawn(http1::Builder::new().pipeline_flush(true).serve_connection(io, service_fn(answer)));
     }
 }
 
@@ -50,16 +46,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         "/json" | "/echo" => ok(JSON, Bytes::from_static(answers::MESSAGE.as_bytes())),
         "/html" => ok(HTML, answers::PAGE.clone()),
         "/body100k" => ok(TEXT, answers::BODY_100K.clone()),
-        "/cpu" => ok(
-            TEXT,
-            Bytes::from(format!("{:.9}", answers::spectral_norm(100))),
-        ),
-        path if path.starts_with("/api/v1/") => {
-            ok(JSON, Bytes::from_static(answers::ITEM.as_bytes()))
-        }
-        path if path.starts_with("/echo/") => {
-            ok(JSON, Bytes::from_static(answers::ECHO_PARAMS.as_bytes()))
-        }
+        "/cpu" => ok(TEXT, Bytes::from(format!("{:.9}", answers::spectral_norm(100)))),
+        path if path.starts_with("/api/v1/") => ok(JSON, Bytes::from_static(answers::ITEM.as_bytes())),
+        path if path.starts_with("/echo/") => ok(JSON, Bytes::from_static(answers::ECHO_PARAMS.as_bytes())),
         _ => respond(StatusCode::NOT_FOUND, TEXT, Bytes::new()),
     })
 }
@@ -71,8 +60,6 @@ fn ok(content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
 fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -25,7 +25,8 @@ local stages = {}  -- node -> { before = stage, after = stage }
 local entries = {} -- stage -> array of { name, function }, in the order written
 local builder = {} -- node -> what calling it does
 
--- The file and line of the code `level` calls up, as the log shows them.
+-- The file and line of the code `level` calls up, as the log shows them. Nobody on the way may end in a tail call, which
+-- would leave the stack.
 local function where(level)
   local at = getinfo(level + 1, "Sl")
   return at.short_src, at.currentline
@@ -101,7 +102,8 @@ end
 
 local function declare_route(node, verb, handler)
   if type(handler) ~= "function" then
-    return mistake(3, ("%s.%s must be a function, not a %s"):format(written(node), verb, type(handler)))
+    mistake(3, ("%s.%s must be a function, not a %s"):format(written(node), verb, type(handler)))
+    return
   end
   local segments, at = {}, node
   while at ~= root do
@@ -125,13 +127,12 @@ end
 
 function node_meta.__newindex(node, key, value)
   refuse_when_sealed(2, "assigning to " .. written(node) .. "." .. tostring(key))
-  if VERBS[key] then
-    return declare_route(node, key, value)
-  elseif node == root and HOOKS[key] then
-    return declare_hook(key, value)
-  end
   local name = written(node) .. "." .. tostring(key)
-  if key == "before" or key == "after" then
+  if VERBS[key] then
+    declare_route(node, key, value)
+  elseif node == root and HOOKS[key] then
+    declare_hook(key, value)
+  elseif key == "before" or key == "after" then
     mistake(2, ("give this hook a name: function %s.NAME(ctx)"):format(name))
   elseif key == "ws" then
     mistake(2, name .. ": WebSockets are not part of this version of Rover")
@@ -160,7 +161,8 @@ function node_meta.__tostring(node) return written(node) end
 function stage_meta.__newindex(stage, name, value)
   refuse_when_sealed(2, "adding the hook '" .. tostring(name) .. "'")
   if type(value) ~= "function" then
-    return mistake(2, ("the hook '%s' must be a function, not a %s"):format(tostring(name), type(value)))
+    mistake(2, ("the hook '%s' must be a function, not a %s"):format(tostring(name), type(value)))
+    return
   end
   local list = entries[stage]
   for i = 1, #list do

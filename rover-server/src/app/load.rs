@@ -119,11 +119,7 @@ fn entries(
     let mut add = |name: &str, guarded: bool| -> mlua::Result<Option<c_int>> {
         let Some(hook) = hooks.raw_get::<Option<Function>>(name)? else { return Ok(None) };
         let info = hook.info();
-        places.push(format!(
-            "{}:{}",
-            info.short_src.unwrap_or_default(),
-            info.line_defined.unwrap_or_default()
-        ));
+        places.push(format!("{}:{}", info.short_src.unwrap_or_default(), info.line_defined.unwrap_or_default()));
         let entry = match guarded {
             true => join.call((hook, lua.create_table()?, lua.create_table()?, &on_error))?,
             false => hook,
@@ -156,7 +152,8 @@ fn run(lua: &Lua, source: &Source) -> mlua::Result<Value> {
     let code = match source {
         Source::File(path) => {
             search_beside(lua, path)?;
-            std::fs::read(path).map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?
+            std::fs::read(path)
+                .map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?
         }
         Source::Text { code, .. } => code.clone().into_bytes(),
     };

@@ -58,9 +58,7 @@ impl Host {
         if text.starts_with('/') || text.starts_with("unix:") {
             return unix(text);
         }
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         if let Ok(ip) = bare.unwrap_or(text).parse() {
             return Ok(Host::Ip(ip));
         }
@@ -93,10 +91,7 @@ impl Host {
         let tcp = |ip: IpAddr| Endpoint::Tcp(SocketAddr::new(ip, port));
         match self {
             Host::Ip(ip) => Ok(vec![tcp(*ip)]),
-            Host::Localhost => Ok(vec![
-                tcp(Ipv4Addr::LOCALHOST.into()),
-                tcp(Ipv6Addr::LOCALHOST.into()),
-            ]),
+            Host::Localhost => Ok(vec![tcp(Ipv4Addr::LOCALHOST.into()), tcp(Ipv6Addr::LOCALHOST.into())]),
             Host::Unix(path) => Ok(vec![Endpoint::Unix(path.clone())]),
             Host::Name(name) => resolve(name, port),
         }
@@ -128,20 +123,14 @@ fn is_hostname(text: &str) -> bool {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     let last = name.rsplit('.').next().unwrap_or(name);
-    name.len() <= LONGEST_NAME
-        && name.split('.').all(label)
-        && !last.bytes().all(|b| b.is_ascii_digit())
+    name.len() <= LONGEST_NAME && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn resolve(name: &str, port: u16) -> io::Result<Vec<Endpoint>> {
-    let explain = |reason: &dyn fmt::Display| {
-        io::Error::other(format!("host \"{name}\" does not resolve: {reason}"))
-    };
+    let explain = |reason: &dyn fmt::Display| io::Error::other(format!("host \"{name}\" does not resolve: {reason}"));
     let mut found = Vec::new();
     for address in (name, port).to_socket_addrs().map_err(|e| explain(&e))? {
         let endpoint = Endpoint::Tcp(address);
@@ -175,10 +164,7 @@ mod tests {
         assert_eq!(listens("/run/app.sock"), ["unix:/run/app.sock"]);
         assert_eq!(listens("unix:///run/app.sock"), ["unix:/run/app.sock"]);
         assert_eq!(listens("unix:app.sock"), ["unix:app.sock"]);
-        assert_eq!(
-            Host::parse("app_1.internal"),
-            Ok(Host::Name("app_1.internal".into()))
-        );
+        assert_eq!(Host::parse("app_1.internal"), Ok(Host::Name("app_1.internal".into())));
     }
 
     #[test]

@@ -167,10 +167,7 @@ pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
     let plain = |name: &str| name.to_ascii_lowercase().replace(['_', '-'], "");
     let meant = plain(unknown);
     let edits = |key: &ConfigKey| strsim::damerau_levenshtein(&meant, &plain(key.name));
-    let (distance, key) = KEYS
-        .iter()
-        .map(|key| (edits(key), key))
-        .min_by_key(|(distance, _)| *distance)?;
+    let (distance, key) = KEYS.iter().map(|key| (edits(key), key)).min_by_key(|(distance, _)| *distance)?;
     let most = (key.name.len() / 3).max(1);
     (distance <= most).then_some(key.name)
 }
@@ -191,10 +188,7 @@ mod tests {
     #[test]
     fn examples_are_accepted_and_change_something() {
         for key in KEYS {
-            let mut config = Config {
-                workers: 1,
-                ..Config::default()
-            };
+            let mut config = Config { workers: 1, ..Config::default() };
             let before = config.clone();
             let text = key.example.trim_matches('"').to_owned();
             (key.store)(&mut config, &ConfigValue::Text(text)).unwrap();

@@ -4,25 +4,14 @@ use super::*;
 
 type Entry<'a> = (&'a str, ConfigValue);
 
-fn resolve(
-    app: &[Entry<'_>],
-    env: &[(&str, &str)],
-    overrides: &Overrides,
-) -> Result<Config, Vec<String>> {
-    let entries: Vec<_> = app
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), value.clone()))
-        .collect();
-    let table = AppTable {
-        origin: "app.lua:1",
-        entries: &entries,
-    };
+fn resolve(app: &[Entry<'_>], env: &[(&str, &str)], overrides: &Overrides) -> Result<Config, Vec<String>> {
+    let entries: Vec<_> = app.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let table = AppTable { origin: "app.lua:1", entries: &entries };
     let variable = |name: &str| {
         let (_, value) = env.iter().find(|(key, _)| *key == name)?;
         Some((*value).to_owned())
     };
-    Config::resolve(table, variable, overrides)
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    Config::resolve(table, variable, overrides).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
 }
 
 fn text(text: &str) -> ConfigValue {
@@ -56,21 +45,10 @@ fn each_source_wins_over_the_one_before() {
         ("host", ConfigValue::Nil),
     ];
     let env = [("ROVER_PORT", "2"), ("ROVER_WORKERS", "2")];
-    let overrides = Overrides {
-        port: Some(3),
-        ..none()
-    };
+    let overrides = Overrides { port: Some(3), ..none() };
     let config = resolve(&app, &env, &overrides).unwrap();
-    assert_eq!(
-        (config.port, config.workers, config.debug),
-        (3, 2, true),
-        "override, variable, table"
-    );
-    assert_eq!(
-        config.host,
-        Config::default().host,
-        "nil leaves the default"
-    );
+    assert_eq!((config.port, config.workers, config.debug), (3, 2, true), "override, variable, table");
+    assert_eq!(config.host, Config::default().host, "nil leaves the default");
 }
 
 #[test]
@@ -107,10 +85,7 @@ fn all_mistakes_at_once_each_with_its_source() {
         ("certificate", text("x")),
     ];
     let env = [("ROVER_PORT", "abc"), ("ROVER_LOG_LEVEL", "loud")];
-    let overrides = Overrides {
-        workers: Some(5000),
-        ..none()
-    };
+    let overrides = Overrides { workers: Some(5000), ..none() };
     let mistakes = resolve(&app, &env, &overrides).unwrap_err();
     assert_eq!(
         mistakes,
@@ -135,10 +110,6 @@ fn hints_of_hosts_reach_the_message() {
 
 #[test]
 fn what_the_environment_has_by_accident_is_no_mistake() {
-    let env = [
-        ("ROVER_PORT", "tcp://10.0.0.1:80"),
-        ("ROVER_HOST", ""),
-        ("ROVER_SERVICE_HOST", "10.0.0.1"),
-    ];
+    let env = [("ROVER_PORT", "tcp://10.0.0.1:80"), ("ROVER_HOST", ""), ("ROVER_SERVICE_HOST", "10.0.0.1")];
     assert_eq!(resolve(&[], &env, &none()).unwrap(), Config::default());
 }

@@ -128,9 +128,7 @@ fn whole(number: f64) -> Option<u64> {
 /// Splits `"1.5 MiB"` into 1.5 and `"mib"`.
 fn split_unit(text: &str) -> Option<(f64, String)> {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number = text[..end].parse().ok()?;
     Some((number, text[end..].trim_start().to_ascii_lowercase()))
 }

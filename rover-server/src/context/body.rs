@@ -102,7 +102,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     let value = value.as_bytes();
     let end = memchr::memchr(b';', value).unwrap_or(value.len());
     let essence = value[..end].trim_ascii();
-    let is = |ending: &[u8]| essence.len() >= ending.len() && essence[essence.len() - ending.len()..].eq_ignore_ascii_case(ending);
+    let is = |ending: &[u8]| {
+        essence.len() >= ending.len() && essence[essence.len() - ending.len()..].eq_ignore_ascii_case(ending)
+    };
     essence.len() == b"application/json".len() && is(b"application/json") || is(b"+json")
 }
 

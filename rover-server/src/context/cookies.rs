@@ -33,10 +33,7 @@ pub(super) fn cookie(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, "cookie(name)")?;
     let request = contexts.requests.get(ticket)?;
     let Some(name) = stack.bytes(2).map(<[u8]>::to_vec) else {
-        return Err(Raise::mistake(format!(
-            "ctx:cookie expects a name as a string, got {}",
-            stack.kind(2).name()
-        )));
+        return Err(Raise::mistake(format!("ctx:cookie expects a name as a string, got {}", stack.kind(2).name())));
     };
     let mut value = None;
     each(&request.head.headers, |key, sent| {

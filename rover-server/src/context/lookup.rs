@@ -28,10 +28,7 @@ pub(super) fn header(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, "header(name)")?;
     let request = contexts.requests.get(ticket)?;
     let Some(name) = stack.bytes(2) else {
-        return Err(Raise::mistake(format!(
-            "ctx:header expects a name as a string, got {}",
-            stack.kind(2).name()
-        )));
+        return Err(Raise::mistake(format!("ctx:header expects a name as a string, got {}", stack.kind(2).name())));
     };
     let Ok(name) = HeaderName::from_bytes(name) else {
         stack.push_nil();

@@ -90,10 +90,7 @@ pub(crate) fn install(
     bodies: Rc<OwnedMeta<Bytes>>,
     body_meta: &mlua::Table,
 ) -> mlua::Result<Installed> {
-    let headers_meta: mlua::Table = lua
-        .load(include_str!("headers.lua"))
-        .set_name("=rover/headers")
-        .eval()?;
+    let headers_meta: mlua::Table = lua.load(include_str!("headers.lua")).set_name("=rover/headers").eval()?;
     let contexts = Rc::new(Contexts {
         requests,
         vocabulary,
@@ -116,10 +113,8 @@ pub(crate) fn install(
     methods.raw_set("json", shared.function(lua, body::json)?)?;
     methods.raw_set("request_id", shared.function(lua, fields::request_id)?)?;
     let field = shared.function(lua, fields::field)?;
-    let metatable: mlua::Table = lua
-        .load(include_str!("context.lua"))
-        .set_name("=rover/context")
-        .call((methods, field))?;
+    let metatable: mlua::Table =
+        lua.load(include_str!("context.lua")).set_name("=rover/context").call((methods, field))?;
     Ok(Installed { metatable, contexts, shared })
 }
 

@@ -57,10 +57,7 @@ pub(super) fn queries(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, "queries(name)")?;
     let request = contexts.requests.get(ticket)?;
     let Some(name) = stack.bytes(2).map(<[u8]>::to_vec) else {
-        return Err(Raise::mistake(format!(
-            "ctx:queries expects a name as a string, got {}",
-            stack.kind(2).name()
-        )));
+        return Err(Raise::mistake(format!("ctx:queries expects a name as a string, got {}", stack.kind(2).name())));
     };
     contexts.vocabulary.push_array(stack, 0);
     let table = stack.top();

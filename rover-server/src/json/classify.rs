@@ -23,11 +23,7 @@ pub(super) enum Shape {
 ///
 /// # Errors
 /// [`Problem::Holes`] for a tagged array that is nearly all holes.
-pub(super) fn shape(
-    stack: &mut Stack<'_>,
-    index: c_int,
-    vocabulary: &Vocabulary,
-) -> Result<Shape, Problem> {
+pub(super) fn shape(stack: &mut Stack<'_>, index: c_int, vocabulary: &Vocabulary) -> Result<Shape, Problem> {
     let Some((items, last)) = extent(stack, index) else {
         return Ok(Shape::Object);
     };

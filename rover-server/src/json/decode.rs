@@ -23,21 +23,13 @@ const WAITING: c_int = 32;
 ///
 /// # Errors
 /// Says what is wrong and where. The stack is as it was then.
-pub(crate) fn decode(
-    stack: &mut Stack<'_>,
-    bytes: &[u8],
-    vocabulary: &Vocabulary,
-) -> Result<(), DecodeError> {
+pub(crate) fn decode(stack: &mut Stack<'_>, bytes: &[u8], vocabulary: &Vocabulary) -> Result<(), DecodeError> {
     let text = simdutf8::basic::from_utf8(bytes).map_err(|_| invalid_utf8(bytes))?;
     let top = stack.top();
     let mut reader = serde_json::Deserializer::from_str(text);
     // serde_json stops one level too early; `Builder` counts.
     reader.disable_recursion_limit();
-    let builder = &mut Builder {
-        stack,
-        array: vocabulary.array,
-        level: 0,
-    };
+    let builder = &mut Builder { stack, array: vocabulary.array, level: 0 };
     let end = builder.deserialize(&mut reader).and_then(|()| reader.end());
     end.map_err(|error| {
         stack.truncate(top);
@@ -51,9 +43,7 @@ fn invalid_utf8(bytes: &[u8]) -> DecodeError {
         Ok(_) => bytes.len(),
         Err(error) => error.valid_up_to(),
     };
-    DecodeError {
-        message: format!("invalid UTF-8 at byte {}", valid + 1),
-    }
+    DecodeError { message: format!("invalid UTF-8 at byte {}", valid + 1) }
 }
 
 #[cold]
@@ -63,11 +53,7 @@ fn explain(text: &str, error: &serde_json::Error) -> DecodeError {
     } else if text.trim_ascii().is_empty() {
         "the text is empty".to_owned()
     } else if error.is_eof() {
-        format!(
-            "unexpected end at line {} column {}",
-            error.line(),
-            error.column()
-        )
+        format!("unexpected end at line {} column {}", error.line(), error.column())
     } else {
         error.to_string()
     };
@@ -87,9 +73,7 @@ impl Builder<'_, '_> {
     #[inline]
     fn open<E: Error>(&mut self) -> Result<c_int, E> {
         if self.level >= MOST_LEVELS {
-            return Err(E::custom(format_args!(
-                "nested more than {MOST_LEVELS} levels"
-            )));
+            return Err(E::custom(format_args!("nested more than {MOST_LEVELS} levels")));
         }
         // The slot, the items, and a key and a value on their way into the table.
         if !self.stack.reserve(WAITING + 3) {

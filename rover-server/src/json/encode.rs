@@ -57,13 +57,7 @@ fn run<const PRETTY: bool>(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let (start, top) = (out.len(), stack.top());
-    let mut encoder = Encoder::<PRETTY> {
-        stack,
-        vocabulary,
-        out,
-        bottom: top + 1,
-        hopes: 0,
-    };
+    let mut encoder = Encoder::<PRETTY> { stack, vocabulary, out, bottom: top + 1, hopes: 0 };
     encoder.value(index, top + 1).map_err(|problem| {
         out.truncate(start);
         let error = locate(stack, index, top, *problem);
@@ -149,8 +143,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
 
     fn empty(&mut self, index: c_int) {
         let array = self.stack.metatable_identity(index) == self.vocabulary.array_identity;
-        self.out
-            .extend_from_slice(if array { b"[]" } else { b"{}" });
+        self.out.extend_from_slice(if array { b"[]" } else { b"{}" });
     }
 
     /// Writes an object whose first pair is on the stack.
@@ -183,8 +176,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
             }
             _ => return fail(Problem::Key(self.stack.kind(key))),
         }
-        self.out
-            .extend_from_slice(if PRETTY { b": " } else { b":" });
+        self.out.extend_from_slice(if PRETTY { b": " } else { b":" });
         Ok(())
     }
 

@@ -47,24 +47,12 @@ impl fmt::Display for EncodeError {
                 write!(f, "{path} is {}, which JSON cannot hold", name(*number))
             }
             Problem::Key(kind) => {
-                write!(
-                    f,
-                    "{path} has a {} as a key, which JSON cannot hold",
-                    kind.name()
-                )
+                write!(f, "{path} has a {} as a key, which JSON cannot hold", kind.name())
             }
             Problem::KeyNotFinite(number) => {
-                write!(
-                    f,
-                    "{path} has {} as a key, which JSON cannot hold",
-                    name(*number)
-                )
+                write!(f, "{path} has {} as a key, which JSON cannot hold", name(*number))
             }
-            Problem::Depth => write!(
-                f,
-                "{path} is nested more than {} levels",
-                super::MOST_LEVELS
-            ),
+            Problem::Depth => write!(f, "{path} is nested more than {} levels", super::MOST_LEVELS),
             Problem::Cycle(first) => {
                 let first = match first.as_str() {
                     "" => "the value itself",
@@ -73,10 +61,7 @@ impl fmt::Display for EncodeError {
                 write!(f, "{path} is a cycle: the same table as {first}")
             }
             Problem::Holes { items, last } => {
-                write!(
-                    f,
-                    "{path} is an array with too many holes: {items} items up to index {last}"
-                )
+                write!(f, "{path} is an array with too many holes: {items} items up to index {last}")
             }
             Problem::Room => write!(f, "{path} is nested too deeply for the Lua stack"),
         }

@@ -33,10 +33,7 @@ impl Json {
 /// # Errors
 /// When Lua is out of memory.
 pub(crate) fn functions(lua: &mlua::Lua, vocabulary: Rc<Vocabulary>) -> mlua::Result<mlua::Table> {
-    let json = Rc::new(Json {
-        vocabulary,
-        buffer: Cell::default(),
-    });
+    let json = Rc::new(Json { vocabulary, buffer: Cell::default() });
     let shared = Shared::new(lua, json)?;
     let table = lua.create_table()?;
     table.raw_set("encode", shared.function(lua, encode_function)?)?;
@@ -52,8 +49,7 @@ fn encode_function(stack: &mut Stack<'_>, json: &Json) -> Returns {
     let pretty = wants_pretty(stack, 2)?;
     let write = if pretty { encode_pretty } else { encode };
     json.with_buffer(|buffer| {
-        write(stack, 1, &json.vocabulary, buffer)
-            .map_err(|error| Raise::mistake(error.to_string()))?;
+        write(stack, 1, &json.vocabulary, buffer).map_err(|error| Raise::mistake(error.to_string()))?;
         stack.push_bytes(buffer);
         Ok(1)
     })
@@ -69,10 +65,7 @@ fn wants_pretty(stack: &mut Stack<'_>, options: c_int) -> Result<bool, Raise> {
             stack.pop(1);
             Ok(pretty)
         }
-        kind => Err(Raise::mistake(format!(
-            "the options of rover.json.encode must be a table, not a {}",
-            kind.name()
-        ))),
+        kind => Err(Raise::mistake(format!("the options of rover.json.encode must be a table, not a {}", kind.name()))),
     }
 }
 

@@ -24,17 +24,11 @@ pub(super) fn locate(stack: &Stack<'_>, index: c_int, top: c_int, problem: Probl
         for lower in 1..=levels {
             let identity = stack.identity(table(lower));
             if let Some(upper) = (0..lower).find(|&l| stack.identity(table(l)) == identity) {
-                return EncodeError {
-                    path: path(stack, top, lower),
-                    problem: Problem::Cycle(path(stack, top, upper)),
-                };
+                return EncodeError { path: path(stack, top, lower), problem: Problem::Cycle(path(stack, top, upper)) };
             }
         }
     }
-    EncodeError {
-        path: path(stack, top, steps),
-        problem,
-    }
+    EncodeError { path: path(stack, top, steps), problem }
 }
 
 /// The longest part of a key that a path shows, in characters.

@@ -53,11 +53,7 @@ impl Vocabulary {
         array_metatable: &mlua::Table,
         texts: Rc<OwnedMeta<Bytes>>,
     ) -> mlua::Result<Vocabulary> {
-        Ok(Vocabulary {
-            array: anchor(lua, array_metatable)?,
-            array_identity: array_metatable.to_pointer(),
-            texts,
-        })
+        Ok(Vocabulary { array: anchor(lua, array_metatable)?, array_identity: array_metatable.to_pointer(), texts })
     }
 
     /// Pushes a new array with room for `items`.

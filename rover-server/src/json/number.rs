@@ -92,15 +92,7 @@ mod tests {
 
     #[test]
     fn floats_read_back() {
-        for number in [
-            0.1,
-            1.0 / 3.0,
-            -0.0,
-            5e-324,
-            1e300,
-            f64::MAX,
-            9_007_199_254_740_994.0,
-        ] {
+        for number in [0.1, 1.0 / 3.0, -0.0, 5e-324, 1e300, f64::MAX, 9_007_199_254_740_994.0] {
             let read: f64 = written(number).parse().unwrap();
             assert_eq!(read.to_bits(), number.to_bits());
         }

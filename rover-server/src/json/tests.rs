@@ -32,8 +32,7 @@ fn vm() -> mlua::Lua {
         globals.set("array_metatable", metatable)?;
         globals.set("null", mlua::Value::NULL)?;
         globals.set("body", body)?;
-        lua.load("function array(t) return setmetatable(t, array_metatable) end")
-            .exec()
+        lua.load("function array(t) return setmetatable(t, array_metatable) end").exec()
     };
     build().unwrap();
     lua
@@ -50,25 +49,13 @@ fn run(chunk: &str) -> Vec<u8> {
 fn wrong_arguments_raise_at_the_caller() {
     for (call, message) in [
         ("encode()", "rover.json.encode needs a value"),
-        (
-            "encode({}, true)",
-            "the options of rover.json.encode must be a table, not a boolean",
-        ),
-        (
-            "decode({})",
-            "rover.json.decode needs a string, not a table",
-        ),
-        (
-            "decode(12)",
-            "rover.json.decode needs a string, not a number",
-        ),
+        ("encode({}, true)", "the options of rover.json.encode must be a table, not a boolean"),
+        ("decode({})", "rover.json.decode needs a string, not a table"),
+        ("decode(12)", "rover.json.decode needs a string, not a number"),
         ("decode()", "rover.json.decode needs a string, not a nil"),
     ] {
         let chunk = format!("local _, e = pcall(function()\n local x = {call}\nend) return e");
-        assert_eq!(
-            String::from_utf8(run(&chunk)).unwrap(),
-            format!("app.lua:2: {message}")
-        );
+        assert_eq!(String::from_utf8(run(&chunk)).unwrap(), format!("app.lua:2: {message}"));
     }
 }
 
@@ -86,14 +73,7 @@ fn failures_leave_stack_and_output_as_they_were() {
                 encode(stack, index, vocabulary, &mut out).unwrap_err();
                 assert_eq!((out.as_slice(), stack.top()), (&b"before"[..], top));
             }
-            for text in [
-                "[1,{\"a\":[2,",
-                "[[[]],x]",
-                "{\"a\":1}}",
-                "[] []",
-                "1 1",
-                "nul",
-            ] {
+            for text in ["[1,{\"a\":[2,", "[[[]],x]", "{\"a\":1}}", "[] []", "1 1", "nul"] {
                 decode(stack, text.as_bytes(), vocabulary).unwrap_err();
                 assert_eq!(stack.top(), top, "{text}");
             }
@@ -105,9 +85,7 @@ fn failures_leave_stack_and_output_as_they_were() {
         })
         .unwrap();
     lua.globals().set("check", check).unwrap();
-    lua.load(
-        "check(print, { 1, { a = print } }, { x = { [true] = 1 } }, { [2] = 1, [1] = print }, 0/0)",
-    )
-    .exec()
-    .unwrap();
+    lua.load("check(print, { 1, { a = print } }, { x = { [true] = 1 } }, { [2] = 1, [1] = print }, 0/0)")
+        .exec()
+        .unwrap();
 }

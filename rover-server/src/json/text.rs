@@ -85,9 +85,7 @@ fn is_plain(bytes: &[u8]) -> bool {
     if let Some(last) = bytes.last_chunk::<8>() {
         // The last word overlaps the one before it instead of leaving a remainder.
         let (words, _) = bytes.as_chunks::<8>();
-        return words
-            .iter()
-            .all(|word| is_plain_word(u64::from_le_bytes(*word)))
+        return words.iter().all(|word| is_plain_word(u64::from_le_bytes(*word)))
             && is_plain_word(u64::from_le_bytes(*last));
     }
     if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
@@ -119,9 +117,7 @@ fn first_escape(bytes: &[u8]) -> Option<usize> {
             return Some(n * 8 + hits.trailing_zeros() as usize / 8);
         }
     }
-    let at = tail
-        .iter()
-        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')?;
+    let at = tail.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')?;
     Some(words.len() * 8 + at)
 }
 
@@ -169,25 +165,13 @@ mod tests {
 
     #[test]
     fn only_what_must_be_escaped_is() {
-        assert_eq!(
-            written(b"\"\\\n\r\t\x08\x0c\x01\x1f\x7f/"),
-            b"\"\\\"\\\\\\n\\r\\t\\b\\f\\u0001\\u001f\x7f/\""
-        );
-        assert_eq!(
-            written("grüße\u{2028}".as_bytes()),
-            "\"grüße\u{2028}\"".as_bytes()
-        );
+        assert_eq!(written(b"\"\\\n\r\t\x08\x0c\x01\x1f\x7f/"), b"\"\\\"\\\\\\n\\r\\t\\b\\f\\u0001\\u001f\x7f/\"");
+        assert_eq!(written("grüße\u{2028}".as_bytes()), "\"grüße\u{2028}\"".as_bytes());
     }
 
     #[test]
     fn invalid_utf8_becomes_the_replacement_character() {
-        for bytes in [
-            &b"\xff"[..],
-            b"a\xf0\x9f\x98b",
-            b"\xed\xa0\x80",
-            b"ok\x80\n\xc3",
-            b"\xe2\x82",
-        ] {
+        for bytes in [&b"\xff"[..], b"a\xf0\x9f\x98b", b"\xed\xa0\x80", b"ok\x80\n\xc3", b"\xe2\x82"] {
             let read: String = serde_json::from_slice(&written(bytes)).unwrap();
             assert_eq!(read, String::from_utf8_lossy(bytes));
         }

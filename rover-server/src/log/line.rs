@@ -82,11 +82,7 @@ pub(crate) struct Event<'a> {
 
 impl<'a> Event<'a> {
     pub(super) fn new(level: Level, message: &'a str) -> Self {
-        Event {
-            level,
-            message,
-            fields: SmallVec::new(),
-        }
+        Event { level, message, fields: SmallVec::new() }
     }
 
     /// Adds a field. `time`, `level`, `msg` and `worker` are taken; a field of that name gets a `_` behind it.
@@ -194,8 +190,7 @@ pub(crate) fn push_plain(text: &str, out: &mut Vec<u8>) {
 
 /// Control characters steer a terminal; the bidirectional ones make a line read differently from what it says.
 fn is_harmless(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    !c.is_control() && !matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Like `push_plain`, but keeps the lines and tabs of a traceback; lines after the first are indented, so that none

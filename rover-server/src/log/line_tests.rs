@@ -31,19 +31,10 @@ fn json_lines() {
 
 #[test]
 fn terminal_lines() {
-    let event = Event::new(Level::Error, "it broke")
-        .field("path", "/x")
-        .field("why", "no reason");
+    let event = Event::new(Level::Error, "it broke").field("path", "/x").field("why", "no reason");
+    assert_eq!(plain(&event), "03:04:05 error it broke path=/x why=\"no reason\"\n");
     assert_eq!(
-        plain(&event),
-        "03:04:05 error it broke path=/x why=\"no reason\"\n"
-    );
-    assert_eq!(
-        show(
-            Form::Terminal(Colour::On),
-            2,
-            &Event::new(Level::Info, "hi")
-        ),
+        show(Form::Terminal(Colour::On), 2, &Event::new(Level::Info, "hi")),
         "03:04:05 \u{1b}[32minfo \u{1b}[0m hi\u{1b}[2m worker=2\u{1b}[0m\n"
     );
 }
@@ -51,19 +42,13 @@ fn terminal_lines() {
 #[test]
 fn nothing_steers_the_terminal() {
     let event = Event::new(Level::Info, "a\u{1b}[2J\rb\u{9b}\u{202e}é").field("k", "x\ny\u{7}");
-    assert_eq!(
-        plain(&event),
-        "03:04:05 info  a\\u{1b}[2J\\rb\\u{9b}\\u{202e}é k=x\\ny\\u{7}\n"
-    );
+    assert_eq!(plain(&event), "03:04:05 info  a\\u{1b}[2J\\rb\\u{9b}\\u{202e}é k=x\\ny\\u{7}\n");
 }
 
 #[test]
 fn tracebacks_keep_their_lines_and_are_indented() {
     let event = Event::new(Level::Error, "boom\nstack traceback:\n\tapp.lua:3\n");
-    assert_eq!(
-        plain(&event),
-        "03:04:05 error boom\n    stack traceback:\n    \tapp.lua:3\n"
-    );
+    assert_eq!(plain(&event), "03:04:05 error boom\n    stack traceback:\n    \tapp.lua:3\n");
 }
 
 #[test]

@@ -55,8 +55,7 @@ impl Stamp {
     #[cold]
     fn write_second(&mut self) {
         let second = i64::try_from(self.second).unwrap_or(0);
-        let time = time::OffsetDateTime::from_unix_timestamp(second)
-            .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+        let time = time::OffsetDateTime::from_unix_timestamp(second).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
         let (date, clock) = (time.date(), time.time());
         self.text.clear();
         // Writing into memory does not fail.

@@ -75,9 +75,8 @@ impl Writer {
     pub(super) fn start(sink: impl Write + Send + 'static, form: Form) -> io::Result<Writer> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let handle = thread::Builder::new()
-            .name("rover-log".into())
-            .spawn(move || run(&theirs, Sink::new(sink), form))?;
+        let handle =
+            thread::Builder::new().name("rover-log".into()).spawn(move || run(&theirs, Sink::new(sink), form))?;
         let thread = handle.thread().clone();
         Ok(Writer { shared, thread })
     }
@@ -86,11 +85,7 @@ impl Writer {
     pub(super) fn lane(&self) -> Lane {
         let pending = Arc::new(Mutex::new(Pending::default()));
         lock(&self.shared.lanes).push(Arc::clone(&pending));
-        Lane {
-            shared: Arc::clone(&self.shared),
-            thread: self.thread.clone(),
-            pending,
-        }
+        Lane { shared: Arc::clone(&self.shared), thread: self.thread.clone(), pending }
     }
 
     /// Waits until what was appended before the call is written or lost, at most for `limit`.
@@ -100,11 +95,7 @@ impl Writer {
         self.shared.dirty.store(true, Ordering::Release);
         self.thread.unpark();
         let done = lock(&self.shared.flush_done);
-        drop(
-            self.shared
-                .flushed
-                .wait_timeout_while(done, limit, |done| *done < ticket),
-        );
+        drop(self.shared.flushed.wait_timeout_while(done, limit, |done| *done < ticket));
     }
 }
 
@@ -133,9 +124,7 @@ impl Lane {
             self.thread.unpark();
         // A stale `true` loses nothing: the writer clears the flag before it takes the lanes' locks. Had it taken ours
         // before us, the lock would have shown us the cleared flag; if it comes after us, it takes our line along.
-        } else if !self.shared.dirty.load(Ordering::Relaxed)
-            && !self.shared.dirty.swap(true, Ordering::AcqRel)
-        {
+        } else if !self.shared.dirty.load(Ordering::Relaxed) && !self.shared.dirty.swap(true, Ordering::AcqRel) {
             self.thread.unpark();
         }
     }
@@ -190,12 +179,11 @@ fn forget_ended(shared: &Shared) {
 
 fn report<W: Write>(sink: &mut Sink<W>, form: Form, stamp: &Stamp) {
     let mut line = Pending::default();
-    Event::new(
-        Level::Warn,
-        "log lines were lost: the output could not keep up",
-    )
-    .field("lost", sink.lost)
-    .write(form, stamp, &mut line.bytes);
+    Event::new(Level::Warn, "log lines were lost: the output could not keep up").field("lost", sink.lost).write(
+        form,
+        stamp,
+        &mut line.bytes,
+    );
     let lost = mem::take(&mut sink.lost);
     sink.write(&mut line);
     if !sink.works {
@@ -216,12 +204,7 @@ struct Sink<W> {
 
 impl<W: Write> Sink<W> {
     fn new(inner: W) -> Self {
-        Sink {
-            inner,
-            lost: 0,
-            works: true,
-            broken_line: false,
-        }
+        Sink { inner, lost: 0, works: true, broken_line: false }
     }
 
     /// Writes the batch and empties it. What cannot be written (a full disk, a closed pipe) is counted.

@@ -116,10 +116,7 @@ fn a_stuck_output_blocks_nobody_and_the_loss_is_reported() {
     let kept = text.lines().filter(|text| **text == *line).count();
     assert!((ORDINARY_LIMIT / 1024..5000).contains(&kept), "{kept}");
     assert!(text.contains("an error\n"), "room is kept for errors");
-    assert!(
-        text.contains(&format!("\"lost\":{}", 5000 - kept)),
-        "{kept}"
-    );
+    assert!(text.contains(&format!("\"lost\":{}", 5000 - kept)), "{kept}");
 }
 
 #[test]
@@ -153,11 +150,8 @@ fn a_line_cut_by_an_error_does_not_spoil_the_next() {
         }
     }
     let mut sink = Sink::new(Half(Vec::new(), 7));
-    let batch = |text: &str| Pending {
-        bytes: text.as_bytes().to_vec(),
-        lines: text.lines().count() as u64,
-        dropped: 0,
-    };
+    let batch =
+        |text: &str| Pending { bytes: text.as_bytes().to_vec(), lines: text.lines().count() as u64, dropped: 0 };
     sink.write(&mut batch("one\ntwo two\n"));
     assert_eq!((sink.lost, sink.works), (1, false));
     sink.inner.1 = 100;

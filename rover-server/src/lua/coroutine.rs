@@ -67,12 +67,7 @@ impl Coroutines {
         let mut main = std::ptr::null_mut();
         // SAFETY: only copies the pointer; outside of any call the current state is the main one.
         unsafe { lua.exec_raw::<()>((), |l| main = l)? };
-        Ok(Coroutines {
-            lua: lua.clone(),
-            main,
-            base,
-            idle: RefCell::default(),
-        })
+        Ok(Coroutines { lua: lua.clone(), main, base, idle: RefCell::default() })
     }
 
     /// The VM of these coroutines.

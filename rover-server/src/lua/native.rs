@@ -60,10 +60,7 @@ impl<T: 'static> Shared<T> {
                 anchor = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
             })?;
         }
-        Ok(Shared {
-            anchor,
-            state: PhantomData,
-        })
+        Ok(Shared { anchor, state: PhantomData })
     }
 
     /// Makes `function` callable from Lua. It must capture nothing (checked when compiled).
@@ -151,15 +148,8 @@ impl<T: 'static> OwnedMeta<T> {
                 anchor = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
             })?;
         }
-        table.raw_set(
-            "__name",
-            type_name::<T>().rsplit("::").next().unwrap_or("value"),
-        )?;
-        Ok(OwnedMeta {
-            anchor,
-            identity,
-            value: PhantomData,
-        })
+        table.raw_set("__name", type_name::<T>().rsplit("::").next().unwrap_or("value"))?;
+        Ok(OwnedMeta { anchor, identity, value: PhantomData })
     }
 
     /// Hands `value` to Lua's garbage collector and pushes the userdata.
@@ -167,9 +157,7 @@ impl<T: 'static> OwnedMeta<T> {
         let l = stack.state();
         // SAFETY: as in `Shared::new`.
         unsafe {
-            ffi::lua_newuserdata(l, size_of::<Option<T>>())
-                .cast::<Option<T>>()
-                .write(Some(value));
+            ffi::lua_newuserdata(l, size_of::<Option<T>>()).cast::<Option<T>>().write(Some(value));
             ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, self.anchor);
             ffi::lua_setmetatable(l, -2);
         }
@@ -182,12 +170,7 @@ impl<T: 'static> OwnedMeta<T> {
         }
         // SAFETY: only `push` sets this metatable, on a userdata that holds an `Option<T>`; the value on the stack
         // keeps it alive.
-        unsafe {
-            ffi::lua_touserdata(stack.state(), index)
-                .cast::<Option<T>>()
-                .as_ref()?
-                .as_ref()
-        }
+        unsafe { ffi::lua_touserdata(stack.state(), index).cast::<Option<T>>().as_ref()?.as_ref() }
     }
 }
 

@@ -57,10 +57,7 @@ impl<'lua> Stack<'lua> {
     /// # Safety
     /// `state` must be a live coroutine (or main thread) for as long as the result is used.
     pub(super) unsafe fn new(state: *mut ffi::lua_State) -> Stack<'lua> {
-        Stack {
-            state,
-            lua: PhantomData,
-        }
+        Stack { state, lua: PhantomData }
     }
 
     pub(super) fn state(&self) -> *mut ffi::lua_State {
@@ -165,8 +162,7 @@ impl<'lua> Stack<'lua> {
     #[inline]
     pub(crate) fn is_null(&self, index: c_int) -> bool {
         // SAFETY: any positive index may be asked for.
-        self.kind(index) == Kind::LightUserdata
-            && unsafe { ffi::lua_touserdata(self.state, index).is_null() }
+        self.kind(index) == Kind::LightUserdata && unsafe { ffi::lua_touserdata(self.state, index).is_null() }
     }
 
     /// The identity of the table, function, thread or userdata at `index`; null for other types.
@@ -233,13 +229,7 @@ impl<'lua> Stack<'lua> {
     pub(crate) fn push_table(&mut self, array: usize, hash: usize) {
         const MOST: usize = 1 << 16;
         // SAFETY: rule 2. The sizes are hints, so capping them is free of consequence.
-        unsafe {
-            ffi::lua_createtable(
-                self.state,
-                array.min(MOST) as c_int,
-                hash.min(MOST) as c_int,
-            )
-        }
+        unsafe { ffi::lua_createtable(self.state, array.min(MOST) as c_int, hash.min(MOST) as c_int) }
     }
 
     /// Pushes a copy of the value at `index`.

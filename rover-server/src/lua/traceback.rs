@@ -43,13 +43,9 @@ pub(crate) fn traceback(stack: &Stack<'_>, mut level: c_int) -> Vec<Frame> {
     // function on the call stack, and are copied at once.
     unsafe {
         let mut record: ffi::lua_Debug = std::mem::zeroed();
-        while frames.len() < MOST_FRAMES
-            && ffi::lua_getstack(stack.state(), level, &mut record) != 0
-        {
+        while frames.len() < MOST_FRAMES && ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
             level += 1;
-            if ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) == 0
-                || record.currentline <= 0
-            {
+            if ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) == 0 || record.currentline <= 0 {
                 continue;
             }
             if text(record.source).as_bytes().starts_with(OWN_CHUNK) {
@@ -72,7 +68,5 @@ unsafe fn text(data: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: the caller's promise.
-    unsafe { CStr::from_ptr(data) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(data) }.to_string_lossy().into_owned()
 }

@@ -60,7 +60,11 @@ impl Waits {
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn async_function<A, F, R, Fut>(lua: &mlua::Lua, waits: &Rc<Waits>, function: F) -> mlua::Result<mlua::Function>
+pub(crate) fn async_function<A, F, R, Fut>(
+    lua: &mlua::Lua,
+    waits: &Rc<Waits>,
+    function: F,
+) -> mlua::Result<mlua::Function>
 where
     A: mlua::FromLuaMulti,
     F: Fn(mlua::Lua, A) -> Fut + 'static,

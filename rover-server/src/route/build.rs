@@ -33,26 +33,16 @@ impl FastRouter {
     ///
     /// # Errors
     /// All mistakes, in the order of `routes`: two handlers for one method and path, two parameter names in one place.
-    pub fn build(
-        routes: Vec<RouteDecl>,
-        trailing: TrailingSlash,
-    ) -> Result<FastRouter, Vec<Mistake>> {
+    pub fn build(routes: Vec<RouteDecl>, trailing: TrailingSlash) -> Result<FastRouter, Vec<Mistake>> {
         let mut names = NamesInPlace::default();
         let mut tables = Tables::default();
         let mut mistakes = Vec::new();
         for (i, route) in routes.iter().enumerate() {
             let found = match u32::try_from(i) {
-                Ok(id) => tables
-                    .declare(RouteId(id), &routes)
-                    .or_else(|| names.check(route)),
-                Err(_) => Some(
-                    "there are more routes than the router can count; split the app".to_owned(),
-                ),
+                Ok(id) => tables.declare(RouteId(id), &routes).or_else(|| names.check(route)),
+                Err(_) => Some("there are more routes than the router can count; split the app".to_owned()),
             };
-            mistakes.extend(found.map(|message| Mistake {
-                origin: route.origin.clone(),
-                message,
-            }));
+            mistakes.extend(found.map(|message| Mistake { origin: route.origin.clone(), message }));
         }
         if !mistakes.is_empty() {
             return Err(mistakes);
@@ -84,12 +74,7 @@ impl Tables {
                 Err(message) => return Some(message),
             },
         };
-        let earlier = self
-            .paths
-            .get_mut(index as usize)?
-            .methods
-            .declare(route.verb, id)
-            .err()?;
+        let earlier = self.paths.get_mut(index as usize)?.methods.declare(route.verb, id).err()?;
         let earlier = routes.get(earlier.index())?;
         Some(format!(
             "{} {} already has a handler ({}); remove one of the two",
@@ -109,17 +94,11 @@ impl Tables {
                 _ => &mut self.segments,
             };
             router.insert(shape, index).map_err(|_| {
-                format!(
-                    "{} cannot be told apart from another route; change one of the two",
-                    route.pattern
-                )
+                format!("{} cannot be told apart from another route; change one of the two", route.pattern)
             })?;
         }
         self.by_shape.insert(shape.to_owned(), index);
-        self.paths.push(Path {
-            methods: MethodTable::new(),
-            rank: Rank::of(&route.pattern),
-        });
+        self.paths.push(Path { methods: MethodTable::new(), rank: Rank::of(&route.pattern) });
         Ok(index)
     }
 
@@ -134,10 +113,7 @@ impl Tables {
             exact: self.exact,
             segments: self.segments,
             rests: self.rests.into_values().collect(),
-            names: routes
-                .iter()
-                .map(|route| route.pattern.param_names())
-                .collect(),
+            names: routes.iter().map(|route| route.pattern.param_names()).collect(),
             every_method: allow_value(&verbs.into_iter().collect::<Vec<Verb>>()),
             routes,
             trailing,

@@ -32,16 +32,8 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb, in the order in which `Allow` lists the methods.
-    pub const ALL: [Verb; 8] = [
-        Verb::Get,
-        Verb::Head,
-        Verb::Post,
-        Verb::Put,
-        Verb::Patch,
-        Verb::Delete,
-        Verb::Options,
-        Verb::Any,
-    ];
+    pub const ALL: [Verb; 8] =
+        [Verb::Get, Verb::Head, Verb::Post, Verb::Put, Verb::Patch, Verb::Delete, Verb::Options, Verb::Any];
 
     /// Finds the verb that a Lua field declares: `get`, `post`, `put`, `patch`, `delete`, `head`, `options` or `any`.
     #[must_use]
@@ -121,10 +113,7 @@ pub(super) enum Answer<'r> {
 
 impl MethodTable {
     pub(super) fn new() -> Self {
-        Self {
-            handlers: [None; 8],
-            allow: allow_value(&[]),
-        }
+        Self { handlers: [None; 8], allow: allow_value(&[]) }
     }
 
     /// Adds a handler; hands back the one that is there already.
@@ -152,10 +141,7 @@ impl MethodTable {
 
     /// The methods that the path answers itself.
     pub(super) fn verbs(&self) -> Vec<Verb> {
-        Verb::ALL
-            .into_iter()
-            .filter(|verb| self.handlers[*verb as usize].is_some())
-            .collect()
+        Verb::ALL.into_iter().filter(|verb| self.handlers[*verb as usize].is_some()).collect()
     }
 
     #[inline]
@@ -190,9 +176,7 @@ mod tests {
     fn table(verbs: &[Verb]) -> MethodTable {
         let mut table = MethodTable::new();
         for (i, verb) in verbs.iter().enumerate() {
-            table
-                .declare(*verb, RouteId(u32::try_from(i).unwrap()))
-                .unwrap();
+            table.declare(*verb, RouteId(u32::try_from(i).unwrap())).unwrap();
         }
         table.settle();
         table
@@ -209,18 +193,9 @@ mod tests {
 
     #[test]
     fn get_answers_head_unless_head_is_declared() {
-        assert_eq!(
-            table(&[Verb::Get]).answer(&Method::HEAD),
-            Answer::Handler(RouteId(0))
-        );
-        assert_eq!(
-            table(&[Verb::Get, Verb::Head]).answer(&Method::HEAD),
-            Answer::Handler(RouteId(1))
-        );
-        assert_eq!(
-            table(&[Verb::Any, Verb::Get]).answer(&Method::HEAD),
-            Answer::Handler(RouteId(1))
-        );
+        assert_eq!(table(&[Verb::Get]).answer(&Method::HEAD), Answer::Handler(RouteId(0)));
+        assert_eq!(table(&[Verb::Get, Verb::Head]).answer(&Method::HEAD), Answer::Handler(RouteId(1)));
+        assert_eq!(table(&[Verb::Any, Verb::Get]).answer(&Method::HEAD), Answer::Handler(RouteId(1)));
     }
 
     #[test]
@@ -229,40 +204,21 @@ mod tests {
         let automatic = table(&[Verb::Delete, Verb::Get]);
         assert_eq!(automatic.answer(&Method::OPTIONS), Answer::Options(&allow));
         assert_eq!(automatic.answer(&Method::POST), Answer::NotAllowed(&allow));
-        assert_eq!(
-            table(&[Verb::Get, Verb::Options]).answer(&Method::OPTIONS),
-            Answer::Handler(RouteId(1))
-        );
-        assert_eq!(
-            table(&[Verb::Get, Verb::Any]).answer(&Method::OPTIONS),
-            Answer::Handler(RouteId(1))
-        );
+        assert_eq!(table(&[Verb::Get, Verb::Options]).answer(&Method::OPTIONS), Answer::Handler(RouteId(1)));
+        assert_eq!(table(&[Verb::Get, Verb::Any]).answer(&Method::OPTIONS), Answer::Handler(RouteId(1)));
     }
 
     #[test]
     fn any_takes_every_other_method_but_connect() {
         let table = table(&[Verb::Any, Verb::Put]);
         let propfind = Method::from_bytes(b"PROPFIND").unwrap();
-        for method in [
-            Method::GET,
-            Method::HEAD,
-            Method::POST,
-            Method::TRACE,
-            propfind.clone(),
-        ] {
-            assert_eq!(
-                table.answer(&method),
-                Answer::Handler(RouteId(0)),
-                "{method}"
-            );
+        for method in [Method::GET, Method::HEAD, Method::POST, Method::TRACE, propfind.clone()] {
+            assert_eq!(table.answer(&method), Answer::Handler(RouteId(0)), "{method}");
         }
         assert_eq!(table.answer(&Method::PUT), Answer::Handler(RouteId(1)));
         let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         assert_eq!(table.answer(&Method::CONNECT), Answer::NotAllowed(&allow));
         let put = HeaderValue::from_static("PUT, OPTIONS");
-        assert_eq!(
-            super::tests::table(&[Verb::Put]).answer(&propfind),
-            Answer::NotAllowed(&put)
-        );
+        assert_eq!(super::tests::table(&[Verb::Put]).answer(&propfind), Answer::NotAllowed(&put));
     }
 }

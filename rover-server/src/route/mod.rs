@@ -18,11 +18,11 @@ mod property_tests;
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::TrailingSlash;
 pub use build::Mistake;
 pub use method::Verb;
 pub use params::{Params, decode_param};
 pub use pattern::{Pattern, PatternMistake, Segment};
-pub use crate::config::TrailingSlash;
 pub use router::{FastRouter, Found, SlashChange};
 
 use std::{fmt, sync::Arc};

@@ -102,19 +102,10 @@ mod tests {
 
     #[test]
     fn finds_broken_percent_encoding_in_values_only() {
-        for (path, good) in [
-            ("/a/b", true),
-            ("/a/%41", true),
-            ("/a/%4", false),
-            ("/a/%", false),
-            ("/a/%4g", false),
-            ("/a/%%41", false),
-        ] {
-            assert_eq!(
-                params(&[(3, path.len())]).well_encoded(path),
-                good,
-                "{path}"
-            );
+        for (path, good) in
+            [("/a/b", true), ("/a/%41", true), ("/a/%4", false), ("/a/%", false), ("/a/%4g", false), ("/a/%%41", false)]
+        {
+            assert_eq!(params(&[(3, path.len())]).well_encoded(path), good, "{path}");
         }
         assert!(params(&[(5, 6)]).well_encoded("/%zz/b"));
         assert!(params(&[(1, 2)]).well_encoded("/b/%zz"));
@@ -124,10 +115,7 @@ mod tests {
 
     #[test]
     fn decodes_to_bytes_and_borrows_when_it_can() {
-        assert!(matches!(
-            decode_param("plain+text"),
-            Cow::Borrowed(b"plain+text")
-        ));
+        assert!(matches!(decode_param("plain+text"), Cow::Borrowed(b"plain+text")));
         assert_eq!(decode_param("a%20b%2Fc%ff%00").as_ref(), b"a b/c\xff\0");
     }
 }

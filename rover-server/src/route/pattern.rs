@@ -49,9 +49,7 @@ impl Pattern {
         for (i, field) in fields.iter().enumerate() {
             let segment = parse_segment(field.as_ref(), i, fields.len())?;
             if let Some(name) = segment.param_name()
-                && segments
-                    .iter()
-                    .any(|earlier: &Segment| earlier.param_name() == Some(name))
+                && segments.iter().any(|earlier: &Segment| earlier.param_name() == Some(name))
             {
                 return mistake(format!(
                     "the parameter name {name:?} stands twice in one path; give each parameter its own name"
@@ -59,12 +57,7 @@ impl Pattern {
             }
             segments.push(segment);
         }
-        if segments
-            .iter()
-            .filter(|segment| segment.param_name().is_some())
-            .count()
-            > MAX_PARAMS
-        {
+        if segments.iter().filter(|segment| segment.param_name().is_some()).count() > MAX_PARAMS {
             return mistake(format!(
                 "a path has at most {MAX_PARAMS} parameters; take the tail as one with \"{{*rest}}\" and split it in the handler"
             ));
@@ -74,10 +67,7 @@ impl Pattern {
             Segment::Param(name) => format!("{{{name}}}"),
             Segment::Rest(name) => format!("{{*{name}}}"),
         });
-        Ok(Pattern {
-            segments: segments.into(),
-            text: text.into(),
-        })
+        Ok(Pattern { segments: segments.into(), text: text.into() })
     }
 
     /// Returns the segments from the left; none for `/`.
@@ -94,31 +84,22 @@ impl Pattern {
 
     /// Says whether it is one path only.
     pub(super) fn is_static(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| matches!(segment, Segment::Literal(_)))
+        self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)))
     }
 
     /// The names of its parameters, from the left.
     pub(super) fn param_names(&self) -> Box<[Box<str>]> {
-        self.segments
-            .iter()
-            .filter_map(Segment::param_name)
-            .map(Box::from)
-            .collect()
+        self.segments.iter().filter_map(Segment::param_name).map(Box::from).collect()
     }
 
     /// The pattern of its first `depth` segments without the parameters' names: equal for patterns that match the
     /// same paths, and the syntax of `matchit`. No ambiguity: a literal never holds a brace.
     pub(super) fn shape(&self, depth: usize) -> String {
-        write_path(
-            self.segments.get(..depth).unwrap_or(&self.segments),
-            |segment| match segment {
-                Segment::Literal(text) => text.to_string(),
-                Segment::Param(_) => "{p}".to_owned(),
-                Segment::Rest(_) => "{*p}".to_owned(),
-            },
-        )
+        write_path(self.segments.get(..depth).unwrap_or(&self.segments), |segment| match segment {
+            Segment::Literal(text) => text.to_string(),
+            Segment::Param(_) => "{p}".to_owned(),
+            Segment::Rest(_) => "{*p}".to_owned(),
+        })
     }
 }
 
@@ -151,10 +132,7 @@ fn write_path(segments: &[Segment], write: impl Fn(&Segment) -> String) -> Strin
     if segments.is_empty() {
         return "/".to_owned();
     }
-    segments
-        .iter()
-        .flat_map(|segment| ["/".to_owned(), write(segment)])
-        .collect()
+    segments.iter().flat_map(|segment| ["/".to_owned(), write(segment)]).collect()
 }
 
 fn mistake<T>(message: String) -> Result<T, PatternMistake> {
@@ -164,17 +142,12 @@ fn mistake<T>(message: String) -> Result<T, PatternMistake> {
 fn parse_segment(field: &[u8], index: usize, count: usize) -> Result<Segment, PatternMistake> {
     let shown = String::from_utf8_lossy(field);
     if field.contains(&b'/') {
-        let parts: String = shown
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(|part| format!("[{part:?}]"))
-            .collect();
+        let parts: String =
+            shown.split('/').filter(|part| !part.is_empty()).map(|part| format!("[{part:?}]")).collect();
         return mistake(if parts.is_empty() {
             format!("the segment {shown:?} holds only \"/\"; leave it out")
         } else {
-            format!(
-                "the segment {shown:?} holds a \"/\"; write one field for each segment: api{parts}"
-            )
+            format!("the segment {shown:?} holds a \"/\"; write one field for each segment: api{parts}")
         });
     }
     if field.is_empty() && (index == 0 || index + 1 < count) {
@@ -186,10 +159,7 @@ fn parse_segment(field: &[u8], index: usize, count: usize) -> Result<Segment, Pa
     if let Some(name) = field.strip_prefix(b"p_") {
         return param_name(name, &shown).map(Segment::Param);
     }
-    if let Some(inner) = field
-        .strip_prefix(b"{")
-        .and_then(|rest| rest.strip_suffix(b"}"))
-    {
+    if let Some(inner) = field.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")) {
         return match inner.strip_prefix(b"*") {
             None => param_name(inner, &shown).map(Segment::Param),
             Some(_) if index + 1 < count => mistake(format!(
@@ -218,18 +188,14 @@ fn param_name(name: &[u8], shown: &str) -> Result<Box<str>, PatternMistake> {
 
 fn is_name(name: &[u8]) -> bool {
     name.first().is_some_and(|first| !first.is_ascii_digit())
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
 
 /// Says whether `{name}` or `{*name}` stands somewhere in the text.
 fn holds_param(field: &[u8]) -> bool {
     field.split(|byte| *byte == b'{').skip(1).any(|tail| {
         let tail = tail.strip_prefix(b"*").unwrap_or(tail);
-        tail.iter()
-            .position(|byte| *byte == b'}')
-            .is_some_and(|end| is_name(&tail[..end]))
+        tail.iter().position(|byte| *byte == b'}').is_some_and(|end| is_name(&tail[..end]))
     })
 }
 
@@ -249,15 +215,9 @@ mod tests {
     #[test]
     fn reads_lua_field_names() {
         assert_eq!(shown(&[]), "/");
-        assert_eq!(
-            shown(&["users", "p_id", "posts", "{pid}"]),
-            "/users/{id}/posts/{pid}"
-        );
+        assert_eq!(shown(&["users", "p_id", "posts", "{pid}"]), "/users/{id}/posts/{pid}");
         assert_eq!(shown(&["files", "{*path}"]), "/files/{*path}");
-        assert_eq!(
-            shown(&[".well-known", "security.txt"]),
-            "/.well-known/security.txt"
-        );
+        assert_eq!(shown(&[".well-known", "security.txt"]), "/.well-known/security.txt");
         assert_eq!(shown(&["users", ""]), "/users/");
         assert_eq!(shown(&["{p_id}", "pid", "p"]), "/{p_id}/pid/p");
     }
@@ -276,11 +236,6 @@ mod tests {
         assert!(wrong(&["{id}.json"]).contains("whole segment"));
         let many: Vec<String> = (0..27).map(|i| format!("p_x{i}")).collect();
         assert!(Pattern::parse(&many[..26]).is_ok());
-        assert!(
-            Pattern::parse(&many)
-                .unwrap_err()
-                .to_string()
-                .contains("at most 26")
-        );
+        assert!(Pattern::parse(&many).unwrap_err().to_string().contains("at most 26"));
     }
 }

@@ -18,9 +18,7 @@ enum Piece {
 
 /// Literals share prefixes, so that the search tree splits within segments.
 const LITERALS: [&str; 8] = ["a", "b", "ab", "abc", "a b", "%41", "é", "a.b"];
-const SENT: [&str; 12] = [
-    "a", "b", "ab", "abc", "a%20b", "%41", "%C3%A9", "a.b", "x", "%zz", "{p}", "",
-];
+const SENT: [&str; 12] = ["a", "b", "ab", "abc", "a%20b", "%41", "%C3%A9", "a.b", "x", "%zz", "{p}", ""];
 
 fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let piece = prop_oneof![3 => prop::sample::select(&LITERALS[..]).prop_map(Piece::Literal), 2 => Just(Piece::Param)];
@@ -49,14 +47,7 @@ fn routes() -> impl Strategy<Value = Vec<RouteDecl>> {
         for (verb, pieces) in routes {
             let pattern = Pattern::parse(&fields(&pieces)).unwrap();
             if seen.insert((verb, pattern.clone())) {
-                decls.push(RouteDecl {
-                    verb,
-                    pattern,
-                    origin: Origin {
-                        file: "app.lua".into(),
-                        line: 1,
-                    },
-                });
+                decls.push(RouteDecl { verb, pattern, origin: Origin { file: "app.lua".into(), line: 1 } });
             }
         }
         decls
@@ -64,12 +55,8 @@ fn routes() -> impl Strategy<Value = Vec<RouteDecl>> {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(&SENT[..]), 0..6).prop_map(|segments| {
-        segments
-            .iter()
-            .map(|segment| format!("/{segment}"))
-            .collect()
-    })
+    prop::collection::vec(prop::sample::select(&SENT[..]), 0..6)
+        .prop_map(|segments| segments.iter().map(|segment| format!("/{segment}")).collect())
 }
 
 /// How well the pattern matches and what its parameters hold: 0 for a literal, 1 for a parameter, 2 for the rest.
@@ -106,20 +93,11 @@ fn matches<'p>(pattern: &Pattern, path: &'p str) -> Option<(Vec<u8>, Vec<&'p str
 type Outcome<'p> = (u16, Option<u32>, Vec<&'p str>);
 
 fn expected<'p>(routes: &[RouteDecl], method: Verb, path: &'p str) -> Outcome<'p> {
-    let matching = (0..)
-        .zip(routes)
-        .filter_map(|(i, route)| Some((matches(&route.pattern, path)?, i, route)));
-    let Some(((best, values), ..)) = matching
-        .clone()
-        .min_by_key(|((ranks, _), ..)| ranks.clone())
-    else {
+    let matching = (0..).zip(routes).filter_map(|(i, route)| Some((matches(&route.pattern, path)?, i, route)));
+    let Some(((best, values), ..)) = matching.clone().min_by_key(|((ranks, _), ..)| ranks.clone()) else {
         return (404, None, vec![]);
     };
-    let with = |verb| {
-        matching
-            .clone()
-            .find(|((ranks, _), _, route)| *ranks == best && route.verb == verb)
-    };
+    let with = |verb| matching.clone().find(|((ranks, _), _, route)| *ranks == best && route.verb == verb);
     match with(method).or_else(|| with(Verb::Any)) {
         Some(_) if values.iter().any(|value| value.contains("%zz")) => (400, None, vec![]),
         Some((_, i, _)) => (200, Some(i), values),
@@ -129,13 +107,9 @@ fn expected<'p>(routes: &[RouteDecl], method: Verb, path: &'p str) -> Outcome<'p
 
 fn actual<'p>(router: &FastRouter, method: &Method, path: &'p str) -> Outcome<'p> {
     match router.find(method, path) {
-        Found::Route { id, params } => (
-            200,
-            Some(id.0),
-            (0..params.len())
-                .map(|i| params.raw(i, path).unwrap())
-                .collect(),
-        ),
+        Found::Route { id, params } => {
+            (200, Some(id.0), (0..params.len()).map(|i| params.raw(i, path).unwrap()).collect())
+        }
         Found::MethodNotAllowed { .. } => (405, None, vec![]),
         Found::NotFound => (404, None, vec![]),
         Found::BadEncoding => (400, None, vec![]),

@@ -35,17 +35,8 @@ impl Rank {
         let mut start = 1;
         for kind in &self.0 {
             let tail = path.as_bytes().get(start..).unwrap_or_default();
-            let segment = || {
-                tail.iter()
-                    .position(|byte| *byte == b'/')
-                    .unwrap_or(tail.len())
-            };
-            let end = start
-                + if *kind == Kind::Rest {
-                    tail.len()
-                } else {
-                    segment()
-                };
+            let segment = || tail.iter().position(|byte| *byte == b'/').unwrap_or(tail.len());
+            let end = start + if *kind == Kind::Rest { tail.len() } else { segment() };
             if *kind != Kind::Literal {
                 params.push(start, end);
             }
@@ -78,14 +69,8 @@ mod tests {
 
     #[test]
     fn places_parameters_by_counting_slashes() {
-        assert_eq!(
-            rank(&["u", "p_id", "p", "p_x"]).place("/u/42/p/z").spans(),
-            [(3, 5), (8, 9)]
-        );
-        assert_eq!(
-            rank(&["p_a", "{*b}"]).place("/1/2//3/").spans(),
-            [(1, 2), (3, 8)]
-        );
+        assert_eq!(rank(&["u", "p_id", "p", "p_x"]).place("/u/42/p/z").spans(), [(3, 5), (8, 9)]);
+        assert_eq!(rank(&["p_a", "{*b}"]).place("/1/2//3/").spans(), [(1, 2), (3, 8)]);
         assert_eq!(rank(&["p_a", ""]).place("/1/").spans(), [(1, 2)]);
         assert_eq!(rank(&["{*a}"]).place("//").spans(), [(1, 2)]);
     }

@@ -95,16 +95,9 @@ impl FastRouter {
     #[inline]
     pub fn find<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
         // A path of literals only is the most specific match that there can be.
-        if let Some(known) = self
-            .exact
-            .get(path)
-            .and_then(|index| self.paths.get(*index as usize))
-        {
+        if let Some(known) = self.exact.get(path).and_then(|index| self.paths.get(*index as usize)) {
             return match known.methods.answer(method) {
-                Answer::Handler(id) => Found::Route {
-                    id,
-                    params: Params::default(),
-                },
+                Answer::Handler(id) => Found::Route { id, params: Params::default() },
                 Answer::Options(allow) => Found::Options { allow },
                 Answer::NotAllowed(allow) => Found::MethodNotAllowed { allow },
             };
@@ -129,16 +122,9 @@ impl FastRouter {
 
     /// Finds the best of the patterns with parameters.
     pub(super) fn find_pattern(&self, path: &str) -> Option<(u32, Params)> {
-        let mut best = self
-            .segments
-            .at(path)
-            .ok()
-            .and_then(|found| self.ranked(*found.value));
+        let mut best = self.segments.at(path).ok().and_then(|found| self.ranked(*found.value));
         for router in &self.rests {
-            let other = router
-                .at(path)
-                .ok()
-                .and_then(|found| self.ranked(*found.value));
+            let other = router.at(path).ok().and_then(|found| self.ranked(*found.value));
             best = match (best, other) {
                 (Some(best), Some(other)) if best.1 < other.1 => Some(best),
                 (best, other) => other.or(best),
@@ -148,18 +134,8 @@ impl FastRouter {
     }
 
     /// Chooses the method within a pattern, and refuses values that cannot be decoded.
-    pub(super) fn answer_pattern(
-        &self,
-        index: u32,
-        params: Params,
-        method: &Method,
-        path: &str,
-    ) -> Found<'_> {
-        match self
-            .paths
-            .get(index as usize)
-            .map(|known| known.methods.answer(method))
-        {
+    pub(super) fn answer_pattern(&self, index: u32, params: Params, method: &Method, path: &str) -> Found<'_> {
+        match self.paths.get(index as usize).map(|known| known.methods.answer(method)) {
             Some(Answer::Handler(id)) if params.well_encoded(path) => Found::Route { id, params },
             Some(Answer::Handler(_)) => Found::BadEncoding,
             Some(Answer::Options(allow)) => Found::Options { allow },
@@ -176,26 +152,16 @@ impl FastRouter {
     #[cold]
     fn unknown(&self, method: &Method, path: &str) -> Found<'_> {
         if path == "*" && *method == Method::OPTIONS {
-            return Found::Options {
-                allow: &self.every_method,
-            };
+            return Found::Options { allow: &self.every_method };
         }
         if self.trailing == TrailingSlash::Strict {
             return Found::NotFound;
         }
-        let change = if path.ends_with('/') {
-            SlashChange::Remove
-        } else {
-            SlashChange::Add
-        };
+        let change = if path.ends_with('/') { SlashChange::Remove } else { SlashChange::Add };
         let other = change.apply(path);
         // A `Location` that begins with "//" would name another host (RFC 3986, section 4.2).
         let known = path.starts_with('/') && !other.starts_with("//") && self.knows(&other);
-        if known {
-            Found::Redirect(change)
-        } else {
-            Found::NotFound
-        }
+        if known { Found::Redirect(change) } else { Found::NotFound }
     }
 
     fn knows(&self, path: &str) -> bool {

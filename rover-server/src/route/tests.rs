@@ -9,18 +9,12 @@ fn decl(line: u32, verb: &str, fields: &[&str]) -> RouteDecl {
     RouteDecl {
         verb: Verb::from_name(verb).unwrap(),
         pattern: Pattern::parse(fields).unwrap(),
-        origin: Origin {
-            file: "app.lua".into(),
-            line,
-        },
+        origin: Origin { file: "app.lua".into(), line },
     }
 }
 
 fn decls(routes: &[(&str, &[&str])]) -> Vec<RouteDecl> {
-    (1..)
-        .zip(routes)
-        .map(|(line, (verb, fields))| decl(line, verb, fields))
-        .collect()
+    (1..).zip(routes).map(|(line, (verb, fields))| decl(line, verb, fields)).collect()
 }
 
 fn router(routes: &[(&str, &[&str])]) -> FastRouter {
@@ -59,28 +53,11 @@ fn is_shared_between_threads() {
 
 #[test]
 fn compares_static_paths_exactly() {
-    let router = router(&[
-        ("get", &[]),
-        ("get", &["hello"]),
-        ("get", &["hello", "world"]),
-        ("get", &["a b"]),
-    ]);
+    let router = router(&[("get", &[]), ("get", &["hello"]), ("get", &["hello", "world"]), ("get", &["a b"])]);
     for path in ["/", "/hello", "/hello/world", "/a%20b"] {
         assert_eq!(get(&router, path), path);
     }
-    for path in [
-        "",
-        "*",
-        "hello",
-        "/hell",
-        "/hello/",
-        "/Hello",
-        "/helloworld",
-        "//",
-        "//hello",
-        "/a b",
-        "/hello%00",
-    ] {
+    for path in ["", "*", "hello", "/hell", "/hello/", "/Hello", "/helloworld", "//", "//hello", "/a b", "/hello%00"] {
         assert_eq!(get(&router, path), "404", "{path}");
     }
 }
@@ -106,11 +83,7 @@ fn literal_beats_parameter_beats_rest() {
 
 #[test]
 fn the_leftmost_difference_decides() {
-    let router = router(&[
-        ("get", &["a", "{*rest}"]),
-        ("get", &["p_x", "b"]),
-        ("get", &["p_x", "b", "c"]),
-    ]);
+    let router = router(&[("get", &["a", "{*rest}"]), ("get", &["p_x", "b"]), ("get", &["p_x", "b", "c"])]);
     assert_eq!(get(&router, "/a/b"), "/a/{*rest} rest=b");
     assert_eq!(get(&router, "/z/b"), "/{x}/b x=z");
     assert_eq!(get(&router, "/a/b/c"), "/a/{*rest} rest=b/c");
@@ -132,11 +105,7 @@ fn a_dead_end_goes_back() {
 
 #[test]
 fn a_parameter_is_one_segment_that_is_not_empty() {
-    let router = router(&[
-        ("get", &["u", "p_id"]),
-        ("get", &["u", "p_id", "p"]),
-        ("get", &["f", "{*path}"]),
-    ]);
+    let router = router(&[("get", &["u", "p_id"]), ("get", &["u", "p_id", "p"]), ("get", &["f", "{*path}"])]);
     for path in ["/u/", "/u//p", "/u", "/f", "/f/", "/u/1/2"] {
         assert_eq!(get(&router, path), "404", "{path}");
     }
@@ -157,58 +126,31 @@ fn broken_encoding_in_a_value_is_told() {
 
 #[test]
 fn the_path_is_chosen_before_the_method() {
-    let router = router(&[
-        ("post", &["users", "me"]),
-        ("get", &["users", "p_id"]),
-        ("delete", &["users", "p_id"]),
-    ]);
+    let router = router(&[("post", &["users", "me"]), ("get", &["users", "p_id"]), ("delete", &["users", "p_id"])]);
     assert_eq!(get(&router, "/users/me"), "405 POST, OPTIONS");
     let allow = http::HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS");
     let found = |method| router.find(&method, "/users/7");
-    assert_eq!(
-        found(Method::PUT),
-        Found::MethodNotAllowed { allow: &allow }
-    );
-    assert_eq!(
-        found(Method::CONNECT),
-        Found::MethodNotAllowed { allow: &allow }
-    );
+    assert_eq!(found(Method::PUT), Found::MethodNotAllowed { allow: &allow });
+    assert_eq!(found(Method::CONNECT), Found::MethodNotAllowed { allow: &allow });
     assert_eq!(found(Method::OPTIONS), Found::Options { allow: &allow });
-    assert!(matches!(
-        found(Method::HEAD),
-        Found::Route { id: RouteId(1), .. }
-    ));
-    assert!(matches!(
-        found(Method::DELETE),
-        Found::Route { id: RouteId(2), .. }
-    ));
+    assert!(matches!(found(Method::HEAD), Found::Route { id: RouteId(1), .. }));
+    assert!(matches!(found(Method::DELETE), Found::Route { id: RouteId(2), .. }));
 }
 
 #[test]
 fn options_asterisk_names_the_methods_of_the_app() {
     let app = router(&[("get", &["a"]), ("patch", &["b", "p_x"])]);
     let allow = http::HeaderValue::from_static("GET, HEAD, PATCH, OPTIONS");
-    assert_eq!(
-        app.find(&Method::OPTIONS, "*"),
-        Found::Options { allow: &allow }
-    );
+    assert_eq!(app.find(&Method::OPTIONS, "*"), Found::Options { allow: &allow });
     assert_eq!(app.find(&Method::GET, "*"), Found::NotFound);
     let none = http::HeaderValue::from_static("OPTIONS");
-    assert_eq!(
-        router(&[]).find(&Method::OPTIONS, "*"),
-        Found::Options { allow: &none }
-    );
+    assert_eq!(router(&[]).find(&Method::OPTIONS, "*"), Found::Options { allow: &none });
 }
 
 #[test]
 fn trailing_slash_redirects_to_the_known_spelling() {
-    let routes = decls(&[
-        ("get", &["a"]),
-        ("get", &["b", ""]),
-        ("get", &["u", "p_id"]),
-        ("get", &["f", "{*p}"]),
-        ("get", &[]),
-    ]);
+    let routes =
+        decls(&[("get", &["a"]), ("get", &["b", ""]), ("get", &["u", "p_id"]), ("get", &["f", "{*p}"]), ("get", &[])]);
     let router = FastRouter::build(routes, TrailingSlash::Redirect).unwrap();
     assert_eq!(get(&router, "/a"), "/a");
     assert_eq!(get(&router, "/a/"), "308 /a");
@@ -221,10 +163,7 @@ fn trailing_slash_redirects_to_the_known_spelling() {
     for path in ["/f", "/a//", "//a/", "//a", "", "*", "/c/"] {
         assert_eq!(get(&router, path), "404", "{path}");
     }
-    assert!(matches!(
-        router.find(&Method::POST, "/a/"),
-        Found::Redirect(SlashChange::Remove)
-    ));
+    assert!(matches!(router.find(&Method::POST, "/a/"), Found::Redirect(SlashChange::Remove)));
 }
 
 #[test]
@@ -262,11 +201,7 @@ fn two_parameter_names_in_one_place_are_a_mistake_told_once() {
         ]
     );
     // A parameter and the rest of the path are two places, and so are parameters after different segments.
-    router(&[
-        ("get", &["a", "p_id"]),
-        ("get", &["a", "{*rest}"]),
-        ("get", &["b", "p_other"]),
-    ]);
+    router(&[("get", &["a", "p_id"]), ("get", &["a", "{*rest}"]), ("get", &["b", "p_other"])]);
 }
 
 #[test]
@@ -274,10 +209,7 @@ fn ten_thousand_routes() {
     let routes: Vec<RouteDecl> = (0..5_000)
         .flat_map(|i| {
             let literal = format!("r{i}");
-            [
-                decl(i, "get", &[&literal]),
-                decl(i, "get", &[&literal, "p_id", "items", "p_item"]),
-            ]
+            [decl(i, "get", &[&literal]), decl(i, "get", &[&literal, "p_id", "items", "p_item"])]
         })
         .collect();
     let router = FastRouter::build(routes, TrailingSlash::Strict).unwrap();
@@ -285,10 +217,7 @@ fn ten_thousand_routes() {
     for i in 0..5_000 {
         assert_eq!(get(&router, &format!("/r{i}")), format!("/r{i}"));
         let long = format!("/r{i}/a/items/b");
-        assert_eq!(
-            get(&router, &long),
-            format!("/r{i}/{{id}}/items/{{item}} id=a item=b")
-        );
+        assert_eq!(get(&router, &long), format!("/r{i}/{{id}}/items/{{item}} id=a item=b"));
     }
     assert_eq!(get(&router, "/r5000"), "404");
 }

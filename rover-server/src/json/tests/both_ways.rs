@@ -31,10 +31,7 @@ fn wide_and_deep_documents_find_room_on_the_stack() {
     for _ in 0..127 {
         document = format!("[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,{document}]");
     }
-    assert_eq!(
-        run(&format!("return encode(decode('{document}'))")),
-        document.as_bytes()
-    );
+    assert_eq!(run(&format!("return encode(decode('{document}'))")), document.as_bytes());
 }
 
 /// Integers become doubles on the way through Lua.
@@ -42,12 +39,7 @@ fn as_doubles(value: Value) -> Value {
     match value {
         Value::Number(number) => Value::from(number.as_f64().unwrap() + 0.0),
         Value::Array(items) => items.into_iter().map(as_doubles).collect(),
-        Value::Object(pairs) => Value::Object(
-            pairs
-                .into_iter()
-                .map(|(key, value)| (key, as_doubles(value)))
-                .collect(),
-        ),
+        Value::Object(pairs) => Value::Object(pairs.into_iter().map(|(key, value)| (key, as_doubles(value))).collect()),
         other => other,
     }
 }
@@ -58,15 +50,13 @@ fn documents() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         (-(1i64 << 53)..=1 << 53).prop_map(Value::from),
         any::<f64>().prop_filter_map("finite", |n| n.is_finite().then(|| Value::from(n))),
-        prop::collection::vec(any::<char>(), 0..24)
-            .prop_map(|chars| Value::from(String::from_iter(chars))),
+        prop::collection::vec(any::<char>(), 0..24).prop_map(|chars| Value::from(String::from_iter(chars))),
     ];
     leaf.prop_recursive(6, 256, 24, |inner| {
         let key = prop::collection::vec(any::<char>(), 0..10).prop_map(String::from_iter);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..40).prop_map(Value::from),
-            prop::collection::vec((key, inner), 0..24)
-                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            prop::collection::vec((key, inner), 0..24).prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
         ]
     })
 }

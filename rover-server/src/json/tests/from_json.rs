@@ -6,8 +6,7 @@ use super::{run, vm};
 fn decode_error(text: &[u8]) -> String {
     let lua = vm();
     let decode: mlua::Function = lua.globals().get("decode").unwrap();
-    let (value, error): (mlua::Value, String) =
-        decode.call(lua.create_string(text).unwrap()).unwrap();
+    let (value, error): (mlua::Value, String) = decode.call(lua.create_string(text).unwrap()).unwrap();
     assert!(value.is_nil());
     error
 }
@@ -31,15 +30,9 @@ fn decoded_values_are_what_lua_expects() {
 #[test]
 fn arrays_and_objects_stay_apart() {
     for text in ["[]", "{}", "[[],{}]", r#"{"a":[]}"#] {
-        assert_eq!(
-            run(&format!("return encode(decode('{text}'))")),
-            text.as_bytes()
-        );
+        assert_eq!(run(&format!("return encode(decode('{text}'))")), text.as_bytes());
     }
-    assert_eq!(
-        run("local t = decode('[1]'); t[1] = nil; return encode(t)"),
-        b"[]"
-    );
+    assert_eq!(run("local t = decode('[1]'); t[1] = nil; return encode(t)"), b"[]");
 }
 
 #[test]
@@ -53,10 +46,7 @@ fn broken_texts_are_explained() {
         (b"{1:2}", "key must be a string at line 1 column 2"),
         (b"1e400", "number out of range at line 1 column 5"),
         (b"[\"a\xff\"]", "invalid UTF-8 at byte 4"),
-        (
-            b"\xef\xbb\xbf[]",
-            "a byte order mark, which JSON does not allow, at line 1 column 1",
-        ),
+        (b"\xef\xbb\xbf[]", "a byte order mark, which JSON does not allow, at line 1 column 1"),
         (b"nan", "expected ident at line 1 column 2"),
     ] {
         assert_eq!(decode_error(text), message);
@@ -68,18 +58,9 @@ fn broken_texts_are_explained() {
 #[test]
 fn levels_are_limited() {
     let deepest = "[".repeat(128) + "1" + &"]".repeat(128);
-    assert_eq!(
-        run(&format!("return encode(decode('{deepest}'))")),
-        deepest.as_bytes()
-    );
-    assert_eq!(
-        decode_error(format!("[{deepest}]").as_bytes()),
-        "nested more than 128 levels at line 1 column 129"
-    );
+    assert_eq!(run(&format!("return encode(decode('{deepest}'))")), deepest.as_bytes());
+    assert_eq!(decode_error(format!("[{deepest}]").as_bytes()), "nested more than 128 levels at line 1 column 129");
     // Siblings do not add up.
     let wide = format!("[{}]", vec![&deepest[1..deepest.len() - 1]; 20].join(","));
-    assert_eq!(
-        run(&format!("return encode(decode('{wide}'))")),
-        wide.as_bytes()
-    );
+    assert_eq!(run(&format!("return encode(decode('{wide}'))")), wide.as_bytes());
 }

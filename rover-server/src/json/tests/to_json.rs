@@ -12,9 +12,7 @@ fn encoded(expression: &str) -> String {
 
 /// The message that encoding raises after `setup` for the value `v`.
 fn encode_error(setup: &str) -> String {
-    let chunk = format!(
-        "{setup}\nlocal ok, e = pcall(function() local s = encode(v) end)\nassert(not ok)\nreturn e"
-    );
+    let chunk = format!("{setup}\nlocal ok, e = pcall(function() local s = encode(v) end)\nassert(not ok)\nreturn e");
     let message = String::from_utf8(run(&chunk)).unwrap();
     // The position is that of the call, on the line below the set-up.
     message.strip_prefix("app.lua:2: ").unwrap().to_owned()
@@ -69,19 +67,10 @@ fn numbers_are_as_short_as_they_can_be() {
 fn keys_from_1_to_n_make_an_array() {
     assert_eq!(encoded("{ 1, 'b', { 3 } }"), r#"[1,"b",[3]]"#);
     // These keys are kept in the hash part, in any order.
-    assert_eq!(
-        encoded("{ [3] = 'c', [1] = 'a', [2] = 'b' }"),
-        r#"["a","b","c"]"#
-    );
+    assert_eq!(encoded("{ [3] = 'c', [1] = 'a', [2] = 'b' }"), r#"["a","b","c"]"#);
     assert_eq!(
         encoded("(function() local t = {} for i = 100, 1, -1 do t[i] = i end return t end)()"),
-        format!(
-            "[{}]",
-            (1..=100)
-                .map(|n| n.to_string())
-                .collect::<Vec<_>>()
-                .join(",")
-        )
+        format!("[{}]", (1..=100).map(|n| n.to_string()).collect::<Vec<_>>().join(","))
     );
     // Deep inside, where tables are looked at before they are written.
     assert_eq!(encoded("{{{{{{ 1, 2 }}}}}}"), "[[[[[[1,2]]]]]]");
@@ -97,10 +86,7 @@ fn everything_else_is_an_object() {
         ("{ 1, nil, 3 }", r#"{"1":1,"3":3}"#),
         ("{ [0] = 0, 1 }", r#"{"0":0,"1":1}"#),
         ("{ [-1] = 0 }", r#"{"-1":0}"#),
-        (
-            "{ [1.5] = 'a', [2^40] = 'b' }",
-            r#"{"1.5":"a","1099511627776":"b"}"#,
-        ),
+        ("{ [1.5] = 'a', [2^40] = 'b' }", r#"{"1.5":"a","1099511627776":"b"}"#),
         ("{ ['1'] = 'a', ['2'] = 'b' }", r#"{"1":"a","2":"b"}"#),
         ("{ 'a', ['2'] = 'b' }", r#"{"1":"a","2":"b"}"#),
         ("array { 1, x = 2 }", r#"{"1":1,"x":2}"#),
@@ -108,11 +94,7 @@ fn everything_else_is_an_object() {
         ("{{{{{{ 1, x = 2 }}}}}}", r#"[[[[[{"1":1,"x":2}]]]]]"#),
     ] {
         let value: Value = serde_json::from_str(&encoded(table)).unwrap();
-        assert_eq!(
-            value,
-            serde_json::from_str::<Value>(expected).unwrap(),
-            "{table}"
-        );
+        assert_eq!(value, serde_json::from_str::<Value>(expected).unwrap(), "{table}");
     }
 }
 
@@ -121,10 +103,7 @@ fn tagged_arrays_may_be_empty_and_have_holes() {
     assert_eq!(encoded("array {}"), "[]");
     assert_eq!(encoded("array { 1, nil, 3 }"), "[1,null,3]");
     assert_eq!(encoded("array { [3] = 'c' }"), r#"[null,null,"c"]"#);
-    assert_eq!(
-        encoded("array { [1024] = 1 }").matches("null").count(),
-        1023
-    );
+    assert_eq!(encoded("array { [1024] = 1 }").matches("null").count(), 1023);
     assert_eq!(
         encode_error("v = { list = array { 'a', [1000000] = 'b' } }"),
         "list is an array with too many holes: 2 items up to index 1000000"
@@ -150,41 +129,17 @@ fn what_json_cannot_hold_raises_and_names_the_path() {
             "v = { data = { items = { 1, 2, { fn = print } } } }",
             "data.items[3].fn is a function, which JSON cannot hold",
         ),
-        (
-            "v = print",
-            "the value is a function, which JSON cannot hold",
-        ),
+        ("v = print", "the value is a function, which JSON cannot hold"),
         ("v = { 1, 0/0 }", "[2] is nan, which JSON cannot hold"),
         ("v = { a = 1/0 }", "a is inf, which JSON cannot hold"),
         ("v = { a = -1/0 }", "a is -inf, which JSON cannot hold"),
-        (
-            "v = { a = { coroutine.create(print) } }",
-            "a[1] is a thread, which JSON cannot hold",
-        ),
-        (
-            "v = { ['a b'] = { [''] = io.stdout } }",
-            "[\"a b\"][\"\"] is a userdata, which JSON cannot hold",
-        ),
-        (
-            "v = { a = { [true] = 1 } }",
-            "a has a boolean as a key, which JSON cannot hold",
-        ),
-        (
-            "v = { [{}] = 1 }",
-            "the value has a table as a key, which JSON cannot hold",
-        ),
-        (
-            "v = { a = { [1/0] = 1 } }",
-            "a has inf as a key, which JSON cannot hold",
-        ),
-        (
-            "v = { [2] = print, [1] = 1 }",
-            "[2] is a function, which JSON cannot hold",
-        ),
-        (
-            "v = { [1.5] = print }",
-            "[1.5] is a function, which JSON cannot hold",
-        ),
+        ("v = { a = { coroutine.create(print) } }", "a[1] is a thread, which JSON cannot hold"),
+        ("v = { ['a b'] = { [''] = io.stdout } }", "[\"a b\"][\"\"] is a userdata, which JSON cannot hold"),
+        ("v = { a = { [true] = 1 } }", "a has a boolean as a key, which JSON cannot hold"),
+        ("v = { [{}] = 1 }", "the value has a table as a key, which JSON cannot hold"),
+        ("v = { a = { [1/0] = 1 } }", "a has inf as a key, which JSON cannot hold"),
+        ("v = { [2] = print, [1] = 1 }", "[2] is a function, which JSON cannot hold"),
+        ("v = { [1.5] = print }", "[1.5] is a function, which JSON cannot hold"),
     ] {
         assert_eq!(encode_error(setup), message);
     }
@@ -192,19 +147,13 @@ fn what_json_cannot_hold_raises_and_names_the_path() {
 
 #[test]
 fn a_cycle_is_called_one() {
-    assert_eq!(
-        encode_error("v = {}; v.self = v"),
-        "self is a cycle: the same table as the value itself"
-    );
+    assert_eq!(encode_error("v = {}; v.self = v"), "self is a cycle: the same table as the value itself");
     assert_eq!(
         encode_error("local a, b = {}, {}; a.list = { 1, b }; b.up = a; v = { a = a }"),
         "a.list[2].up is a cycle: the same table as a"
     );
     // The same table twice is none.
-    assert_eq!(
-        encoded("(function() local t = { 1 } return { t, t } end)()"),
-        "[[1],[1]]"
-    );
+    assert_eq!(encoded("(function() local t = { 1 } return { t, t } end)()"), "[[1],[1]]");
 }
 
 #[test]
@@ -239,13 +188,7 @@ fn levels_are_limited() {
     let nest = |levels: i32| format!("v = 1; for _ = 1, {levels} do v = {{ v }} end");
     let deepest = "[".repeat(128) + "1" + &"]".repeat(128);
     assert_eq!(MOST_LEVELS, 128);
-    assert_eq!(
-        run(&format!("{}; return encode(v)", nest(128))),
-        deepest.as_bytes()
-    );
+    assert_eq!(run(&format!("{}; return encode(v)", nest(128))), deepest.as_bytes());
     let error = encode_error(&nest(129));
-    assert_eq!(
-        error,
-        format!("{} is nested more than 128 levels", "[1]".repeat(128))
-    );
+    assert_eq!(error, format!("{} is nested more than 128 levels", "[1]".repeat(128)));
 }
