@@ -54,12 +54,15 @@ mod cached {
     pub(super) const COOKIES: c_int = 5;
     pub(super) const BODY: c_int = 6;
     pub(super) const JSON: c_int = 7;
+    /// `context.lua` keeps the values of `ctx:set` here.
+    pub(super) const LAST: c_int = 8;
 }
 
 /// Pushes a new context for the request in `ticket`'s slot. `metatable` is where the stack holds the context metatable.
 #[inline]
 pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) {
-    stack.push_table(1, 0);
+    // One block holds the object and all its numbered places, so keeping something there never makes it grow.
+    stack.push_table(cached::LAST as usize, 0);
     let ctx = stack.top();
     stack.push_number(f64::from(ticket.slot));
     stack.set_item(ctx, cached::SLOT);

@@ -19,6 +19,7 @@
 #![allow(unsafe_code)]
 
 mod coroutine;
+mod memory;
 mod native;
 mod stack;
 mod traceback;
