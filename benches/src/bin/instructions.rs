@@ -70,7 +70,7 @@ fn request(script: &str) -> Option<Vec<u8>> {
         "plaintext16" => get("/plaintext", "").repeat(16),
         "routes200" => get(
             "/api/v1/res137/42/items/7?q=lua&page=2",
-            "User-Agent: wrk\r\nAccept: application/json\r\nX-Request-ID: 0123456789abcdef\r\nAuthorization: Bearer abc\r\n",
+            "User-Agent: wrk\r\nAccept: application/json\r\nAccept-Language: en\r\nX-Client: bench\r\n",
         ),
         "echo" => {
             let body = r#"{"message":"Hello, World!"}"#;

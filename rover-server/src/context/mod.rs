@@ -26,6 +26,7 @@ pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use request::{Peer, Request, Requests, Ticket};
 
+use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
 use crate::lua::{Kind, OwnedMeta, Raise, Shared, Stack, anchor};
 use crate::route::FastRouter;
@@ -35,6 +36,7 @@ pub(crate) struct Contexts {
     pub(crate) requests: Rc<Requests>,
     pub(crate) vocabulary: Rc<Vocabulary>,
     pub(crate) bodies: Bodies,
+    pub(crate) header_names: HeaderNames,
     /// Known once the app has loaded.
     pub(crate) router: OnceCell<Arc<FastRouter>>,
     /// Registry reference of the metatable that makes look-ups in `ctx:headers()` ignore case.
@@ -98,6 +100,7 @@ pub(crate) fn install(
         requests,
         vocabulary,
         bodies: Bodies::new(bodies),
+        header_names: HeaderNames::default(),
         router: OnceCell::new(),
         headers_meta: anchor(lua, &headers_meta)?,
     });
