@@ -1,10 +1,14 @@
 //! Serves a fixed script of requests in this process, without the kernel, so that valgrind can count the instructions.
 //!
 //! `instructions SCRIPT TIMES`: run it with two values of TIMES; what a request costs is the difference over the
-//! difference. `tests/perf/gate` does.
+//! difference. `tests/perf/gate` does. With `allocations` as a third argument it says how often a request asks the
+//! process's allocator for memory. `hyper` and `hyper-allocations` measure bare hyper on the same script.
+#![allow(unsafe_code, reason = "a global allocator that counts")]
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::convert::Infallible;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,11 +17,37 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
+use mimalloc::MiMalloc;
 use rover_server::bench_support::{InProcess, Script};
 
-// As in `rover` itself.
+// As in `rover` itself, with a count.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Counting = Counting;
+
+/// Calls that asked for memory.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: hands every call on as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { MiMalloc.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { MiMalloc.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { MiMalloc.realloc(block, layout, size) }
+    }
+}
 
 const APP: &str = include_str!("../../../tests/perf/apps/rover.lua");
 
@@ -26,25 +56,31 @@ fn main() -> ExitCode {
     let script = arguments.next().unwrap_or_default();
     let times = arguments.next().and_then(|times| times.parse().ok()).unwrap_or(1);
     let Some(request) = request(&script) else {
-        eprintln!("usage: instructions json|json16|plaintext16|routes200|echo TIMES [hyper]");
+        eprintln!("usage: instructions json|json16|plaintext16|routes200|echo TIMES [allocations|hyper|hyper-allocations]");
         return ExitCode::from(2);
     };
-    if arguments.next().as_deref() == Some("hyper") {
-        println!("{} bytes answered", hyper_floor(&request, times));
-        return ExitCode::SUCCESS;
-    }
-    match InProcess::new(APP) {
-        Ok(server) => {
-            // Enough for LuaJIT to compile what it will.
-            server.serve(&request, 2000);
-            println!("{} bytes answered", server.serve(&request, times));
-            ExitCode::SUCCESS
+    let kind = arguments.next().unwrap_or_default();
+    let serve: Box<dyn Fn(usize) -> usize> = if kind.starts_with("hyper") {
+        Box::new(|times| hyper_floor(&request, times))
+    } else {
+        match InProcess::new(APP) {
+            Ok(server) => Box::new(move |times| server.serve(&request, times)),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
         }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+    };
+    // Enough for LuaJIT to compile what it will.
+    serve(2000);
+    let before = ASKED.load(Ordering::Relaxed);
+    let answered = serve(times);
+    if kind.ends_with("allocations") {
+        println!("{}", (ASKED.load(Ordering::Relaxed) - before) as f64 / times as f64);
+    } else {
+        println!("{answered} bytes answered");
     }
+    ExitCode::SUCCESS
 }
 
 /// Bare hyper with a fixed answer on the same script: the floor.
