@@ -13,8 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{LocalOptions, LocalRuntime};
 
 use crate::connection::Connection;
-use crate::context::Peer;
+use crate::context::{Peer, Request};
 use crate::error::Error;
+use crate::handler;
 use crate::json::{self, Vocabulary};
 use crate::lifecycle::Lifecycle;
 use crate::lua::{OwnedMeta, Raise, Shared};
@@ -113,6 +114,20 @@ impl InProcess {
             Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
         self.runtime.block_on(connection);
         answered.get()
+    }
+}
+
+impl InProcess {
+    /// How long so many calls of the first route's handler take, from a parsed request to its response.
+    pub fn handle(&self, times: u64) -> Duration {
+        let peer = Rc::new(Peer { ip: None, scheme: "http" });
+        let start = Instant::now();
+        for _ in 0..times {
+            let (head, ()) = http::Request::new(()).into_parts();
+            let request = Request { head, body: None, route: None, peer: peer.clone(), id: None };
+            black_box(handler::start(&self.site.app, 1, request));
+        }
+        start.elapsed()
     }
 }
 
