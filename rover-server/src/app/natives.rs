@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use mlua::{Lua, Table};
 
-use crate::context::{self, Installed};
+use crate::context::{self, Contexts, Installed};
 use crate::failure::{Asked, Failure};
 use crate::lua::{Kind, Returns, Shared, Stack, traceback};
 use crate::response::Responder;
@@ -19,6 +20,7 @@ pub(super) fn early(lua: &Lua, installed: &Installed, declared: &Rc<RefCell<Decl
     let native = lua.create_table()?;
     native.raw_set("set_cookie", lua.create_function(context::set_cookie)?)?;
     native.raw_set("is_body", installed.shared.function(lua, context::is_body)?)?;
+    native.raw_set("header_problem", installed.shared.function(lua, header_problem)?)?;
     native.raw_set(
         "reason",
         lua.create_function(|_, status: u16| {
@@ -40,6 +42,32 @@ pub(super) fn early(lua: &Lua, installed: &Installed, declared: &Rc<RefCell<Decl
     Ok(native)
 }
 
+/// `header_problem(name, value)`: why a response cannot carry this header, or nil.
+///
+/// What could end the field line, or let an app frame the message by itself, is refused: RFC 9110, section 5.5 and
+/// RFC 9112, section 6.
+fn header_problem(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let problem = match stack.bytes(1).and_then(|name| contexts.header_names.get(name)) {
+        None => {
+            let name = stack.bytes(1).map_or_else(|| stack.kind(1).name().into(), String::from_utf8_lossy);
+            Some(format!("{name:?} is not a header name"))
+        }
+        Some(name) if name == CONTENT_LENGTH || name == TRANSFER_ENCODING => {
+            Some(format!("the header {name} is set by Rover and cannot be changed"))
+        }
+        Some(name) => {
+            let is_control = |&byte: &u8| (byte < 32 && byte != b'\t') || byte == 127;
+            let value = stack.bytes(2).unwrap_or_default();
+            value.iter().any(is_control).then(|| format!("the value of the header {name} has a control character in it"))
+        }
+    };
+    match problem {
+        Some(problem) => stack.push_bytes(problem.as_bytes()),
+        None => stack.push_nil(),
+    }
+    Ok(1)
+}
+
 /// The message for a function assigned to a field that is no verb.
 fn unknown_verb(name: String, verb: String) -> String {
     let nearest = Verb::ALL
@@ -58,7 +86,7 @@ fn unknown_verb(name: String, verb: String) -> String {
 
 /// What the functions of failing requests share.
 pub(super) struct Failing {
-    pub(super) installed: Rc<crate::context::Contexts>,
+    pub(super) installed: Rc<Contexts>,
     pub(super) responder: Rc<Responder>,
     pub(super) lua: mlua::WeakLua,
     pub(super) debug: Rc<Cell<bool>>,

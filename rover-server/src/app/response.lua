@@ -7,7 +7,7 @@
 local native = ...
 
 local error, type, tostring, setmetatable, getmetatable, select = error, type, tostring, setmetatable, getmetatable, select
-local find, lower, format = string.find, string.lower, string.format
+local lower, format = string.lower, string.format
 
 -- The kinds, as `response.rs` knows them.
 local JSON, TEXT, HTML, RAW, EMPTY = 1, 2, 3, 4, 5
@@ -17,7 +17,8 @@ Response.__index = Response
 Response.__name = "response"
 
 local function new(kind, status, value)
-  return setmetatable({ kind, status, value }, Response)
+  -- The place of the headers is made at once: adding it later would move the whole table.
+  return setmetatable({ kind, status, value, false }, Response)
 end
 
 local function check_status(status, level)
@@ -27,25 +28,15 @@ local function check_status(status, level)
   return status
 end
 
--- Rover frames the message itself; a handler that set these could split or cut it.
-local FRAMING = { ["content-length"] = true, ["transfer-encoding"] = true }
-
 local function check_header(name, value, level)
-  if type(name) ~= "string" or not find(name, "^[%w!#$%%&'*+%-.^_`|~]+$") then
-    error(format("%q is not a header name", tostring(name)), level + 1)
-  end
-  if FRAMING[lower(name)] then
-    error(name .. " is set by Rover and cannot be changed", level + 1)
-  end
   local kind = type(value)
   if kind == "number" or kind == "boolean" then
     value = tostring(value)
   elseif kind ~= "string" then
-    error(format("the value of the header %s is a string, not a %s", name, kind), level + 1)
+    error(format("the value of the header %s is a string, not a %s", tostring(name), kind), level + 1)
   end
-  if find(value, "[%z\1-\8\10-\31\127]") then
-    error(format("the value of the header %s has a control character in it", name), level + 1)
-  end
+  local problem = native.header_problem(name, value)
+  if problem then error(problem, level + 1) end
   return value
 end
 
@@ -63,12 +54,12 @@ function Response:header(name, ...)
   local value = ...
   if not reads and value ~= nil then
     value = check_header(name, value, 2)
-    if not headers then
-      headers = {}
-      self[4] = headers
+    if headers then
+      local n = #headers
+      headers[n + 1], headers[n + 2] = name, value
+    else
+      self[4] = { name, value }
     end
-    local n = #headers
-    headers[n + 1], headers[n + 2] = name, value
     return self
   end
   local wanted, kept = lower(tostring(name)), {}
