@@ -15,7 +15,7 @@ use http::Response;
 use crate::app::App;
 use crate::context::{self, Request, Ticket};
 use crate::failure::Failure;
-use crate::lua::{Coroutine, Resumed, Wait, traceback};
+use crate::lua::{Coroutine, Resumed, Stack, Wait, traceback};
 use crate::response::Body;
 
 /// A handler that has begun.
@@ -36,7 +36,7 @@ pub(crate) fn start(app: &Rc<App>, entry: c_int, request: Request) -> Started {
     context::push(&mut stack, ticket, App::CONTEXT_META);
     match advance(app, &mut coroutine, 1) {
         Step::Returned => Started::Done(finish(app, coroutine, ticket, entry)),
-        Step::Raised => Started::Done(fail(app, coroutine, ticket)),
+        Step::Raised => Started::Done(fail(app, coroutine, ticket, entry)),
         Step::Waits(wait) => {
             Started::Waiting(Box::new(Running { app: app.clone(), entry, coroutine: Some(coroutine), ticket, wait }))
         }
@@ -59,12 +59,18 @@ fn advance(app: &App, coroutine: &mut Coroutine, args: c_int) -> Step {
         Resumed::Yielded => match app.waits.take() {
             Some(wait) => Step::Waits(wait),
             None => {
-                let message = b"coroutine.yield was called in a handler itself: only a coroutine of your own can yield";
-                coroutine.stack().push_bytes(message);
+                push_stray_yield(&mut coroutine.stack());
                 Step::Raised
             }
         },
     }
+}
+
+#[cold]
+fn push_stray_yield(stack: &mut Stack<'_>) {
+    let place = traceback(stack, 0).first().map(|frame| format!("{}:{}: ", frame.file, frame.line)).unwrap_or_default();
+    let message = "coroutine.yield was called in a handler itself: only a coroutine of your own can yield";
+    stack.push_bytes(format!("{place}{message}").as_bytes());
 }
 
 /// Sends what the handler returned.
@@ -97,11 +103,12 @@ fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Resp
 
 /// The handler raised: the error is on top of its stack.
 #[cold]
-fn fail(app: &App, mut coroutine: Coroutine, ticket: Ticket) -> Response<Body> {
+fn fail(app: &App, mut coroutine: Coroutine, ticket: Ticket, entry: c_int) -> Response<Body> {
     let mut stack = coroutine.stack();
     let frames = traceback(&stack, 0);
     let index = stack.top();
-    let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames);
+    let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames)
+        .placed(&app.place_of(entry));
     app.coroutines.discard(coroutine);
     let sent = app.contexts.requests.close(ticket, |request| answer(app, failure, request));
     sent.unwrap_or_else(|| crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR))
@@ -136,7 +143,7 @@ impl Future for Running {
             let args = resume(&mut coroutine.stack());
             match advance(&this.app, &mut coroutine, args) {
                 Step::Returned => return Poll::Ready(finish(&this.app, coroutine, this.ticket, this.entry)),
-                Step::Raised => return Poll::Ready(fail(&this.app, coroutine, this.ticket)),
+                Step::Raised => return Poll::Ready(fail(&this.app, coroutine, this.ticket, this.entry)),
                 Step::Waits(wait) => {
                     this.coroutine = Some(coroutine);
                     this.wait = wait;
@@ -171,7 +178,8 @@ pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure>
                 let frames = traceback(&stack, 0);
                 let index = stack.top();
                 let lua = app.coroutines.lua();
-                return Err(Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames));
+                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
+                return Err(failure.placed(&app.place_of(entry)));
             }
             Step::Waits(wait) => args = wait.await(&mut held.coroutine.stack()),
         }

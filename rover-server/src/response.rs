@@ -216,6 +216,7 @@ impl Responder {
             .map_err(|_| "the response has no valid status".to_owned())?;
         let (kind, body) = match stack.number(top - 3) as u8 {
             1 => (Some(&JSON), self.json(stack, value, contexts)?),
+            6 => (None, self.json(stack, value, contexts)?),
             number @ 2..=4 => {
                 let kind = match number {
                     2 => Some(&TEXT),
@@ -237,12 +238,7 @@ impl Responder {
 
 /// Adds the names and values at `index`, which take turns. A second Content-Type replaces the first; other fields may
 /// repeat.
-fn add_fields(
-    stack: &mut Stack<'_>,
-    index: c_int,
-    names: &HeaderNames,
-    headers: &mut HeaderMap,
-) -> Result<(), String> {
+fn add_fields(stack: &mut Stack<'_>, index: c_int, names: &HeaderNames, headers: &mut HeaderMap) -> Result<(), String> {
     let last = c_int::try_from(stack.raw_len(index)).unwrap_or(0);
     for n in (1..last).step_by(2) {
         stack.push_item(index, n);

@@ -93,9 +93,8 @@ impl Site {
         };
         let is_missing = route.is_none();
         let mut request = Some(context::Request { head, body, route, peer: peer.clone(), id: None });
-        let started = catch_unwind(AssertUnwindSafe(|| {
-            request.take().map(|request| handler::start(&self.app, entry, request))
-        }));
+        let started =
+            catch_unwind(AssertUnwindSafe(|| request.take().map(|request| handler::start(&self.app, entry, request))));
         match started {
             Ok(Some(Started::Done(response))) => Stage::done(finished(response, is_missing, close)),
             Ok(Some(Started::Waiting(running))) => Stage::Running { running, is_missing, close },

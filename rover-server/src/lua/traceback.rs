@@ -37,13 +37,23 @@ impl fmt::Display for Frame {
 /// The Lua functions that are active on `stack`, innermost first, from `level` on (0 is the running function).
 ///
 /// C functions and Rover's own Lua code are left out.
-pub(crate) fn traceback(stack: &Stack<'_>, mut level: c_int) -> Vec<Frame> {
+pub(crate) fn traceback(stack: &Stack<'_>, level: c_int) -> Vec<Frame> {
+    frames(stack, level, MOST_FRAMES)
+}
+
+/// The app's code that called the running native function, directly or through C functions and Rover's own Lua code.
+#[cold]
+pub(super) fn caller(stack: &Stack<'_>) -> Option<Frame> {
+    frames(stack, 1, 1).pop()
+}
+
+fn frames(stack: &Stack<'_>, mut level: c_int, most: usize) -> Vec<Frame> {
     let mut frames = Vec::new();
     // SAFETY: the record is filled by `lua_getstack` before `lua_getinfo` reads it; its strings live as long as the
     // function on the call stack, and are copied at once.
     unsafe {
         let mut record: ffi::lua_Debug = std::mem::zeroed();
-        while frames.len() < MOST_FRAMES && ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
+        while frames.len() < most && ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
             level += 1;
             if ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) == 0 || record.currentline <= 0 {
                 continue;
