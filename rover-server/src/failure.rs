@@ -64,7 +64,7 @@ impl Failure {
         lua: &mlua::Lua,
         contexts: &Contexts,
         responder: &Responder,
-        frames: Vec<Frame>,
+        mut frames: Vec<Frame>,
     ) -> Failure {
         let mut asked = None;
         let message = match stack.kind(index) {
@@ -94,6 +94,10 @@ impl Failure {
             }
             kind => format!("an error value of type {}", kind.name()),
         };
+        if let Some(frame) = frames.first_mut() {
+            frame.learn_line(&message);
+        }
+        frames.retain(|frame| frame.line > 0);
         let message = match frames.first() {
             // Only text knows where it was raised.
             Some(frame) if asked.is_none() && stack.kind(index) != Kind::String => {

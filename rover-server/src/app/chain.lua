@@ -1,8 +1,9 @@
 -- The functions of one route, joined into the one function that a request calls.
 --
--- A route without hooks is its handler, with nothing in between. Comes in: `respond` and `native`. Goes out: `join`.
+-- A route without hooks is its handler, with nothing in between. Comes in: `native`, `respond`, and `refusal`, which builds
+-- the response of an error. Goes out: `join`, and `or_missing` for the app's `not_found`.
 
-local native, respond = ...
+local native, respond, refusal = ...
 
 local type, xpcall = type, xpcall
 local failure, log_failure, default_answer = native.failure, native.log_failure, native.default_answer
@@ -68,4 +69,13 @@ local function join(handler, before, after, on_error, place)
   end
 end
 
-return join
+-- `not_found` as a handler: where it returns nothing, the default answers.
+local function or_missing(not_found)
+  return function(ctx)
+    local own = not_found(ctx)
+    if own == nil then return refusal(404) end
+    return own
+  end
+end
+
+return join, or_missing

@@ -58,7 +58,11 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         debug: debug.clone(),
     };
     natives::failing(lua, &native, failing)?;
-    let join: Function = own(lua, "chain", include_str!("chain.lua"))?.call((&native, respond))?;
+    let (join, or_missing): (Function, Function) = own(lua, "chain", include_str!("chain.lua"))?.call((
+        &native,
+        respond,
+        builders.raw_get::<Function>("error")?,
+    ))?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
 
     let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone())?;
@@ -80,7 +84,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     };
     mistakes(&sealed, &mut declared)?;
 
-    let (entries, places, hooks) = entries(lua, &sealed, &join, &mut declared)?;
+    let (entries, places, hooks) = entries(lua, &sealed, (&join, &or_missing), &mut declared)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     let app = App {
         coroutines: Coroutines::new(lua, base)?,
@@ -113,7 +117,7 @@ fn mistakes(table: &Table, declared: &mut Declared) -> mlua::Result<()> {
 fn entries(
     lua: &Lua,
     sealed: &Table,
-    join: &Function,
+    (join, or_missing): (&Function, &Function),
     declared: &mut Declared,
 ) -> mlua::Result<(Table, Vec<String>, Hooks)> {
     let hooks: Table = sealed.raw_get("hooks")?;
@@ -130,12 +134,18 @@ fn entries(
         declared.routes.push(decl);
     }
     let mut found = Hooks::default();
-    let mut add = |name: &str, guarded: bool| -> mlua::Result<Option<c_int>> {
+    let mut add = |name: &str, answers: bool| -> mlua::Result<Option<c_int>> {
         let Some(hook) = hooks.raw_get::<Option<Function>>(name)? else { return Ok(None) };
         let info = hook.info();
         let place = format!("{}:{}", info.short_src.unwrap_or_default(), info.line_defined.unwrap_or_default());
-        let entry = match guarded {
-            true => join.call((hook, lua.create_table()?, lua.create_table()?, &on_error, place.as_str()))?,
+        let entry = match answers {
+            true => join.call((
+                or_missing.call::<Function>(hook)?,
+                lua.create_table()?,
+                lua.create_table()?,
+                &on_error,
+                place.as_str(),
+            ))?,
             false => hook,
         };
         places.push(place);

@@ -18,7 +18,8 @@ const MOST_FRAMES: usize = 32;
 pub(crate) struct Frame {
     /// The file as it was named to Lua, e.g. `app.lua`.
     pub(crate) file: String,
-    /// The line being run, counted from 1.
+    /// The line being run, counted from 1; 0 where LuaJIT has forgotten it, as it does for the function that an error of
+    /// the language itself ended.
     pub(crate) line: u32,
     /// The function's name, where Lua knows one.
     pub(crate) function: Option<String>,
@@ -30,6 +31,17 @@ impl fmt::Display for Frame {
         match &self.function {
             Some(name) => write!(f, ": in function '{name}'"),
             None => Ok(()),
+        }
+    }
+}
+
+impl Frame {
+    /// Takes the line from `message` where it begins with this frame's file: `app.lua:12: …`.
+    pub(crate) fn learn_line(&mut self, message: &str) {
+        let rest = message.strip_prefix(self.file.as_str()).and_then(|rest| rest.strip_prefix(':'));
+        let digits = rest.and_then(|rest| rest.split_once(':')).map(|(digits, _)| digits);
+        if let Some(line) = digits.and_then(|digits| digits.parse().ok()).filter(|_| self.line == 0) {
+            self.line = line;
         }
     }
 }
@@ -55,15 +67,13 @@ fn frames(stack: &Stack<'_>, mut level: c_int, most: usize) -> Vec<Frame> {
         let mut record: ffi::lua_Debug = std::mem::zeroed();
         while frames.len() < most && ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
             level += 1;
-            if ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) == 0 || record.currentline <= 0 {
-                continue;
-            }
-            if text(record.source).as_bytes().starts_with(OWN_CHUNK) {
+            let known = ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) != 0;
+            if !known || text(record.what) == "C" || text(record.source).as_bytes().starts_with(OWN_CHUNK) {
                 continue;
             }
             frames.push(Frame {
                 file: text(record.short_src.as_ptr()),
-                line: record.currentline as u32,
+                line: u32::try_from(record.currentline).unwrap_or(0),
                 function: (!record.name.is_null()).then(|| text(record.name)),
             });
         }
