@@ -4,4 +4,14 @@
 
 mod support;
 
+mod lua_body;
+mod lua_context;
+mod lua_errors;
+mod lua_json;
+mod lua_load_mistakes;
+mod lua_middleware;
+mod lua_modules;
+mod lua_responses;
+mod lua_routes;
+mod lua_stdlib;
 mod smoke;
