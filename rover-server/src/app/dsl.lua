@@ -126,13 +126,16 @@ local function declare_hook(name, hook)
 end
 
 function node_meta.__newindex(node, key, value)
-  refuse_when_sealed(2, "assigning to " .. written(node) .. "." .. tostring(key))
-  local name = written(node) .. "." .. tostring(key)
+  if sealed then refuse_when_sealed(2, "assigning to " .. written(node) .. "." .. tostring(key)) end
   if VERBS[key] then
     declare_route(node, key, value)
+    return
   elseif node == root and HOOKS[key] then
     declare_hook(key, value)
-  elseif key == "before" or key == "after" then
+    return
+  end
+  local name = written(node) .. "." .. tostring(key)
+  if key == "before" or key == "after" then
     mistake(2, ("give this hook a name: function %s.NAME(ctx)"):format(name))
   elseif key == "ws" then
     mistake(2, name .. ": WebSockets are not part of this version of Rover")
