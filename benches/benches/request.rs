@@ -41,7 +41,10 @@ fn requests(c: &mut Criterion) {
         bench(&format!("request/{path}"), format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     }
     let body = r#"{"message":"Hello, World!"}"#;
-    bench("request/echo", format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    bench(
+        "request/echo",
+        format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+    );
 }
 
 criterion_group!(benches, requests);

@@ -110,8 +110,7 @@ impl InProcess {
         let (script, answered) = Script::new(bytes, times);
         let transport = Transport::Other(Box::new(script));
         let peer = Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" };
-        let connection =
-            Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
+        let connection = Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
         self.runtime.block_on(connection);
         answered.get()
     }

@@ -36,7 +36,7 @@ pub(crate) fn start(app: &Rc<App>, entry: c_int, request: Request) -> Started {
     context::push(&mut stack, ticket, App::CONTEXT_META);
     match advance(app, &mut coroutine, 1) {
         Step::Returned => Started::Done(finish(app, coroutine, ticket, entry)),
-        Step::Raised => Started::Done(fail(app, coroutine, ticket)),
+        Step::Raised => Started::Done(fail(app, coroutine, ticket, entry)),
         Step::Waits(wait) => {
             Started::Waiting(Box::new(Running { app: app.clone(), entry, coroutine: Some(coroutine), ticket, wait }))
         }
@@ -97,11 +97,15 @@ fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Resp
 
 /// The handler raised: the error is on top of its stack.
 #[cold]
-fn fail(app: &App, mut coroutine: Coroutine, ticket: Ticket) -> Response<Body> {
+fn fail(app: &App, mut coroutine: Coroutine, ticket: Ticket, entry: c_int) -> Response<Body> {
     let mut stack = coroutine.stack();
     let frames = traceback(&stack, 0);
     let index = stack.top();
-    let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames);
+    let mut failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames);
+    if failure.frames.is_empty() && failure.asked.is_none() {
+        // `return api.text(…):header(…)` is a tail call, which leaves no trace of the line that it stands on.
+        failure.message = format!("{} (handler): {}", app.place_of(entry), failure.message);
+    }
     app.coroutines.discard(coroutine);
     let sent = app.contexts.requests.close(ticket, |request| answer(app, failure, request));
     sent.unwrap_or_else(|| crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR))
@@ -136,7 +140,7 @@ impl Future for Running {
             let args = resume(&mut coroutine.stack());
             match advance(&this.app, &mut coroutine, args) {
                 Step::Returned => return Poll::Ready(finish(&this.app, coroutine, this.ticket, this.entry)),
-                Step::Raised => return Poll::Ready(fail(&this.app, coroutine, this.ticket)),
+                Step::Raised => return Poll::Ready(fail(&this.app, coroutine, this.ticket, this.entry)),
                 Step::Waits(wait) => {
                     this.coroutine = Some(coroutine);
                     this.wait = wait;

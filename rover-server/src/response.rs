@@ -237,12 +237,7 @@ impl Responder {
 
 /// Adds the names and values at `index`, which take turns. A second Content-Type replaces the first; other fields may
 /// repeat.
-fn add_fields(
-    stack: &mut Stack<'_>,
-    index: c_int,
-    names: &HeaderNames,
-    headers: &mut HeaderMap,
-) -> Result<(), String> {
+fn add_fields(stack: &mut Stack<'_>, index: c_int, names: &HeaderNames, headers: &mut HeaderMap) -> Result<(), String> {
     let last = c_int::try_from(stack.raw_len(index)).unwrap_or(0);
     for n in (1..last).step_by(2) {
         stack.push_item(index, n);

@@ -60,6 +60,9 @@ impl Site {
             return Stage::done(refusal);
         }
         let has_body = !body.is_end_stream();
+        if has_body && let Some(refusal) = edge::body_refusal(&head) {
+            return Stage::done(refusal);
+        }
         let close = has_body && edge::must_close(&head);
         let target = match self.route(&head) {
             ControlFlow::Continue(target) => target,
@@ -93,9 +96,8 @@ impl Site {
         };
         let is_missing = route.is_none();
         let mut request = Some(context::Request { head, body, route, peer: peer.clone(), id: None });
-        let started = catch_unwind(AssertUnwindSafe(|| {
-            request.take().map(|request| handler::start(&self.app, entry, request))
-        }));
+        let started =
+            catch_unwind(AssertUnwindSafe(|| request.take().map(|request| handler::start(&self.app, entry, request))));
         match started {
             Ok(Some(Started::Done(response))) => Stage::done(finished(response, is_missing, close)),
             Ok(Some(Started::Waiting(running))) => Stage::Running { running, is_missing, close },

@@ -56,7 +56,9 @@ fn main() -> ExitCode {
     let script = arguments.next().unwrap_or_default();
     let times = arguments.next().and_then(|times| times.parse().ok()).unwrap_or(1);
     let Some(request) = request(&script) else {
-        eprintln!("usage: instructions json|json16|plaintext16|routes200|echo TIMES [allocations|hyper|hyper-allocations]");
+        eprintln!(
+            "usage: instructions json|json16|plaintext16|routes200|echo TIMES [allocations|hyper|hyper-allocations]"
+        );
         return ExitCode::from(2);
     };
     let kind = arguments.next().unwrap_or_default();
@@ -99,7 +101,8 @@ fn hyper_floor(request: &[u8], times: usize) -> usize {
 }
 
 fn request(script: &str) -> Option<Vec<u8>> {
-    let get = |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:4242\r\n{more}\r\n").into_bytes();
+    let get =
+        |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:4242\r\n{more}\r\n").into_bytes();
     Some(match script {
         "json" => get("/json", ""),
         "json16" => get("/json", "").repeat(16),

@@ -58,7 +58,10 @@ fn header_problem(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         Some(name) => {
             let is_control = |&byte: &u8| (byte < 32 && byte != b'\t') || byte == 127;
             let value = stack.bytes(2).unwrap_or_default();
-            value.iter().any(is_control).then(|| format!("the value of the header {name} has a control character in it"))
+            value
+                .iter()
+                .any(is_control)
+                .then(|| format!("the value of the header {name} has a control character in it"))
         }
     };
     match problem {

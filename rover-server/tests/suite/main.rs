@@ -4,4 +4,6 @@
 
 mod support;
 
+mod http_body;
+mod http_framing;
 mod smoke;
