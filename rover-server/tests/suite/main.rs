@@ -4,6 +4,8 @@
 
 mod support;
 
+mod accept;
 mod http_body;
 mod http_framing;
+mod lifetime;
 mod smoke;
