@@ -1,7 +1,10 @@
 //! Tests through the socket, with literal bytes, against a real server on a port of its own.
 //!
 //! One binary, so that everything links once. Modules are named after what they test.
+#![allow(unreachable_pub, reason = "nothing is outside of a test binary")]
 
 mod support;
 
+mod embedding;
+mod examples;
 mod smoke;
