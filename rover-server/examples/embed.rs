@@ -20,7 +20,9 @@ function api.stock.p_item.get(ctx)
 end
 
 function api.stock.p_item.post(ctx)
-  return { grams = order(ctx:params().item, ctx:json().grams) }
+  local grams = ctx:json().grams
+  if type(grams) ~= "number" or grams <= 0 then return api:error(422, "order some grams") end
+  return { grams = order(ctx:params().item, grams) }
 end
 
 return api
@@ -44,9 +46,6 @@ async fn main() -> Result<(), Error> {
         .async_function("order", move |_, (item, grams): (String, i64)| {
             let shelves = shelves.clone();
             async move {
-                if grams <= 0 {
-                    return Err(mlua::Error::runtime("order more than nothing"));
-                }
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 let mut shelves = shelves.lock().map_err(|_| mlua::Error::runtime("the shelves are in disorder"))?;
                 let amount = shelves.entry(item).or_insert(0);
