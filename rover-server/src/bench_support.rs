@@ -1,13 +1,27 @@
 //! Doors for the `benches` crate into what the library keeps to itself. Not part of the public API.
 
+use std::cell::Cell;
 use std::hint::black_box;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{LocalOptions, LocalRuntime};
 
+use crate::connection::Connection;
+use crate::context::{Peer, Request};
+use crate::error::Error;
+use crate::handler;
 use crate::json::{self, Vocabulary};
+use crate::lifecycle::Lifecycle;
 use crate::lua::{OwnedMeta, Raise, Shared};
+use crate::server::Server;
+use crate::service::Site;
+use crate::socket::{SpareBuffers, Transport};
 
 /// A VM that encodes and decodes as the server does, many times for one call from Rust.
 #[derive(Debug)]
@@ -66,5 +80,101 @@ impl Json {
     /// When the text is not JSON.
     pub fn decode(&self, text: &str, times: u64) -> mlua::Result<Duration> {
         self.decode.call((text, times as f64)).map(Duration::from_secs_f64)
+    }
+}
+
+/// The whole way of a request, from bytes in to bytes out, on this thread and without the kernel.
+pub struct InProcess {
+    runtime: LocalRuntime,
+    site: Rc<Site>,
+    lifecycle: Rc<Lifecycle>,
+    spare: Rc<SpareBuffers>,
+}
+
+impl InProcess {
+    /// Loads an app given as text.
+    ///
+    /// # Errors
+    /// What is wrong with the app.
+    pub fn new(code: &str) -> Result<InProcess, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .map_err(|error| Error::io("cannot start a runtime", error))?;
+        let site = Server::from_source("app.lua", code).site()?;
+        Ok(InProcess { runtime, site, lifecycle: Rc::default(), spare: Rc::default() })
+    }
+
+    /// Serves one connection on which `bytes` come so many `times`, a read each; gives the number of bytes answered.
+    pub fn serve(&self, bytes: &[u8], times: usize) -> usize {
+        let (script, answered) = Script::new(bytes, times);
+        let transport = Transport::Other(Box::new(script));
+        let peer = Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" };
+        let connection = Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
+        self.runtime.block_on(connection);
+        answered.get()
+    }
+}
+
+impl InProcess {
+    /// How long so many calls of the first route's handler take, from a parsed request to its response.
+    pub fn handle(&self, times: u64) -> Duration {
+        let peer = Rc::new(Peer { ip: None, scheme: "http" });
+        let start = Instant::now();
+        for _ in 0..times {
+            let (head, ()) = http::Request::new(()).into_parts();
+            let request = Request { head, body: None, route: None, peer: peer.clone(), id: None };
+            black_box(handler::start(&self.site.app, 1, request));
+        }
+        start.elapsed()
+    }
+}
+
+impl std::fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InProcess").finish_non_exhaustive()
+    }
+}
+
+/// A client that sends the same bytes again and again, and counts what it gets.
+#[derive(Debug)]
+pub struct Script {
+    bytes: Bytes,
+    times: usize,
+    answered: Rc<Cell<usize>>,
+}
+
+impl Script {
+    /// Sends `bytes` so many `times`; the counter tells how many bytes came back.
+    pub fn new(bytes: &[u8], times: usize) -> (Script, Rc<Cell<usize>>) {
+        let answered = Rc::new(Cell::new(0));
+        (Script { bytes: Bytes::copy_from_slice(bytes), times, answered: answered.clone() }, answered)
+    }
+}
+
+impl AsyncRead for Script {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.times > 0 {
+            self.times -= 1;
+            // hyper offers at least 8 KB, which every script fits into.
+            let n = self.bytes.len().min(buf.remaining());
+            buf.put_slice(&self.bytes[..n]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Script {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.answered.set(self.answered.get() + buf.len());
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderMap, Response};
+use http::Response;
 
 use crate::app::App;
 use crate::context::{self, Request, Ticket};
@@ -23,14 +23,14 @@ pub(crate) enum Started {
     /// It has ended already, as most do.
     Done(Response<Body>),
     /// It waits for something.
-    Waiting(Running),
+    Waiting(Box<Running>),
 }
 
 /// Runs the function number `entry` on `request` until it ends or waits.
-#[inline]
+#[inline(always)]
 pub(crate) fn start(app: &Rc<App>, entry: c_int, request: Request) -> Started {
-    let mut coroutine = app.coroutines.take();
     let ticket = app.contexts.requests.open(request);
+    let mut coroutine = app.coroutines.take();
     let mut stack = coroutine.stack();
     stack.push_item(App::ENTRIES, entry);
     context::push(&mut stack, ticket, App::CONTEXT_META);
@@ -38,7 +38,7 @@ pub(crate) fn start(app: &Rc<App>, entry: c_int, request: Request) -> Started {
         Step::Returned => Started::Done(finish(app, coroutine, ticket, entry)),
         Step::Raised => Started::Done(fail(app, coroutine, ticket)),
         Step::Waits(wait) => {
-            Started::Waiting(Running { app: app.clone(), entry, coroutine: Some(coroutine), ticket, wait })
+            Started::Waiting(Box::new(Running { app: app.clone(), entry, coroutine: Some(coroutine), ticket, wait }))
         }
     }
 }
@@ -70,29 +70,27 @@ fn advance(app: &App, coroutine: &mut Coroutine, args: c_int) -> Step {
 /// Sends what the handler returned.
 #[inline]
 fn finish(app: &App, mut coroutine: Coroutine, ticket: Ticket, entry: c_int) -> Response<Body> {
-    let result = App::BASE + 1;
-    let mut request = app.contexts.requests.close(ticket);
-    let mut spare = HeaderMap::new();
-    let recycled = request.as_mut().map_or(&mut spare, |request| &mut request.head.headers);
-    let sent = app.responder.respond(&mut coroutine.stack(), result, &app.contexts, recycled);
+    let mut stack = coroutine.stack();
+    let sent = app.contexts.requests.close(ticket, |request| {
+        match app.responder.respond(&mut stack, App::BASE + 1, &app.contexts, &mut request.head.headers) {
+            Ok(response) if request.id.is_none() => response,
+            Ok(response) => with_id(response, request),
+            Err(problem) => refuse(app, &problem, request, entry),
+        }
+    });
     app.coroutines.put_back(coroutine);
-    match (sent, request) {
-        (Ok(response), Some(request)) if request.id.is_none() => response,
-        (Ok(response), Some(request)) => with_id(response, request),
-        (Ok(response), None) => response,
-        (Err(problem), request) => refuse(app, &problem, request, entry),
-    }
+    sent.unwrap_or_else(|| crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR))
 }
 
-fn with_id(mut response: Response<Body>, mut request: Request) -> Response<Body> {
-    let id = request.id().clone();
-    response.headers_mut().insert("x-request-id", id);
+#[cold]
+fn with_id(mut response: Response<Body>, request: &mut Request) -> Response<Body> {
+    response.headers_mut().insert("x-request-id", request.id().clone());
     response
 }
 
 /// The handler returned what cannot be sent.
 #[cold]
-fn refuse(app: &App, problem: &str, request: Option<Request>, entry: c_int) -> Response<Body> {
+fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Response<Body> {
     let failure = Failure::at(&app.place_of(entry), &format!("the returned value cannot be sent: {problem}"));
     answer(app, failure, request)
 }
@@ -100,19 +98,16 @@ fn refuse(app: &App, problem: &str, request: Option<Request>, entry: c_int) -> R
 /// The handler raised: the error is on top of its stack.
 #[cold]
 fn fail(app: &App, mut coroutine: Coroutine, ticket: Ticket) -> Response<Body> {
-    let request = app.contexts.requests.close(ticket);
     let mut stack = coroutine.stack();
     let frames = traceback(&stack, 0);
     let index = stack.top();
     let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames);
     app.coroutines.discard(coroutine);
-    answer(app, failure, request)
+    let sent = app.contexts.requests.close(ticket, |request| answer(app, failure, request));
+    sent.unwrap_or_else(|| crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR))
 }
 
-fn answer(app: &App, failure: Failure, request: Option<Request>) -> Response<Body> {
-    let Some(mut request) = request else {
-        return crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR);
-    };
+fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> {
     let id = request.id().clone();
     failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
     with_id(failure.into_response(&id, app.debug()), request)
@@ -154,7 +149,7 @@ impl Future for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(coroutine) = self.coroutine.take() {
-            self.app.contexts.requests.close(self.ticket);
+            self.app.contexts.requests.close(self.ticket, |_| ());
             self.app.coroutines.discard(coroutine);
         }
     }

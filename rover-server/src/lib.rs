@@ -28,6 +28,7 @@ mod access_log;
 mod app; // loads an app into a VM
 mod config;
 mod error;
+mod header_names; // names that Lua writes, parsed once
 mod json; // from and to the Lua stack
 mod log;
 mod lua; // the border to LuaJIT

@@ -11,11 +11,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use crate::context::Contexts;
+use crate::header_names::HeaderNames;
 use crate::json;
 use crate::lua::{Kind, Stack, anchor};
 
@@ -227,7 +228,7 @@ impl Responder {
         };
         let mut response = assemble(status, recycle(recycled), kind, body);
         if stack.kind(fields) == Kind::Table {
-            add_fields(stack, fields, response.headers_mut())?;
+            add_fields(stack, fields, &contexts.header_names, response.headers_mut())?;
         }
         stack.truncate(top - 4);
         Ok(response)
@@ -236,13 +237,13 @@ impl Responder {
 
 /// Adds the names and values at `index`, which take turns. A second Content-Type replaces the first; other fields may
 /// repeat.
-fn add_fields(stack: &mut Stack<'_>, index: c_int, headers: &mut HeaderMap) -> Result<(), String> {
+fn add_fields(stack: &mut Stack<'_>, index: c_int, names: &HeaderNames, headers: &mut HeaderMap) -> Result<(), String> {
     let last = c_int::try_from(stack.raw_len(index)).unwrap_or(0);
     for n in (1..last).step_by(2) {
         stack.push_item(index, n);
         stack.push_item(index, n + 1);
         let top = stack.top();
-        let name = stack.bytes(top - 1).and_then(|name| HeaderName::from_bytes(name).ok());
+        let name = stack.bytes(top - 1).and_then(|name| names.get(name));
         let value = stack.bytes(top).and_then(|value| HeaderValue::from_bytes(value).ok());
         stack.pop(2);
         let (Some(name), Some(value)) = (name, value) else {

@@ -216,6 +216,11 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn load(&self) -> Result<LocalApp, Error> {
+        Ok(LocalApp::new(self.site()?, Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" }))
+    }
+
+    /// The app on the calling thread, as its only worker.
+    pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
         let blueprint = Blueprint { workers: 1, ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (mut config, router) = self.settle(declared)?;
@@ -223,8 +228,7 @@ impl Server {
         config.access_log = false;
         let router = Arc::new(router);
         app.settle(router.clone(), &config);
-        let site = Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) });
-        Ok(LocalApp::new(site, Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" }))
+        Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) }))
     }
 
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.

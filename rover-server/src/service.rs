@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -47,11 +47,10 @@ impl Site {
             true => Some(Record::new(&request, peer)),
             false => None,
         };
-        let stage = caught(|| self.begin(request, peer));
-        Answer { stage, record }
+        Answer { stage: self.begin(request, peer), record }
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Stage<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
@@ -67,14 +66,39 @@ impl Site {
             ControlFlow::Break(response) if close => return Stage::done(edge::closing(response)),
             ControlFlow::Break(response) => return Stage::done(response),
         };
-        let pending = Pending { site: self.clone(), head, target, peer: peer.clone(), close };
-        if has_body && matches!(pending.head.method, Method::POST | Method::PUT | Method::PATCH) {
-            match Collect::new(body, self.config.body_size_limit, self.config.body_timeout) {
-                Ok(collect) => Stage::Collecting { collect, pending: Some(pending) },
+        if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+            return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout) {
+                Ok(collect) => {
+                    let pending = Some((head, target));
+                    Stage::Collecting(Box::new(Collecting {
+                        collect,
+                        pending,
+                        site: self.clone(),
+                        peer: peer.clone(),
+                        close,
+                    }))
+                }
                 Err(status) => Stage::done(edge::closing(failure::answer(status))),
-            }
-        } else {
-            pending.start(None)
+            };
+        }
+        self.start(head, target, None, peer, close)
+    }
+
+    /// Runs the handler. A panic fails this request alone.
+    #[inline(always)]
+    fn start<B>(&self, head: Parts, target: Target, body: Option<Bytes>, peer: &Rc<Peer>, close: bool) -> Stage<B> {
+        let (entry, route) = match target {
+            Target::Route(id, params) => (App::entry_of(id), Some((id, params))),
+            Target::NotFound(entry) => (entry, None),
+        };
+        let is_missing = route.is_none();
+        let mut request = Some(context::Request { head, body, route, peer: peer.clone(), id: None });
+        let started =
+            catch_unwind(AssertUnwindSafe(|| request.take().map(|request| handler::start(&self.app, entry, request))));
+        match started {
+            Ok(Some(Started::Done(response))) => Stage::done(finished(response, is_missing, close)),
+            Ok(Some(Started::Waiting(running))) => Stage::Running { running, is_missing, close },
+            Ok(None) | Err(_) => Stage::done(panicked()),
         }
     }
 
@@ -129,33 +153,31 @@ enum Target {
 }
 
 /// A request that knows its target and waits for its body.
-struct Pending {
+struct Collecting<B> {
+    collect: Collect<B>,
+    /// Taken when the body is there.
+    pending: Option<(Parts, Target)>,
     site: Rc<Site>,
-    head: Parts,
-    target: Target,
     peer: Rc<Peer>,
     /// The connection ends with the response.
     close: bool,
 }
 
-impl Pending {
-    #[inline]
-    fn start<B>(self, body: Option<Bytes>) -> Stage<B> {
-        let (entry, route) = match self.target {
-            Target::Route(id, params) => (App::entry_of(id), Some((id, params))),
-            Target::NotFound(entry) => (entry, None),
+impl<B: http_body::Body<Data = Bytes> + Unpin> Collecting<B> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stage<B>> {
+        let stage = match ready!(self.collect.poll(cx)) {
+            Ok(body) => match self.pending.take() {
+                Some((head, target)) => self.site.start(head, target, body, &self.peer, self.close),
+                None => Stage::done(failure::answer(StatusCode::INTERNAL_SERVER_ERROR)),
+            },
+            Err(status) => Stage::done(edge::closing(failure::answer(status))),
         };
-        let is_missing = route.is_none();
-        let request = context::Request { head: self.head, body, route, peer: self.peer, id: None };
-        match handler::start(&self.site.app, entry, request) {
-            Started::Done(response) => Stage::done(finished(response, is_missing, self.close)),
-            Started::Waiting(running) => Stage::Running { running, is_missing, close: self.close },
-        }
+        Poll::Ready(stage)
     }
 }
 
 /// The last touch to what a handler answered: `not_found` that names no status answers 404.
-#[inline]
+#[inline(always)]
 fn finished(mut response: Response<Body>, is_missing: bool, close: bool) -> Response<Body> {
     if is_missing && response.status().is_success() {
         *response.status_mut() = StatusCode::NOT_FOUND;
@@ -163,11 +185,11 @@ fn finished(mut response: Response<Body>, is_missing: bool, close: bool) -> Resp
     if close { edge::closing(response) } else { response }
 }
 
-/// Where a request stands.
+/// Where a request stands. What is rare is boxed, for the whole is moved into place at every request.
 enum Stage<B> {
     Done(Option<Response<Body>>),
-    Collecting { collect: Collect<B>, pending: Option<Pending> },
-    Running { running: Running, is_missing: bool, close: bool },
+    Collecting(Box<Collecting<B>>),
+    Running { running: Box<Running>, is_missing: bool, close: bool },
 }
 
 impl<B> Stage<B> {
@@ -202,18 +224,7 @@ where
                     }
                     return Poll::Ready(Ok(response));
                 }
-                Stage::Collecting { collect, pending } => match collect.poll(cx) {
-                    Poll::Ready(Ok(body)) => {
-                        let Some(pending) = pending.take() else {
-                            return Poll::Ready(Ok(failure::answer(StatusCode::INTERNAL_SERVER_ERROR)));
-                        };
-                        this.stage = caught(|| pending.start(body));
-                    }
-                    Poll::Ready(Err(status)) => {
-                        this.stage = Stage::done(edge::closing(failure::answer(status)));
-                    }
-                    Poll::Pending => return Poll::Pending,
-                },
+                Stage::Collecting(collecting) => this.stage = ready!(collecting.poll(cx)),
                 Stage::Running { running, is_missing, close } => {
                     let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(cx)));
                     let response = match polled {
@@ -226,12 +237,6 @@ where
             }
         }
     }
-}
-
-/// Runs a stage so that a panic in it fails this request alone.
-#[inline]
-fn caught<B>(stage: impl FnOnce() -> Stage<B>) -> Stage<B> {
-    catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|_| Stage::done(panicked()))
 }
 
 #[cold]

@@ -15,24 +15,28 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A stream that a client is at the other end of.
-#[derive(Debug)]
 pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// Both ends in this process: for benchmarks and tests that leave the kernel out.
-    Memory(DuplexStream),
+    /// Anything else that carries bytes.
+    Other(Box<dyn Duplex>),
 }
+
+/// A stream that is neither of the kernel's.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 macro_rules! each_transport {
     ($transport:expr, $stream:ident => $call:expr) => {
         match $transport {
             Transport::Tcp($stream) => $call,
             Transport::Unix($stream) => $call,
-            Transport::Memory($stream) => $call,
+            Transport::Other($stream) => $call,
         }
     };
 }

@@ -30,7 +30,7 @@ pub(super) fn header(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let Some(name) = stack.bytes(2) else {
         return Err(Raise::mistake(format!("ctx:header expects a name as a string, got {}", stack.kind(2).name())));
     };
-    let Ok(name) = HeaderName::from_bytes(name) else {
+    let Some(name) = contexts.header_names.get(name) else {
         stack.push_nil();
         return Ok(1);
     };

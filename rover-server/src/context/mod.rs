@@ -26,6 +26,7 @@ pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use request::{Peer, Request, Requests, Ticket};
 
+use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
 use crate::lua::{Kind, OwnedMeta, Raise, Shared, Stack, anchor};
 use crate::route::FastRouter;
@@ -35,6 +36,7 @@ pub(crate) struct Contexts {
     pub(crate) requests: Rc<Requests>,
     pub(crate) vocabulary: Rc<Vocabulary>,
     pub(crate) bodies: Bodies,
+    pub(crate) header_names: HeaderNames,
     /// Known once the app has loaded.
     pub(crate) router: OnceCell<Arc<FastRouter>>,
     /// Registry reference of the metatable that makes look-ups in `ctx:headers()` ignore case.
@@ -54,12 +56,15 @@ mod cached {
     pub(super) const COOKIES: c_int = 5;
     pub(super) const BODY: c_int = 6;
     pub(super) const JSON: c_int = 7;
+    /// `context.lua` keeps the values of `ctx:set` here.
+    pub(super) const LAST: c_int = 8;
 }
 
 /// Pushes a new context for the request in `ticket`'s slot. `metatable` is where the stack holds the context metatable.
 #[inline]
 pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) {
-    stack.push_table(1, 0);
+    // One block holds the object and all its numbered places, so keeping something there never makes it grow.
+    stack.push_table(cached::LAST as usize, 0);
     let ctx = stack.top();
     stack.push_number(f64::from(ticket.slot));
     stack.set_item(ctx, cached::SLOT);
@@ -95,6 +100,7 @@ pub(crate) fn install(
         requests,
         vocabulary,
         bodies: Bodies::new(bodies),
+        header_names: HeaderNames::default(),
         router: OnceCell::new(),
         headers_meta: anchor(lua, &headers_meta)?,
     });

@@ -78,35 +78,37 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Keeps `request` until its ticket is [closed](Requests::close).
-    #[inline]
+    /// Keeps `request` until its ticket is closed.
+    #[inline(always)]
     pub(crate) fn open(&self, request: Request) -> Ticket {
         let serial = self.served.get() + 1;
         self.served.set(serial);
-        let filled = Slot { serial, request: Some(request) };
         let mut slots = self.slots.borrow_mut();
         let slot = match self.free.borrow_mut().pop() {
-            Some(slot) => {
-                slots[slot as usize] = filled;
-                slot
-            }
+            Some(slot) => slot,
             None => {
-                slots.push(filled);
+                slots.push(Slot::default());
                 (slots.len() - 1) as u32
             }
         };
+        let filled = &mut slots[slot as usize];
+        filled.serial = serial;
+        filled.request = Some(request);
         Ticket { slot, serial }
     }
 
-    /// Ends a request and gives it back; `None` when it was closed before.
-    #[inline]
-    pub(crate) fn close(&self, ticket: Ticket) -> Option<Request> {
+    /// Ends a request with a last look at it; `None` when it was closed before.
+    ///
+    /// `look` must not run Lua code: a context that asks for its request meanwhile is refused.
+    #[inline(always)]
+    pub(crate) fn close<R>(&self, ticket: Ticket, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+        let seen = slot.request.as_mut().map(look);
         slot.serial = 0;
-        let request = slot.request.take();
+        slot.request = None;
         self.free.borrow_mut().push(ticket.slot);
-        request
+        seen
     }
 
     /// The request of `ticket`.

@@ -11,9 +11,15 @@ use super::Stack;
 /// # Errors
 /// Memory errors of mlua.
 pub(crate) fn new_vm() -> mlua::Lua {
+    use mlua::{Lua, LuaOptions, StdLib};
+
     // SAFETY: an app is its operator's own code, and may do through `ffi` whatever a C program may.
     // mlua's own `pcall` is left out: it is a C function in Rust, which no coroutine could yield through.
-    unsafe { mlua::Lua::unsafe_new_with(mlua::StdLib::ALL, mlua::LuaOptions::new().catch_rust_panics(false)) }
+    let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new().catch_rust_panics(false)) };
+    // A VM on the process's allocator is only slower, and libraries are loaded from memory.
+    let _ = super::memory::install(&lua);
+    let _ = lua.load_std_libs(StdLib::ALL);
+    lua
 }
 
 /// Pushes mlua's `values` onto `stack`, which may be another coroutine's than mlua's own.

@@ -2,6 +2,7 @@
 //!
 //! One binary, so that everything links once. Modules are named after what they test.
 #![allow(unreachable_pub, reason = "nothing is outside of a test binary")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test's failure is its report")]
 
 mod support;
 

@@ -1,0 +1,121 @@
+//! Serves a fixed script of requests in this process, without the kernel, so that valgrind can count the instructions.
+//!
+//! `instructions SCRIPT TIMES`: run it with two values of TIMES; what a request costs is the difference over the
+//! difference. `tests/perf/gate` does. With `allocations` as a third argument it says how often a request asks the
+//! process's allocator for memory. `hyper` and `hyper-allocations` measure bare hyper on the same script.
+#![allow(unsafe_code, reason = "a global allocator that counts")]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::convert::Infallible;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::TokioIo;
+use mimalloc::MiMalloc;
+use rover_server::bench_support::{InProcess, Script};
+
+// As in `rover` itself, with a count.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Calls that asked for memory.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: hands every call on as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { MiMalloc.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { MiMalloc.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { MiMalloc.realloc(block, layout, size) }
+    }
+}
+
+const APP: &str = include_str!("../../../tests/perf/apps/rover.lua");
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let script = arguments.next().unwrap_or_default();
+    let times = arguments.next().and_then(|times| times.parse().ok()).unwrap_or(1);
+    let Some(request) = request(&script) else {
+        eprintln!(
+            "usage: instructions json|json16|plaintext16|routes200|echo TIMES [allocations|hyper|hyper-allocations]"
+        );
+        return ExitCode::from(2);
+    };
+    let kind = arguments.next().unwrap_or_default();
+    let serve: Box<dyn Fn(usize) -> usize> = if kind.starts_with("hyper") {
+        Box::new(|times| hyper_floor(&request, times))
+    } else {
+        match InProcess::new(APP) {
+            Ok(server) => Box::new(move |times| server.serve(&request, times)),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    };
+    // Enough for LuaJIT to compile what it will.
+    serve(2000);
+    let before = ASKED.load(Ordering::Relaxed);
+    let answered = serve(times);
+    if kind.ends_with("allocations") {
+        println!("{}", (ASKED.load(Ordering::Relaxed) - before) as f64 / times as f64);
+    } else {
+        println!("{answered} bytes answered");
+    }
+    ExitCode::SUCCESS
+}
+
+/// Bare hyper with a fixed answer on the same script: the floor.
+fn hyper_floor(request: &[u8], times: usize) -> usize {
+    let answer = |_: Request<Incoming>| {
+        let mut response = Response::new(Full::new(Bytes::from_static(br#"{"message":"Hello, World!"}"#)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        std::future::ready(Ok::<_, Infallible>(response))
+    };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 0 };
+    let (script, answered) = Script::new(request, times);
+    let mut http = http1::Builder::new();
+    let connection = http.pipeline_flush(true).serve_connection(TokioIo::new(script), service_fn(answer));
+    let _ = runtime.block_on(connection);
+    answered.get()
+}
+
+fn request(script: &str) -> Option<Vec<u8>> {
+    let get =
+        |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:4242\r\n{more}\r\n").into_bytes();
+    Some(match script {
+        "json" => get("/json", ""),
+        "json16" => get("/json", "").repeat(16),
+        "plaintext16" => get("/plaintext", "").repeat(16),
+        "routes200" => get(
+            "/api/v1/res137/42/items/7?q=lua&page=2",
+            "User-Agent: wrk\r\nAccept: application/json\r\nAccept-Language: en\r\nX-Client: bench\r\n",
+        ),
+        "echo" => {
+            let body = r#"{"message":"Hello, World!"}"#;
+            let head = "POST /echo HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n";
+            format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        }
+        _ => return None,
+    })
+}

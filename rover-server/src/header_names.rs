@@ -1,0 +1,76 @@
+//! Header names that Lua code writes, remembered in the form that look-ups need.
+//!
+//! An app names the same few headers at every request, and a name outside the standard ones costs an allocation to
+//! parse. The cache is bounded because a name may come from anywhere, a request's body included.
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+
+use foldhash::fast::RandomState;
+use http::HeaderName;
+use lru::LruCache;
+
+/// How many names are remembered. An app that uses more loses only the gain.
+const MOST: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// The longest name that is remembered, in bytes.
+const LONGEST: usize = 64;
+
+/// The names of one worker.
+pub(crate) struct HeaderNames {
+    known: RefCell<LruCache<Box<[u8]>, HeaderName, RandomState>>,
+}
+
+impl Default for HeaderNames {
+    fn default() -> HeaderNames {
+        HeaderNames { known: RefCell::new(LruCache::with_hasher(MOST, RandomState::default())) }
+    }
+}
+
+impl HeaderNames {
+    /// The name that `written` spells in any case; `None` where it is none (RFC 9110, section 5.1).
+    #[inline]
+    pub(crate) fn get(&self, written: &[u8]) -> Option<HeaderName> {
+        if let Some(name) = self.known.borrow_mut().get(written) {
+            return Some(name.clone());
+        }
+        self.learn(written)
+    }
+
+    #[cold]
+    fn learn(&self, written: &[u8]) -> Option<HeaderName> {
+        let name = HeaderName::from_bytes(written).ok()?;
+        if written.len() <= LONGEST {
+            self.known.borrow_mut().put(written.into(), name.clone());
+        }
+        Some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_known_in_every_spelling_and_nothing_else_is() {
+        let names = HeaderNames::default();
+        for _ in 0..2 {
+            assert_eq!(names.get(b"X-Client").unwrap(), "x-client");
+            assert_eq!(names.get(b"x-client").unwrap(), "x-client");
+            assert_eq!(names.get(b"Accept").unwrap(), http::header::ACCEPT);
+            assert_eq!(names.get(b"not a name"), None);
+            assert_eq!(names.get(b""), None);
+        }
+        assert_eq!(names.known.borrow().len(), 3);
+    }
+
+    #[test]
+    fn strange_names_do_not_pile_up() {
+        let names = HeaderNames::default();
+        for n in 0..1000 {
+            assert!(names.get(format!("x-{n}").as_bytes()).is_some());
+        }
+        assert!(names.get(&[b'x'; 1000]).is_some());
+        assert_eq!(names.known.borrow().len(), 64);
+    }
+}
