@@ -81,3 +81,8 @@ pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
 pub use server::{AppInfo, Listening, RouteInfo, Server};
+
+/// The README's Rust code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

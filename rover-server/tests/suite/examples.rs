@@ -132,3 +132,25 @@ fn builders_with_a_status_are_there_whatever_the_order_of_luas_tables() {
         assert_eq!(runtime.block_on(app.request(request)).status(), 201);
     }
 }
+
+#[test]
+fn the_readme_tells_the_truth() {
+    let readme = std::fs::read_to_string(examples().join("../README.md")).expect("the README");
+    let hello = std::fs::read_to_string(examples().join("hello.lua")).expect("the example");
+    assert!(readme.contains(&format!("```lua\n{hello}```")), "the app is examples/hello.lua");
+    let app = serve("hello.lua", 1);
+    for (command, answer) in [
+        ("curl localhost:4242", app.get("/")),
+        ("curl localhost:4242/hello/Ada", app.get("/hello/Ada")),
+        ("curl localhost:4242/hello", app.get("/hello")),
+        ("curl -X DELETE localhost:4242/hello/Ada", app.send("DELETE /hello/Ada HTTP/1.1\r\nHost: test\r\n\r\n")),
+    ] {
+        assert!(readme.contains(&format!("$ {command}\n{}\n", answer.text())), "{command}: {}", answer.text());
+    }
+    for key in rover_server::config_keys() {
+        let (name, default) = (key.name, key.default);
+        let row = [format!("| `{name}` | `{default}` |"), format!("| `{name}` | `\"{default}\"` |")];
+        let found = row.iter().any(|row| readme.contains(row)) || readme.contains(&format!("| `{name}` | {default} |"));
+        assert!(found, "{name}: {default}");
+    }
+}
