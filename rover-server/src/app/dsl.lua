@@ -66,6 +66,15 @@ local function new_node(above, key)
   return node
 end
 
+local function child_of(node, key)
+  local child = children[node][key]
+  if not child then
+    child = new_node(node, key)
+    children[node][key] = child
+  end
+  return child
+end
+
 local function stage_of(node, name)
   local own = stages[node]
   if not own then
@@ -92,12 +101,7 @@ function node_meta.__index(node, key)
   if type(key) ~= "string" then
     error("a path segment is a string, not a " .. type(key), 2)
   end
-  child = children[node][key]
-  if not child then
-    child = new_node(node, key)
-    children[node][key] = child
-  end
-  return child
+  return child_of(node, key)
 end
 
 local function declare_route(node, verb, handler)
@@ -229,12 +233,9 @@ function M.seal(returned)
   end
   for name, build in pairs(builders) do
     local outer, inner = name:match("^([^.]+)%.?(.*)$")
-    local node = children[root][outer] or new_node(root, outer)
+    local node = child_of(root, outer)
     rawset(root, outer, node)
-    if inner ~= "" then
-      local below = children[node][inner] or new_node(node, inner)
-      rawset(node, inner, below)
-    end
+    if inner ~= "" then rawset(node, inner, child_of(node, inner)) end
   end
   sealed = true
   return declared

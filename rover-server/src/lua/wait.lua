@@ -1,8 +1,9 @@
--- Wraps a function that waits: `begin` starts it, `suspend` comes back with `true, results…` or `false, error`.
+-- Wraps a function that waits: `begin` starts it, `suspend` comes back with `true, results…` or `false, error`, and
+-- `plain` makes text of what `begin` raises.
 
-local begin, suspend = ...
+local begin, suspend, plain = ...
 
-local error = error
+local error, pcall = error, pcall
 
 local function finish(ok, ...)
   if ok then return ... end
@@ -10,6 +11,7 @@ local function finish(ok, ...)
 end
 
 return function(...)
-  begin(...)
+  local ok, problem = pcall(begin, ...)
+  if not ok then error(plain(problem), 2) end
   return finish(suspend())
 end

@@ -69,12 +69,12 @@ impl App {
 
     /// Sends a request on a connection of its own.
     pub fn get(&self, target: &str) -> Answer {
-        self.send(&format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
     }
 
     /// Sends a body as JSON on a connection of its own.
     pub fn post(&self, target: &str, body: &str) -> Answer {
-        self.send(&format!(
+        self.send(format!(
             "POST {target} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ))
