@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rover_server::Server;
 
@@ -50,7 +50,7 @@ fn socket_path(name: &str) -> PathBuf {
     folder.join("app.sock")
 }
 
-fn unix(path: &PathBuf) -> Server {
+fn unix(path: &Path) -> Server {
     Server::from_source("app.lua", WHO).workers(1).host(format!("unix:{}", path.display()))
 }
 
