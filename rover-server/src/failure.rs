@@ -64,7 +64,7 @@ impl Failure {
         lua: &mlua::Lua,
         contexts: &Contexts,
         responder: &Responder,
-        frames: Vec<Frame>,
+        mut frames: Vec<Frame>,
     ) -> Failure {
         let mut asked = None;
         let message = match stack.kind(index) {
@@ -94,9 +94,15 @@ impl Failure {
             }
             kind => format!("an error value of type {}", kind.name()),
         };
+        if let Some(frame) = frames.first_mut() {
+            frame.learn_line(&message);
+        }
+        frames.retain(|frame| frame.line > 0);
         let message = match frames.first() {
-            // Errors of Rust functions do not know where they were called.
-            Some(frame) if stack.kind(index) == Kind::Userdata => format!("{}:{}: {message}", frame.file, frame.line),
+            // Only text knows where it was raised.
+            Some(frame) if asked.is_none() && stack.kind(index) != Kind::String => {
+                format!("{}:{}: {message}", frame.file, frame.line)
+            }
             _ => message,
         };
         Failure { message, frames, asked }
@@ -105,6 +111,14 @@ impl Failure {
     /// A failure outside of running Lua code, at a known place.
     pub(crate) fn at(place: &str, message: &str) -> Failure {
         Failure { message: format!("{place}: {message}"), frames: Vec::new(), asked: None }
+    }
+
+    /// The same failure, at `place` where Lua does not know a better one: a tail call leaves no trace of its caller.
+    pub(crate) fn placed(mut self, place: &str) -> Failure {
+        if self.frames.is_empty() && self.asked.is_none() {
+            self.message = format!("{place}: {}", self.message);
+        }
+        self
     }
 
     /// The call stack, a line for each level.

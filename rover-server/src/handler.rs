@@ -15,7 +15,7 @@ use http::Response;
 use crate::app::App;
 use crate::context::{self, Request, Ticket};
 use crate::failure::Failure;
-use crate::lua::{Coroutine, Resumed, Wait, traceback};
+use crate::lua::{Coroutine, Resumed, Stack, Wait, traceback};
 use crate::response::Body;
 
 /// A handler that has begun.
@@ -59,12 +59,18 @@ fn advance(app: &App, coroutine: &mut Coroutine, args: c_int) -> Step {
         Resumed::Yielded => match app.waits.take() {
             Some(wait) => Step::Waits(wait),
             None => {
-                let message = b"coroutine.yield was called in a handler itself: only a coroutine of your own can yield";
-                coroutine.stack().push_bytes(message);
+                push_stray_yield(&mut coroutine.stack());
                 Step::Raised
             }
         },
     }
+}
+
+#[cold]
+fn push_stray_yield(stack: &mut Stack<'_>) {
+    let place = traceback(stack, 0).first().map(|frame| format!("{}:{}: ", frame.file, frame.line)).unwrap_or_default();
+    let message = "coroutine.yield was called in a handler itself: only a coroutine of your own can yield";
+    stack.push_bytes(format!("{place}{message}").as_bytes());
 }
 
 /// Sends what the handler returned.
@@ -101,11 +107,8 @@ fn fail(app: &App, mut coroutine: Coroutine, ticket: Ticket, entry: c_int) -> Re
     let mut stack = coroutine.stack();
     let frames = traceback(&stack, 0);
     let index = stack.top();
-    let mut failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames);
-    if failure.frames.is_empty() && failure.asked.is_none() {
-        // `return api.text(…):header(…)` is a tail call, which leaves no trace of the line that it stands on.
-        failure.message = format!("{} (handler): {}", app.place_of(entry), failure.message);
-    }
+    let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames)
+        .placed(&app.place_of(entry));
     app.coroutines.discard(coroutine);
     let sent = app.contexts.requests.close(ticket, |request| answer(app, failure, request));
     sent.unwrap_or_else(|| crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR))
@@ -175,7 +178,8 @@ pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure>
                 let frames = traceback(&stack, 0);
                 let index = stack.top();
                 let lua = app.coroutines.lua();
-                return Err(Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames));
+                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
+                return Err(failure.placed(&app.place_of(entry)));
             }
             Step::Waits(wait) => args = wait.await(&mut held.coroutine.stack()),
         }

@@ -216,6 +216,7 @@ impl Responder {
             .map_err(|_| "the response has no valid status".to_owned())?;
         let (kind, body) = match stack.number(top - 3) as u8 {
             1 => (Some(&JSON), self.json(stack, value, contexts)?),
+            6 => (None, self.json(stack, value, contexts)?),
             number @ 2..=4 => {
                 let kind = match number {
                     2 => Some(&TEXT),

@@ -1,10 +1,11 @@
 -- The functions of one route, joined into the one function that a request calls.
 --
--- A route without hooks is its handler, with nothing in between. Comes in: `respond` and `native`. Goes out: `join`.
+-- A route without hooks is its handler, with nothing in between. Comes in: `native`, `respond`, and `refusal`, which builds
+-- the response of an error. Goes out: `join`, and `or_missing` for the app's `not_found`.
 
-local native, respond = ...
+local native, respond, refusal = ...
 
-local xpcall = xpcall
+local type, xpcall = type, xpcall
 local failure, log_failure, default_answer = native.failure, native.log_failure, native.default_answer
 
 -- `before` hooks, then the handler: the first value that is not nil is the answer.
@@ -28,33 +29,37 @@ local function guarded(before, handler)
   end
 end
 
--- The answer to a failure: the app's own, else Rover's. A failure of `on_error` itself is logged as well.
-local function recover(ctx, failed, on_error)
-  log_failure(ctx, failed)
+-- The answer to a failure: the app's own, else Rover's. A failure of `on_error` itself is logged as well, unless it is one
+-- that asks for its answer.
+local function recover(ctx, failed, on_error, place)
+  -- Where the stack is full not even `failure` can run.
+  if type(failed) ~= "table" then failed = { failed } end
+  log_failure(ctx, failed, place)
   if on_error then
     local ok, own = xpcall(on_error, failure, ctx, failed[1])
     if not ok then
-      log_failure(ctx, own)
+      if type(own) ~= "table" then own = { own } end
+      if not log_failure(ctx, own, place) then return default_answer(ctx, own, place) end
     elseif own ~= nil then
       return own
     end
   end
-  return default_answer(ctx, failed)
+  return default_answer(ctx, failed, place)
 end
 
-local function join(handler, before, after, on_error)
+local function join(handler, before, after, on_error, place)
   local inner = guarded(before, handler)
   local n = #after
   if n == 0 and not on_error then return inner end
   return function(ctx)
     local ok, res = xpcall(inner, failure, ctx)
-    if not ok then res = recover(ctx, res, on_error) end
+    if not ok then res = recover(ctx, res, on_error, place) end
     if n > 0 then
       res = respond(res)
       for i = n, 1, -1 do
         local went, other = xpcall(after[i], failure, ctx, res)
         if not went then
-          res = respond(recover(ctx, other, on_error))
+          res = respond(recover(ctx, other, on_error, place))
         elseif other ~= nil then
           res = respond(other)
         end
@@ -64,4 +69,13 @@ local function join(handler, before, after, on_error)
   end
 end
 
-return join
+-- `not_found` as a handler: where it returns nothing, the default answers.
+local function or_missing(not_found)
+  return function(ctx)
+    local own = not_found(ctx)
+    if own == nil then return refusal(404) end
+    return own
+  end
+end
+
+return join, or_missing

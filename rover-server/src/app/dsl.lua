@@ -1,11 +1,12 @@
 -- The auto-table that `rover.server` returns: it records what the app declares, and builds responses.
 --
--- Comes in: `native`, the functions that Rust lends to this file. Goes out: `server`, `seal` and the tables that Rust
--- reads afterwards. Nothing here runs for a request, except the builders.
+-- Comes in: `native`, the functions that Rust lends to this file, `mistake`, which raises at the line of the app, and the
+-- builders. Goes out: `server`, `seal` and the tables that Rust reads afterwards. Nothing here runs for a request, except
+-- the builders.
 
-local native, Response, builders = ...
+local native, mistake, builders = ...
 
-local getinfo, error, type, tostring, rawset, setmetatable = debug.getinfo, error, type, tostring, rawset, setmetatable
+local getinfo, type, tostring, rawset, setmetatable = debug.getinfo, type, tostring, rawset, setmetatable
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
 local HOOKS = { on_start = true, on_ready = true, on_shutdown = true, on_error = true, not_found = true }
@@ -13,28 +14,44 @@ local HOOKS = { on_start = true, on_ready = true, on_shutdown = true, on_error =
 local declared = {
   routes = {},   -- { verb, handler, file, line, node, segments }
   hooks = {},    -- name -> function
-  mistakes = {}, -- { file, line, message }
+  mistakes = {}, -- { file, line, message }; line 0 where the mistake has none
 }
 
 local root         -- the node that `rover.server` returned
+local origin       -- where `rover.server` was called
 local sealed       -- true once the app has loaded
 local children = {} -- node -> { segment -> node }
 local parent = {}  -- node -> node
 local segment = {} -- node -> text
 local stages = {}  -- node -> { before = stage, after = stage }
-local entries = {} -- stage -> array of { name, function }, in the order written
+local entries = {} -- stage -> array of { name, function, place }, in the order written
 local builder = {} -- node -> what calling it does
 
--- The file and line of the code `level` calls up, as the log shows them. Nobody on the way may end in a tail call, which
--- would leave the stack.
-local function where(level)
-  local at = getinfo(level + 1, "Sl")
-  return at.short_src, at.currentline
+-- The file and line of the app's code that is running: the innermost function that is neither C nor Rover's own. Where a
+-- tail call has left none, the app's file alone.
+local function where()
+  local level = 3
+  local at = getinfo(level, "Sl")
+  while at and (at.currentline <= 0 or at.source:sub(1, 7) == "=rover/") do
+    level = level + 1
+    at = getinfo(level, "Sl")
+  end
+  if at then return at.short_src, at.currentline end
+  return native.name, 0
 end
 
-local function mistake(level, message)
-  local file, line = where(level + 1)
+local function place_of(file, line)
+  return line > 0 and ("%s:%d"):format(file, line) or file
+end
+
+-- Notes a mistake; the app loads on, so that all of them come to light.
+local function note(message)
+  local file, line = where()
   declared.mistakes[#declared.mistakes + 1] = { file, line, message }
+end
+
+local function a(value)
+  return value == nil and "nil" or "a " .. type(value)
 end
 
 -- How a Lua author writes this node: `api.users.p_id`.
@@ -45,10 +62,8 @@ local function written(node)
   return written(parent[node]) .. own
 end
 
-local function refuse_when_sealed(level, what)
-  if sealed then
-    error(what .. " after the app has loaded: routes and hooks are declared at the top level of the app", level + 1)
-  end
+local function refuse_when_sealed(what)
+  if sealed then mistake(what .. " after the app has loaded: routes and hooks are declared at its top level") end
 end
 
 local node_meta, stage_meta = {}, {}
@@ -94,43 +109,50 @@ function node_meta.__index(node, key)
   local child = children[node][key]
   if child then return child end
   if sealed then
-    error(written(node) .. " has no field '" .. tostring(key) .. "'", 2)
+    mistake(("%s has no field '%s'; routes and hooks are declared at the top level of the app"):format(
+      written(node), tostring(key)))
   end
   if key == "before" or key == "after" then return stage_of(node, key) end
   if type(key) == "number" and key % 1 == 0 then key = ("%d"):format(key) end
-  if type(key) ~= "string" then
-    error("a path segment is a string, not a " .. type(key), 2)
+  if type(key) ~= "string" then mistake("a path segment is a string, not a " .. type(key)) end
+  -- Two spellings of one parameter are one place, with the same hooks.
+  local name = key:match("^{([%a_][%w_]*)}$")
+  if name then key = "p_" .. name end
+  if key == "ws" then
+    note(written(node) .. ".ws: WebSockets are not part of this version of Rover, and ws is reserved for them")
   end
   return child_of(node, key)
 end
 
 local function declare_route(node, verb, handler)
   if type(handler) ~= "function" then
-    mistake(3, ("%s.%s must be a function, not a %s"):format(written(node), verb, type(handler)))
-    return
+    return note(("%s.%s must be a function, not %s"):format(written(node), verb, a(handler)))
   end
   local segments, at = {}, node
   while at ~= root do
     table.insert(segments, 1, segment[at])
     at = parent[at]
   end
-  local file, line = where(3)
+  local file, line = where()
   declared.routes[#declared.routes + 1] =
     { verb = verb, handler = handler, file = file, line = line, node = node, segments = segments }
 end
 
+local hook_places = {} -- name -> place
+
 local function declare_hook(name, hook)
   if type(hook) ~= "function" then
-    mistake(3, ("api.%s must be a function, not a %s"):format(name, type(hook)))
+    note(("api.%s must be a function, not %s"):format(name, a(hook)))
   elseif declared.hooks[name] then
-    mistake(3, ("api.%s is already declared; keep one of the two"):format(name))
+    note(("api.%s is already declared (%s); remove one of the two"):format(name, hook_places[name]))
   else
     declared.hooks[name] = hook
+    hook_places[name] = place_of(where())
   end
 end
 
 function node_meta.__newindex(node, key, value)
-  if sealed then refuse_when_sealed(2, "assigning to " .. written(node) .. "." .. tostring(key)) end
+  if sealed then refuse_when_sealed("assigning to " .. written(node) .. "." .. tostring(key)) end
   if VERBS[key] then
     declare_route(node, key, value)
     return
@@ -138,23 +160,21 @@ function node_meta.__newindex(node, key, value)
     declare_hook(key, value)
     return
   end
-  local name = written(node) .. "." .. tostring(key)
+  local name = ("%s.%s"):format(written(node), tostring(key))
   if key == "before" or key == "after" then
-    mistake(2, ("give this hook a name: function %s.NAME(ctx)"):format(name))
+    note(("give this hook a name: function %s.NAME(ctx)"):format(name))
   elseif key == "ws" then
-    mistake(2, name .. ": WebSockets are not part of this version of Rover")
+    note(name .. ": WebSockets are not part of this version of Rover, and ws is reserved for them")
   elseif type(value) == "function" then
-    mistake(2, native.unknown_verb(name, tostring(key)))
+    note(native.unknown_verb(name, tostring(key)))
   else
-    mistake(2, ("%s: a %s cannot be assigned here; declare handlers, as in function %s.get(ctx)"):format(name, type(value), name))
+    note(("%s cannot be %s; declare handlers, as in function %s.get(ctx)"):format(name, a(value), name))
   end
 end
 
 function node_meta.__call(node, ...)
   local build = builder[node]
-  if not build then
-    error(written(node) .. " is a path, not a function", 2)
-  end
+  if not build then mistake(written(node) .. " is a path, not a function") end
   -- `api.json(t)` and `api:json(t)`, `api.json.status(201, t)` and `api.json:status(201, t)` are the same.
   local first = ...
   if first == root or (first ~= nil and first == parent[node]) then
@@ -166,19 +186,18 @@ end
 function node_meta.__tostring(node) return written(node) end
 
 function stage_meta.__newindex(stage, name, value)
-  refuse_when_sealed(2, "adding the hook '" .. tostring(name) .. "'")
+  refuse_when_sealed("adding the hook '" .. tostring(name) .. "'")
   if type(value) ~= "function" then
-    mistake(2, ("the hook '%s' must be a function, not a %s"):format(tostring(name), type(value)))
-    return
+    return note(("the hook '%s' must be a function, not %s"):format(tostring(name), a(value)))
   end
   local list = entries[stage]
   for i = 1, #list do
     if list[i][1] == name then
-      list[i][2] = value
-      return
+      return note(("the hook '%s' is already declared (%s); give one of the two another name"):format(
+        tostring(name), list[i][3]))
     end
   end
-  list[#list + 1] = { name, value }
+  list[#list + 1] = { name, value, place_of(where()) }
 end
 
 function stage_meta.__index(stage, name)
@@ -208,34 +227,43 @@ end
 local M = {}
 
 function M.server(config)
-  if root then error("rover.server may be called once per app", 2) end
-  if config ~= nil and type(config) ~= "table" then
-    error("rover.server expects a table, got a " .. type(config), 2)
+  if root then
+    note(("rover.server may be called once per app; the first call is at %s"):format(origin))
+    return root
   end
-  local file, line = where(2)
-  native.configure(config or {}, file, line)
+  if config ~= nil and type(config) ~= "table" then
+    mistake("rover.server expects a table, not " .. a(config))
+  end
+  origin = place_of(where())
+  native.configure(config or {}, origin)
   root = setmetatable({}, node_meta)
   children[root] = {}
   return root
 end
 
+-- What the app has declared so far; after an error at its top level, the mistakes that were found before.
+function M.declared() return declared end
+
 -- Ends the declaring: from now on the tree only builds responses. Answers what Rust needs to serve.
 function M.seal(returned)
-  if not root then
-    return nil, "the app never calls rover.server { … }"
-  elseif returned ~= root then
-    return nil, "the app must end with `return api`, the value that rover.server gave"
+  if returned ~= root or not root then
+    local message = "the app must end with `return api`, the value that rover.server gave"
+    if not root then message = "the app never calls rover.server { … }" end
+    declared.mistakes[#declared.mistakes + 1] = { native.name, 0, message }
   end
   for _, route in ipairs(declared.routes) do
     route.before = collect(route.node, "before")
     route.after = collect(route.node, "after")
     route.node = nil
   end
-  for name, build in pairs(builders) do
-    local outer, inner = name:match("^([^.]+)%.?(.*)$")
-    local node = child_of(root, outer)
-    rawset(root, outer, node)
-    if inner ~= "" then rawset(node, inner, child_of(node, inner)) end
+  -- Builders are read without a metamethod from here on.
+  if root then
+    for name in pairs(builders) do
+      local outer, inner = name:match("^([^.]+)%.?(.*)$")
+      local node = child_of(root, outer)
+      rawset(root, outer, node)
+      if inner ~= "" then rawset(node, inner, child_of(node, inner)) end
+    end
   end
   sealed = true
   return declared

@@ -46,9 +46,10 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
     let installed = context::install(lua, Rc::default(), vocabulary.clone(), bodies, &body_meta)?;
 
-    let native = natives::early(lua, &installed, &declared)?;
+    let mistake = lua::mistake_function(lua)?;
+    let native = natives::early(lua, &display_name(&blueprint.source), &installed, &declared)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
-        own(lua, "response", include_str!("response.lua"))?.call(&native)?;
+        own(lua, "response", include_str!("response.lua"))?.call((&native, &mistake))?;
     let responder = Rc::new(Responder::new(lua, &response_meta)?);
     let failing = natives::Failing {
         installed: installed.contexts.clone(),
@@ -57,8 +58,12 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         debug: debug.clone(),
     };
     natives::failing(lua, &native, failing)?;
-    let join: Function = own(lua, "chain", include_str!("chain.lua"))?.call((&native, respond))?;
-    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, response_meta, builders))?;
+    let (join, or_missing): (Function, Function) = own(lua, "chain", include_str!("chain.lua"))?.call((
+        &native,
+        respond,
+        builders.raw_get::<Function>("error")?,
+    ))?;
+    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
 
     let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone())?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
@@ -66,22 +71,20 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         setup(lua, &waits)?;
     }
 
-    let returned = run(lua, &blueprint.source)?;
-    let sealed: (Option<Table>, Option<String>) = dsl.raw_get::<Function>("seal")?.call(returned)?;
+    let ended = run(lua, &blueprint.source).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let mut declared = declared.take();
-    let Some(sealed_table) = sealed.0 else {
-        let name = display_name(&blueprint.source);
-        declared.mistakes.0.push(format!("{name}: {}", sealed.1.unwrap_or_default()));
-        return Err(mlua::Error::runtime(declared.mistakes.to_string()));
+    let sealed: Table = match ended {
+        Ok(sealed) => sealed,
+        Err(error) => {
+            // What was found before the error is worth knowing too.
+            mistakes(&dsl.raw_get::<Function>("declared")?.call(())?, &mut declared)?;
+            declared.mistakes.0.push(lua::plain_message(&error));
+            return Err(mlua::Error::runtime(declared.mistakes.to_string()));
+        }
     };
-    for mistake in sealed_table.raw_get::<Table>("mistakes")?.sequence_values::<Table>() {
-        let mistake = mistake?;
-        let (file, line, message): (String, u32, String) =
-            (mistake.raw_get(1)?, mistake.raw_get(2)?, mistake.raw_get(3)?);
-        declared.mistakes.0.push(format!("{file}:{line}: {message}"));
-    }
+    mistakes(&sealed, &mut declared)?;
 
-    let (entries, places, hooks) = entries(lua, &sealed_table, &join, &mut declared)?;
+    let (entries, places, hooks) = entries(lua, &sealed, (&join, &or_missing), &mut declared)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     let app = App {
         coroutines: Coroutines::new(lua, base)?,
@@ -96,11 +99,25 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     Ok((app, declared))
 }
 
+/// Reads the mistakes that `dsl.lua` noted.
+fn mistakes(table: &Table, declared: &mut Declared) -> mlua::Result<()> {
+    for mistake in table.raw_get::<Table>("mistakes")?.sequence_values::<Table>() {
+        let mistake = mistake?;
+        let (file, line, message): (String, u32, String) =
+            (mistake.raw_get(1)?, mistake.raw_get(2)?, mistake.raw_get(3)?);
+        declared.mistakes.0.push(match line {
+            0 => format!("{file}: {message}"),
+            line => format!("{file}:{line}: {message}"),
+        });
+    }
+    Ok(())
+}
+
 /// The table of entry functions: the routes in the order of their ids, then the hooks.
 fn entries(
     lua: &Lua,
     sealed: &Table,
-    join: &Function,
+    (join, or_missing): (&Function, &Function),
     declared: &mut Declared,
 ) -> mlua::Result<(Table, Vec<String>, Hooks)> {
     let hooks: Table = sealed.raw_get("hooks")?;
@@ -110,20 +127,28 @@ fn entries(
     for table in sealed.raw_get::<Table>("routes")?.sequence_values::<Table>() {
         let route = declared::route(&table?, declared)?;
         let Some(decl) = route.decl else { continue };
-        let entry: Function = join.call((route.handler, route.before, route.after, &on_error))?;
+        let place = decl.origin.to_string();
+        let entry: Function = join.call((route.handler, route.before, route.after, &on_error, place.as_str()))?;
         entries.raw_push(entry)?;
-        places.push(decl.origin.to_string());
+        places.push(place);
         declared.routes.push(decl);
     }
     let mut found = Hooks::default();
-    let mut add = |name: &str, guarded: bool| -> mlua::Result<Option<c_int>> {
+    let mut add = |name: &str, answers: bool| -> mlua::Result<Option<c_int>> {
         let Some(hook) = hooks.raw_get::<Option<Function>>(name)? else { return Ok(None) };
         let info = hook.info();
-        places.push(format!("{}:{}", info.short_src.unwrap_or_default(), info.line_defined.unwrap_or_default()));
-        let entry = match guarded {
-            true => join.call((hook, lua.create_table()?, lua.create_table()?, &on_error))?,
+        let place = format!("{}:{}", info.short_src.unwrap_or_default(), info.line_defined.unwrap_or_default());
+        let entry = match answers {
+            true => join.call((
+                or_missing.call::<Function>(hook)?,
+                lua.create_table()?,
+                lua.create_table()?,
+                &on_error,
+                place.as_str(),
+            ))?,
             false => hook,
         };
+        places.push(place);
         entries.raw_push(entry)?;
         Ok(Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX)))
     };

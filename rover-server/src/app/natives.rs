@@ -16,8 +16,16 @@ use crate::route::Verb;
 use super::declared::{self, Declared};
 
 /// Everything that `response.lua` and `dsl.lua` need before there are responses.
-pub(super) fn early(lua: &Lua, installed: &Installed, declared: &Rc<RefCell<Declared>>) -> mlua::Result<Table> {
+///
+/// `name` is what messages call the app's file.
+pub(super) fn early(
+    lua: &Lua,
+    name: &str,
+    installed: &Installed,
+    declared: &Rc<RefCell<Declared>>,
+) -> mlua::Result<Table> {
     let native = lua.create_table()?;
+    native.raw_set("name", name)?;
     native.raw_set("set_cookie", lua.create_function(context::set_cookie)?)?;
     native.raw_set("is_body", installed.shared.function(lua, context::is_body)?)?;
     native.raw_set("header_problem", installed.shared.function(lua, header_problem)?)?;
@@ -32,9 +40,9 @@ pub(super) fn early(lua: &Lua, installed: &Installed, declared: &Rc<RefCell<Decl
     let declared = declared.clone();
     native.raw_set(
         "configure",
-        lua.create_function(move |_, (config, file, line): (Table, String, u32)| {
+        lua.create_function(move |_, (config, origin): (Table, String)| {
             let mut declared = declared.borrow_mut();
-            declared.origin = format!("{file}:{line}");
+            declared.origin = origin;
             declared::config(&config, &mut declared);
             Ok(())
         })?,
@@ -127,7 +135,7 @@ fn failure(stack: &mut Stack<'_>, _: &Failing) -> Returns {
     Ok(1)
 }
 
-/// Reads back the table that [`failure`] made, at index 2.
+/// Reads back the table that [`failure`] made, at index 2; at index 3 is the place of the route that failed.
 fn read(stack: &mut Stack<'_>, failing: &Failing) -> Option<Failure> {
     if stack.kind(2) != Kind::Table {
         return None;
@@ -154,21 +162,24 @@ fn read(stack: &mut Stack<'_>, failing: &Failing) -> Option<Failure> {
     stack.push_item(2, 1);
     let index = stack.top();
     let lua = failing.lua.try_upgrade()?;
-    Some(Failure::read(stack, index, &lua, &failing.installed, &failing.responder, frames))
+    let failure = Failure::read(stack, index, &lua, &failing.installed, &failing.responder, frames);
+    Some(failure.placed(&String::from_utf8_lossy(stack.bytes(3).unwrap_or_default())))
 }
 
-/// `log_failure(ctx, failed)`.
+/// `log_failure(ctx, failed, place)`: whether there was something to log, rather than an error that is an answer.
 fn log_failure(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
     let ticket = context::ticket(stack, "request_id()")?;
     if let Some(failure) = read(stack, failing) {
         let mut request = failing.installed.requests.get_mut(ticket)?;
         let id = request.id().clone();
         failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
+        stack.push_boolean(failure.asked.is_none());
+        return Ok(1);
     }
     Ok(0)
 }
 
-/// `default_answer(ctx, failed)`: what to respond with, as a value that a handler might have returned.
+/// `default_answer(ctx, failed, place)`: what to respond with, as a value that a handler might have returned.
 fn default_answer(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
     let ticket = context::ticket(stack, "request_id()")?;
     let failure = read(stack, failing);

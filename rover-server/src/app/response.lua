@@ -1,16 +1,20 @@
 -- Responses as Lua values, and the builders that make them (`api.json`, `api.text`, …).
 --
 -- A response is an array that Rust reads in one go: [1] kind, [2] status, [3] value, [4] header names and values in
--- turn. Comes in: `native`. Goes out: the metatable, the builders, and `respond`, which turns anything that a handler
+-- turn. Comes in: `native`, and `mistake`, which raises at the line of the app. Goes out: the metatable, the builders, and `respond`, which turns anything that a handler
 -- may return into a response.
 
-local native = ...
+local native, mistake = ...
 
-local error, type, tostring, setmetatable, getmetatable, select = error, type, tostring, setmetatable, getmetatable, select
+local type, tostring, setmetatable, getmetatable, select = type, tostring, setmetatable, getmetatable, select
 local lower, format = string.lower, string.format
 
 -- The kinds, as `response.rs` knows them.
-local JSON, TEXT, HTML, RAW, EMPTY = 1, 2, 3, 4, 5
+local JSON, TEXT, HTML, RAW, EMPTY, UNTYPED_JSON = 1, 2, 3, 4, 5, 6
+
+-- The Content-Type of a kind, and the kind without it.
+local CONTENT_TYPE = { "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8" }
+local UNTYPED = { UNTYPED_JSON, RAW, RAW }
 
 local Response = {}
 Response.__index = Response
@@ -21,120 +25,141 @@ local function new(kind, status, value)
   return setmetatable({ kind, status, value, false }, Response)
 end
 
-local function check_status(status, level)
+-- A wrong argument in a message: text in quotes, numbers as they are, everything else by its type.
+local function shown(value)
+  local kind = type(value)
+  if kind == "string" then return format("%q", value) end
+  if kind == "number" or kind == "nil" then return tostring(value) end
+  return "a " .. kind
+end
+
+local function check_receiver(response, call)
+  if getmetatable(response) ~= Response then mistake("call it with a colon: response:" .. call) end
+end
+
+local function check_status(status)
   if type(status) ~= "number" or status % 1 ~= 0 or status < 200 or status > 599 then
-    error(format("a status is a whole number from 200 to 599, not %s", tostring(status)), level + 1)
+    mistake("a status is a whole number from 200 to 599, not " .. shown(status))
   end
   return status
 end
 
-local function check_header(name, value, level)
+local function check_header(name, value)
   local kind = type(value)
   if kind == "number" or kind == "boolean" then
     value = tostring(value)
   elseif kind ~= "string" then
-    error(format("the value of the header %s is a string, not a %s", tostring(name), kind), level + 1)
+    mistake(format("the value of the header %s is a string, not a %s", tostring(name), kind))
   end
   local problem = native.header_problem(name, value)
-  if problem then error(problem, level + 1) end
+  if problem then mistake(problem) end
   return value
+end
+
+-- The headers without those called `name`, which is in lower case.
+local function without(headers, name)
+  local kept = {}
+  for i = 1, headers and #headers or 0, 2 do
+    if lower(headers[i]) ~= name then
+      local n = #kept
+      kept[n + 1], kept[n + 2] = headers[i], headers[i + 1]
+    end
+  end
+  return kept
 end
 
 --- `res:status(code)` sets the status, `res:status()` reads it.
 function Response:status(...)
+  check_receiver(self, "status(code)")
   if select("#", ...) == 0 then return self[2] end
-  self[2] = check_status((...), 2)
+  self[2] = check_status((...))
   return self
+end
+
+-- `res:header(name)`: the first value, or nil.
+local function read_header(response, name)
+  local headers = response[4]
+  for i = 1, headers and #headers or 0, 2 do
+    if lower(headers[i]) == name then return headers[i + 1] end
+  end
+  if name == "content-type" then return CONTENT_TYPE[response[1]] end
 end
 
 --- `res:header(name, value)` adds, `res:header(name, nil)` removes, `res:header(name)` reads the first.
 function Response:header(name, ...)
-  local headers = self[4]
-  local reads = select("#", ...) == 0
+  check_receiver(self, "header(name, value)")
   local value = ...
-  if not reads and value ~= nil then
-    value = check_header(name, value, 2)
-    if headers then
-      local n = #headers
-      headers[n + 1], headers[n + 2] = name, value
-    else
-      self[4] = { name, value }
-    end
+  if value == nil then
+    if type(name) ~= "string" then mistake("a header's name is a string, not " .. shown(name)) end
+    local wanted = lower(name)
+    if select("#", ...) == 0 then return read_header(self, wanted) end
+    self[4] = without(self[4], wanted)
+    if wanted == "content-type" then self[1] = UNTYPED[self[1]] or self[1] end
     return self
   end
-  local wanted, kept = lower(tostring(name)), {}
-  for i = 1, headers and #headers or 0, 2 do
-    if lower(headers[i]) ~= wanted then
-      kept[#kept + 1], kept[#kept + 2] = headers[i], headers[i + 1]
-    elseif reads then
-      return headers[i + 1]
-    end
+  value = check_header(name, value)
+  local headers = self[4]
+  if headers and #name == 12 and lower(name) == "content-type" then
+    -- The one field that a response has once.
+    headers = without(headers, "content-type")
+    self[4] = headers
   end
-  if reads then return nil end
-  self[4] = kept
+  if headers then
+    local n = #headers
+    headers[n + 1], headers[n + 2] = name, value
+  else
+    self[4] = { name, value }
+  end
   return self
 end
 
 --- `res:cookie(name, value, options)` adds a Set-Cookie header.
 function Response:cookie(name, value, options)
+  check_receiver(self, "cookie(name, value, options)")
   local line, problem = native.set_cookie(name, value, options)
-  if not line then error(problem, 2) end
+  if not line then mistake(problem) end
   return self:header("Set-Cookie", line)
 end
 
 local builders = {}
 
-local function with_status(kind, check)
-  return function(status, value)
-    check_status(status, 2)
-    if check then value = check(value, 2) end
-    return new(kind, status, value)
-  end
-end
-
-local function text_of(value, level)
+-- The text that a builder sends.
+local function text_of(value)
   local kind = type(value)
   if kind == "string" then return value end
   if kind == "number" or kind == "boolean" then return tostring(value) end
   if native.is_body(value) then return tostring(value) end
-  error(format("expected a string, got %s", value == nil and "nil" or "a " .. kind), level + 1)
+  mistake("the text of a response is a string, not " .. shown(value))
 end
 
 function builders.json(value) return new(JSON, 200, value) end
-builders["json.status"] = with_status(JSON)
+builders["json.status"] = function(status, value) return new(JSON, check_status(status), value) end
 
-function builders.text(value) return new(TEXT, 200, text_of(value, 2)) end
-builders["text.status"] = with_status(TEXT, text_of)
+for name, kind in pairs { text = TEXT, html = HTML, raw = RAW } do
+  builders[name] = function(value) return new(kind, 200, text_of(value)) end
+  builders[name .. ".status"] = function(status, value) return new(kind, check_status(status), text_of(value)) end
+end
 
-function builders.html(value) return new(HTML, 200, text_of(value, 2)) end
-builders["html.status"] = with_status(HTML, text_of)
-
-function builders.raw(value) return new(RAW, 200, text_of(value, 2)) end
-builders["raw.status"] = with_status(RAW, text_of)
-
-local function redirect(status, url, level)
-  if type(url) ~= "string" then
-    error("a redirect needs a URL as a string, got a " .. type(url), level + 1)
-  end
+local function redirect(status, url)
+  if type(url) ~= "string" then mistake("a redirect needs a URL as a string, not " .. shown(url)) end
   local response = new(EMPTY, status)
-  response[4] = { "Location", check_header("Location", url, level + 1) }
+  response[4] = { "Location", check_header("Location", url) }
   return response
 end
 
-function builders.redirect(url) return (redirect(302, url, 2)) end
-builders["redirect.permanent"] = function(url) return (redirect(301, url, 2)) end
+function builders.redirect(url) return redirect(302, url) end
+builders["redirect.permanent"] = function(url) return redirect(301, url) end
 builders["redirect.status"] = function(status, url)
-  check_status(status, 2)
-  if status < 300 or status > 399 then
-    error("a redirect has a status from 300 to 399, not " .. status, 2)
+  if type(status) ~= "number" or status % 1 ~= 0 or status < 300 or status > 399 then
+    mistake("a redirect has a status from 300 to 399, not " .. shown(status))
   end
-  return (redirect(status, url, 2))
+  return redirect(status, url)
 end
 
 function builders.no_content() return new(EMPTY, 204) end
 
 function builders.error(status, message)
-  check_status(status, 2)
+  check_status(status)
   local body = message
   if type(message) ~= "table" then
     body = { error = message == nil and native.reason(status) or tostring(message) }

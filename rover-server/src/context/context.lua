@@ -1,8 +1,8 @@
 -- The metatable of every context: methods first, then the fields, which are computed once and kept.
 
-local methods, field = ...
+local methods, field, mistake = ...
 
-local rawget, rawset, error = rawget, rawset, error
+local rawget, rawset, type = rawget, rawset, type
 
 -- The numbers by which `fields.rs` knows the fields.
 local FIELDS = { method = 1, path = 2, query_string = 3, host = 4, scheme = 5, ip = 6, version = 7 }
@@ -12,7 +12,8 @@ local STORE = 8
 
 --- `ctx:set(key, value)` keeps a value for this request.
 function methods.set(ctx, key, value)
-  if key == nil then error("ctx:set needs a key", 2) end
+  if type(ctx) ~= "table" then mistake("call it with a colon: ctx:set(key, value)") end
+  if key == nil or key ~= key then mistake("ctx:set needs a key, not " .. tostring(key)) end
   local store = rawget(ctx, STORE)
   if not store then
     store = {}
@@ -23,6 +24,7 @@ end
 
 --- `ctx:get(key)` gives back what `ctx:set` kept, or nil.
 function methods.get(ctx, key)
+  if type(ctx) ~= "table" then mistake("call it with a colon: ctx:get(key)") end
   local store = rawget(ctx, STORE)
   if store then return store[key] end
 end

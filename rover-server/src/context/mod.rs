@@ -28,7 +28,7 @@ pub(crate) use request::{Peer, Request, Requests, Ticket};
 
 use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
-use crate::lua::{Kind, OwnedMeta, Raise, Shared, Stack, anchor};
+use crate::lua::{Kind, OwnedMeta, Raise, Shared, Stack, anchor, mistake_function};
 use crate::route::FastRouter;
 
 /// What the functions behind `ctx` share in one VM.
@@ -77,14 +77,23 @@ pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) {
 /// The ticket of the context at index 1, where a method finds its receiver.
 pub(crate) fn ticket(stack: &mut Stack<'_>, call: &str) -> Result<Ticket, Raise> {
     if stack.kind(1) != Kind::Table {
-        return Err(Raise::mistake(format!("call it with a colon: ctx:{call}")));
+        return Err(not_a_context(call));
     }
     stack.push_item(1, cached::SLOT);
     stack.push_item(1, cached::SERIAL);
     let top = stack.top();
     let (slot, serial) = (stack.number(top - 1), stack.number(top));
     stack.pop(2);
+    if serial == 0.0 {
+        // Serial numbers begin with 1: this table is no context.
+        return Err(not_a_context(call));
+    }
     Ok(Ticket { slot: slot as u32, serial: serial as u64 })
+}
+
+#[cold]
+fn not_a_context(call: &str) -> Raise {
+    Raise::mistake(format!("call it with a colon: ctx:{call}"))
 }
 
 /// Builds the context metatable and everything that it needs. Leaves nothing on any stack.
@@ -119,8 +128,11 @@ pub(crate) fn install(
     methods.raw_set("json", shared.function(lua, body::json)?)?;
     methods.raw_set("request_id", shared.function(lua, fields::request_id)?)?;
     let field = shared.function(lua, fields::field)?;
-    let metatable: mlua::Table =
-        lua.load(include_str!("context.lua")).set_name("=rover/context").call((methods, field))?;
+    let metatable: mlua::Table = lua.load(include_str!("context.lua")).set_name("=rover/context").call((
+        methods,
+        field,
+        mistake_function(lua)?,
+    ))?;
     Ok(Installed { metatable, contexts, shared })
 }
 

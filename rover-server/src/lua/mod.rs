@@ -30,7 +30,7 @@ mod wait;
 
 pub(crate) use coroutine::{Coroutine, Coroutines, Resumed};
 pub(crate) use function::function;
-pub(crate) use native::{OwnedMeta, Raise, Returns, Shared};
+pub(crate) use native::{OwnedMeta, Raise, Returns, Shared, mistake_function};
 pub(crate) use stack::{Kind, Stack};
 pub(crate) use traceback::{Frame, traceback};
 pub(crate) use value::{Value, anchor};

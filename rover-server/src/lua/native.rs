@@ -11,7 +11,8 @@ use std::rc::Rc;
 
 use mlua::ffi;
 
-use super::Stack;
+use super::traceback::caller;
+use super::{Kind, Stack};
 
 /// How a native function ends: with so many results on top of the stack, or with an error.
 pub(crate) type Returns = Result<c_int, Raise>;
@@ -19,7 +20,8 @@ pub(crate) type Returns = Result<c_int, Raise>;
 /// An error on its way to Lua.
 #[derive(Debug)]
 pub(crate) enum Raise {
-    /// A programmer's mistake: raised with the caller's file and line in front.
+    /// A programmer's mistake: raised with the file and line of the calling Lua code in front. A tail call leaves no
+    /// trace of its caller; then it is the code that called that one, and nothing where there is none.
     Mistake(String),
     /// The topmost value of the stack is the error.
     Value,
@@ -110,10 +112,10 @@ where
             Ok(Err(Raise::Yield(values))) => return ffi::lua_yield(l, values),
             Ok(Err(Raise::Value)) => {}
             Ok(Err(Raise::Mistake(message))) => {
-                ffi::luaL_where(l, 1);
+                let placed = caller(&Stack::new(l)).map(|frame| format!("{}:{}: {message}", frame.file, frame.line));
+                let message = placed.unwrap_or(message);
                 ffi::lua_pushlstring_(l, message.as_ptr().cast(), message.len());
                 drop(message);
-                ffi::lua_concat(l, 2);
             }
             Err(panic) => {
                 drop(panic);
@@ -122,6 +124,21 @@ where
         }
         ffi::lua_error(l)
     }
+}
+
+/// `mistake(message)` for Rover's own Lua code: raises with the file and line of the app's code that called it, however
+/// many of Rover's functions stand between the two.
+///
+/// # Errors
+/// Memory errors of mlua.
+pub(crate) fn mistake_function(lua: &mlua::Lua) -> mlua::Result<mlua::Function> {
+    Shared::new(lua, Rc::new(()))?.function(lua, |stack, ()| {
+        let message = match stack.kind(1) {
+            Kind::String => String::from_utf8_lossy(stack.bytes(1).unwrap_or_default()).into_owned(),
+            kind => kind.name().to_owned(),
+        };
+        Err(Raise::Mistake(message))
+    })
 }
 
 /// What Lua code sees of a panic; the panic hook has written the details.

@@ -18,7 +18,8 @@ const MOST_FRAMES: usize = 32;
 pub(crate) struct Frame {
     /// The file as it was named to Lua, e.g. `app.lua`.
     pub(crate) file: String,
-    /// The line being run, counted from 1.
+    /// The line being run, counted from 1; 0 where LuaJIT has forgotten it, as it does for the function that an error of
+    /// the language itself ended.
     pub(crate) line: u32,
     /// The function's name, where Lua knows one.
     pub(crate) function: Option<String>,
@@ -34,26 +35,45 @@ impl fmt::Display for Frame {
     }
 }
 
+impl Frame {
+    /// Takes the line from `message` where it begins with this frame's file: `app.lua:12: …`.
+    pub(crate) fn learn_line(&mut self, message: &str) {
+        let rest = message.strip_prefix(self.file.as_str()).and_then(|rest| rest.strip_prefix(':'));
+        let digits = rest.and_then(|rest| rest.split_once(':')).map(|(digits, _)| digits);
+        if let Some(line) = digits.and_then(|digits| digits.parse().ok()).filter(|_| self.line == 0) {
+            self.line = line;
+        }
+    }
+}
+
 /// The Lua functions that are active on `stack`, innermost first, from `level` on (0 is the running function).
 ///
 /// C functions and Rover's own Lua code are left out.
-pub(crate) fn traceback(stack: &Stack<'_>, mut level: c_int) -> Vec<Frame> {
+pub(crate) fn traceback(stack: &Stack<'_>, level: c_int) -> Vec<Frame> {
+    frames(stack, level, MOST_FRAMES)
+}
+
+/// The app's code that called the running native function, directly or through C functions and Rover's own Lua code.
+#[cold]
+pub(super) fn caller(stack: &Stack<'_>) -> Option<Frame> {
+    frames(stack, 1, 1).pop()
+}
+
+fn frames(stack: &Stack<'_>, mut level: c_int, most: usize) -> Vec<Frame> {
     let mut frames = Vec::new();
     // SAFETY: the record is filled by `lua_getstack` before `lua_getinfo` reads it; its strings live as long as the
     // function on the call stack, and are copied at once.
     unsafe {
         let mut record: ffi::lua_Debug = std::mem::zeroed();
-        while frames.len() < MOST_FRAMES && ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
+        while frames.len() < most && ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
             level += 1;
-            if ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) == 0 || record.currentline <= 0 {
-                continue;
-            }
-            if text(record.source).as_bytes().starts_with(OWN_CHUNK) {
+            let known = ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) != 0;
+            if !known || text(record.what) == "C" || text(record.source).as_bytes().starts_with(OWN_CHUNK) {
                 continue;
             }
             frames.push(Frame {
                 file: text(record.short_src.as_ptr()),
-                line: record.currentline as u32,
+                line: u32::try_from(record.currentline).unwrap_or(0),
                 function: (!record.name.is_null()).then(|| text(record.name)),
             });
         }

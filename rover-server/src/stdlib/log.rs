@@ -1,37 +1,21 @@
-//! `rover.log.debug|info|warn|error(msg[, fields])`, and `print`, which logs at info.
+//! `rover.log.debug|info|warn|error(msg[, fields])`.
 
 use std::rc::Rc;
 
-use mlua::{Lua, Table, Value, Variadic};
+use mlua::{Lua, Table};
 
 use crate::json::{self, Vocabulary};
 use crate::log::{self, Level};
 use crate::lua::{Kind, Raise, Returns, Shared, Stack};
 
-/// The table of the four functions; replaces the global `print`.
-pub(super) fn install(lua: &Lua, vocabulary: &Rc<Vocabulary>) -> mlua::Result<Table> {
+/// The table of the four functions.
+pub(super) fn functions(lua: &Lua, vocabulary: &Rc<Vocabulary>) -> mlua::Result<Table> {
     let shared = Shared::new(lua, vocabulary.clone())?;
     let table = lua.create_table()?;
     table.raw_set("debug", shared.function(lua, |stack, words| write(stack, words, Level::Debug))?)?;
     table.raw_set("info", shared.function(lua, |stack, words| write(stack, words, Level::Info))?)?;
     table.raw_set("warn", shared.function(lua, |stack, words| write(stack, words, Level::Warn))?)?;
     table.raw_set("error", shared.function(lua, |stack, words| write(stack, words, Level::Error))?)?;
-
-    let tostring: mlua::Function = lua.globals().raw_get("tostring")?;
-    let print = lua.create_function(move |_, values: Variadic<Value>| {
-        if log::enabled(Level::Info) {
-            let mut line = String::new();
-            for (n, value) in values.iter().enumerate() {
-                if n > 0 {
-                    line.push('\t');
-                }
-                line.push_str(&tostring.call::<mlua::LuaString>(value)?.to_string_lossy());
-            }
-            log::event(Level::Info, &line).emit();
-        }
-        Ok(())
-    })?;
-    lua.globals().raw_set("print", print)?;
     Ok(table)
 }
 

@@ -9,9 +9,10 @@ mod time;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use mlua::{LightUserData, Lua, Table};
+use mlua::{Function, LightUserData, Lua, Table};
 
 use crate::json::{self, Vocabulary};
+use crate::lua::{Raise, Shared, mistake_function};
 
 /// Makes the global `rover` and gives it back, for others to add to it.
 ///
@@ -32,28 +33,38 @@ pub(crate) fn install(
     rover.raw_set("null", LightUserData(std::ptr::null_mut()))?;
     rover.raw_set("json", json::functions(lua, vocabulary.clone())?)?;
     rover.raw_set("env", env::table(lua)?)?;
-    rover.raw_set("log", log::install(lua, vocabulary)?)?;
+    let log = log::functions(lua, vocabulary)?;
+    rover.raw_set("log", &log)?;
     time::install(lua, &rover)?;
-    let array = lua
-        .load("local meta = ...\nreturn function(t)\n  if t == nil then t = {} end\n  if type(t) ~= 'table' then error('rover.array expects a table, got a ' .. type(t), 2) end\n  return setmetatable(t, meta)\nend")
-        .set_name("=rover/array")
-        .call::<mlua::Function>(array_meta)?;
+    let native = lua.create_table()?;
+    native.raw_set("array", array_meta)?;
+    native.raw_set("log", log.raw_get::<Function>("info")?)?;
+    let (array, print): (Function, Function) =
+        lua.load(include_str!("stdlib.lua")).set_name("=rover/stdlib").call((native, mistake_function(lua)?))?;
     rover.raw_set("array", array)?;
-
-    let worker_meta = lua.create_table()?;
-    worker_meta.raw_set(
-        "__index",
-        lua.create_function(move |_, (_, key): (Table, String)| {
-            Ok(match key.as_str() {
-                "id" => Some(worker),
-                "count" => Some(workers.get()),
-                _ => None,
-            })
-        })?,
-    )?;
-    let worker = lua.create_table()?;
-    worker.set_metatable(Some(worker_meta))?;
-    rover.raw_set("worker", worker)?;
+    lua.globals().raw_set("print", print)?;
+    rover.raw_set("worker", worker_table(lua, worker, workers)?)?;
     lua.globals().raw_set("rover", &rover)?;
     Ok(rover)
+}
+
+/// `rover.worker`, whose `count` is known only once the app has loaded.
+fn worker_table(lua: &Lua, worker: usize, workers: Rc<Cell<usize>>) -> mlua::Result<Table> {
+    let shared = Shared::new(lua, Rc::new((worker, workers)))?;
+    let meta = lua.create_table()?;
+    meta.raw_set(
+        "__index",
+        shared.function(lua, |stack, (worker, workers)| {
+            match stack.bytes(2) {
+                Some(b"id") => stack.push_number(*worker as f64),
+                Some(b"count") => stack.push_number(workers.get() as f64),
+                _ => stack.push_nil(),
+            }
+            Ok(1)
+        })?,
+    )?;
+    meta.raw_set("__newindex", shared.function(lua, |_, _| Err(Raise::mistake("rover.worker cannot be changed")))?)?;
+    let table = lua.create_table()?;
+    table.set_metatable(Some(meta))?;
+    Ok(table)
 }
