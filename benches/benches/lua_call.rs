@@ -1,4 +1,5 @@
 //! What it costs to run a handler and send its table: Rover's way, and the same through mlua's safe interface.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run must say so")]
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,4 +1,5 @@
 //! Whole requests without the kernel, from bytes in to bytes out; and what each part of the context adds to one.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run must say so")]
 
 use std::time::Instant;
 

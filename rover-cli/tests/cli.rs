@@ -14,9 +14,8 @@ local api = rover.server { port = 0, workers = 2, shutdown_timeout = 5 }
 
 function api.get(ctx) return "home" end
 
-function api.slow.get(ctx)
-  rover.sleep(0.5)
-  return "done"
+function api.slow.post(ctx)
+  return ctx:body()
 end
 
 function api.users.p_id.delete(ctx) end
@@ -92,6 +91,27 @@ impl Running {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         stream
+    }
+
+    /// Sends a request except for its body, which is "done", and waits until the server asks for that.
+    fn begin(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let head = "POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
+    }
+
+    /// Waits until the server accepts no connections any more.
+    fn stopped_listening(&self) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(&self.address).is_ok() {
+            assert!(Instant::now() < end, "the server still listens");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The exit code, waiting for it.
@@ -207,7 +227,7 @@ fn routes_as_a_table_and_as_json() {
     let app = App::new("routes", APP);
     let table = stdout(&app.run(&["routes", "app.lua"]));
     assert!(table.starts_with("METHOD  PATH         HANDLER\n"), "{table}");
-    assert!(table.contains("DELETE  /users/{id}  app.lua:11\n"), "{table}");
+    assert!(table.contains("DELETE  /users/{id}  app.lua:10\n"), "{table}");
     let json = stdout(&app.run(&["routes", "app.lua", "--json"]));
     let routes: serde_json::Value = serde_json::from_str(&json).unwrap();
     let routes = routes.as_array().unwrap();
@@ -222,9 +242,10 @@ fn a_signal_lets_the_running_request_finish() {
     for name in ["TERM", "INT"] {
         let mut server = app.serve(&["app.lua"]);
         assert!(answer(server.ask("/")).ends_with("\r\n\r\nhome"));
-        let slow = server.ask("/slow");
-        std::thread::sleep(Duration::from_millis(200));
+        let mut slow = server.begin();
         server.signal(name);
+        server.stopped_listening();
+        slow.write_all(b"done").unwrap();
         assert!(answer(slow).ends_with("\r\n\r\ndone"), "{name}");
         assert_eq!(server.code(), Some(0), "{name}");
     }
@@ -232,14 +253,12 @@ fn a_signal_lets_the_running_request_finish() {
 
 #[test]
 fn a_second_signal_ends_the_server_at_once() {
-    let source = APP.replace("0.5", "30");
-    let app = App::new("second", &source);
+    let app = App::new("second", APP);
     for (name, code) in [("TERM", 143), ("INT", 130)] {
         let mut server = app.serve(&["app.lua"]);
-        let _slow = server.ask("/slow");
-        std::thread::sleep(Duration::from_millis(200));
+        let _slow = server.begin();
         server.signal(name);
-        std::thread::sleep(Duration::from_millis(200));
+        server.stopped_listening();
         server.signal(name);
         assert_eq!(server.code(), Some(code), "{name}");
     }

@@ -87,13 +87,6 @@ pub(crate) struct AppTable<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigMistake(String);
 
-impl ConfigMistake {
-    /// A mistake at `origin` (`app.lua:1`) that only the reader of the table can see.
-    pub(crate) fn new(origin: &str, text: &str) -> Self {
-        ConfigMistake(format!("{origin}: {text}"))
-    }
-}
-
 impl fmt::Display for ConfigMistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -2,7 +2,7 @@
 //!
 //! Comes in: the head of a request. Goes out: the refusal, or nothing.
 
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
 
@@ -42,6 +42,22 @@ fn is_host(host: &HeaderValue) -> bool {
         table
     };
     host.as_bytes().iter().all(|&byte| ALLOWED[byte as usize])
+}
+
+/// Refuses a body that cannot be read: one in a transfer coding other than chunked (501; RFC 9112, section 6.1), or
+/// under an expectation that is not known (417; RFC 9110, section 10.1.1).
+pub(crate) fn body_refusal(head: &Parts) -> Option<Response<Body>> {
+    let differs = |name, known: &str| {
+        head.headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
+    };
+    let status = if differs(TRANSFER_ENCODING, "chunked") {
+        StatusCode::NOT_IMPLEMENTED
+    } else if differs(EXPECT, "100-continue") {
+        StatusCode::EXPECTATION_FAILED
+    } else {
+        return None;
+    };
+    Some(closing(failure::answer(status)))
 }
 
 /// Whether the connection has to end with this request's response.

@@ -1,38 +1,76 @@
 //! Rover: an application server for HTTP services written in Lua.
 //!
-//! This is the library behind the `rover` command. A Rust program can embed it to script a part of itself: see
-//! [`Server`].
+//! This is the library behind the `rover` command. A Rust program embeds it to let a script decide what its HTTP API
+//! answers, with functions of the program at hand:
 //!
-//! The modules below stand in the order in which a request meets them; `ARCHITECTURE.md` tells the whole story.
+//! ```
+//! use rover_server::{Error, Server};
+//!
+//! const APP: &str = r#"
+//!     local api = rover.server {}
+//!     function api.double.p_n.get(ctx)
+//!       return { doubled = double(ctx:params().n) }
+//!     end
+//!     return api
+//! "#;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let server = Server::from_source("app.lua", APP).port(0).function("double", |_, n: i64| Ok(2 * n));
+//! let listening = server.bind()?;
+//! println!("serving on {}", listening.addresses()[0]);
+//! # let ctrl_c = async {};
+//! // Any future can be what stops the server, for example `tokio::signal::ctrl_c()`.
+//! listening.run_until(ctrl_c).await
+//! # }
+//! ```
+//!
+//! The server has threads of its own: a worker for each core, each with a Lua VM that runs the whole app. [`Server`]
+//! says what can be configured and lent to the script, [`Listening`] how it runs and stops. [`Server::load`] answers
+//! requests without a socket, for tests of an app:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), rover_server::Error> {
+//! let code = "local api = rover.server {} function api.hello.get() return 'hi' end return api";
+//! let app = rover_server::Server::from_source("app.lua", code).load()?;
+//! let answer = app.request(http::Request::get("/hello").body("").unwrap()).await;
+//! assert_eq!((answer.status().as_u16(), &answer.body()[..]), (200, &b"hi"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The modules below stand in the order in which a request meets them; `ARCHITECTURE.md` tells the whole story, and
+//! `tests/layering.rs` holds who may import whom.
 
 // The way of a request.
+mod server; // the public face: start and stop
 mod accept; // listens, and deals connections out in turn
-mod collect; // the request body
-mod connection; // one connection, by hyper
-mod context; // what the handler gets
-mod edge; // what HTTP itself refuses
-mod failure; // what went wrong, as a response
-mod handler; // the handler's coroutine
+mod worker; // one thread, one runtime, one Lua VM
 mod lifecycle; // the connections of a worker as a whole
-mod local;
-mod response; // what it returned
+mod connection; // one connection, by hyper
+mod socket; // the bytes under it
+mod local; // instead of the above: an app without a socket
+mod service; // one request through all stages
+mod edge; // what HTTP itself refuses
 #[doc(hidden)]
 pub mod route; // method and path to handler
-mod server; // the public face: start and stop
-mod service; // one request through all stages
-mod socket; // the bytes under it
-mod worker; // one thread, one runtime, one Lua VM // an app without a socket
+mod collect; // the request body
+mod handler; // the handler's coroutine
+mod context; // what the handler gets
+mod response; // what it returned
+mod failure; // what went wrong, as a response
+mod access_log; // the line about it
 
 // What the stages stand on.
-mod access_log;
 mod app; // loads an app into a VM
-mod config;
-mod error;
-mod header_names; // names that Lua writes, parsed once
-mod json; // from and to the Lua stack
-mod log;
-mod lua; // the border to LuaJIT
 mod stdlib; // the `rover` table
+mod json; // from and to the Lua stack
+mod header_names; // names that Lua writes, parsed once
+mod lua; // the border to LuaJIT
+mod config;
+mod log;
+mod error;
 
 #[doc(hidden)]
 pub mod bench_support;
@@ -43,3 +81,8 @@ pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
 pub use server::{AppInfo, Listening, RouteInfo, Server};
+
+/// The README's Rust code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

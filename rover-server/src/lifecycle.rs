@@ -14,20 +14,13 @@ pub(crate) struct Lifecycle {
     /// The task of each connection, once it has been polled.
     seats: RefCell<Slab<Option<Waker>>>,
     left: Notify,
-    total: Cell<u64>,
 }
 
 impl Lifecycle {
     /// Counts a connection in, until its seat is dropped.
     pub(crate) fn sit(lifecycle: &Rc<Lifecycle>) -> Seat {
         let number = lifecycle.seats.borrow_mut().insert(None);
-        lifecycle.total.set(lifecycle.total.get() + 1);
         Seat { lifecycle: lifecycle.clone(), number, is_known: false }
-    }
-
-    /// How many connections have been served so far.
-    pub(crate) fn total(&self) -> u64 {
-        self.total.get()
     }
 
     /// Tells every connection to end with the response that it is about to send, and waits until all have.

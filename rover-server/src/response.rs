@@ -22,7 +22,7 @@ use crate::lua::{Kind, Stack, anchor};
 
 /// The body of a response.
 #[derive(Debug, Default)]
-pub enum Body {
+pub(crate) enum Body {
     /// No bytes at all.
     #[default]
     Empty,

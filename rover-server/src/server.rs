@@ -23,7 +23,7 @@ use crate::context::Peer;
 use crate::error::Error;
 use crate::local::LocalApp;
 use crate::log::{self, Level};
-use crate::lua::async_function;
+use crate::lua::{self, async_function};
 use crate::route::{FastRouter, RouteDecl};
 use crate::service::Site;
 use crate::worker::{self, Plan, Worker};
@@ -162,7 +162,7 @@ impl Server {
         let name = name.into();
         self.blueprint
             .setup
-            .push(Arc::new(move |lua, _| lua.globals().raw_set(name.as_str(), lua.create_function(function.clone())?)));
+            .push(Arc::new(move |lua, _| lua.globals().raw_set(name.as_str(), lua::function(lua, function.clone())?)));
         self
     }
 

@@ -60,6 +60,9 @@ impl Site {
             return Stage::done(refusal);
         }
         let has_body = !body.is_end_stream();
+        if has_body && let Some(refusal) = edge::body_refusal(&head) {
+            return Stage::done(refusal);
+        }
         let close = has_body && edge::must_close(&head);
         let target = match self.route(&head) {
             ControlFlow::Continue(target) => target,

@@ -72,6 +72,13 @@ impl AsyncWrite for Transport {
 /// How much is collected, in bytes. Longer writes go to the system as they are, without a copy.
 const COLLECT_MOST: usize = 32 * 1024;
 
+/// For how many turns hyper is not told that the client has closed its side.
+///
+/// hyper takes the end for a client that went away, and drops the request that came just before it. A client may well
+/// have said all that it had to say and wait for the answer, so a handler that does not wait gets these turns to answer:
+/// one for its head, one for its body, and as many to spare. One that waits is cancelled afterwards.
+const END_HELD_BACK: u8 = 4;
+
 /// Write buffers of one worker that no connection needs at the moment.
 #[derive(Default)]
 pub(crate) struct SpareBuffers(RefCell<Vec<Vec<u8>>>);
@@ -93,13 +100,38 @@ impl SpareBuffers {
     }
 }
 
+/// A transport that holds back its end.
+struct Incoming {
+    transport: Transport,
+    /// The client has closed its side.
+    saw_end: bool,
+    /// For how many turns hyper has not been told of that.
+    end_held_back: u8,
+}
+
+impl AsyncRead for Incoming {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.saw_end {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
+            this.saw_end = buf.filled().len() == before;
+        }
+        if this.saw_end && this.end_held_back < END_HELD_BACK {
+            this.end_held_back += 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 struct Inner {
-    io: TokioIo<Transport>,
+    io: TokioIo<Incoming>,
     /// Collected bytes; those before `sent` are out.
     waiting: Vec<u8>,
     sent: usize,
-    /// The client has closed its side.
-    saw_end: bool,
     is_shut: bool,
 }
 
@@ -112,7 +144,12 @@ pub(crate) struct Socket {
 impl Socket {
     /// Wraps an accepted stream.
     pub(crate) fn new(transport: Transport, spare: Rc<SpareBuffers>) -> Rc<Socket> {
-        let inner = Inner { io: TokioIo::new(transport), waiting: Vec::new(), sent: 0, saw_end: false, is_shut: false };
+        let inner = Inner {
+            io: TokioIo::new(Incoming { transport, saw_end: false, end_held_back: 0 }),
+            waiting: Vec::new(),
+            sent: 0,
+            is_shut: false,
+        };
         Rc::new(Socket { inner: RefCell::new(inner), spare })
     }
 
@@ -135,7 +172,7 @@ impl Socket {
             return Poll::Ready(Ok(()));
         }
         ready!(inner.poll_send(cx, &self.spare))?;
-        ready!(Pin::new(inner.io.inner_mut()).poll_shutdown(cx))?;
+        ready!(Pin::new(inner.transport()).poll_shutdown(cx))?;
         inner.is_shut = true;
         Poll::Ready(Ok(()))
     }
@@ -147,25 +184,28 @@ impl Socket {
     pub(crate) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.inner.borrow_mut();
         let mut space = [std::mem::MaybeUninit::uninit(); 4096];
-        while !inner.saw_end {
+        loop {
             let mut buf = ReadBuf::uninit(&mut space);
-            match ready!(Pin::new(inner.io.inner_mut()).poll_read(cx, &mut buf)) {
-                Ok(()) => inner.saw_end = buf.filled().is_empty(),
-                Err(_) => break,
+            match ready!(Pin::new(inner.transport()).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
             }
         }
-        Poll::Ready(())
     }
 }
 
 impl Inner {
+    fn transport(&mut self) -> &mut Transport {
+        &mut self.io.inner_mut().transport
+    }
+
     #[inline]
     fn poll_send(&mut self, cx: &mut Context<'_>, spare: &SpareBuffers) -> Poll<io::Result<()>> {
         if self.waiting.is_empty() {
             return Poll::Ready(Ok(()));
         }
         while self.sent < self.waiting.len() {
-            let n = ready!(Pin::new(self.io.inner_mut()).poll_write(cx, &self.waiting[self.sent..]))?;
+            let n = ready!(Pin::new(&mut self.io.inner_mut().transport).poll_write(cx, &self.waiting[self.sent..]))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -205,7 +245,7 @@ impl Write for SocketHandle {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.inner.borrow_mut();
         if !ready!(inner.poll_room(cx, buf.len(), &self.0.spare))? {
-            return Pin::new(inner.io.inner_mut()).poll_write(cx, buf);
+            return Pin::new(inner.transport()).poll_write(cx, buf);
         }
         inner.waiting.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
@@ -219,7 +259,7 @@ impl Write for SocketHandle {
         let mut inner = self.0.inner.borrow_mut();
         let length = bufs.iter().map(|buf| buf.len()).sum();
         if !ready!(inner.poll_room(cx, length, &self.0.spare))? {
-            return Pin::new(inner.io.inner_mut()).poll_write_vectored(cx, bufs);
+            return Pin::new(inner.transport()).poll_write_vectored(cx, bufs);
         }
         for buf in bufs {
             inner.waiting.extend_from_slice(buf);

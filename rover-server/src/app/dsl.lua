@@ -81,6 +81,15 @@ local function new_node(above, key)
   return node
 end
 
+local function child_of(node, key)
+  local child = children[node][key]
+  if not child then
+    child = new_node(node, key)
+    children[node][key] = child
+  end
+  return child
+end
+
 local function stage_of(node, name)
   local own = stages[node]
   if not own then
@@ -112,12 +121,7 @@ function node_meta.__index(node, key)
   if key == "ws" then
     note(written(node) .. ".ws: WebSockets are not part of this version of Rover, and ws is reserved for them")
   end
-  child = children[node][key]
-  if not child then
-    child = new_node(node, key)
-    children[node][key] = child
-  end
-  return child
+  return child_of(node, key)
 end
 
 local function declare_route(node, verb, handler)
@@ -148,13 +152,16 @@ local function declare_hook(name, hook)
 end
 
 function node_meta.__newindex(node, key, value)
-  local name = ("%s.%s"):format(written(node), tostring(key))
-  refuse_when_sealed("assigning to " .. name)
+  if sealed then refuse_when_sealed("assigning to " .. written(node) .. "." .. tostring(key)) end
   if VERBS[key] then
     declare_route(node, key, value)
+    return
   elseif node == root and HOOKS[key] then
     declare_hook(key, value)
-  elseif key == "before" or key == "after" then
+    return
+  end
+  local name = ("%s.%s"):format(written(node), tostring(key))
+  if key == "before" or key == "after" then
     note(("give this hook a name: function %s.NAME(ctx)"):format(name))
   elseif key == "ws" then
     note(name .. ": WebSockets are not part of this version of Rover, and ws is reserved for them")
@@ -260,9 +267,9 @@ function M.seal(returned)
   if root then
     for name in pairs(builders) do
       local outer, inner = name:match("^([^.]+)%.?(.*)$")
-      local node = root[outer]
+      local node = child_of(root, outer)
       rawset(root, outer, node)
-      if inner ~= "" then rawset(node, inner, node[inner]) end
+      if inner ~= "" then rawset(node, inner, child_of(node, inner)) end
     end
   end
   sealed = true

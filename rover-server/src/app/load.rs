@@ -174,14 +174,15 @@ fn display_name(source: &Source) -> String {
 /// Runs the top-level code of the app and gives back what it returned.
 fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
     let name = display_name(source);
-    let code = match source {
+    let (beside, code) = match source {
         Source::File(path) => {
-            search_beside(lua, path)?;
-            std::fs::read(path)
-                .map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?
+            let read = std::fs::read(path);
+            let code = read.map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?;
+            (Some(path.as_path()), code)
         }
-        Source::Text { code, .. } => code.clone().into_bytes(),
+        Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
+    search_for_modules(lua, beside)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
@@ -204,32 +205,47 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
+/// Where `require` looks once it has found nothing beside the app and where LuaJIT looks by itself: where Debian and
+/// others install Lua modules as packages.
+const SYSTEM_PATH: &str = "/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua";
+
+/// As [`SYSTEM_PATH`], for C modules.
+fn system_cpath() -> String {
+    format!("/usr/lib/{}-linux-gnu/lua/5.1/?.so;/usr/lib/lua/5.1/?.so", std::env::consts::ARCH)
+}
+
 /// Lets `require` look beside the app first, then in `lua_modules` and the user's LuaRocks tree, then where LuaJIT
-/// looks by itself.
-fn search_beside(lua: &Lua, app: &Path) -> mlua::Result<()> {
-    let beside = match app.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let mut roots = vec![beside.join("lua_modules")];
+/// looks by itself, then among the system's packages.
+fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
+    let mut path = String::new();
+    let mut cpath = String::new();
+    let mut roots = Vec::new();
+    if let Some(app) = app {
+        let beside = match app.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        roots.push(beside.join("lua_modules"));
+        // With a slash in it in any case: the system looks for a bare name in its own folders.
+        cpath.push_str(&format!("{}/?.so;", beside.display()));
+        let beside = match beside.to_string_lossy().into_owned() {
+            here if here == "." => String::new(),
+            other => format!("{other}/"),
+        };
+        path.push_str(&format!("{beside}?.lua;{beside}?/init.lua;"));
+    }
     if let Some(home) = std::env::var_os("HOME") {
         roots.push(Path::new(&home).join(".luarocks"));
     }
-    let beside = match beside.to_string_lossy().into_owned() {
-        here if here == "." => String::new(),
-        other => format!("{other}/"),
-    };
-    let mut path = format!("{beside}?.lua;{beside}?/init.lua");
-    let mut cpath = format!("{beside}?.so");
     for root in roots {
         let root = root.display();
-        path.push_str(&format!(";{root}/share/lua/5.1/?.lua;{root}/share/lua/5.1/?/init.lua"));
-        cpath.push_str(&format!(";{root}/lib/lua/5.1/?.so"));
+        path.push_str(&format!("{root}/share/lua/5.1/?.lua;{root}/share/lua/5.1/?/init.lua;"));
+        cpath.push_str(&format!("{root}/lib/lua/5.1/?.so;"));
     }
     let package: Table = lua.globals().raw_get("package")?;
-    for (key, own) in [("path", path), ("cpath", cpath)] {
+    for (key, first, last) in [("path", path, SYSTEM_PATH.to_owned()), ("cpath", cpath, system_cpath())] {
         let known: String = package.raw_get(key)?;
-        package.raw_set(key, format!("{own};{known}"))?;
+        package.raw_set(key, format!("{first}{known};{last}"))?;
     }
     Ok(())
 }

@@ -12,17 +12,28 @@ use super::{Contexts, cached, ticket};
 /// The pairs of a query in the order written. A key without `=` has an empty value; broken percent-encoding is kept as
 /// it was sent.
 fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key), decode(value))
+    let mut rest = Some(query.as_bytes());
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let (pair, after) = match memchr::memchr(b'&', all) {
+            Some(end) => (&all[..end], Some(&all[end + 1..])),
+            None => (all, None),
+        };
+        rest = after;
+        Some(pair)
+    })
+    .filter(|pair| !pair.is_empty())
+    .map(|pair| match memchr::memchr(b'=', pair) {
+        Some(at) => (decode(&pair[..at]), decode(&pair[at + 1..])),
+        None => (decode(pair), Cow::Borrowed(&[][..])),
     })
 }
 
-fn decode(text: &str) -> Cow<'_, [u8]> {
-    if memchr::memchr2(b'+', b'%', text.as_bytes()).is_none() {
-        return Cow::Borrowed(text.as_bytes());
+fn decode(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'+', b'%', text).is_none() {
+        return Cow::Borrowed(text);
     }
-    let spaced: Vec<u8> = text.bytes().map(|b| if b == b'+' { b' ' } else { b }).collect();
+    let spaced: Vec<u8> = text.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect();
     Cow::Owned(percent_decode(&spaced).collect())
 }
 

@@ -134,11 +134,6 @@ impl Requests {
         })
         .map_err(|_| over())
     }
-
-    /// How many requests have been opened so far.
-    pub(crate) fn served(&self) -> u64 {
-        self.served.get()
-    }
 }
 
 #[cold]

@@ -26,7 +26,6 @@ use crate::lua::{OwnedMeta, Stack, anchor};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_pretty};
-pub(crate) use error::{DecodeError, EncodeError};
 pub(crate) use functions::functions;
 pub(crate) use text::write as push_text;
 

@@ -320,8 +320,6 @@ impl Memory {
 mod tests {
     use std::sync::{Mutex, PoisonError};
 
-    use super::*;
-
     /// The resident memory is the whole process's, so these tests run one after the other.
     static ALONE: Mutex<()> = Mutex::new(());
 

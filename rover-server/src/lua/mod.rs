@@ -19,6 +19,7 @@
 #![allow(unsafe_code)]
 
 mod coroutine;
+mod function;
 mod memory;
 mod native;
 mod stack;
@@ -28,6 +29,7 @@ mod vm;
 mod wait;
 
 pub(crate) use coroutine::{Coroutine, Coroutines, Resumed};
+pub(crate) use function::function;
 pub(crate) use native::{OwnedMeta, Raise, Returns, Shared, mistake_function};
 pub(crate) use stack::{Kind, Stack};
 pub(crate) use traceback::{Frame, traceback};

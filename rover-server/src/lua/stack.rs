@@ -248,14 +248,6 @@ impl<'lua> Stack<'lua> {
         unsafe { ffi::lua_replace(self.state, index) }
     }
 
-    /// Moves the topmost value to position `index`, shifting up what was there.
-    #[inline]
-    pub(crate) fn insert(&mut self, index: c_int) {
-        debug_assert!(index > 0 && index <= self.top());
-        // SAFETY: both places exist.
-        unsafe { ffi::lua_insert(self.state, index) }
-    }
-
     /// Pushes `table[n]` without metamethods. The value at `table` must be a table.
     #[inline]
     pub(crate) fn push_item(&mut self, table: c_int, n: c_int) {
@@ -309,22 +301,10 @@ impl<'lua> Stack<'lua> {
         }
     }
 
-    /// Pushes the value that [`Stack::anchor`] keeps under `anchor`.
+    /// Pushes the value that [`anchor`](super::anchor) keeps under this number.
     #[inline]
     pub(crate) fn push_anchored(&mut self, anchor: c_int) {
         // SAFETY: rule 2; the registry is a table.
         unsafe { ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
-    }
-
-    /// Pops a value and keeps it alive in the registry, under the number returned.
-    pub(crate) fn anchor(&mut self) -> c_int {
-        // SAFETY: a value is on top.
-        unsafe { ffi::luaL_ref(self.state, ffi::LUA_REGISTRYINDEX) }
-    }
-
-    /// Pushes where the function at `level` of the call stack stands, as `app.lua:12: `; nothing for C functions.
-    pub(crate) fn push_where(&mut self, level: c_int) {
-        // SAFETY: rule 2.
-        unsafe { ffi::luaL_where(self.state, level) }
     }
 }

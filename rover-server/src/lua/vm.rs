@@ -62,11 +62,54 @@ pub(crate) fn plain_message(error: &mlua::Error) -> String {
             message[..end].to_owned()
         }
         Error::BadArgument { pos, cause, .. } => format!("bad argument #{pos}: {}", plain_message(cause)),
-        Error::FromLuaConversionError { from, to, message } => match message {
-            Some(message) => format!("expected {to}, got {from} ({message})"),
-            None => format!("expected {to}, got {from}"),
-        },
+        Error::FromLuaConversionError { from, to, message } => {
+            let (from, to) = (lua_type(from), lua_type(to));
+            match message.as_deref().filter(|message| !message.starts_with("expected ")) {
+                Some(message) if from == to => format!("{to}: {message}"),
+                Some(message) => format!("expected {to}, got {from} ({message})"),
+                None => format!("expected {to}, got {from}"),
+            }
+        }
         Error::ExternalError(cause) => cause.to_string(),
         other => other.to_string(),
+    }
+}
+
+/// What a Lua author calls values of a Rust type; a name that is Lua's already stays.
+fn lua_type(name: &str) -> &str {
+    match name {
+        "integer" | "isize" | "usize" | "f32" | "f64" => "number",
+        "i8" | "i16" | "i32" | "i64" | "i128" | "u8" | "u16" | "u32" | "u64" | "u128" => "number",
+        "bool" => "boolean",
+        "char" | "&str" | "PathBuf" => "string",
+        _ if name.ends_with("String") || name.ends_with("str>") => "string",
+        _ if name.starts_with(['[', '{']) || ["Vec", "Map", "Set"].iter().any(|part| name.contains(part)) => "table",
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Lua code is told when it hands `value` to a Rust function that takes a `T`.
+    fn refusal<T: mlua::FromLua + 'static>(value: &str) -> String {
+        let lua = new_vm();
+        let function = lua.create_function(|_, _: T| Ok(())).unwrap();
+        lua.globals().set("f", function).unwrap();
+        plain_message(&lua.load(format!("f({value})")).exec().unwrap_err())
+    }
+
+    #[test]
+    fn conversions_are_told_in_lua_s_own_words() {
+        use std::collections::HashMap;
+        assert_eq!(refusal::<i64>("'x'"), "bad argument #1: expected number, got string");
+        assert_eq!(refusal::<u8>("256"), "bad argument #1: number: out of range");
+        assert_eq!(refusal::<f64>("{}"), "bad argument #1: expected number, got table");
+        assert_eq!(refusal::<String>("nil"), "bad argument #1: expected string, got nil");
+        assert_eq!(refusal::<Vec<u8>>("true"), "bad argument #1: expected table, got boolean");
+        assert_eq!(refusal::<HashMap<String, i64>>("1"), "bad argument #1: expected table, got number");
+        assert_eq!(refusal::<mlua::Function>("1"), "bad argument #1: expected function, got number");
+        assert!(refusal::<String>(r"'\255'").starts_with("bad argument #1: string: invalid utf-8"));
     }
 }

@@ -1,9 +1,17 @@
 //! Tests through the socket, with literal bytes, against a real server on a port of its own.
 //!
 //! One binary, so that everything links once. Modules are named after what they test.
+#![allow(unreachable_pub, reason = "nothing is outside of a test binary")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test's failure is its report")]
 
 mod support;
 
+mod accept;
+mod embedding;
+mod examples;
+mod http_body;
+mod http_framing;
+mod lifetime;
 mod lua_body;
 mod lua_context;
 mod lua_errors;

@@ -20,7 +20,10 @@ pub fn each_worker_count(test: impl Fn(usize)) {
 
 /// A running server. Dropping it stops it in good order.
 pub struct App {
+    /// The first TCP address; unspecified where there is none.
     pub address: SocketAddr,
+    /// As the server names them.
+    pub addresses: Vec<String>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
@@ -34,7 +37,9 @@ impl App {
     /// Serves what a test has prepared, on a port of its own.
     pub fn start_server(server: Server) -> App {
         let listening = server.port(0).log_level(Level::Nope).bind().expect("the app loads");
-        let address = listening.addresses()[0].trim_start_matches("http://").parse().expect("a TCP address");
+        let addresses = listening.addresses();
+        let address = addresses.iter().find_map(|address| address.strip_prefix("http://")?.parse().ok());
+        let address = address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -42,7 +47,19 @@ impl App {
                 let _ = stopped.await;
             }))
         });
-        App { address, stop: Some(stop), thread: Some(thread) }
+        App { address, addresses, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Asks the server to stop, without waiting.
+    pub fn begin_stop(&mut self) {
+        self.stop.take();
+    }
+
+    /// Waits until the server has ended in good order.
+    pub fn ended(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the server thread did not panic").expect("the server ended in good order");
+        }
     }
 
     /// A connection of its own.
@@ -52,12 +69,12 @@ impl App {
 
     /// Sends a request on a connection of its own.
     pub fn get(&self, target: &str) -> Answer {
-        self.send(&format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
     }
 
     /// Sends a body as JSON on a connection of its own.
     pub fn post(&self, target: &str, body: &str) -> Answer {
-        self.send(&format!(
+        self.send(format!(
             "POST {target} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ))
@@ -194,5 +211,21 @@ impl Answer {
 
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body in UTF-8")
+    }
+}
+
+/// Everything up to the end of a connection.
+pub fn read_all(stream: &mut impl Read) -> String {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).expect("the server closes the connection");
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// Waits until something is true, and fails when that takes too long.
+pub fn wait_until(mut is: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !is() {
+        assert!(began.elapsed() < DEADLINE, "it did not happen in time");
+        std::thread::yield_now();
     }
 }

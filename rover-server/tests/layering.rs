@@ -1,0 +1,212 @@
+//! Holds the shape of the source: which module imports which, without cycles, in files of a size that one can read.
+#![allow(clippy::unwrap_used, reason = "a test's failure is its report")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every module and what it imports of this crate. Callers stand above what they call, so a cycle cannot be written.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("server", &["accept", "app", "config", "context", "error", "local", "log", "lua", "route", "service", "worker"]),
+    ("local", &["context", "service"]),
+    (
+        "worker",
+        &[
+            "accept",
+            "app",
+            "config",
+            "connection",
+            "context",
+            "handler",
+            "lifecycle",
+            "log",
+            "route",
+            "service",
+            "socket",
+        ],
+    ),
+    ("accept", &["config", "error", "log"]),
+    ("connection", &["context", "lifecycle", "response", "service", "socket"]),
+    ("lifecycle", &[]),
+    ("socket", &[]),
+    (
+        "service",
+        &[
+            "access_log",
+            "app",
+            "collect",
+            "config",
+            "context",
+            "edge",
+            "failure",
+            "handler",
+            "log",
+            "response",
+            "route",
+        ],
+    ),
+    ("edge", &["failure", "response"]),
+    ("collect", &[]),
+    ("handler", &["app", "context", "failure", "lua", "response"]),
+    ("app", &["config", "context", "failure", "json", "lua", "response", "route", "stdlib"]),
+    ("failure", &["context", "json", "log", "lua", "response"]),
+    ("response", &["context", "header_names", "json", "lua"]),
+    ("context", &["header_names", "json", "lua", "route"]),
+    ("header_names", &[]),
+    ("route", &["config"]),
+    ("stdlib", &["json", "log", "lua"]),
+    ("json", &["lua"]),
+    ("lua", &[]),
+    ("access_log", &["log"]),
+    ("config", &["log"]),
+    ("log", &[]),
+    ("error", &[]),
+];
+
+/// The longest file, in lines, without tests. Most are far shorter.
+const LONGEST: usize = 500;
+
+/// Files that lend the crate's inside to others and belong to no stage.
+const OUTSIDE: [&str; 2] = ["lib", "bench_support"];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The files below `folder` with this extension, without those that hold only tests.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if stem == "tests" || stem.ends_with("_tests") {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|own| own == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A file's text up to its own tests, without lines that are comments.
+fn shipped(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+/// The top-level module that a file belongs to.
+fn module_of(path: &Path) -> String {
+    let below = path.strip_prefix(source()).unwrap();
+    let first = below.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules named behind `crate::`, alone or in braces.
+fn imports(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    for rest in text.split("crate::").skip(1) {
+        let Some(group) = rest.strip_prefix('{') else {
+            found.insert(name(rest));
+            continue;
+        };
+        let mut depth = 1;
+        let mut item = String::new();
+        for c in group.chars() {
+            depth += match c {
+                '{' => 1,
+                '}' => -1,
+                _ => 0,
+            };
+            if depth == 0 || (depth == 1 && c == ',') {
+                found.insert(name(item.trim_start()));
+                item.clear();
+            } else {
+                item.push(c);
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found.remove("");
+    found
+}
+
+#[test]
+fn imports_are_those_of_the_table() {
+    let mut real: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in files(&source(), "rs") {
+        let module = module_of(&path);
+        if OUTSIDE.contains(&module.as_str()) {
+            continue;
+        }
+        let own = real.entry(module.clone()).or_default();
+        own.extend(imports(&shipped(&path)).into_iter().filter(|import| *import != module));
+    }
+    let mut wrong = Vec::new();
+    for (module, own) in &real {
+        let Some((_, listed)) = IMPORTS.iter().find(|(name, _)| name == module) else {
+            wrong.push(format!("{module} is not in the table"));
+            continue;
+        };
+        let listed: BTreeSet<String> = listed.iter().map(|&name| name.to_owned()).collect();
+        wrong.extend(own.difference(&listed).map(|import| format!("{module} imports {import}, which is not listed")));
+        wrong
+            .extend(listed.difference(own).map(|import| format!("{module} does not import {import}, which is listed")));
+    }
+    wrong.extend(
+        IMPORTS.iter().filter(|(name, _)| !real.contains_key(*name)).map(|(name, _)| format!("{name} does not exist")),
+    );
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn callers_stand_above_what_they_call() {
+    for (place, (module, listed)) in IMPORTS.iter().enumerate() {
+        for import in *listed {
+            let below = IMPORTS[place + 1..].iter().any(|(name, _)| name == import);
+            assert!(below, "{module} imports {import}, which does not stand below it: a cycle, or the wrong order");
+        }
+    }
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    let cli = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rover-cli/src");
+    let mut wrong = Vec::new();
+    for (extension, opening) in [("rs", "//! "), ("lua", "-- ")] {
+        for path in files(&source(), extension).into_iter().chain(files(&cli, extension)) {
+            let text = fs::read_to_string(&path).unwrap();
+            if !text.starts_with(opening) {
+                wrong.push(format!("{} does not begin with `{opening}`", path.display()));
+            }
+            let lines = text.split("#[cfg(test)]\nmod tests {").next().unwrap().lines().count();
+            if lines > LONGEST {
+                wrong.push(format!("{} has {lines} lines, more than {LONGEST}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_has_one_address() {
+    let opened: Vec<String> = files(&source(), "rs")
+        .iter()
+        .filter(|path| shipped(path).contains("allow(unsafe_code)"))
+        .map(|path| path.strip_prefix(source()).unwrap().display().to_string())
+        .collect();
+    assert_eq!(opened, ["lua/mod.rs"]);
+}
+
+#[test]
+fn the_reader_of_imports_reads_every_form() {
+    let text = "use crate::log::{self, Level};\nuse crate::{edge, failure::{answer, Failure}, route};\nlet x = crate::json::y();";
+    assert_eq!(imports(text), ["edge", "failure", "json", "log", "route"].map(str::to_owned).into());
+}

@@ -1,0 +1,114 @@
+//! Connections: where they are accepted, and which worker gets them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rover_server::Server;
+
+use crate::support::{App, read_all};
+
+const WHO: &str = "local api = rover.server {} function api.get(ctx) return rover.worker.id .. ' of ' .. rover.worker.count end \
+                   function api.ip.get(ctx) return ctx.ip end return api";
+
+const CLOSING: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn connections_go_to_the_workers_in_turn() {
+    let app = App::start(WHO, 4);
+    let mut clients: Vec<_> = (0..64).map(|_| app.connect()).collect();
+    let mut counts = HashMap::new();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\nGET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        let worker = client.answer().text().to_owned();
+        assert_eq!(client.answer().text(), worker, "a connection stays with its worker");
+        *counts.entry(worker).or_insert(0) += 1;
+    }
+    let expected = ["1 of 4", "2 of 4", "3 of 4", "4 of 4"].map(|worker| (worker.to_owned(), 16));
+    assert_eq!(counts, HashMap::from(expected));
+}
+
+#[test]
+fn localhost_is_both_loopbacks_on_one_port() {
+    let app = App::start_server(Server::from_source("app.lua", WHO).workers(1).host("localhost"));
+    let port = app.address.port();
+    assert_eq!(app.addresses, [format!("http://127.0.0.1:{port}"), format!("http://[::1]:{port}")]);
+    for (host, ip) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
+        let mut stream = TcpStream::connect((host, port)).expect("the loopback");
+        stream.write_all(b"GET /ip HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        assert!(read_all(&mut stream).ends_with(ip), "{host}");
+    }
+}
+
+/// The path of a socket in a folder of its own.
+fn socket_path(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("rover-{}-{name}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder.join("app.sock")
+}
+
+fn unix(path: &Path) -> Server {
+    Server::from_source("app.lua", WHO).workers(1).host(format!("unix:{}", path.display()))
+}
+
+#[test]
+fn a_unix_socket_is_served_and_removed() {
+    let path = socket_path("served");
+    let app = App::start_server(unix(&path));
+    assert_eq!(app.addresses, [format!("unix:{}", path.display())]);
+    for (target, expected) in [("/", "1 of 1"), ("/ip", "\r\n\r\n")] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream
+            .write_all(format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())
+            .unwrap();
+        assert!(read_all(&mut stream).ends_with(expected));
+    }
+    drop(app);
+    assert!(!path.exists());
+}
+
+#[test]
+fn an_abandoned_unix_socket_is_replaced_and_a_living_one_is_not() {
+    let path = socket_path("abandoned");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let app = App::start_server(unix(&path));
+    let error = unix(&path).bind().unwrap_err();
+    assert!(error.is_io());
+    assert_eq!(
+        error.to_string(),
+        format!("cannot listen on unix:{}: another program listens there, or a file is in the way", path.display())
+    );
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(CLOSING).unwrap();
+    assert!(read_all(&mut stream).ends_with("1 of 1"));
+    drop(app);
+    fs::write(&path, "a file").unwrap();
+    assert!(unix(&path).bind().is_err());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a file");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let app = App::start(WHO, 1);
+    let error = Server::from_source("app.lua", WHO).port(app.address.port()).bind().unwrap_err();
+    let expected = "the address is in use by another program: end it, or choose another port";
+    assert_eq!(error.to_string(), format!("cannot listen on http://{}: {expected}", app.address));
+}
+
+#[test]
+fn accepted_connections_send_small_answers_at_once() {
+    // Without TCP_NODELAY the second of two answers would wait for the client's delayed acknowledgement.
+    let app = App::start(WHO, 1);
+    let mut client = app.connect();
+    let mut bytes = [0; 1];
+    for _ in 0..50 {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
+    }
+    client.socket().set_nonblocking(true).unwrap();
+    assert!(client.socket().read(&mut bytes).is_err(), "nothing is left to read");
+}

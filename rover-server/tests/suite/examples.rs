@@ -1,0 +1,156 @@
+//! Every app in `examples/` loads, and answers what its page promises.
+
+use std::path::{Path, PathBuf};
+
+use rover_server::Server;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, App, each_worker_count};
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+}
+
+fn serve(file: &str, workers: usize) -> App {
+    App::start_server(Server::from_file(examples().join(file)).workers(workers))
+}
+
+fn parsed(answer: &Answer) -> Value {
+    serde_json::from_str(answer.text()).expect("a JSON body")
+}
+
+/// A request with a body as JSON and further header lines.
+fn request(app: &App, method: &str, target: &str, lines: &str, body: &Value) -> Answer {
+    let body = body.to_string();
+    let length = body.len();
+    app.send(format!(
+        "{method} {target} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         {lines}\r\n{body}"
+    ))
+}
+
+#[test]
+fn every_example_loads() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(examples()).expect("the folder of examples") {
+        let path = entry.expect("an entry").path();
+        let file = if path.is_dir() { path.join("app.lua") } else { path };
+        let info = Server::from_file(&file).check().unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(!info.routes().is_empty(), "{}", file.display());
+        count += 1;
+    }
+    assert!(count >= 2);
+}
+
+#[test]
+fn hello() {
+    each_worker_count(|workers| {
+        let app = serve("hello.lua", workers);
+        assert_eq!(app.get("/").text(), format!("Hello from Rover {}", env!("CARGO_PKG_VERSION")));
+        assert_eq!(app.get("/hello/Ada").text(), r#"{"message":"Hello, Ada!"}"#);
+        assert_eq!(app.get("/hello").status, 404);
+    });
+}
+
+#[test]
+fn bookshop_for_readers() {
+    let app = serve("bookshop/app.lua", 1);
+    let found = parsed(&app.get("/books?author=le+guin&sort=year&limit=1"));
+    let first = json!({"id": 1, "title": "The Left Hand of Darkness", "author": "Ursula K. Le Guin", "year": 1969, "price": 9.5});
+    assert_eq!(found, json!({"total": 2, "books": [first]}));
+    assert_eq!(parsed(&app.get("/books?author=nobody")), json!({"total": 0, "books": []}));
+    assert_eq!(parsed(&app.get("/books/2/reviews")), json!({"average": null, "reviews": []}));
+
+    for (target, status, error) in [
+        ("/books?limit=0", 400, "limit must be a whole number from 1 to 100"),
+        ("/books/99", 404, "no book 99"),
+        ("/books/99/reviews", 404, "no book 99"),
+        ("/nowhere", 404, "there is nothing at /nowhere"),
+        ("/books/", 308, "Permanent Redirect"),
+    ] {
+        let answer = app.get(target);
+        assert_eq!(answer.status, status, "{target}");
+        assert_eq!(parsed(&answer)["error"], error, "{target}");
+    }
+
+    let answer = app.get("/books/2");
+    assert_eq!(answer.header("x-request-id").map(str::len), Some(32));
+    assert!(answer.header("server-timing").is_some_and(|timing| timing.starts_with("app;dur=")));
+}
+
+#[test]
+fn bookshop_for_writers() {
+    let app = serve("bookshop/app.lua", 1);
+    let book = json!({"title": "Dawn", "author": "Octavia E. Butler", "year": 1987, "price": 8});
+    let refused = request(&app, "POST", "/books", "", &book);
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")));
+
+    let login = |password| request(&app, "POST", "/session", "", &json!({"name": "Ada", "password": password}));
+    assert_eq!(login("guess").status, 401);
+    let session = login("open sesame");
+    assert_eq!(session.status, 201);
+    let token = parsed(&session)["token"].as_str().expect("a token").to_owned();
+    let cookie = session.header("set-cookie").expect("a cookie").to_owned();
+    assert_eq!(cookie, format!("session={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age=3600"));
+    let cookie = format!("Cookie: session={token}\r\n");
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+
+    let added = request(&app, "POST", "/books", &cookie, &book);
+    assert_eq!((added.status, added.header("location")), (201, Some("/books/4")));
+    let review = request(&app, "POST", "/books/4/reviews", &bearer, &json!({"stars": 5}));
+    assert_eq!((review.status, review.header("location")), (201, Some("/books/4/reviews/1")));
+    assert_eq!(parsed(&app.get("/books/4/reviews/1")), json!({"stars": 5, "by": "Ada"}));
+    let wrong = request(&app, "PUT", "/books/4", &bearer, &json!({"title": "Dawn", "isbn": 1}));
+    assert_eq!(wrong.status, 422);
+    let fields = parsed(&wrong)["fields"].as_object().expect("the wrong fields").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(fields, ["author", "isbn", "price", "year"]);
+    assert_eq!(request(&app, "DELETE", "/books/4", &cookie, &json!(null)).status, 204);
+    assert_eq!(app.get("/books/4").status, 404);
+
+    assert_eq!(request(&app, "DELETE", "/session", &cookie, &json!(null)).status, 204);
+    assert_eq!(request(&app, "DELETE", "/books/1", &cookie, &json!(null)).status, 401);
+}
+
+#[test]
+fn bookshop_when_it_fails() {
+    let app = serve("bookshop/app.lua", 1);
+    let answer = app.send("GET /crash HTTP/1.1\r\nHost: test\r\nX-Request-ID: my-id-1\r\n\r\n");
+    assert_eq!((answer.status, answer.header("x-request-id")), (500, Some("my-id-1")));
+    let expected = json!({"error": "the shop has a problem, which we know of now", "request_id": "my-id-1"});
+    assert_eq!(parsed(&answer), expected);
+    assert!(answer.header("server-timing").is_some());
+}
+
+#[test]
+fn builders_with_a_status_are_there_whatever_the_order_of_luas_tables() {
+    let code = "local api = rover.server {} function api.get() return api.json:status(201, {}) end return api";
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    // Each VM hashes with a seed of its own.
+    for _ in 0..16 {
+        let app = Server::from_source("app.lua", code).load().expect("the app loads");
+        let request = http::Request::get("/").body("").expect("a request");
+        assert_eq!(runtime.block_on(app.request(request)).status(), 201);
+    }
+}
+
+#[test]
+fn the_readme_tells_the_truth() {
+    let readme = std::fs::read_to_string(examples().join("../README.md")).expect("the README");
+    let hello = std::fs::read_to_string(examples().join("hello.lua")).expect("the example");
+    assert!(readme.contains(&format!("```lua\n{hello}```")), "the app is examples/hello.lua");
+    let app = serve("hello.lua", 1);
+    for (command, answer) in [
+        ("curl localhost:4242", app.get("/")),
+        ("curl localhost:4242/hello/Ada", app.get("/hello/Ada")),
+        ("curl localhost:4242/hello", app.get("/hello")),
+        ("curl -X DELETE localhost:4242/hello/Ada", app.send("DELETE /hello/Ada HTTP/1.1\r\nHost: test\r\n\r\n")),
+    ] {
+        assert!(readme.contains(&format!("$ {command}\n{}\n", answer.text())), "{command}: {}", answer.text());
+    }
+    for key in rover_server::config_keys() {
+        let (name, default) = (key.name, key.default);
+        let row = [format!("| `{name}` | `{default}` |"), format!("| `{name}` | `\"{default}\"` |")];
+        let found = row.iter().any(|row| readme.contains(row)) || readme.contains(&format!("| `{name}` | {default} |"));
+        assert!(found, "{name}: {default}");
+    }
+}

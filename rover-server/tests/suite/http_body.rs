@@ -1,0 +1,118 @@
+//! Request bodies: collected up to the limit for POST, PUT and PATCH.
+
+use std::io::Write;
+
+use crate::support::{App, Client};
+
+const APP: &str = r#"
+local api = rover.server { body_size_limit = 1000, body_timeout = 0.2 }
+local runs = 0
+local function echo(ctx)
+  runs = runs + 1
+  local body = ctx:body()
+  return body and body:text() or "none"
+end
+api.echo.post, api.echo.put, api.echo.patch = echo, echo, echo
+function api.runs.get() return runs end
+return api
+"#;
+
+fn head(fields: &str) -> String {
+    format!("POST /echo HTTP/1.1\r\nHost: test\r\n{fields}\r\n\r\n")
+}
+
+/// Reads one answer, after which the connection ends.
+fn last_answer(client: &mut Client) -> (u16, String) {
+    let answer = client.answer();
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(client.rest(), "");
+    (answer.status, answer.text().to_owned())
+}
+
+#[test]
+fn bodies_up_to_the_limit_are_collected() {
+    let app = App::start(APP, 1);
+    for method in ["POST", "PUT", "PATCH"] {
+        for size in [1, 999, 1000] {
+            let body = "x".repeat(size);
+            let answer =
+                app.send(format!("{method} /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {size}\r\n\r\n{body}"));
+            assert_eq!(answer.text(), body, "{method} {size}");
+        }
+        assert_eq!(
+            app.send(format!("{method} /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n")).text(),
+            "none"
+        );
+        assert_eq!(app.send(format!("{method} /echo HTTP/1.1\r\nHost: test\r\n\r\n")).text(), "none");
+    }
+}
+
+#[test]
+fn chunked_bodies_are_put_together() {
+    let app = App::start(APP, 1);
+    let chunks = "3;name=value\r\nabc\r\nA\r\n0123456789\r\n0\r\nX-Trailer: 1\r\n\r\n";
+    assert_eq!(app.send(head("Transfer-Encoding: chunked") + chunks).text(), "abc0123456789");
+}
+
+#[test]
+fn a_length_above_the_limit_is_refused_before_it_is_read() {
+    let app = App::start(APP, 1);
+    let refused = (413, r#"{"error":"Payload Too Large"}"#.to_owned());
+    for fields in ["Content-Length: 1001", "Content-Length: 5000000\r\nExpect: 100-continue"] {
+        let mut client = app.connect();
+        client.send(head(fields));
+        assert_eq!(last_answer(&mut client), refused, "{fields}");
+    }
+    assert_eq!(app.get("/runs").text(), "0");
+}
+
+#[test]
+fn a_refused_client_that_keeps_sending_still_gets_the_answer() {
+    let app = App::start(APP, 1);
+    let mut client = app.connect();
+    client.send(head("Content-Length: 1000000"));
+    // The server reads on and drops, so that its answer is not lost in a reset.
+    client.socket().write_all(&vec![b'x'; 1_000_000]).unwrap();
+    assert_eq!(client.answer().status, 413);
+}
+
+#[test]
+fn chunks_beyond_the_limit_are_refused() {
+    let app = App::start(APP, 1);
+    let mut client = app.connect();
+    let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
+    client.send(head("Transfer-Encoding: chunked") + &chunk.repeat(3));
+    assert_eq!(last_answer(&mut client).0, 413);
+    assert_eq!(app.get("/runs").text(), "0");
+}
+
+#[test]
+fn a_client_that_stops_sending_is_told_so() {
+    let app = App::start(APP, 1);
+    for fields in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+        let mut client = app.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\n{fields}"));
+        assert_eq!(last_answer(&mut client), (408, r#"{"error":"Request Timeout"}"#.to_owned()));
+    }
+    assert_eq!(app.get("/runs").text(), "0");
+}
+
+#[test]
+fn a_body_that_breaks_off_never_reaches_the_handler() {
+    let app = App::start(APP, 1);
+    let mut client = app.connect();
+    client.send(head("Content-Length: 10") + "abc");
+    client.socket().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.answer().status, 400);
+    assert_eq!(app.get("/runs").text(), "0");
+}
+
+#[test]
+fn expect_continue_is_answered_before_the_body() {
+    let app = App::start(APP, 1);
+    let mut client = app.connect();
+    client.send(head("Content-Length: 3\r\nExpect: 100-continue"));
+    assert_eq!(client.answer().status, 100);
+    client.send("abc");
+    assert_eq!(client.answer().text(), "abc");
+}
