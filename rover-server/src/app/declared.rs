@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mlua::{Table, Value};
 
 use crate::config::ConfigValue;
+use crate::lua::described_type;
 use crate::route::{Origin, Pattern, RouteDecl, Verb};
 
 /// The config and the routes of an app that has loaded.
@@ -52,8 +53,8 @@ pub(super) fn config(table: &Table, declared: &mut Declared) {
     for (key, value) in table.pairs::<Value, Value>().flatten() {
         let Some(name) = key.as_string().map(|name| name.to_string_lossy()) else {
             let origin = &declared.origin;
-            let kind = key.type_name();
-            declared.mistakes.0.push(format!("{origin}: config keys are names, not a {kind}: write key = value"));
+            let kind = described_type(&key);
+            declared.mistakes.0.push(format!("{origin}: config keys are names, not {kind}: write key = value"));
             continue;
         };
         let value = match value {

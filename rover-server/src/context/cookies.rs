@@ -5,7 +5,7 @@ use cookie::{Cookie, SameSite};
 use mlua::{Lua, Value};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-use crate::lua::{Kind, Raise, Returns, Stack};
+use crate::lua::{Kind, Raise, Returns, Stack, described_type};
 
 use super::lookup::{keep, push_cached};
 use super::{Contexts, cached, ticket};
@@ -100,7 +100,7 @@ fn compose(name: &Value, value: &Value, options: &Value) -> Result<String, Strin
         Value::String(text) => percent_encode(&text.as_bytes(), NOT_IN_VALUE).to_string(),
         Value::Integer(number) => number.to_string(),
         Value::Number(number) => number.to_string(),
-        other => return Err(format!("the value of cookie {name:?} is a string, not a {}", other.type_name())),
+        other => return Err(format!("the value of cookie {name:?} is a string, not {}", described_type(other))),
     };
     let mut cookie = Cookie::new(name.clone(), value);
     match options {
@@ -112,13 +112,13 @@ fn compose(name: &Value, value: &Value, options: &Value) -> Result<String, Strin
                 apply(&mut cookie, &key, &setting).map_err(|problem| format!("cookie {name:?}: {problem}"))?;
             }
         }
-        other => return Err(format!("cookie options are a table, not a {}", other.type_name())),
+        other => return Err(format!("cookie options are a table, not {}", described_type(other))),
     }
     Ok(cookie.to_string())
 }
 
 fn apply(cookie: &mut Cookie<'static>, key: &str, setting: &Value) -> Result<(), String> {
-    let wrong = |expected: &str| Err(format!("{key} must be {expected}, not a {}", setting.type_name()));
+    let wrong = |expected: &str| Err(format!("{key} must be {expected}, not {}", described_type(setting)));
     let number = match setting {
         Value::Integer(number) => Some(*number as f64),
         Value::Number(number) if number.is_finite() => Some(*number),

@@ -34,5 +34,5 @@ pub(crate) use native::{OwnedMeta, Raise, Returns, Shared, mistake_function};
 pub(crate) use stack::{Kind, Stack};
 pub(crate) use traceback::{Frame, traceback};
 pub(crate) use value::{Value, anchor};
-pub(crate) use vm::{new_vm, plain_message, pop_value};
+pub(crate) use vm::{described_type, new_vm, plain_message, pop_value};
 pub(crate) use wait::{Wait, Waits, async_function};

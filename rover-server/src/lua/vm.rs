@@ -52,6 +52,17 @@ pub(crate) fn pop_value(lua: &mlua::Lua, stack: &mut Stack<'_>) -> mlua::Result<
     unsafe { lua.exec_raw::<mlua::Value>((), |state| ffi::lua_xmove(source, state, 1)) }
 }
 
+/// What a value is, as a message says it: `nil`, `a number`, `an error`.
+pub(crate) fn described_type(value: &mlua::Value) -> String {
+    match value {
+        mlua::Value::Nil => "nil".to_owned(),
+        mlua::Value::Integer(_) => "a number".to_owned(),
+        mlua::Value::LightUserData(_) => "a userdata".to_owned(),
+        mlua::Value::Error(_) => "an error".to_owned(),
+        other => format!("a {}", other.type_name()),
+    }
+}
+
 /// What an error says, without the names that mlua gives to kinds of errors, and without its traceback.
 pub(crate) fn plain_message(error: &mlua::Error) -> String {
     use mlua::Error;

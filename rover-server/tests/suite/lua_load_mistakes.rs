@@ -37,7 +37,7 @@ api.on_error = true
 rover.server {}
 "#;
     let expected = [
-        "app.lua:1: config keys are names, not a integer: write key = value",
+        "app.lua:1: config keys are names, not a number: write key = value",
         "app.lua:2: api.users.gett: unknown verb 'gett'; did you mean 'get'? The verbs are get, head, post, put, patch, delete, options, any; for a path, write function api.users.gett.get(ctx)",
         "app.lua:3: api.users.get must be a function, not a table",
         "app.lua:12: give this hook a name: function api.before.NAME(ctx)",

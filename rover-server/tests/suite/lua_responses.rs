@@ -187,8 +187,10 @@ fn what_could_split_a_response_raises_where_it_was_called() {
         ("cookie('a', 'b', { path = '/;x' })", "cookie \"a\": path has a character that would split the header"),
         ("cookie('a', 'b', { domain = 'x\\ny' })", "cookie \"a\": domain has a character that would split the header"),
         ("cookie('a b', 'c')", "\"a b\" is not a cookie name"),
+        ("cookie('a')", "the value of cookie \"a\" is a string, not nil"),
+        ("cookie('a', 'b', { secure = 1 })", "cookie \"a\": secure must be a boolean, not a number"),
         ("cookie('a', {})", "the value of cookie \"a\" is a string, not a table"),
-        ("cookie('a', 'b', 5)", "cookie options are a table, not a integer"),
+        ("cookie('a', 'b', 5)", "cookie options are a table, not a number"),
         (
             "cookie('a', 'b', { httponly = true })",
             "cookie \"a\": unknown option \"httponly\" (known: path, domain, max_age, expires, secure, http_only, same_site)",
