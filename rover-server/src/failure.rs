@@ -134,7 +134,7 @@ impl Failure {
     pub(crate) fn described(&self) -> String {
         match self.frames.len() {
             0 | 1 => self.message.clone(),
-            _ => format!("{}\n{}", self.message, self.trace()),
+            _ => format!("{}\n  {}", self.message, self.trace().replace('\n', "\n  ")),
         }
     }
 

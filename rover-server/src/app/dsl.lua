@@ -6,7 +6,7 @@
 
 local native, mistake, builders = ...
 
-local getinfo, type, tostring, rawset, setmetatable = debug.getinfo, type, tostring, rawset, setmetatable
+local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
 local HOOKS = { on_start = true, on_ready = true, on_shutdown = true, on_error = true, not_found = true }
@@ -239,6 +239,13 @@ function M.server(config)
   root = setmetatable({}, node_meta)
   children[root] = {}
   return root
+end
+
+-- Runs the top-level code of the app: `true` and its first result, or `false` and what went wrong as text.
+function M.run(chunk)
+  local ok, result = xpcall(chunk, native.failure)
+  if ok then return true, result end
+  return false, native.described(nil, result, native.name)
 end
 
 -- What the app has declared so far; after an error at its top level, the mistakes that were found before.

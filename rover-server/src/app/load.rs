@@ -71,7 +71,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         setup(lua, &waits)?;
     }
 
-    let ended = run(lua, &blueprint.source).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
+    let ended = run(lua, &blueprint.source, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let mut declared = declared.take();
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
@@ -172,7 +172,7 @@ fn display_name(source: &Source) -> String {
 }
 
 /// Runs the top-level code of the app and gives back what it returned.
-fn run(lua: &Lua, source: &Source) -> mlua::Result<Value> {
+fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
     let name = display_name(source);
     let (beside, code) = match source {
         Source::File(path) => {
@@ -188,7 +188,11 @@ fn run(lua: &Lua, source: &Source) -> mlua::Result<Value> {
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
         None => code,
     };
-    lua.load(code).set_name(format!("@{name}")).eval()
+    let chunk = lua.load(code).set_name(format!("@{name}")).into_function()?;
+    match dsl.raw_get::<Function>("run")?.call(chunk)? {
+        (true, returned) => Ok(returned),
+        (false, problem) => Err(mlua::Error::runtime(problem.to_string()?)),
+    }
 }
 
 /// An error of the operating system without its number.

@@ -109,6 +109,7 @@ pub(super) fn failing(lua: &Lua, native: &Table, failing: Failing) -> mlua::Resu
     native.raw_set("failure", shared.function(lua, failure)?)?;
     native.raw_set("log_failure", shared.function(lua, log_failure)?)?;
     native.raw_set("default_answer", shared.function(lua, default_answer)?)?;
+    native.raw_set("described", shared.function(lua, described)?)?;
     Ok(())
 }
 
@@ -177,6 +178,13 @@ fn log_failure(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
         return Ok(1);
     }
     Ok(0)
+}
+
+/// `described(nil, failed, place)`: message and traceback as text.
+fn described(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
+    let text = read(stack, failing).map(|failure| failure.described());
+    stack.push_bytes(text.unwrap_or_else(|| "the Lua stack is full".to_owned()).as_bytes());
+    Ok(1)
 }
 
 /// `default_answer(ctx, failed, place)`: what to respond with, as a value that a handler might have returned.

@@ -27,6 +27,7 @@ function methods.get(ctx, key)
   if type(ctx) ~= "table" then mistake("call it with a colon: ctx:get(key)") end
   local store = rawget(ctx, STORE)
   if store then return store[key] end
+  return nil
 end
 
 return {

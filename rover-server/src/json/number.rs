@@ -35,7 +35,10 @@ pub(super) fn write(number: f64, out: &mut Vec<u8>) -> bool {
 
 #[inline(never)]
 fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
-    if number.is_finite() {
+    if number == 0.0 {
+        // The negative zero: an integer too, so without a point.
+        out.extend_from_slice(b"-0");
+    } else if number.is_finite() {
         out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
     }
     number.is_finite()

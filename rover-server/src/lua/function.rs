@@ -3,6 +3,7 @@
 
 use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, Value};
 
+use super::native::mistake_function;
 use super::vm::plain_message;
 
 /// Makes a Lua function of a Rust function that does not wait.
@@ -16,7 +17,7 @@ where
     F: Fn(&Lua, A) -> mlua::Result<R> + 'static,
 {
     let call = lua.create_function(function)?;
-    lua.load(include_str!("function.lua")).set_name("=rover/function").call((call, plain(lua)?))
+    lua.load(include_str!("function.lua")).set_name("=rover/function").call((call, plain(lua)?, mistake_function(lua)?))
 }
 
 /// The Lua function that turns an error of mlua into its text, and leaves other errors alone.

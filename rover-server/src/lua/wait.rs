@@ -89,7 +89,12 @@ where
         Some(wait) => waits.suspend(stack, wait),
         None => Err(Raise::mistake("nothing to wait for")),
     })?;
-    lua.load(include_str!("wait.lua")).set_name("=rover/wait").call((begin, suspend, super::function::plain(lua)?))
+    lua.load(include_str!("wait.lua")).set_name("=rover/wait").call((
+        begin,
+        suspend,
+        super::function::plain(lua)?,
+        super::mistake_function(lua)?,
+    ))
 }
 
 fn resume_with(lua: mlua::Lua, results: mlua::Result<mlua::MultiValue>) -> Resume {

@@ -1,0 +1,164 @@
+//! What is wrong with an app when it is loaded: every mistake at once, with file and line.
+
+use rover_server::Server;
+
+use crate::support::App;
+
+/// The report about an app, a line for each mistake.
+fn report(code: &str) -> Vec<String> {
+    let error = Server::from_source("app.lua", code).check().expect_err("the app has mistakes");
+    assert!(error.is_app());
+    error.to_string().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn all_mistakes_come_at_once() {
+    let code = r#"local api = rover.server { prot = 1, workers = "many", [1] = 2, log_level = {} }
+function api.users.gett(ctx) end
+api.users.get = {}
+function api.posts.get(ctx) end
+function api.posts.get(ctx) end
+function api.posts.p_id.get(ctx) end
+function api.posts.p_pid.put(ctx) end
+api["a/b"].get = function() end
+api.x.p_a.p_a.get = function() end
+api.x["{*rest}"].more.get = function() end
+api.x["p_"].get = function() end
+api.before = print
+api.after.x = 5
+function api.before.auth() end
+function api.before.auth() end
+api.chat.ws = function() end
+function api.room.ws.get() end
+api.settings = { a = 1 }
+function api.on_start() end
+function api.on_start() end
+api.on_error = true
+rover.server {}
+"#;
+    let expected = [
+        "app.lua:1: config keys are names, not a integer: write key = value",
+        "app.lua:2: api.users.gett: unknown verb 'gett'; did you mean 'get'? The verbs are get, head, post, put, patch, delete, options, any; for a path, write function api.users.gett.get(ctx)",
+        "app.lua:3: api.users.get must be a function, not a table",
+        "app.lua:12: give this hook a name: function api.before.NAME(ctx)",
+        "app.lua:13: the hook 'x' must be a function, not a number",
+        "app.lua:15: the hook 'auth' is already declared (app.lua:14); give one of the two another name",
+        "app.lua:16: api.chat.ws: WebSockets are not part of this version of Rover, and ws is reserved for them",
+        "app.lua:17: api.room.ws: WebSockets are not part of this version of Rover, and ws is reserved for them",
+        "app.lua:18: api.settings cannot be a table; declare handlers, as in function api.settings.get(ctx)",
+        "app.lua:20: api.on_start is already declared (app.lua:19); remove one of the two",
+        "app.lua:21: api.on_error must be a function, not a boolean",
+        "app.lua:22: rover.server may be called once per app; the first call is at app.lua:1",
+        "app.lua: the app must end with `return api`, the value that rover.server gave",
+        "app.lua:8: the segment \"a/b\" holds a \"/\"; write one field for each segment: api[\"a\"][\"b\"]",
+        "app.lua:9: the parameter name \"a\" stands twice in one path; give each parameter its own name",
+        "app.lua:10: \"{*rest}\" takes the rest of the path, so nothing can follow it; make it the last segment",
+        "app.lua:11: \"p_\" needs a parameter name of letters, digits and \"_\" that does not begin with a digit, such as p_id",
+        "app.lua:5: GET /posts already has a handler (app.lua:4); remove one of the two",
+        "app.lua:7: /posts/{pid} calls \"pid\" what /posts/{id} calls \"id\" (app.lua:6); use one name in both",
+        "app.lua:1: log_level must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got a table",
+        "app.lua:1: unknown config key \"prot\", did you mean \"port\"?",
+        "app.lua:1: workers must be a whole number from 1 to 1024, got \"many\"",
+    ];
+    assert_eq!(report(code), expected);
+}
+
+#[test]
+fn an_app_without_rover_server_or_without_its_return() {
+    for code in ["", "return {}", "local x = 1"] {
+        assert_eq!(report(code), ["app.lua: the app never calls rover.server { … }"], "{code}");
+    }
+    for tail in ["", "return 5", "return {}"] {
+        let code = format!("local api = rover.server {{ prot = 1 }}\n{tail}");
+        let expected = [
+            "app.lua: the app must end with `return api`, the value that rover.server gave",
+            "app.lua:1: unknown config key \"prot\", did you mean \"port\"?",
+        ];
+        assert_eq!(report(&code), expected, "{tail}");
+    }
+}
+
+#[test]
+fn errors_of_the_top_level_name_their_line_and_do_not_hide_what_was_found_before() {
+    assert_eq!(report("local x = \nreturn"), ["app.lua:2: unexpected symbol near 'return'"]);
+    let code = "local api = rover.server {}\napi.x.get = 1\nlocal function f() error('boom') end\nf()\nreturn api";
+    assert_eq!(
+        report(code),
+        [
+            "app.lua:2: api.x.get must be a function, not a number",
+            "app.lua:3: boom",
+            "  app.lua:3: in function 'f'",
+            "  app.lua:4",
+        ]
+    );
+    for (code, message) in [
+        ("local x = nil\nx.y = 1", "app.lua:2: attempt to index local 'x' (a nil value)"),
+        ("rover.server(5)", "app.lua:1: rover.server expects a table, not a number"),
+        (
+            "local api = rover.server {}\nlocal x = api.text({})",
+            "app.lua:2: the text of a response is a string, not a table",
+        ),
+        ("local api = rover.server {}\napi.users()", "app.lua:2: api.users is a path, not a function"),
+        (
+            "local api = rover.server {}\napi[print].get = print",
+            "app.lua:2: a path segment is a string, not a function",
+        ),
+        ("rover.env.X = 1", "app.lua:1: rover.env cannot be changed: it is the server's environment"),
+        ("local x = require 'no.such.module'", "app.lua:1: module 'no.such.module' not found:"),
+        ("error({ code = 5 })", "app.lua:1: {\"code\":5}"),
+    ] {
+        assert_eq!(report(code)[0], message, "{code}");
+    }
+}
+
+#[test]
+fn routes_from_helpers_are_placed_where_they_are_declared() {
+    let code = r#"local api = rover.server {}
+local function declare(node, handler)
+  node.get = handler
+end
+declare(api.a, print)
+declare(api.a, print)
+return api
+"#;
+    assert_eq!(report(code), ["app.lua:3: GET /a already has a handler (app.lua:3); remove one of the two"]);
+}
+
+#[test]
+fn routes_and_hooks_cannot_be_declared_later() {
+    let code = r#"local api = rover.server { debug = true }
+local before, node = api.before, api.late
+function api.get(ctx) api.get = print end
+function api.a.get(ctx) before.x = print end
+function api.b.get(ctx) node.get = print end
+function api.c.get(ctx) api.new.get = print end
+return api
+"#;
+    let app = App::start(code, 1);
+    for (path, message) in [
+        (
+            "/",
+            "app.lua:3: assigning to api.get after the app has loaded: routes and hooks are declared at its top level",
+        ),
+        (
+            "/a",
+            "app.lua:4: adding the hook 'x' after the app has loaded: routes and hooks are declared at its top level",
+        ),
+        (
+            "/b",
+            "app.lua:5: assigning to api.late.get after the app has loaded: routes and hooks are declared at its top level",
+        ),
+        ("/c", "app.lua:6: api has no field 'new'; routes and hooks are declared at the top level of the app"),
+    ] {
+        let body: serde_json::Value = serde_json::from_slice(&app.get(path).body).expect("JSON");
+        assert_eq!(body["message"], message, "{path}");
+    }
+}
+
+#[test]
+fn a_failing_on_start_ends_the_start() {
+    let code = "local api = rover.server {}\nlocal function f() error('no database') end\nfunction api.on_start()\nf()\nend\nreturn api";
+    let error = Server::from_source("app.lua", code).workers(1).port(0).bind().expect_err("on_start fails");
+    let expected = "on_start failed: app.lua:2: no database\n  app.lua:2: in function 'f'\n  app.lua:4";
+    assert_eq!(error.to_string(), expected);
+}

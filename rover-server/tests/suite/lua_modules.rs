@@ -1,0 +1,97 @@
+//! docs/modules.md: `require`.
+
+use std::path::PathBuf;
+
+use rover_server::Server;
+
+use crate::support::{App, each_worker_count};
+
+/// A folder with files, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str, files: &[(&str, &str)]) -> Folder {
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        for (name, text) in files {
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, text).expect("a file");
+        }
+        Folder(dir)
+    }
+
+    fn server(&self) -> Server {
+        Server::from_file(self.0.join("app.lua"))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn modules_are_found_beside_the_app_and_in_lua_modules() {
+    let folder = Folder::new(
+        "modules",
+        &[
+            (
+                "app.lua",
+                "#!/usr/bin/env rover\nlocal api = rover.server {}\nrequire('routes.users')(api)\nfunction api.get() return { require 'a', require 'deep.b', require 'c', require 'rock', require 'first' } end\nreturn api\n",
+            ),
+            ("a.lua", "return 'a'"),
+            ("deep/b.lua", "return ..."),
+            ("c/init.lua", "return 'c'"),
+            ("first.lua", "return 'beside the app'"),
+            ("lua_modules/share/lua/5.1/first.lua", "return 'lua_modules'"),
+            ("lua_modules/share/lua/5.1/rock/init.lua", "return 'rock'"),
+            ("routes/users.lua", "return function(api)\n  function api.users.get() return 'users' end\nend"),
+        ],
+    );
+    each_worker_count(|workers| {
+        let app = App::start_server(folder.server().workers(workers));
+        assert_eq!(app.get("/").text(), r#"["a","deep.b","c","rock","beside the app"]"#);
+        assert_eq!(app.get("/users").text(), "users");
+    });
+    let info = folder.server().check().expect("a good app");
+    let route = info.routes().iter().find(|route| route.path == "/users").expect("the route");
+    assert!(route.file.ends_with("routes/users.lua") && route.line == 2, "{route:?}");
+}
+
+#[test]
+fn errors_in_modules_name_file_and_line() {
+    let folder = Folder::new(
+        "modules-broken",
+        &[
+            (
+                "app.lua",
+                "local api = rover.server { debug = true }\nfunction api.get() local x = require 'broken' return x end\nfunction api.raise.get() local x = require 'raises' return x end\nfunction api.call.get() require('calls')() end\nreturn api\n",
+            ),
+            ("broken.lua", "local x =\n"),
+            ("raises.lua", "\nerror('boom')"),
+            ("calls.lua", "return function()\n  local x = rover.array(5)\n  return x\nend"),
+        ],
+    );
+    let app = App::start_server(folder.server().workers(1));
+    let message = |path: &str| {
+        let body: serde_json::Value = serde_json::from_slice(&app.get(path).body).expect("JSON");
+        body["message"].as_str().unwrap_or_default().to_owned()
+    };
+    assert!(message("/").contains("broken.lua:2: unexpected symbol near '<eof>'"), "{}", message("/"));
+    assert!(message("/raise").ends_with("raises.lua:2: boom"), "{}", message("/raise"));
+    assert!(
+        message("/call").ends_with("calls.lua:2: rover.array expects a table, not a number"),
+        "{}",
+        message("/call")
+    );
+}
+
+#[test]
+fn a_missing_or_unreadable_app_is_said_plainly() {
+    let folder = Folder::new("modules-none", &[("dir/app.txt", "")]);
+    let missing = folder.server().check().expect_err("no file").to_string();
+    assert_eq!(missing, format!("cannot read {}: no such file", folder.0.join("app.lua").display()));
+    let directory = Server::from_file(folder.0.join("dir")).check().expect_err("a folder").to_string();
+    assert_eq!(directory, format!("cannot read {}: it is a directory", folder.0.join("dir").display()));
+}

@@ -1,0 +1,155 @@
+//! docs/app-and-routes.md: which handler answers which path and method.
+
+use crate::support::{App, each_worker_count};
+
+const APP: &str = r#"
+local api = rover.server {}
+function api.get(ctx) return "home" end
+function api.users.get(ctx) return "users" end
+function api.users.me.get(ctx) return "me" end
+function api.users.p_id.get(ctx) return ctx:params().id end
+api.users["{id}"].posts.p_pid.get = function(ctx) return ctx:params().id .. "/" .. ctx:params().pid end
+api.users["{*rest}"].get = function(ctx) return "rest:" .. ctx:params().rest end
+api.files["{*path}"].get = function(ctx) return ctx:params().path end
+api[".well-known"]["security.txt"].get = function() return "contact" end
+api[2024].get = function() return "year" end
+api.slash[""].get = function(ctx) return ctx.path end
+function api.json.get(ctx) return api.json { at = "json" } end
+function api.json.status.get(ctx) return api.json:status(202, { at = "status" }) end
+function api.error.p_code.get(ctx) return api:error(tonumber(ctx:params().code), "asked") end
+function api.notes.get(ctx) return "get" end
+function api.notes.post(ctx) return "post" end
+function api.notes.any(ctx) return "any " .. ctx.method end
+function api.own.head(ctx) return api.text("own"):header("X-Own", "yes") end
+function api.own.options(ctx) return api.no_content():header("X-Own", "options") end
+function api.caps.p_Name.get(ctx) return ctx:params().Name end
+return api
+"#;
+
+#[test]
+fn paths_find_their_handlers() {
+    each_worker_count(|workers| {
+        let app = App::start(APP, workers);
+        for (path, text) in [
+            ("/", "home"),
+            ("/users", "users"),
+            ("/users?x=/users/me", "users"),
+            ("/users/me", "me"),
+            ("/users/mee", "mee"),
+            ("/users/1/posts/2", "1/2"),
+            ("/users/1/photos", "rest:1/photos"),
+            ("/files/a/b//c", "a/b//c"),
+            ("/.well-known/security.txt", "contact"),
+            ("/2024", "year"),
+            ("/slash/", "/slash/"),
+            ("/json", r#"{"at":"json"}"#),
+            ("/json/status", r#"{"at":"status"}"#),
+            ("/error/418", r#"{"error":"asked"}"#),
+            ("/caps/x", "x"),
+        ] {
+            assert_eq!(app.get(path).text(), text, "{path}");
+        }
+        for path in ["/nowhere", "/users/", "/slash", "/files/", "/Users", "/users/1/posts/"] {
+            let expected = if path.starts_with("/users/1") { "rest:1/posts/" } else { r#"{"error":"Not Found"}"# };
+            assert_eq!(app.get(path).text(), expected, "{path}");
+        }
+    });
+}
+
+#[test]
+fn parameters_are_decoded_and_split_as_sent() {
+    let app = App::start(APP, 1);
+    for (path, text) in [
+        ("/users/a%20b", "a b"),
+        ("/users/a%2Fb", "a/b"),
+        ("/users/a+b", "a+b"),
+        ("/users/%C3%A9", "é"),
+        ("/users/%41%2f%42/posts/x%25", "A/B/x%"),
+        ("/files/a%2Fb/c%20d", "a/b/c d"),
+    ] {
+        assert_eq!(app.get(path).text(), text, "{path}");
+    }
+    assert_eq!(app.get("/users/%FF%00").body, b"\xff\0");
+    for path in ["/users/%", "/users/%4", "/users/%zz", "/files/a/%q1"] {
+        let answer = app.get(path);
+        assert_eq!(answer.status, 400, "{path}");
+        assert_eq!(answer.text(), r#"{"error":"the path holds broken percent-encoding"}"#);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+}
+
+#[test]
+fn methods_are_told_apart() {
+    each_worker_count(|workers| {
+        let app = App::start(APP, workers);
+        let ask = |method: &str, path: &str| app.send(format!("{method} {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        assert_eq!(ask("GET", "/notes").text(), "get");
+        assert_eq!(ask("POST", "/notes").text(), "post");
+        assert_eq!(ask("DELETE", "/notes").text(), "any DELETE");
+        assert_eq!(ask("PURGE", "/notes").text(), "any PURGE");
+        let wrong = ask("DELETE", "/users");
+        assert_eq!((wrong.status, wrong.text()), (405, r#"{"error":"Method Not Allowed"}"#));
+        assert_eq!(wrong.header("allow"), Some("GET, HEAD, OPTIONS"));
+        let options = ask("OPTIONS", "/users");
+        assert_eq!((options.status, options.header("allow")), (204, Some("GET, HEAD, OPTIONS")));
+        assert_eq!(options.header("content-length"), None);
+        assert_eq!(ask("OPTIONS", "/own").header("x-own"), Some("options"));
+        assert_eq!(ask("POST", "/nowhere").status, 404);
+    });
+}
+
+#[test]
+fn head_is_answered_from_get_with_its_length_and_without_its_body() {
+    each_worker_count(|workers| {
+        let app = App::start(APP, workers);
+        let mut client = app.connect();
+        client.send("HEAD /users HTTP/1.1\r\nHost: t\r\n\r\n");
+        let head = client.head_answer();
+        assert_eq!((head.status, head.header("content-length")), (200, Some("5")));
+        client.send("HEAD /own HTTP/1.1\r\nHost: t\r\n\r\n");
+        let own = client.head_answer();
+        assert_eq!((own.header("x-own"), own.header("content-length")), (Some("yes"), Some("3")));
+        client.send("GET /users HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert_eq!(client.answer().text(), "users");
+    });
+}
+
+#[test]
+fn a_missing_or_extra_slash_leads_on_when_asked_for() {
+    let code = r#"
+local api = rover.server { trailing_slash = "redirect" }
+function api.users.p_id.get(ctx) return "user" end
+api.folder[""].get = function(ctx) return "folder" end
+return api
+"#;
+    let app = App::start(code, 1);
+    for (path, location) in [("/users/1/?a=b", "/users/1?a=b"), ("/folder", "/folder/")] {
+        let answer = app.get(path);
+        assert_eq!((answer.status, answer.header("location")), (308, Some(location)));
+    }
+    assert_eq!(app.get("/nowhere/").status, 404);
+}
+
+#[test]
+fn builders_with_a_status_are_there_whether_or_not_the_app_names_them() {
+    // They were lost when the table of builders was walked in an unlucky order, which differs from VM to VM.
+    let code = r#"
+local api = rover.server {}
+function api.get(ctx)
+  return api.json {
+    json = api.json:status(201, {}):status(), text = api.text.status(202, "x"):status(),
+    html = api.html:status(203, "x"):status(), raw = api.raw:status(206, "x"):status(),
+    permanent = api.redirect:permanent("/"):status(), redirect = api.redirect.status(307, "/"):status(),
+  }
+end
+return api
+"#;
+    for _ in 0..10 {
+        let app = App::start(code, 1);
+        let answer: serde_json::Value = serde_json::from_slice(&app.get("/").body).expect("JSON");
+        let expected = serde_json::json!({
+            "json": 201, "text": 202, "html": 203, "raw": 206, "permanent": 301, "redirect": 307
+        });
+        assert_eq!(answer, expected);
+    }
+}
