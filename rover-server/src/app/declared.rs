@@ -70,7 +70,10 @@ pub(super) fn config(table: &Table, declared: &mut Declared) {
     for (key, value) in table.pairs::<Value, Value>().flatten() {
         let Some(name) = key.as_string().map(|name| name.to_string_lossy()) else {
             let origin = &declared.origin;
-            let kind = key.type_name();
+            let kind = match key {
+                Value::Integer(_) => "number",
+                ref other => other.type_name(),
+            };
             declared.mistakes.0.push(format!("{origin}: config keys are names, not a {kind}: write key = value"));
             continue;
         };

@@ -160,7 +160,7 @@ fn errors_of_functions_are_plain_words_with_the_callers_line() {
     assert_eq!(message("/wrong_later"), "app.lua:6: bad argument #1: expected number, got string");
     assert_eq!(
         text(&get(&app, "/caught")),
-        "string: the disk is full; string: bad argument #1: expected number, got table; \
+        "string: app.lua:8: the disk is full; string: app.lua:9: bad argument #1: expected number, got table; \
          string: app.lua:10: bad argument #1: expected number, got table"
     );
 }
