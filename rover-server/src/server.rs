@@ -293,7 +293,7 @@ impl Server {
                 let mut all = declared.mistakes.0;
                 all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));
                 all.extend(config.err().into_iter().flatten().map(|mistake| mistake.to_string()));
-                Err(Error::app(Mistakes(all).to_string()))
+                Err(Error::app(Mistakes(all).sorted().to_string()))
             }
         }
     }

@@ -36,6 +36,24 @@ pub(crate) struct Hooks {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mistakes(pub(crate) Vec<String>);
 
+impl Mistakes {
+    /// The same mistakes in the order of the app's lines; those without a line come last, in the order found.
+    pub(crate) fn sorted(mut self) -> Mistakes {
+        self.0.sort_by_cached_key(|mistake| match place(mistake) {
+            Some((file, line)) => (0, file.to_owned(), line),
+            None => (1, String::new(), 0),
+        });
+        self
+    }
+}
+
+/// The file and line that a mistake begins with: `app.lua:12: …`.
+fn place(mistake: &str) -> Option<(&str, u32)> {
+    let (place, _) = mistake.split_once(": ")?;
+    let (file, line) = place.rsplit_once(':')?;
+    Some((file, line.parse().ok()?))
+}
+
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, mistake) in self.0.iter().enumerate() {

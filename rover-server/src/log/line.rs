@@ -80,6 +80,9 @@ pub(crate) struct Event<'a> {
     fields: SmallVec<[(&'a str, Value<'a>); 4]>,
 }
 
+/// The field that a terminal shows below its line.
+const TRACEBACK: &str = "traceback";
+
 impl<'a> Event<'a> {
     pub(super) fn new(level: Level, message: &'a str) -> Self {
         Event { level, message, fields: SmallVec::new() }
@@ -137,10 +140,20 @@ impl<'a> Event<'a> {
         push_indented(cut(self.message), out);
         let mut text = Vec::new();
         for (key, value) in &self.fields {
-            push_field(key, value, &mut text);
+            // A traceback stands below, a line for each level.
+            if *key != TRACEBACK {
+                push_field(key, value, &mut text);
+            }
         }
         if let Some(worker) = stamp.worker() {
             push_field("worker", &Value::Number(worker.into()), &mut text);
+        }
+        for (key, value) in &self.fields {
+            if let (TRACEBACK, Value::Text(lines)) = (*key, value) {
+                text.push(b'\n');
+                text.extend_from_slice(b"    ");
+                push_indented(cut(lines), &mut text);
+            }
         }
         if !text.is_empty() {
             colour.paint(Colour::DIM, &text, out);

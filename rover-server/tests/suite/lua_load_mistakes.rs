@@ -38,8 +38,17 @@ rover.server {}
 "#;
     let expected = [
         "app.lua:1: config keys are names, not a number: write key = value",
+        "app.lua:1: log_level must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got a table",
+        "app.lua:1: unknown config key \"prot\", did you mean \"port\"?",
+        "app.lua:1: workers must be a whole number from 1 to 1024, got \"many\"",
         "app.lua:2: api.users.gett: unknown verb 'gett'; did you mean 'get'? The verbs are get, head, post, put, patch, delete, options, any; for a path, write function api.users.gett.get(ctx)",
         "app.lua:3: api.users.get must be a function, not a table",
+        "app.lua:5: GET /posts already has a handler (app.lua:4); remove one of the two",
+        "app.lua:7: /posts/{pid} calls \"pid\" what /posts/{id} calls \"id\" (app.lua:6); use one name in both",
+        "app.lua:8: the segment \"a/b\" holds a \"/\"; write one field for each segment: api[\"a\"][\"b\"]",
+        "app.lua:9: the parameter name \"a\" stands twice in one path; give each parameter its own name",
+        "app.lua:10: \"{*rest}\" takes the rest of the path, so nothing can follow it; make it the last segment",
+        "app.lua:11: \"p_\" needs a parameter name of letters, digits and \"_\" that does not begin with a digit, such as p_id",
         "app.lua:12: give this hook a name: function api.before.NAME(ctx)",
         "app.lua:13: the hook 'x' must be a function, not a number",
         "app.lua:15: the hook 'auth' is already declared (app.lua:14); give one of the two another name",
@@ -50,15 +59,6 @@ rover.server {}
         "app.lua:21: api.on_error must be a function, not a boolean",
         "app.lua:22: rover.server may be called once per app; the first call is at app.lua:1",
         "app.lua: the app must end with `return api`, the value that rover.server gave",
-        "app.lua:8: the segment \"a/b\" holds a \"/\"; write one field for each segment: api[\"a\"][\"b\"]",
-        "app.lua:9: the parameter name \"a\" stands twice in one path; give each parameter its own name",
-        "app.lua:10: \"{*rest}\" takes the rest of the path, so nothing can follow it; make it the last segment",
-        "app.lua:11: \"p_\" needs a parameter name of letters, digits and \"_\" that does not begin with a digit, such as p_id",
-        "app.lua:5: GET /posts already has a handler (app.lua:4); remove one of the two",
-        "app.lua:7: /posts/{pid} calls \"pid\" what /posts/{id} calls \"id\" (app.lua:6); use one name in both",
-        "app.lua:1: log_level must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got a table",
-        "app.lua:1: unknown config key \"prot\", did you mean \"port\"?",
-        "app.lua:1: workers must be a whole number from 1 to 1024, got \"many\"",
     ];
     assert_eq!(report(code), expected);
 }
@@ -71,8 +71,8 @@ fn an_app_without_rover_server_or_without_its_return() {
     for tail in ["", "return 5", "return {}"] {
         let code = format!("local api = rover.server {{ prot = 1 }}\n{tail}");
         let expected = [
-            "app.lua: the app must end with `return api`, the value that rover.server gave",
             "app.lua:1: unknown config key \"prot\", did you mean \"port\"?",
+            "app.lua: the app must end with `return api`, the value that rover.server gave",
         ];
         assert_eq!(report(&code), expected, "{tail}");
     }
