@@ -25,13 +25,8 @@ impl App {
     /// stand in [`Declared::mistakes`], so that they can be reported together with those of the config and the routes.
     pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Mistakes> {
         let lua = lua::new_vm();
-        load(&lua, blueprint).map_err(|error| Mistakes(vec![load_message(&error)]))
+        load(&lua, blueprint).map_err(|error| Mistakes(vec![lua::plain_message(&error)]))
     }
-}
-
-/// What a failed load says, with its traceback where that says more.
-fn load_message(error: &mlua::Error) -> String {
-    lua::plain_message(error)
 }
 
 fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
