@@ -63,7 +63,8 @@ impl Site {
         if has_body && let Some(refusal) = edge::body_refusal(&head) {
             return Stage::done(refusal);
         }
-        let close = has_body && edge::must_close(&head);
+        let must_close = has_body && edge::must_close(&head);
+        let close = must_close || has_body && edge::holds_body_back(&head);
         let target = match self.route(&head) {
             ControlFlow::Continue(target) => target,
             ControlFlow::Break(response) if close => return Stage::done(edge::closing(response)),
@@ -78,7 +79,7 @@ impl Site {
                         pending,
                         site: self.clone(),
                         peer: peer.clone(),
-                        close,
+                        close: must_close,
                     }))
                 }
                 Err(status) => Stage::done(edge::closing(failure::answer(status))),
@@ -101,7 +102,7 @@ impl Site {
         match started {
             Ok(Some(Started::Done(response))) => Stage::done(finished(response, is_missing, close)),
             Ok(Some(Started::Waiting(running))) => Stage::Running { running, is_missing, close },
-            Ok(None) | Err(_) => Stage::done(panicked()),
+            Ok(None) | Err(_) => Stage::done(finished(panicked(), false, close)),
         }
     }
 
@@ -233,7 +234,7 @@ where
                     let response = match polled {
                         Ok(Poll::Pending) => return Poll::Pending,
                         Ok(Poll::Ready(response)) => finished(response, *is_missing, *close),
-                        Err(_) => panicked(),
+                        Err(_) => finished(panicked(), false, *close),
                     };
                     this.stage = Stage::done(response);
                 }
