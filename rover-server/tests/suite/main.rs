@@ -11,5 +11,6 @@ mod embedding;
 mod examples;
 mod http_body;
 mod http_framing;
+mod http_pipeline;
 mod lifetime;
 mod smoke;
