@@ -63,11 +63,12 @@ impl Site {
         if has_body && let Some(refusal) = edge::body_refusal(&head) {
             return Stage::done(refusal);
         }
-        let must_close = has_body && edge::must_close(&head);
-        let close = must_close || has_body && edge::holds_body_back(&head);
+        let close = has_body && edge::must_close(&head);
         let target = match self.route(&head) {
             ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) if close => return Stage::done(edge::closing(response)),
+            ControlFlow::Break(response) if close || has_body && edge::holds_body_back(&head) => {
+                return Stage::done(edge::closing(response));
+            }
             ControlFlow::Break(response) => return Stage::done(response),
         };
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
@@ -79,12 +80,13 @@ impl Site {
                         pending,
                         site: self.clone(),
                         peer: peer.clone(),
-                        close: must_close,
+                        close,
                     }))
                 }
                 Err(status) => Stage::done(edge::closing(failure::answer(status))),
             };
         }
+        let close = close || has_body && edge::holds_body_back(&head);
         self.start(head, target, None, peer, close)
     }
 
