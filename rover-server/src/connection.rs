@@ -49,7 +49,11 @@ pub(crate) struct Connection {
 }
 
 enum Stage {
-    Serving { told_to_end: bool },
+    Serving {
+        told_to_end: bool,
+    },
+    /// The server stops, and the client was not waiting for anything.
+    Leaving,
     Closing,
     Lingering(Pin<Box<Sleep>>),
 }
@@ -82,7 +86,8 @@ impl Future for Connection {
         loop {
             match &mut this.stage {
                 Stage::Serving { told_to_end } => {
-                    if this.seat.must_end(cx) && !*told_to_end {
+                    let is_told = this.seat.must_end(cx) && !*told_to_end;
+                    if is_told {
                         *told_to_end = true;
                         Pin::new(&mut this.http).graceful_shutdown();
                     }
@@ -91,8 +96,14 @@ impl Future for Connection {
                         return Poll::Ready(());
                     }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
-                    let _ = ready!(served);
-                    this.stage = Stage::Closing;
+                    let served = ready!(served);
+                    this.stage = if is_told && served.is_ok() { Stage::Leaving } else { Stage::Closing };
+                }
+                Stage::Leaving => {
+                    let _ = ready!(this.socket.poll_shutdown(cx));
+                    // A request that crosses with the end is read, so that the client sees an end and no reset.
+                    let _ = this.socket.poll_drain(cx);
+                    return Poll::Ready(());
                 }
                 Stage::Closing => {
                     if ready!(this.socket.poll_shutdown(cx)).is_err() {
@@ -110,3 +121,7 @@ impl Future for Connection {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -2,6 +2,8 @@
 //!
 //! Comes in: the head of a request. Goes out: the refusal, or nothing.
 
+use std::net::Ipv6Addr;
+
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
@@ -24,7 +26,8 @@ pub(crate) fn refusal(head: &Parts) -> Option<Response<Body>> {
     Some(closing(failure::with_message(StatusCode::BAD_REQUEST, problem)))
 }
 
-/// Letters, digits, `-._~%!$&'()*+,;=` and, for ports and IPv6 literals, `:[]`: RFC 3986, section 3.2.2.
+/// A name of letters, digits and `-._~%!$&'()*+,;=` or a literal in brackets, and a port where there is one: RFC 3986,
+/// sections 3.2.2 and 3.2.3. An empty name is allowed.
 fn is_host(host: &HeaderValue) -> bool {
     const ALLOWED: [bool; 256] = {
         let mut table = [false; 256];
@@ -33,7 +36,7 @@ fn is_host(host: &HeaderValue) -> bool {
             table[byte] = (byte as u8).is_ascii_alphanumeric();
             byte += 1;
         }
-        let others = b"-._~%!$&'()*+,;=:[]";
+        let others = b"-._~%!$&'()*+,;=";
         let mut n = 0;
         while n < others.len() {
             table[others[n] as usize] = true;
@@ -41,7 +44,30 @@ fn is_host(host: &HeaderValue) -> bool {
         }
         table
     };
-    host.as_bytes().iter().all(|&byte| ALLOWED[byte as usize])
+    let host = host.as_bytes();
+    let name = host.iter().take_while(|&&byte| ALLOWED[byte as usize]).count();
+    match &host[name..] {
+        [] => true,
+        [b':', port @ ..] => is_port(port),
+        [b'[', literal @ ..] if name == 0 => is_bracketed(literal),
+        _ => false,
+    }
+}
+
+fn is_port(port: &[u8]) -> bool {
+    port.iter().all(u8::is_ascii_digit)
+}
+
+/// What follows the opening bracket of an IPv6 literal.
+fn is_bracketed(literal: &[u8]) -> bool {
+    let Some(end) = literal.iter().position(|&byte| byte == b']') else { return false };
+    let address = std::str::from_utf8(&literal[..end]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+    let port = match &literal[end + 1..] {
+        [] => true,
+        [b':', port @ ..] => is_port(port),
+        _ => false,
+    };
+    address && port
 }
 
 /// Refuses a body that cannot be read: one in a transfer coding other than chunked (501; RFC 9112, section 6.1), or
@@ -66,6 +92,14 @@ pub(crate) fn body_refusal(head: &Parts) -> Option<Response<Body>> {
 /// Transfer-Encoding; RFC 9112, section 6.3 wants the connection closed after a request that had both.
 pub(crate) fn must_close(head: &Parts) -> bool {
     head.version <= Version::HTTP_11 && head.headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Whether the connection has to end with a response that is sent without asking for the body.
+///
+/// A client that waits for `100 Continue` may go on with its next request instead of the body; which of the two the
+/// bytes to come are, nobody can tell (RFC 9110, section 10.1.1).
+pub(crate) fn holds_body_back(head: &Parts) -> bool {
+    head.headers.contains_key(EXPECT)
 }
 
 /// The same response, after which the connection ends.

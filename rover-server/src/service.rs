@@ -66,7 +66,9 @@ impl Site {
         let close = has_body && edge::must_close(&head);
         let target = match self.route(&head) {
             ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) if close => return Stage::done(edge::closing(response)),
+            ControlFlow::Break(response) if close || has_body && edge::holds_body_back(&head) => {
+                return Stage::done(edge::closing(response));
+            }
             ControlFlow::Break(response) => return Stage::done(response),
         };
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
@@ -84,6 +86,7 @@ impl Site {
                 Err(status) => Stage::done(edge::closing(failure::answer(status))),
             };
         }
+        let close = close || has_body && edge::holds_body_back(&head);
         self.start(head, target, None, peer, close)
     }
 
@@ -101,7 +104,7 @@ impl Site {
         match started {
             Ok(Some(Started::Done(response))) => Stage::done(finished(response, is_missing, close)),
             Ok(Some(Started::Waiting(running))) => Stage::Running { running, is_missing, close },
-            Ok(None) | Err(_) => Stage::done(panicked()),
+            Ok(None) | Err(_) => Stage::done(finished(panicked(), false, close)),
         }
     }
 
@@ -233,7 +236,7 @@ where
                     let response = match polled {
                         Ok(Poll::Pending) => return Poll::Pending,
                         Ok(Poll::Ready(response)) => finished(response, *is_missing, *close),
-                        Err(_) => panicked(),
+                        Err(_) => finished(panicked(), false, *close),
                     };
                     this.stage = Stage::done(response);
                 }

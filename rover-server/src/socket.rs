@@ -76,7 +76,8 @@ const COLLECT_MOST: usize = 32 * 1024;
 ///
 /// hyper takes the end for a client that went away, and drops the request that came just before it. A client may well
 /// have said all that it had to say and wait for the answer, so a handler that does not wait gets these turns to answer:
-/// one for its head, one for its body, and as many to spare. One that waits is cancelled afterwards.
+/// one for its head, one for its body, and as many to spare. One that waits is cancelled afterwards. Turns in which the
+/// answer waits for the client to read do not count.
 const END_HELD_BACK: u8 = 4;
 
 /// Write buffers of one worker that no connection needs at the moment.
@@ -107,6 +108,20 @@ struct Incoming {
     saw_end: bool,
     /// For how many turns hyper has not been told of that.
     end_held_back: u8,
+    /// hyper has bytes that the client has yet to make room for. They would be lost if hyper learned of the end now.
+    is_blocked: bool,
+}
+
+impl Incoming {
+    /// Notes whether hyper's bytes wait for the client.
+    #[inline]
+    fn blocked(&mut self, cx: &Context<'_>, is_blocked: bool) {
+        if self.is_blocked && !is_blocked && self.saw_end {
+            // hyper may have asked for the end meanwhile, and does not ask again by itself.
+            cx.waker().wake_by_ref();
+        }
+        self.is_blocked = is_blocked;
+    }
 }
 
 impl AsyncRead for Incoming {
@@ -117,6 +132,10 @@ impl AsyncRead for Incoming {
             let before = buf.filled().len();
             ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
             this.saw_end = buf.filled().len() == before;
+        }
+        if this.saw_end && this.is_blocked {
+            // The write that is blocked wakes the task.
+            return Poll::Pending;
         }
         if this.saw_end && this.end_held_back < END_HELD_BACK {
             this.end_held_back += 1;
@@ -145,7 +164,7 @@ impl Socket {
     /// Wraps an accepted stream.
     pub(crate) fn new(transport: Transport, spare: Rc<SpareBuffers>) -> Rc<Socket> {
         let inner = Inner {
-            io: TokioIo::new(Incoming { transport, saw_end: false, end_held_back: 0 }),
+            io: TokioIo::new(Incoming { transport, saw_end: false, end_held_back: 0, is_blocked: false }),
             waiting: Vec::new(),
             sent: 0,
             is_shut: false,
@@ -229,6 +248,32 @@ impl Inner {
         }
         Poll::Ready(Ok(true))
     }
+
+    #[inline]
+    fn poll_take(&mut self, cx: &mut Context<'_>, buf: &[u8], spare: &SpareBuffers) -> Poll<io::Result<usize>> {
+        if !ready!(self.poll_room(cx, buf.len(), spare))? {
+            return Pin::new(self.transport()).poll_write(cx, buf);
+        }
+        self.waiting.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    #[inline]
+    fn poll_take_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+        spare: &SpareBuffers,
+    ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if !ready!(self.poll_room(cx, length, spare))? {
+            return Pin::new(self.transport()).poll_write_vectored(cx, bufs);
+        }
+        for buf in bufs {
+            self.waiting.extend_from_slice(buf);
+        }
+        Poll::Ready(Ok(length))
+    }
 }
 
 /// hyper's end of a [`Socket`].
@@ -244,11 +289,9 @@ impl Read for SocketHandle {
 impl Write for SocketHandle {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.0.inner.borrow_mut();
-        if !ready!(inner.poll_room(cx, buf.len(), &self.0.spare))? {
-            return Pin::new(inner.transport()).poll_write(cx, buf);
-        }
-        inner.waiting.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+        let written = inner.poll_take(cx, buf, &self.0.spare);
+        inner.io.inner_mut().blocked(cx, written.is_pending());
+        written
     }
 
     fn poll_write_vectored(
@@ -257,14 +300,9 @@ impl Write for SocketHandle {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.0.inner.borrow_mut();
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        if !ready!(inner.poll_room(cx, length, &self.0.spare))? {
-            return Pin::new(inner.transport()).poll_write_vectored(cx, bufs);
-        }
-        for buf in bufs {
-            inner.waiting.extend_from_slice(buf);
-        }
-        Poll::Ready(Ok(length))
+        let written = inner.poll_take_vectored(cx, bufs, &self.0.spare);
+        inner.io.inner_mut().blocked(cx, written.is_pending());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -51,7 +51,14 @@ fn bodies_up_to_the_limit_are_collected() {
 fn chunked_bodies_are_put_together() {
     let app = App::start(APP, 1);
     let chunks = "3;name=value\r\nabc\r\nA\r\n0123456789\r\n0\r\nX-Trailer: 1\r\n\r\n";
-    assert_eq!(app.send(head("Transfer-Encoding: chunked") + chunks).text(), "abc0123456789");
+    for method in ["POST", "PUT", "PATCH"] {
+        let head = format!("{method} /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(app.send(format!("{head}{chunks}")).text(), "abc0123456789", "{method}");
+        assert_eq!(app.send(format!("{head}0\r\n\r\n")).text(), "none", "{method}");
+        let full = format!("1f4\r\n{}\r\n", "x".repeat(500)).repeat(2);
+        assert_eq!(app.send(format!("{head}{full}0\r\n\r\n")).text(), "x".repeat(1000), "{method}");
+        assert_eq!(app.send(format!("{head}{full}1\r\nx\r\n0\r\n\r\n")).status, 413, "{method}");
+    }
 }
 
 #[test]
@@ -69,11 +76,18 @@ fn a_length_above_the_limit_is_refused_before_it_is_read() {
 #[test]
 fn a_refused_client_that_keeps_sending_still_gets_the_answer() {
     let app = App::start(APP, 1);
-    let mut client = app.connect();
-    client.send(head("Content-Length: 1000000"));
     // The server reads on and drops, so that its answer is not lost in a reset.
-    client.socket().write_all(&vec![b'x'; 1_000_000]).unwrap();
-    assert_eq!(client.answer().status, 413);
+    let chunk = format!("fa0\r\n{}\r\n", "x".repeat(4000));
+    for (fields, body) in [
+        ("Content-Length: 5000000", "x".repeat(5_000_000)),
+        ("Transfer-Encoding: chunked", chunk.repeat(1250) + "0\r\n\r\n"),
+    ] {
+        let mut client = app.connect();
+        client.send(head(fields));
+        client.socket().write_all(body.as_bytes()).unwrap();
+        assert_eq!(last_answer(&mut client).0, 413, "{fields}");
+    }
+    assert_eq!(app.get("/runs").text(), "0");
 }
 
 #[test]
@@ -100,10 +114,15 @@ fn a_client_that_stops_sending_is_told_so() {
 #[test]
 fn a_body_that_breaks_off_never_reaches_the_handler() {
     let app = App::start(APP, 1);
-    let mut client = app.connect();
-    client.send(head("Content-Length: 10") + "abc");
-    client.socket().shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(client.answer().status, 400);
+    for body in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+        let mut client = app.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\n{body}"));
+        client.socket().shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(client.answer().status, 400, "{body:?}");
+        let mut client = app.connect();
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\n{body}"));
+        drop(client);
+    }
     assert_eq!(app.get("/runs").text(), "0");
 }
 

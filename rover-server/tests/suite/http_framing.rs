@@ -10,6 +10,7 @@ function api.bodiless.any(ctx) return ctx:body() == nil and "no body" or "a body
 function api.echo.post(ctx) local body = ctx:body() return body and body:text() or "none" end
 function api.headers.get(ctx) return ctx:headers() end
 function api.nothing.get() return nil end
+function api.same.get() return api.raw("a body"):status(304) end
 function api.big.get() return ("x"):rep(200000) end
 return api
 "#;
@@ -75,12 +76,24 @@ fn exactly_one_valid_host_is_required() {
         "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a:b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a:1:2\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: ::1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: [a]:80\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: [::1]80\r\n\r\n",
+        "GET http://a/ HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
     ] {
         assert_eq!(statuses_until_close(&app, &format!("{head}{HOME}")), [400], "{head:?}");
     }
     let answer = app.send("GET / HTTP/1.1\r\n\r\n");
     assert_eq!(answer.text(), r#"{"error":"the request has no Host header"}"#);
     assert_eq!(app.send("GET / HTTP/1.0\r\n\r\n").text(), "home");
+    for host in ["", "a", "a:", "a:8080", "a-b.example", "127.0.0.1:80", "[::1]", "[2001:db8::1]:443", "a%20b"] {
+        assert_eq!(app.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).status, 200, "{host}");
+    }
 }
 
 #[test]
@@ -105,6 +118,15 @@ fn a_body_of_doubtful_length_never_becomes_a_second_request() {
         ("Content-Length: +3", "abc", 400),
         ("Content-Length: 3, 3", "abc", 400),
         ("Content-Length: abc", "abc", 400),
+        ("Content-Length:", "abc", 400),
+        ("Content-Length: 0x3", "abc", 400),
+        ("Content-Length: 99999999999999999999", "abc", 400),
+        ("Content-Length: 3\r\nContent-Length: 4\r\nTransfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\n", 400),
+        ("Content-Length: x\r\nTransfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip", "3\r\nabc\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: identity", "abc", 400),
+        ("Transfer-Encoding:", "abc", 400),
+        ("Transfer-Encoding: chunked, chunked", "3\r\nabc\r\n0\r\n\r\n", 501),
         ("Transfer-Encoding: xchunked", "3\r\nabc\r\n0\r\n\r\n", 400),
         ("Transfer-Encoding: chunked, gzip", "3\r\nabc\r\n0\r\n\r\n", 400),
         ("Transfer-Encoding: gzip, chunked", "3\r\nabc\r\n0\r\n\r\n", 501),
@@ -112,6 +134,15 @@ fn a_body_of_doubtful_length_never_becomes_a_second_request() {
         ("Content-Length: 3\r\nTransfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\n", 200),
         ("Transfer-Encoding: chunked", "zz\r\nabc\r\n0\r\n\r\n", 400),
         ("Transfer-Encoding: chunked", "3\r\nabcd\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked", "-3\r\nabc\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked", "0x3\r\nabc\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked", " 3\r\nabc\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked", "fffffffffffffffff\r\nabc", 400),
+        ("Transfer-Encoding: chunked", "3\nabc\n0\n\n", 400),
+        ("Transfer-Encoding: chunked", "3;a\nb\r\nabc\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked", "3;a=b;c=\"d\"\r\nabc\r\n0\r\n\r\n", 200),
+        ("Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\nContent-Length: 9\r\n\r\n", 200),
+        ("Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\nbad trailer\r\n\r\n", 400),
         ("Content-Length: 3\r\nExpect: tea", "abc", 417),
         ("Content-Length : 3", "abc", 400),
         ("X-Folded: a\r\n b\r\nContent-Length: 3", "abc", 400),
@@ -119,8 +150,10 @@ fn a_body_of_doubtful_length_never_becomes_a_second_request() {
         let request = format!("POST /echo HTTP/1.1\r\nHost: test\r\n{fields}\r\n\r\n{body}{HOME}");
         assert_eq!(statuses_until_close(&app, &request), [expected], "{fields:?}");
     }
-    let old = "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-    assert_eq!(statuses_until_close(&app, old), [400]);
+    for fields in ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 3"] {
+        let old = format!("POST /echo HTTP/1.0\r\n{fields}\r\n\r\n3\r\nabc\r\n0\r\n\r\n{HOME}");
+        assert_eq!(statuses_until_close(&app, &old), [400], "{fields:?}");
+    }
 }
 
 #[test]
@@ -173,10 +206,16 @@ fn head_is_get_without_the_body() {
 fn no_content_has_neither_body_nor_length() {
     let app = App::start(APP, 1);
     let mut client = app.connect();
-    client.send(format!("GET /nothing HTTP/1.1\r\nHost: test\r\n\r\n{HOME}"));
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.header("content-length"), answer.header("content-type")), (204, None, None));
-    assert_eq!(client.answer().text(), "home");
+    for (path, status) in [("nothing", 204), ("same", 304)] {
+        client.send(format!("GET /{path} HTTP/1.1\r\nHost: test\r\n\r\n{HOME}"));
+        let answer = client.answer();
+        assert_eq!(
+            (answer.status, answer.header("content-length"), answer.header("content-type")),
+            (status, None, None)
+        );
+        assert!(answer.header("date").is_some());
+        assert_eq!(client.answer().text(), "home");
+    }
 }
 
 #[test]
@@ -196,6 +235,69 @@ fn methods_without_a_body_never_read_one() {
             assert_eq!(statuses_until_close(&app, &format!("{head}{fields}")), [200], "{method} {fields:?}");
         }
     }
+}
+
+#[test]
+fn a_body_that_comes_after_the_answer_is_no_request() {
+    let app = App::start(APP, 1);
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+        let mut client = app.connect();
+        client.send(format!("{method} /bodiless HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", HOME.len()));
+        let answer = if method == "HEAD" { client.head_answer() } else { client.answer() };
+        assert_eq!(answer.status, 200, "{method}");
+        client.send(HOME);
+        assert_eq!(client.rest(), "", "{method}");
+    }
+}
+
+#[test]
+fn a_body_held_back_by_an_expectation_ends_the_connection() {
+    // The client may send the next request instead of the body; nothing tells the two apart.
+    let app = App::start(APP, 1);
+    for line in ["GET /bodiless", "DELETE /bodiless", "POST /missing", "POST /", "OPTIONS /echo"] {
+        let head = format!("{line} HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+        for after in ["", HOME, "hello"] {
+            let mut client = app.connect();
+            client.send(format!("{head}{after}"));
+            let answer = client.answer();
+            assert_ne!(answer.status, 100, "{line}");
+            assert_eq!(answer.header("connection"), Some("close"), "{line}");
+            assert_eq!(client.rest(), "", "{line} {after:?}");
+        }
+    }
+}
+
+#[test]
+fn a_header_cannot_split_the_response() {
+    let code = "local api = rover.server {} function api.get() return 'home' end \
+                function api.value.get() return api.text('a'):header('X-A', 'a\\r\\nX-B: b') end \
+                function api.name.get() return api.text('a'):header('X-A: a\\r\\nX-B', 'b') end \
+                function api.cookie.get() return api.text('a'):cookie('a', 'b\\r\\nX-B: b') end \
+                function api.redirect.get() return api.redirect('/\\r\\nX-B: b') end \
+                function api.length.get() return api.text('a'):header('Content-Length', '9') end \
+                function api.coding.get() return api.text('a'):header('Transfer-Encoding', 'chunked') end return api";
+    let app = App::start(code, 1);
+    let mut client = app.connect();
+    for path in ["value", "name", "cookie", "redirect", "length", "coding"] {
+        client.send(format!("GET /{path} HTTP/1.1\r\nHost: test\r\n\r\n{HOME}"));
+        let answer = client.answer();
+        assert_eq!(answer.header("x-b"), None, "{path}");
+        // A cookie's value is percent-encoded instead.
+        assert_eq!(answer.status, if path == "cookie" { 200 } else { 500 }, "{path}");
+        assert_eq!(client.answer().text(), "home", "{path}");
+    }
+}
+
+#[test]
+fn wrong_methods_learn_which_are_right() {
+    let app = App::start(APP, 1);
+    let mut client = app.connect();
+    client.send(format!("GET /echo HTTP/1.1\r\nHost: test\r\n\r\nHEAD /echo HTTP/1.1\r\nHost: test\r\n\r\n{HOME}"));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST, OPTIONS")));
+    let answer = client.head_answer();
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST, OPTIONS")));
+    assert_eq!(client.answer().text(), "home");
 }
 
 #[test]

@@ -63,6 +63,35 @@ fn a_client_that_goes_away_cancels_its_handler() {
 }
 
 #[test]
+fn a_handler_that_waits_is_cancelled_when_its_client_has_finished_sending() {
+    // From the server's side it cannot be told from a client that went away.
+    let (server, _release, parked) = parking(PARK);
+    let app = App::start_server(server);
+    let mut waiting = app.connect();
+    waiting.send(GET_PARK);
+    wait_until(|| parked.load(Ordering::SeqCst) == 1);
+    waiting.socket().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(waiting.rest(), "");
+    wait_until(|| parked.load(Ordering::SeqCst) == 0);
+}
+
+#[test]
+fn idle_clients_that_stay_do_not_hold_the_stop_up() {
+    let (server, _release, _parked) = parking(PARK);
+    let mut app = App::start_server(server.shutdown_timeout(DEADLINE));
+    // Accepted, since a later one is served.
+    let mut fresh = app.connect();
+    let mut idle = app.connect();
+    idle.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(idle.answer().text(), "home");
+    let began = Instant::now();
+    app.begin_stop();
+    app.ended();
+    assert!(began.elapsed() < Duration::from_millis(1500), "nobody waits for them to close their side");
+    assert_eq!((idle.rest(), fresh.rest()), (String::new(), String::new()));
+}
+
+#[test]
 fn stopping_lets_requests_finish_and_refuses_new_connections() {
     let (server, release, parked) = parking(PARK);
     let mut app = App::start_server(server.shutdown_timeout(DEADLINE));
@@ -146,7 +175,7 @@ fn routes_that_depend_on_the_worker_stop_the_start() {
 #[test]
 fn a_panic_fails_its_request_alone() {
     let code = "local api = rover.server {} function api.get() return 'home' end \
-                function api.panic.get() return panics() end function api.later.get() return panics_later() end return api";
+                function api.panic.any() return panics() end function api.later.any() return panics_later() end return api";
     let server = Server::from_source("app.lua", code)
         .workers(1)
         .function("panics", |_, ()| -> rover_server::mlua::Result<()> { panic!("on purpose") })
@@ -163,5 +192,14 @@ fn a_panic_fails_its_request_alone() {
         client.send(format!("GET /{path} HTTP/1.1\r\nHost: test\r\n\r\n"));
         assert_eq!(client.answer().status, 500, "{path}");
         assert_eq!(app.get("/").text(), "home");
+    }
+    // What the framing demands holds for these answers as for others.
+    for path in ["panic", "later"] {
+        let mut client = app.connect();
+        let head = format!("POST /{path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send(head + "3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (500, Some("close")), "{path}");
+        assert_eq!(client.rest(), "", "{path}");
     }
 }

@@ -11,6 +11,7 @@ mod embedding;
 mod examples;
 mod http_body;
 mod http_framing;
+mod http_pipeline;
 mod lifetime;
 mod lua_body;
 mod lua_context;

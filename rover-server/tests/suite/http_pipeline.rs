@@ -1,0 +1,121 @@
+//! Several requests at once on one connection: no answer is lost, whatever follows it.
+
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::support::{App, DEADLINE, read_all};
+
+const APP: &str = r#"
+local api = rover.server { body_size_limit = 1000, access_log = false }
+function api.get(ctx) return "home" end
+function api.big.get(ctx) return ("~"):rep(8000000) end
+return api
+"#;
+
+const HOME: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// The statuses in all that came on a connection.
+fn statuses(all: &str) -> Vec<u16> {
+    all.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
+}
+
+#[test]
+fn errors_of_the_protocol_come_after_the_answers_before_them() {
+    let app = App::start(APP, 1);
+    let long = "a".repeat(70_000);
+    let endless = "a".repeat(1_000_000);
+    let many: String = (0..1000).map(|n| format!("X-{n}: a\r\n")).collect();
+    for (bad, status) in [
+        ("BAD LINE\r\n\r\n".to_owned(), 400),
+        (format!("GET /{long} HTTP/1.1\r\nHost: test\r\n\r\n"), 414),
+        (format!("GET / HTTP/1.1\r\nHost: test\r\nX: {endless}\r\n\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nHost: test\r\n{many}\r\n"), 431),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: x\r\n\r\n".to_owned(), 400),
+    ] {
+        for good in [0, 1, 16, 200] {
+            let mut client = app.connect();
+            client.send(HOME.repeat(good) + &bad + HOME);
+            let all = client.rest();
+            let mut expected = vec![200; good];
+            expected.push(status);
+            assert_eq!(statuses(&all), expected, "{:?} after {good}", &bad[..20.min(bad.len())]);
+            let last = &all[all.rfind("HTTP/1.1").unwrap()..];
+            assert!(last.contains("\r\nconnection: close\r\n") && last.contains("\r\ndate: "), "{last}");
+        }
+    }
+}
+
+#[test]
+fn a_target_beyond_the_buffer_for_a_head_is_not_told_from_headers() {
+    let app = App::start(APP, 1);
+    let mut client = app.connect();
+    client.send(format!("{HOME}GET /{}", "a".repeat(1_000_000)));
+    assert_eq!(statuses(&client.rest()), [200, 431]);
+}
+
+#[test]
+fn a_malformed_request_in_fragments_gets_its_400_too() {
+    let app = App::start(APP, 1);
+    let mut client = app.connect();
+    for byte in format!("{HOME}{HOME}BAD LINE\r\n\r\n").bytes() {
+        client.send([byte]);
+    }
+    assert_eq!(statuses(&client.rest()), [200, 200, 400]);
+}
+
+#[test]
+fn all_requests_before_the_end_of_the_client_are_answered() {
+    let app = App::start(APP, 1);
+    for count in [1, 16, 200, 2000] {
+        let mut client = app.connect();
+        client.send(HOME.repeat(count));
+        client.socket().shutdown(Shutdown::Write).unwrap();
+        assert_eq!(statuses(&client.rest()), vec![200; count]);
+    }
+    let mut client = app.connect();
+    client.send("BAD LINE\r\n\r\n");
+    client.socket().shutdown(Shutdown::Write).unwrap();
+    assert_eq!(statuses(&client.rest()), [400]);
+}
+
+/// A client whose system takes in very little before it reads.
+fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&SockAddr::from(address)).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_slow_reader_that_has_finished_sending_gets_the_whole_answer() {
+    let app = App::start(APP, 1);
+    for requests in [1, 3] {
+        let mut client = narrow(app.address);
+        std::io::Write::write_all(&mut client, "GET /big HTTP/1.1\r\nHost: test\r\n\r\n".repeat(requests).as_bytes())
+            .unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        // The server has begun to answer, cannot go on, and has had every chance to see the end of the client.
+        let mut first = [0];
+        client.read_exact(&mut first).unwrap();
+        for _ in 0..20 {
+            assert_eq!(app.get("/").text(), "home");
+        }
+        let rest = read_all(&mut client);
+        assert_eq!(rest.matches('~').count(), requests * 8_000_000);
+    }
+}
+
+#[test]
+fn answers_larger_than_the_client_takes_in_stay_in_order_and_whole() {
+    let app = App::start(APP, 1);
+    let mut client = narrow(app.address);
+    let requests = format!("{HOME}GET /big HTTP/1.1\r\nHost: test\r\n\r\n{HOME}BAD LINE\r\n\r\n");
+    std::io::Write::write_all(&mut client, requests.as_bytes()).unwrap();
+    let all = read_all(&mut client);
+    assert_eq!(statuses(&all), [200, 200, 200, 400]);
+    assert_eq!(all.matches('~').count(), 8_000_000);
+}
