@@ -94,7 +94,9 @@ def load_command(options):
     folder.mkdir(parents=True)
     record = {"command": sys.argv, "workers": options.workers, "machine": facts, "summary": summary,
               "load": {w.name: load_line(w, options) for w in workloads}, "samples": results}
-    (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    # Paths of this machine tell nobody else anything.
+    text_of_record = json.dumps(record, indent=1).replace(f"{servers.ROOT}/", "")
+    (folder / "results.json").write_text(text_of_record + "\n")
     (folder / "table.md").write_text(text)
     print(f"Saved in {folder.relative_to(servers.ROOT)}")
 
