@@ -158,8 +158,8 @@ impl Responder {
         Ok(assemble(status, recycle(recycled), kind, body))
     }
 
-    /// A JSON body of text that is JSON already.
-    pub(crate) fn share(&self, body: &[u8]) -> Body {
+    /// A body of these bytes.
+    fn share(&self, body: &[u8]) -> Body {
         match self.buffer.try_borrow_mut() {
             Ok(mut buffer) => buffer.share(body),
             Err(_) => Body::Full(Bytes::copy_from_slice(body)),

@@ -64,11 +64,10 @@ impl Site {
             return Stage::done(refusal);
         }
         let close = has_body && edge::must_close(&head);
+        let close_unread = |head: &Parts| close || has_body && edge::holds_body_back(head);
         let target = match self.route(&head) {
             ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) if close || has_body && edge::holds_body_back(&head) => {
-                return Stage::done(edge::closing(response));
-            }
+            ControlFlow::Break(response) if close_unread(&head) => return Stage::done(edge::closing(response)),
             ControlFlow::Break(response) => return Stage::done(response),
         };
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
@@ -86,7 +85,7 @@ impl Site {
                 Err(status) => Stage::done(edge::closing(failure::answer(status))),
             };
         }
-        let close = close || has_body && edge::holds_body_back(&head);
+        let close = close_unread(&head);
         self.start(head, target, None, peer, close)
     }
 
@@ -282,11 +281,7 @@ impl Record {
             duration: self.began.elapsed(),
             ip: &ip,
             request_id: response.headers().get("x-request-id").and_then(|id| id.to_str().ok()),
-            version: match self.version {
-                http::Version::HTTP_10 => "1.0",
-                http::Version::HTTP_2 => "2",
-                _ => "1.1",
-            },
+            version: context::version_name(self.version),
         });
     }
 }

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use mlua::{Lua, Table};
 
 use crate::json;
-use crate::lua::{Kind, OwnedMeta, Raise, Returns, Shared, Stack};
+use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack};
 
 use super::lookup::{keep, push_cached};
 use super::{Contexts, cached, ticket};
@@ -153,7 +153,7 @@ fn body_json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
 
 /// Whether the value at index 1 is a Body.
 pub(crate) fn is_body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let is = stack.kind(1) == Kind::Userdata && contexts.bodies.get(stack, 1).is_some();
+    let is = contexts.bodies.get(stack, 1).is_some();
     stack.push_boolean(is);
     Ok(1)
 }

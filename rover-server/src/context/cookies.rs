@@ -5,9 +5,9 @@ use cookie::{Cookie, SameSite};
 use mlua::{Lua, Value};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-use crate::lua::{Kind, Raise, Returns, Stack, described_type};
+use crate::lua::{Raise, Returns, Stack, described_type};
 
-use super::lookup::{keep, push_cached};
+use super::lookup::{keep, push_cached, set_first};
 use super::{Contexts, cached, ticket};
 
 /// The cookies of a request: every `Cookie` line, split at `;`, values percent-decoded where they are validly encoded.
@@ -58,17 +58,7 @@ pub(super) fn cookies(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     stack.push_table(0, 0);
     let table = stack.top();
     each(&request.head.headers, |name, value| {
-        stack.push_bytes(name);
-        stack.push_copy(table + 1);
-        stack.get_field(table);
-        let is_first = stack.kind(table + 2) == Kind::Nil;
-        stack.pop(1);
-        if is_first {
-            stack.push_bytes(value);
-            stack.set_field(table);
-        } else {
-            stack.pop(1);
-        }
+        set_first(stack, table, name, value);
     });
     keep(stack, cached::COOKIES);
     Ok(1)

@@ -36,14 +36,19 @@ pub(super) fn field(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
             let used = text.len() - free;
             stack.push_bytes(&text[..used]);
         }
-        7 => stack.push_bytes(match head.version {
-            http::Version::HTTP_10 => b"1.0",
-            http::Version::HTTP_2 => b"2",
-            _ => b"1.1",
-        }),
+        7 => stack.push_bytes(version_name(head.version).as_bytes()),
         _ => return Err(Raise::mistake("no such field")),
     }
     Ok(1)
+}
+
+/// A version of HTTP as `ctx.version` and the access log name it.
+pub(crate) fn version_name(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "1.0",
+        http::Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
 }
 
 /// `ctx:request_id()`.

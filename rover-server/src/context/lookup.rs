@@ -23,6 +23,21 @@ pub(super) fn keep(stack: &mut Stack<'_>, index: i32) {
     stack.set_item(1, index);
 }
 
+/// Sets `table[key]` unless an earlier value stands there.
+pub(super) fn set_first(stack: &mut Stack<'_>, table: i32, key: &[u8], value: &[u8]) {
+    stack.push_bytes(key);
+    stack.push_copy(table + 1);
+    stack.get_field(table);
+    let is_first = stack.kind(table + 2) == Kind::Nil;
+    stack.pop(1);
+    if is_first {
+        stack.push_bytes(value);
+        stack.set_field(table);
+    } else {
+        stack.pop(1);
+    }
+}
+
 /// `ctx:header(name)`.
 pub(super) fn header(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, "header(name)")?;

@@ -24,6 +24,7 @@ use mlua::Lua;
 
 pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
+pub(crate) use fields::version_name;
 pub(crate) use request::{Peer, Request, Requests, Ticket};
 
 use crate::header_names::HeaderNames;

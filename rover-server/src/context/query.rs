@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use crate::lua::{Kind, Raise, Returns, Stack};
+use crate::lua::{Raise, Returns, Stack};
 
-use super::lookup::{keep, push_cached};
+use super::lookup::{keep, push_cached, set_first};
 use super::{Contexts, cached, ticket};
 
 /// The pairs of a query in the order written. A key without `=` has an empty value; broken percent-encoding is kept as
@@ -47,17 +47,7 @@ pub(super) fn query(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     stack.push_table(0, 0);
     let table = stack.top();
     for (key, value) in pairs(request.head.uri.query().unwrap_or("")) {
-        stack.push_bytes(&key);
-        stack.push_copy(table + 1);
-        stack.get_field(table);
-        let is_first = stack.kind(table + 2) == Kind::Nil;
-        stack.pop(1);
-        if is_first {
-            stack.push_bytes(&value);
-            stack.set_field(table);
-        } else {
-            stack.pop(1);
-        }
+        set_first(stack, table, &key, &value);
     }
     keep(stack, cached::QUERY);
     Ok(1)
