@@ -97,11 +97,19 @@ impl InProcess {
     /// # Errors
     /// What is wrong with the app.
     pub fn new(code: &str) -> Result<InProcess, Error> {
+        InProcess::of(&Server::from_source("app.lua", code))
+    }
+
+    /// Loads the app of `server`.
+    ///
+    /// # Errors
+    /// What is wrong with the app.
+    pub fn of(server: &Server) -> Result<InProcess, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())
             .map_err(|error| Error::io("cannot start a runtime", error))?;
-        let site = Server::from_source("app.lua", code).site()?;
+        let site = server.site()?;
         Ok(InProcess { runtime, site, lifecycle: Rc::default(), spare: Rc::default() })
     }
 

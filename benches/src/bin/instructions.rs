@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use mimalloc::MiMalloc;
+use rover_server::Server;
 use rover_server::bench_support::{InProcess, Script};
 
 // As in `rover` itself, with a count.
@@ -49,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-const APP: &str = include_str!("../../../tests/perf/apps/rover.lua");
+const APP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/perf/apps/rover.lua");
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
     let serve: Box<dyn Fn(usize) -> usize> = if kind.starts_with("hyper") {
         Box::new(|times| hyper_floor(&request, times))
     } else {
-        match InProcess::new(APP) {
+        match InProcess::of(&Server::from_file(APP)) {
             Ok(server) => Box::new(move |times| server.serve(&request, times)),
             Err(error) => {
                 eprintln!("{error}");
