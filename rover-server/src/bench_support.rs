@@ -132,7 +132,10 @@ impl InProcess {
         for _ in 0..times {
             let (head, ()) = http::Request::new(()).into_parts();
             let request = Request { head, body: None, route: None, peer: peer.clone(), id: None };
-            black_box(handler::start(&self.site.app, 1, request));
+            let request = self.site.app.contexts.requests.open(request);
+            let mut response = None;
+            handler::start(&self.site.app, 1, request, &mut response);
+            black_box(response);
         }
         start.elapsed()
     }

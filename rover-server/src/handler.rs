@@ -13,34 +13,52 @@ use std::task::{Context, Poll, ready};
 use http::Response;
 
 use crate::app::App;
-use crate::context::{self, Request, Ticket};
+use crate::context::{self, Current, Open, Request};
 use crate::failure::Failure;
 use crate::lua::{Coroutine, Resumed, Stack, Wait, traceback};
 use crate::response::Body;
 
-/// A handler that has begun.
-pub(crate) enum Started {
-    /// It has ended already, as most do.
-    Done(Response<Body>),
-    /// It waits for something.
-    Waiting(Box<Running>),
+/// A handler being called.
+#[derive(Clone, Copy)]
+struct Call {
+    /// Its number among the app's entries.
+    entry: c_int,
+    /// Where the stack holds its results, once it has returned.
+    results: c_int,
+    current: Current,
 }
 
-/// Runs the function number `entry` on `request` until it ends or waits.
+/// Runs the function number `entry` on the request until it ends or waits.
+///
+/// Most handlers end without having waited: their response is then in `response`, where it need not be moved again.
 #[inline(always)]
-pub(crate) fn start(app: &Rc<App>, entry: c_int, request: Request) -> Started {
-    let ticket = app.contexts.requests.open(request);
+pub(crate) fn start(
+    app: &Rc<App>,
+    entry: c_int,
+    request: Open,
+    response: &mut Option<Response<Body>>,
+) -> Option<Box<Running>> {
     let mut coroutine = app.coroutines.take();
     let mut stack = coroutine.stack();
-    stack.push_item(App::ENTRIES, entry);
-    context::push(&mut stack, ticket, App::CONTEXT_META);
-    match advance(app, &mut coroutine, 1) {
-        Step::Returned => Started::Done(finish(app, coroutine, ticket, entry)),
-        Step::Raised => Started::Done(fail(app, coroutine, ticket, entry)),
+    let (current, args) = if app.takes_context(entry) {
+        // The copy below the function keeps the context alive, whatever the handler does with its own.
+        let current = context::push(&mut stack, request.ticket(), App::CONTEXT_META);
+        stack.push_item(App::ENTRIES, entry);
+        stack.push_copy(App::BASE + 1);
+        (current, 1)
+    } else {
+        stack.push_item(App::ENTRIES, entry);
+        (Current::NONE, 0)
+    };
+    let call = Call { entry, results: App::BASE + 1 + args, current };
+    match advance(app, &mut coroutine, current, args) {
+        Step::Returned => finish(app, coroutine, &request, call, response),
+        Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
-            Started::Waiting(Box::new(Running { app: app.clone(), entry, coroutine: Some(coroutine), ticket, wait }))
+            return Some(Box::new(Running { app: app.clone(), call, coroutine: Some(coroutine), request, wait }));
         }
     }
+    None
 }
 
 enum Step {
@@ -51,7 +69,8 @@ enum Step {
 }
 
 #[inline]
-fn advance(app: &App, coroutine: &mut Coroutine, args: c_int) -> Step {
+fn advance(app: &App, coroutine: &mut Coroutine, current: Current, args: c_int) -> Step {
+    app.contexts.requests.enter(current);
     app.waits.enter(&coroutine.stack());
     match coroutine.resume(args) {
         Resumed::Returned => Step::Returned,
@@ -75,23 +94,19 @@ fn push_stray_yield(stack: &mut Stack<'_>) {
 
 /// Sends what the handler returned.
 #[inline]
-fn finish(app: &App, mut coroutine: Coroutine, ticket: Ticket, entry: c_int) -> Response<Body> {
+fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
     let mut stack = coroutine.stack();
-    let sent = app.contexts.requests.close(ticket, |request| {
-        match app.responder.respond(&mut stack, App::BASE + 1, &app.contexts, &mut request.head.headers) {
-            Ok(response) if request.id.is_none() => response,
-            Ok(response) => with_id(response, request),
-            Err(problem) => refuse(app, &problem, request, entry),
+    request.look(|request| {
+        let headers = &mut request.head.headers;
+        *response = match app.responder.respond(&mut stack, call.results, &app.contexts, headers) {
+            Ok(response) => Some(response),
+            Err(problem) => Some(refuse(app, &problem, request, call.entry)),
+        };
+        if let (Some(id), Some(response)) = (&request.id, response) {
+            response.headers_mut().insert("x-request-id", id.clone());
         }
     });
     app.coroutines.put_back(coroutine);
-    sent.unwrap_or_else(|| crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR))
-}
-
-#[cold]
-fn with_id(mut response: Response<Body>, request: &mut Request) -> Response<Body> {
-    response.headers_mut().insert("x-request-id", request.id().clone());
-    response
 }
 
 /// The handler returned what cannot be sent.
@@ -103,47 +118,51 @@ fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Resp
 
 /// The handler raised: the error is on top of its stack.
 #[cold]
-fn fail(app: &App, mut coroutine: Coroutine, ticket: Ticket, entry: c_int) -> Response<Body> {
+fn fail(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
     let mut stack = coroutine.stack();
     let frames = traceback(&stack, 0);
     let index = stack.top();
     let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames)
-        .placed(&app.place_of(entry));
+        .placed(&app.place_of(call.entry));
     app.coroutines.discard(coroutine);
-    let sent = app.contexts.requests.close(ticket, |request| answer(app, failure, request));
-    sent.unwrap_or_else(|| crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR))
+    request.look(|request| answer(app, failure, request))
 }
 
 fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> {
     let id = request.id().clone();
     failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
-    with_id(failure.into_response(&id, app.debug()), request)
+    let mut response = failure.into_response(&id, app.debug());
+    response.headers_mut().insert("x-request-id", id);
+    response
 }
 
 /// A handler that waits. Dropping it, as happens when the client goes away, ends the handler where it stands.
 pub(crate) struct Running {
     app: Rc<App>,
-    entry: c_int,
+    call: Call,
     /// `None` once it has ended.
     coroutine: Option<Coroutine>,
-    ticket: Ticket,
+    request: Open,
     wait: Wait,
 }
 
 impl Future for Running {
-    type Output = Response<Body>;
+    /// `None` where the request was gone.
+    type Output = Option<Response<Body>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>> {
         loop {
             let resume = ready!(self.wait.as_mut().poll(cx));
             let this = &mut *self;
-            let Some(mut coroutine) = this.coroutine.take() else {
-                return Poll::Ready(crate::failure::answer(http::StatusCode::INTERNAL_SERVER_ERROR));
-            };
+            let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
             let args = resume(&mut coroutine.stack());
-            match advance(&this.app, &mut coroutine, args) {
-                Step::Returned => return Poll::Ready(finish(&this.app, coroutine, this.ticket, this.entry)),
-                Step::Raised => return Poll::Ready(fail(&this.app, coroutine, this.ticket, this.entry)),
+            match advance(&this.app, &mut coroutine, this.call.current, args) {
+                Step::Returned => {
+                    let mut response = None;
+                    finish(&this.app, coroutine, &this.request, this.call, &mut response);
+                    return Poll::Ready(response);
+                }
+                Step::Raised => return Poll::Ready(fail(&this.app, coroutine, &this.request, this.call)),
                 Step::Waits(wait) => {
                     this.coroutine = Some(coroutine);
                     this.wait = wait;
@@ -156,7 +175,6 @@ impl Future for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(coroutine) = self.coroutine.take() {
-            self.app.contexts.requests.close(self.ticket, |_| ());
             self.app.coroutines.discard(coroutine);
         }
     }
@@ -171,7 +189,7 @@ pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure>
     held.coroutine.stack().push_item(App::ENTRIES, entry);
     let mut args = 0;
     loop {
-        match advance(app, &mut held.coroutine, args) {
+        match advance(app, &mut held.coroutine, Current::NONE, args) {
             Step::Returned => return Ok(()),
             Step::Raised => {
                 let mut stack = held.coroutine.stack();

@@ -227,7 +227,7 @@ impl Server {
         config.workers = 1;
         config.access_log = false;
         let router = Arc::new(router);
-        app.settle(router.clone(), &config);
+        app.settle(&router, &config);
         Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) }))
     }
 

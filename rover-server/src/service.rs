@@ -4,6 +4,7 @@
 //! ready at once when nothing has to be waited for.
 
 use std::convert::Infallible;
+use std::ffi::c_int;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,8 +23,8 @@ use crate::access_log::{self, Access};
 use crate::app::App;
 use crate::collect::Collect;
 use crate::config::Config;
-use crate::context::{self, Peer};
-use crate::handler::{self, Running, Started};
+use crate::context::{self, Open, Peer};
+use crate::handler::{self, Running};
 use crate::log::{self, Level};
 use crate::response::Body;
 use crate::route::{FastRouter, Found, Params, RouteId};
@@ -38,6 +39,9 @@ pub(crate) struct Site {
 
 impl Site {
     /// Begins to answer `request`.
+    ///
+    /// The request moves into its slot here and stays there until its response is complete; no handler runs before the
+    /// answer is polled.
     #[inline]
     pub(crate) fn call<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
@@ -47,74 +51,76 @@ impl Site {
             true => Some(Record::new(&request, peer)),
             false => None,
         };
-        Answer { stage: self.begin(request, peer), record }
+        let (head, body) = request.into_parts();
+        let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
+        let request = self.app.contexts.requests.open(request);
+        let begun = request.look(|request| self.begin(request, body));
+        let stage = match begun {
+            Some(ControlFlow::Continue((collect, call))) => match collect {
+                None => Stage::Ready(request, call),
+                Some(collect) => Stage::Collecting(collect, request, call),
+            },
+            Some(ControlFlow::Break(response)) => Stage::Done(Some(response)),
+            None => Stage::Done(None),
+        };
+        Answer { site: self.clone(), stage, record }
     }
 
+    /// Decides what answers the request, and whether its body is needed first.
     #[inline(always)]
-    fn begin<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Stage<B>
+    fn begin<B>(&self, request: &mut context::Request, body: B) -> ControlFlow<Box<Response<Body>>, Begun<B>>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        let (head, body) = request.into_parts();
-        if let Some(refusal) = edge::refusal(&head) {
-            return Stage::done(refusal);
+        let head = &request.head;
+        if let Some(refusal) = edge::refusal(head) {
+            return ControlFlow::Break(Box::new(refusal));
         }
         let has_body = !body.is_end_stream();
-        if has_body && let Some(refusal) = edge::body_refusal(&head) {
-            return Stage::done(refusal);
+        if has_body && let Some(refusal) = edge::body_refusal(head) {
+            return ControlFlow::Break(Box::new(refusal));
         }
-        let close = has_body && edge::must_close(&head);
-        let close_unread = |head: &Parts| close || has_body && edge::holds_body_back(head);
-        let target = match self.route(&head) {
+        let close = has_body && edge::must_close(head);
+        let close_unread = close || has_body && edge::holds_body_back(head);
+        let (entry, route) = match self.route(head) {
             ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) if close_unread(&head) => return Stage::done(edge::closing(response)),
-            ControlFlow::Break(response) => return Stage::done(response),
+            ControlFlow::Break(response) if close_unread => {
+                return ControlFlow::Break(Box::new(edge::closing(response)));
+            }
+            ControlFlow::Break(response) => return ControlFlow::Break(Box::new(response)),
         };
+        let is_missing = route.is_none();
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+            request.route = route;
             return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout) {
-                Ok(collect) => {
-                    let pending = Some((head, target));
-                    Stage::Collecting(Box::new(Collecting {
-                        collect,
-                        pending,
-                        site: self.clone(),
-                        peer: peer.clone(),
-                        close,
-                    }))
-                }
-                Err(status) => Stage::done(edge::closing(failure::answer(status))),
+                Ok(collect) => ControlFlow::Continue((Some(Box::new(collect)), Call { entry, is_missing, close })),
+                Err(status) => ControlFlow::Break(Box::new(edge::closing(failure::answer(status)))),
             };
         }
-        let close = close_unread(&head);
-        self.start(head, target, None, peer, close)
+        request.route = route;
+        ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }))
     }
 
     /// Runs the handler. A panic fails this request alone.
     #[inline(always)]
-    fn start<B>(&self, head: Parts, target: Target, body: Option<Bytes>, peer: &Rc<Peer>, close: bool) -> Stage<B> {
-        let (entry, route) = match target {
-            Target::Route(id, params) => (App::entry_of(id), Some((id, params))),
-            Target::NotFound(entry) => (entry, None),
-        };
-        let is_missing = route.is_none();
-        let mut request = Some(context::Request { head, body, route, peer: peer.clone(), id: None });
-        let started =
-            catch_unwind(AssertUnwindSafe(|| request.take().map(|request| handler::start(&self.app, entry, request))));
-        match started {
-            Ok(Some(Started::Done(response))) => Stage::done(finished(response, is_missing, close)),
-            Ok(Some(Started::Waiting(running))) => Stage::Running { running, is_missing, close },
-            Ok(None) | Err(_) => Stage::done(finished(panicked(), false, close)),
+    fn start(&self, request: Open, call: Call) -> Started {
+        let mut response = None;
+        let ran = catch_unwind(AssertUnwindSafe(|| handler::start(&self.app, call.entry, request, &mut response)));
+        match ran {
+            Ok(None) => Started::Done(response.map(|response| call.finished(response))),
+            Ok(Some(running)) => Started::Waiting(running),
+            Err(_) => Started::Done(Some(call.finished(panicked()))),
         }
     }
 
     /// Finds what answers the request, or answers it.
     #[inline]
-    fn route(&self, head: &Parts) -> ControlFlow<Response<Body>, Target> {
+    fn route(&self, head: &Parts) -> ControlFlow<Response<Body>, (c_int, Option<(RouteId, Params)>)> {
         let path = head.uri.path();
         let response = match self.router.find(&head.method, path) {
-            Found::Route { id, params } => return ControlFlow::Continue(Target::Route(id, params)),
+            Found::Route { id, params } => return ControlFlow::Continue((App::entry_of(id), Some((id, params)))),
             Found::NotFound => match self.app.hooks.not_found {
-                Some(entry) => return ControlFlow::Continue(Target::NotFound(entry)),
+                Some(entry) => return ControlFlow::Continue((entry, None)),
                 None => failure::answer(StatusCode::NOT_FOUND),
             },
             Found::MethodNotAllowed { allow } => {
@@ -150,64 +156,94 @@ fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
-/// What answers a request.
-enum Target {
-    Route(RouteId, Params),
-    /// The app's own `not_found`.
-    NotFound(std::ffi::c_int),
-}
+/// The body to collect first, where there is one, and the handler to call then.
+type Begun<B> = (Option<Box<Collect<B>>>, Call);
 
-/// A request that knows its target and waits for its body.
-struct Collecting<B> {
-    collect: Collect<B>,
-    /// Taken when the body is there.
-    pending: Option<(Parts, Target)>,
-    site: Rc<Site>,
-    peer: Rc<Peer>,
+/// The handler that answers a request.
+#[derive(Clone, Copy)]
+struct Call {
+    entry: c_int,
+    /// It is the app's own `not_found`.
+    is_missing: bool,
     /// The connection ends with the response.
     close: bool,
 }
 
-impl<B: http_body::Body<Data = Bytes> + Unpin> Collecting<B> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stage<B>> {
-        let stage = match ready!(self.collect.poll(cx)) {
-            Ok(body) => match self.pending.take() {
-                Some((head, target)) => self.site.start(head, target, body, &self.peer, self.close),
-                None => Stage::done(failure::answer(StatusCode::INTERNAL_SERVER_ERROR)),
-            },
-            Err(status) => Stage::done(edge::closing(failure::answer(status))),
-        };
-        Poll::Ready(stage)
+impl Call {
+    /// The last touch to what a handler answered: `not_found` that names no status answers 404.
+    #[inline(always)]
+    fn finished(self, mut response: Response<Body>) -> Response<Body> {
+        if self.is_missing && response.status().is_success() {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
+        if self.close { edge::closing(response) } else { response }
     }
 }
 
-/// The last touch to what a handler answered: `not_found` that names no status answers 404.
-#[inline(always)]
-fn finished(mut response: Response<Body>, is_missing: bool, close: bool) -> Response<Body> {
-    if is_missing && response.status().is_success() {
-        *response.status_mut() = StatusCode::NOT_FOUND;
-    }
-    if close { edge::closing(response) } else { response }
-}
-
-/// Where a request stands. What is rare is boxed, for the whole is moved into place at every request.
-enum Stage<B> {
+enum Started {
     Done(Option<Response<Body>>),
-    Collecting(Box<Collecting<B>>),
-    Running { running: Box<Running>, is_missing: bool, close: bool },
+    Waiting(Box<Running>),
 }
 
-impl<B> Stage<B> {
-    #[inline]
-    fn done(response: Response<Body>) -> Stage<B> {
-        Stage::Done(Some(response))
-    }
+/// Where a request stands. Everything is small or boxed, for the whole is moved into place at every request.
+enum Stage<B> {
+    /// Its handler is to be called.
+    Ready(Open, Call),
+    /// Its body is on the way.
+    Collecting(Box<Collect<B>>, Open, Call),
+    Running(Box<Running>, Call),
+    /// Answered without a handler; or with the last response taken.
+    Done(Option<Box<Response<Body>>>),
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
 pub(crate) struct Answer<B> {
+    site: Rc<Site>,
     stage: Stage<B>,
     record: Option<Box<Record>>,
+}
+
+impl<B> Answer<B> {
+    #[inline(always)]
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        loop {
+            let started = match std::mem::replace(&mut self.stage, Stage::Done(None)) {
+                Stage::Ready(request, call) => (self.site.start(request, call), call),
+                Stage::Collecting(mut collect, request, call) => match collect.poll(cx) {
+                    Poll::Ready(Ok(body)) => {
+                        request.look(|request| request.body = body);
+                        (self.site.start(request, call), call)
+                    }
+                    Poll::Ready(Err(status)) => return Poll::Ready(Some(edge::closing(failure::answer(status)))),
+                    Poll::Pending => {
+                        self.stage = Stage::Collecting(collect, request, call);
+                        return Poll::Pending;
+                    }
+                },
+                Stage::Running(mut running, call) => {
+                    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(cx)));
+                    let response = match polled {
+                        Ok(Poll::Pending) => {
+                            self.stage = Stage::Running(running, call);
+                            return Poll::Pending;
+                        }
+                        Ok(Poll::Ready(response)) => response,
+                        Err(_) => Some(panicked()),
+                    };
+                    return Poll::Ready(response.map(|response| call.finished(response)));
+                }
+                Stage::Done(response) => return Poll::Ready(response.map(|response| *response)),
+            };
+            match started {
+                (Started::Done(response), _) => return Poll::Ready(response),
+                // Polled at once, so that what it waits for can wake it.
+                (Started::Waiting(running), call) => self.stage = Stage::Running(running, call),
+            }
+        }
+    }
 }
 
 impl<B> Future for Answer<B>
@@ -218,29 +254,12 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        loop {
-            match &mut this.stage {
-                Stage::Done(response) => {
-                    let response =
-                        response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
-                    if let Some(record) = this.record.take() {
-                        record.write(&response);
-                    }
-                    return Poll::Ready(Ok(response));
-                }
-                Stage::Collecting(collecting) => this.stage = ready!(collecting.poll(cx)),
-                Stage::Running { running, is_missing, close } => {
-                    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(cx)));
-                    let response = match polled {
-                        Ok(Poll::Pending) => return Poll::Pending,
-                        Ok(Poll::Ready(response)) => finished(response, *is_missing, *close),
-                        Err(_) => finished(panicked(), false, *close),
-                    };
-                    this.stage = Stage::done(response);
-                }
-            }
+        let response = ready!(self.poll_response(cx));
+        let response = response.unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if let Some(record) = self.record.take() {
+            record.write(&response);
         }
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -209,7 +209,7 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
     let (app, declared) = App::load(blueprint)?;
     let _ = report.send(Report::Loaded(declared));
     let Ok(plan) = plans.recv() else { return Ok(()) };
-    app.settle(plan.router.clone(), &plan.config);
+    app.settle(&plan.router, &plan.config);
     let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
     let this = Rc::new(Here { site, lifecycle: Rc::default(), spare: Rc::default(), stop: Notify::new() });
     HERE.set(Some(this.clone()));

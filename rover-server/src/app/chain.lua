@@ -5,7 +5,7 @@
 
 local native, respond, refusal = ...
 
-local type, xpcall = type, xpcall
+local type, xpcall, getinfo = type, xpcall, debug.getinfo
 local failure, log_failure, default_answer = native.failure, native.log_failure, native.default_answer
 
 -- `before` hooks, then the handler: the first value that is not nil is the answer.
@@ -47,10 +47,14 @@ local function recover(ctx, failed, on_error, place)
   return default_answer(ctx, failed, place)
 end
 
+-- Gives the function and whether it takes a context: one for which nobody has a use is not made.
 local function join(handler, before, after, on_error, place)
   local inner = guarded(before, handler)
   local n = #after
-  if n == 0 and not on_error then return inner end
+  if n == 0 and not on_error then
+    local info = getinfo(inner, "u")
+    return inner, info.isvararg or info.nparams > 0
+  end
   return function(ctx)
     local ok, res = xpcall(inner, failure, ctx)
     if not ok then res = recover(ctx, res, on_error, place) end
@@ -66,7 +70,7 @@ local function join(handler, before, after, on_error, place)
       end
     end
     return res
-  end
+  end, true
 end
 
 -- `not_found` as a handler: where it returns nothing, the default answers.

@@ -79,7 +79,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     };
     mistakes(&sealed, &mut declared)?;
 
-    let (entries, places, hooks) = entries(lua, &sealed, (&join, &or_missing), &mut declared)?;
+    let (entries, takes_context, places, hooks) = entries(lua, &sealed, (&join, &or_missing), &mut declared)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     let app = App {
         coroutines: Coroutines::new(lua, base)?,
@@ -88,6 +88,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits,
         hooks,
         places,
+        takes_context,
         debug,
         workers,
     };
@@ -114,17 +115,20 @@ fn entries(
     sealed: &Table,
     (join, or_missing): (&Function, &Function),
     declared: &mut Declared,
-) -> mlua::Result<(Table, Vec<String>, Hooks)> {
+) -> mlua::Result<(Table, Vec<bool>, Vec<String>, Hooks)> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
     let entries = lua.create_table()?;
     let mut places = Vec::new();
+    let mut takes_context = Vec::new();
     for table in sealed.raw_get::<Table>("routes")?.sequence_values::<Table>() {
         let route = declared::route(&table?, declared)?;
         let Some(decl) = route.decl else { continue };
         let place = decl.origin.to_string();
-        let entry: Function = join.call((route.handler, route.before, route.after, &on_error, place.as_str()))?;
+        let (entry, takes): (Function, bool) =
+            join.call((route.handler, route.before, route.after, &on_error, place.as_str()))?;
         entries.raw_push(entry)?;
+        takes_context.push(takes);
         places.push(place);
         declared.routes.push(decl);
     }
@@ -133,7 +137,7 @@ fn entries(
         let Some(hook) = hooks.raw_get::<Option<Function>>(name)? else { return Ok(None) };
         let info = hook.info();
         let place = format!("{}:{}", info.short_src.unwrap_or_default(), info.line_defined.unwrap_or_default());
-        let entry = match answers {
+        let (entry, takes) = match answers {
             true => join.call((
                 or_missing.call::<Function>(hook)?,
                 lua.create_table()?,
@@ -141,9 +145,10 @@ fn entries(
                 &on_error,
                 place.as_str(),
             ))?,
-            false => hook,
+            false => (hook, false),
         };
         places.push(place);
+        takes_context.push(takes);
         entries.raw_push(entry)?;
         Ok(Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX)))
     };
@@ -151,7 +156,7 @@ fn entries(
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
-    Ok((entries, places, found))
+    Ok((entries, takes_context, places, found))
 }
 
 /// One of Rover's own Lua files.

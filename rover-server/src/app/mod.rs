@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(crate) use declared::{Declared, Hooks, Mistakes};
 
 use crate::config::Config;
-use crate::context::Contexts;
+use crate::context::{Contexts, Shapes};
 use crate::lua::{Coroutines, Waits};
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
@@ -58,6 +58,8 @@ pub(crate) struct App {
     pub(crate) hooks: Hooks,
     /// Where each entry was declared.
     places: Vec<String>,
+    /// Whether each entry has a parameter, and so gets a context.
+    takes_context: Vec<bool>,
     debug: Rc<Cell<bool>>,
     workers: Rc<Cell<usize>>,
 }
@@ -86,9 +88,15 @@ impl App {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
     }
 
+    /// Whether the function of `entry` has a parameter that a context could be given to.
+    #[inline]
+    pub(crate) fn takes_context(&self, entry: c_int) -> bool {
+        self.takes_context.get((entry - 1) as usize).is_none_or(|takes| *takes)
+    }
+
     /// Tells the app what was decided after it had loaded.
-    pub(crate) fn settle(&self, router: Arc<FastRouter>, config: &Config) {
-        let _ = self.contexts.router.set(router);
+    pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
+        let _ = self.contexts.shapes.set(Shapes::of(router));
         self.debug.set(config.debug);
         self.workers.set(config.workers);
     }

@@ -169,7 +169,7 @@ fn read(stack: &mut Stack<'_>, failing: &Failing) -> Option<Failure> {
 
 /// `log_failure(ctx, failed, place)`: whether there was something to log, rather than an error that is an answer.
 fn log_failure(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
-    let ticket = context::ticket(stack, "request_id()")?;
+    let ticket = context::ticket(stack, &failing.installed, "request_id()")?;
     if let Some(failure) = read(stack, failing) {
         let mut request = failing.installed.requests.get_mut(ticket)?;
         let id = request.id().clone();
@@ -189,7 +189,7 @@ fn described(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
 
 /// `default_answer(ctx, failed, place)`: what to respond with, as a value that a handler might have returned.
 fn default_answer(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
-    let ticket = context::ticket(stack, "request_id()")?;
+    let ticket = context::ticket(stack, &failing.installed, "request_id()")?;
     let failure = read(stack, failing);
     let asked = failure.as_ref().and_then(|failure| failure.asked.as_ref());
     if let Some(Asked::Response(_)) = asked {

@@ -44,7 +44,7 @@ pub(super) fn install(lua: &Lua, shared: &Shared<Contexts>, meta: &Table) -> mlu
 
 /// `ctx:body()`.
 pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "body()")?;
+    let ticket = ticket(stack, contexts, "body()")?;
     if push_cached(stack, cached::BODY) {
         return Ok(1);
     }
@@ -61,7 +61,7 @@ pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
 
 /// `ctx:json()`: the decoded body, or an answer of 400 or 415.
 pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "json()")?;
+    let ticket = ticket(stack, contexts, "json()")?;
     if push_cached(stack, cached::JSON) {
         return Ok(1);
     }

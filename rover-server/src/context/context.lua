@@ -1,14 +1,15 @@
 -- The metatable of every context: methods first, then the fields, which are computed once and kept.
 
-local methods, field, mistake = ...
+local methods, field, values, names, mistake = ...
 
-local rawget, rawset, type = rawget, rawset, type
+local ipairs, load, rawget, rawset, tostring, type = ipairs, load, rawget, rawset, tostring, type
+local concat = table.concat
 
 -- The numbers by which `fields.rs` knows the fields.
 local FIELDS = { method = 1, path = 2, query_string = 3, host = 4, scheme = 5, ip = 6, version = 7 }
 
--- Where `ctx:set` keeps its values; 2 to 7 belong to Rust.
-local STORE = 8
+-- Where the path parameters and the values of `ctx:set` are kept; 0 to 7 otherwise belong to Rust.
+local PARAMS, STORE = 3, 8
 
 --- `ctx:set(key, value)` keeps a value for this request.
 function methods.set(ctx, key, value)
@@ -28,6 +29,36 @@ function methods.get(ctx, key)
   local store = rawget(ctx, STORE)
   if store then return store[key] end
   return nil
+end
+
+-- The function that makes the table of parameters, by the number of its shape (`params.rs`).
+local shapes = {}
+
+local function shape(number)
+  local values, fields = {}, {}
+  for i, name in ipairs(names(number)) do
+    values[i] = "v" .. i
+    fields[i] = ("[%q] = v%d"):format(name, i)
+  end
+  local code = ("return function(%s) return { %s } end"):format(concat(values, ", "), concat(fields, ", "))
+  shapes[number] = load(code, "=rover/params")()
+  return shapes[number]
+end
+
+--- `ctx:params()`: the path parameters.
+function methods.params(ctx)
+  if type(ctx) ~= "table" then mistake("call it with a colon: ctx:params()") end
+  local params = rawget(ctx, PARAMS)
+  if params then return params end
+  -- Four values are the most that come one by one.
+  local number, a, b, c, d = values(ctx)
+  if number == 0 then
+    params = a
+  else
+    params = (shapes[number] or shape(number))(a, b, c, d)
+  end
+  rawset(ctx, PARAMS, params)
+  return params
 end
 
 return {

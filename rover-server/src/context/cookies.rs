@@ -30,7 +30,7 @@ fn each(headers: &http::HeaderMap, mut found: impl FnMut(&[u8], &[u8])) {
 
 /// `ctx:cookie(name)`.
 pub(super) fn cookie(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "cookie(name)")?;
+    let ticket = ticket(stack, contexts, "cookie(name)")?;
     let request = contexts.requests.get(ticket)?;
     let Some(name) = stack.bytes(2).map(<[u8]>::to_vec) else {
         return Err(Raise::mistake(format!("ctx:cookie expects a name as a string, got {}", stack.kind(2).name())));
@@ -50,7 +50,7 @@ pub(super) fn cookie(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
 
 /// `ctx:cookies()`: the first cookie of each name.
 pub(super) fn cookies(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "cookies()")?;
+    let ticket = ticket(stack, contexts, "cookies()")?;
     if push_cached(stack, cached::COOKIES) {
         return Ok(1);
     }

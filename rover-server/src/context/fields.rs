@@ -8,7 +8,7 @@ use super::{Contexts, ticket};
 
 /// The value of one field, by its number in `context.lua`.
 pub(super) fn field(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "method")?;
+    let ticket = ticket(stack, contexts, "method")?;
     let number = stack.number(2) as u32;
     let request = contexts.requests.get(ticket)?;
     let head = &request.head;
@@ -53,7 +53,7 @@ pub(crate) fn version_name(version: http::Version) -> &'static str {
 
 /// `ctx:request_id()`.
 pub(super) fn request_id(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "request_id()")?;
+    let ticket = ticket(stack, contexts, "request_id()")?;
     let id = contexts.requests.get_mut(ticket)?.id().clone();
     stack.push_bytes(id.as_bytes());
     Ok(1)

@@ -1,9 +1,8 @@
-//! Request headers and path parameters.
+//! Request headers.
 
 use http::header::{COOKIE, HeaderName};
 
 use crate::lua::{Kind, Raise, Returns, Stack};
-use crate::route::decode_param;
 
 use super::{Contexts, cached, ticket};
 
@@ -40,10 +39,10 @@ pub(super) fn set_first(stack: &mut Stack<'_>, table: i32, key: &[u8], value: &[
 
 /// `ctx:header(name)`.
 pub(super) fn header(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "header(name)")?;
+    let ticket = ticket(stack, contexts, "header(name)")?;
     let request = contexts.requests.get(ticket)?;
     let Some(name) = stack.bytes(2) else {
-        return Err(Raise::mistake(format!("ctx:header expects a name as a string, got {}", stack.kind(2).name())));
+        return Err(no_name(stack));
     };
     let Some(name) = contexts.header_names.get(name) else {
         stack.push_nil();
@@ -51,6 +50,11 @@ pub(super) fn header(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     };
     push_joined(stack, &request.head.headers, &name);
     Ok(1)
+}
+
+#[cold]
+fn no_name(stack: &Stack<'_>) -> Raise {
+    Raise::mistake(format!("ctx:header expects a name as a string, got {}", stack.kind(2).name()))
 }
 
 /// Pushes the field's value, its lines joined as RFC 9110, section 5.3 has it; nil where there is none.
@@ -74,7 +78,7 @@ fn push_joined(stack: &mut Stack<'_>, headers: &http::HeaderMap, name: &HeaderNa
 
 /// `ctx:headers()`.
 pub(super) fn headers(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "headers()")?;
+    let ticket = ticket(stack, contexts, "headers()")?;
     if push_cached(stack, cached::HEADERS) {
         return Ok(1);
     }
@@ -90,26 +94,5 @@ pub(super) fn headers(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     stack.push_anchored(contexts.headers_meta);
     stack.set_metatable(table);
     keep(stack, cached::HEADERS);
-    Ok(1)
-}
-
-/// `ctx:params()`.
-pub(super) fn params(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, "params()")?;
-    if push_cached(stack, cached::PARAMS) {
-        return Ok(1);
-    }
-    let request = contexts.requests.get(ticket)?;
-    let path = request.head.uri.path();
-    stack.push_table(0, request.route.as_ref().map_or(0, |(_, params)| params.len()));
-    let table = stack.top();
-    if let (Some((route, params)), Some(router)) = (&request.route, contexts.router.get()) {
-        for (n, name) in router.param_names(*route).iter().enumerate() {
-            stack.push_bytes(name.as_bytes());
-            stack.push_bytes(&decode_param(params.raw(n, path).unwrap_or_default()));
-            stack.set_field(table);
-        }
-    }
-    keep(stack, cached::PARAMS);
     Ok(1)
 }

@@ -11,13 +11,13 @@ mod body;
 mod cookies;
 mod fields;
 mod lookup;
+mod params;
 mod query;
 mod request;
 
 use std::cell::OnceCell;
 use std::ffi::c_int;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use mlua::Lua;
@@ -25,12 +25,12 @@ use mlua::Lua;
 pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
-pub(crate) use request::{Peer, Request, Requests, Ticket};
+pub(crate) use params::Shapes;
+pub(crate) use request::{Current, Open, Peer, Request, Requests, Ticket};
 
 use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
 use crate::lua::{Kind, OwnedMeta, Raise, Shared, Stack, anchor, mistake_function};
-use crate::route::FastRouter;
 
 /// What the functions behind `ctx` share in one VM.
 pub(crate) struct Contexts {
@@ -39,7 +39,7 @@ pub(crate) struct Contexts {
     pub(crate) bodies: Bodies,
     pub(crate) header_names: HeaderNames,
     /// Known once the app has loaded.
-    pub(crate) router: OnceCell<Arc<FastRouter>>,
+    pub(crate) shapes: OnceCell<Shapes>,
     /// Registry reference of the metatable that makes look-ups in `ctx:headers()` ignore case.
     headers_meta: c_int,
 }
@@ -52,18 +52,17 @@ mod cached {
     pub(super) const SLOT: c_int = 0;
     pub(super) const SERIAL: c_int = 1;
     pub(super) const HEADERS: c_int = 2;
-    pub(super) const PARAMS: c_int = 3;
     pub(super) const QUERY: c_int = 4;
     pub(super) const COOKIES: c_int = 5;
     pub(super) const BODY: c_int = 6;
     pub(super) const JSON: c_int = 7;
-    /// `context.lua` keeps the values of `ctx:set` here.
+    /// `context.lua` keeps the path parameters at 3, and the values of `ctx:set` here.
     pub(super) const LAST: c_int = 8;
 }
 
 /// Pushes a new context for the request in `ticket`'s slot. `metatable` is where the stack holds the context metatable.
 #[inline]
-pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) {
+pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) -> Current {
     // One block holds the object and all its numbered places, so keeping something there never makes it grow.
     stack.push_table(cached::LAST as usize, 0);
     let ctx = stack.top();
@@ -73,10 +72,23 @@ pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) {
     stack.set_item(ctx, cached::SERIAL);
     stack.push_copy(metatable);
     stack.set_metatable(ctx);
+    Current { context: stack.identity(ctx), ticket }
 }
 
 /// The ticket of the context at index 1, where a method finds its receiver.
-pub(crate) fn ticket(stack: &mut Stack<'_>, call: &str) -> Result<Ticket, Raise> {
+///
+/// That is nearly always the context of the handler that runs, which is known without a look into the object: five
+/// calls of Lua's C interface less for each method.
+#[inline]
+pub(crate) fn ticket(stack: &mut Stack<'_>, contexts: &Contexts, call: &str) -> Result<Ticket, Raise> {
+    match contexts.requests.current(stack.identity(1)) {
+        Some(ticket) => Ok(ticket),
+        None => ticket_within(stack, call),
+    }
+}
+
+#[cold]
+fn ticket_within(stack: &mut Stack<'_>, call: &str) -> Result<Ticket, Raise> {
     if stack.kind(1) != Kind::Table {
         return Err(not_a_context(call));
     }
@@ -111,7 +123,7 @@ pub(crate) fn install(
         vocabulary,
         bodies: Bodies::new(bodies),
         header_names: HeaderNames::default(),
-        router: OnceCell::new(),
+        shapes: OnceCell::new(),
         headers_meta: anchor(lua, &headers_meta)?,
     });
     let shared = Shared::new(lua, contexts.clone())?;
@@ -120,7 +132,6 @@ pub(crate) fn install(
     let methods = lua.create_table()?;
     methods.raw_set("header", shared.function(lua, lookup::header)?)?;
     methods.raw_set("headers", shared.function(lua, lookup::headers)?)?;
-    methods.raw_set("params", shared.function(lua, lookup::params)?)?;
     methods.raw_set("query", shared.function(lua, query::query)?)?;
     methods.raw_set("queries", shared.function(lua, query::queries)?)?;
     methods.raw_set("cookie", shared.function(lua, cookies::cookie)?)?;
@@ -132,6 +143,8 @@ pub(crate) fn install(
     let metatable: mlua::Table = lua.load(include_str!("context.lua")).set_name("=rover/context").call((
         methods,
         field,
+        shared.function(lua, params::values)?,
+        shared.function(lua, params::names)?,
         mistake_function(lua)?,
     ))?;
     Ok(Installed { metatable, contexts, shared })

@@ -1,6 +1,7 @@
 //! The requests of one worker that a handler may still ask about.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::ffi::c_void;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -56,7 +57,7 @@ fn new_id() -> HeaderValue {
 }
 
 /// Names a request for as long as it lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) slot: u32,
     pub(crate) serial: u64,
@@ -69,18 +70,43 @@ struct Slot {
     request: Option<Request>,
 }
 
+/// The context of the handler that runs at the moment, by its identity, and the request behind it.
+///
+/// The handler's coroutine holds the object, so its identity is nobody else's as long as it stands here.
+#[derive(Clone, Copy)]
+pub(crate) struct Current {
+    pub(super) context: *const c_void,
+    pub(super) ticket: Ticket,
+}
+
+impl Current {
+    /// A handler without a context, or no handler at all.
+    pub(crate) const NONE: Current = Current { context: std::ptr::null(), ticket: Ticket { slot: 0, serial: 0 } };
+}
+
 /// The open requests of one worker.
-#[derive(Default)]
 pub(crate) struct Requests {
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<u32>>,
     served: Cell<u64>,
+    current: Cell<Current>,
+}
+
+impl Default for Requests {
+    fn default() -> Requests {
+        Requests {
+            slots: RefCell::default(),
+            free: RefCell::default(),
+            served: Cell::default(),
+            current: Cell::new(Current::NONE),
+        }
+    }
 }
 
 impl Requests {
-    /// Keeps `request` until its ticket is closed.
+    /// Keeps `request` until what this gives is dropped.
     #[inline(always)]
-    pub(crate) fn open(&self, request: Request) -> Ticket {
+    pub(crate) fn open(self: &Rc<Self>, request: Request) -> Open {
         let serial = self.served.get() + 1;
         self.served.set(serial);
         let mut slots = self.slots.borrow_mut();
@@ -94,21 +120,20 @@ impl Requests {
         let filled = &mut slots[slot as usize];
         filled.serial = serial;
         filled.request = Some(request);
-        Ticket { slot, serial }
+        Open { requests: self.clone(), ticket: Ticket { slot, serial } }
     }
 
-    /// Ends a request with a last look at it; `None` when it was closed before.
-    ///
-    /// `look` must not run Lua code: a context that asks for its request meanwhile is refused.
-    #[inline(always)]
-    pub(crate) fn close<R>(&self, ticket: Ticket, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
-        let seen = slot.request.as_mut().map(look);
-        slot.serial = 0;
-        slot.request = None;
-        self.free.borrow_mut().push(ticket.slot);
-        seen
+    /// Says whose handler runs from now on.
+    #[inline]
+    pub(crate) fn enter(&self, current: Current) {
+        self.current.set(current);
+    }
+
+    /// The request of the running handler, if `context` is the identity of its context.
+    #[inline]
+    pub(super) fn current(&self, context: *const c_void) -> Option<Ticket> {
+        let current = self.current.get();
+        (current.context == context && !context.is_null()).then_some(current.ticket)
     }
 
     /// The request of `ticket`.
@@ -126,6 +151,7 @@ impl Requests {
     }
 
     /// As [`Requests::get`], to change it.
+    #[inline]
     pub(crate) fn get_mut(&self, ticket: Ticket) -> Result<RefMut<'_, Request>, Raise> {
         let slots = self.slots.try_borrow_mut().map_err(|_| busy())?;
         RefMut::filter_map(slots, |slots| {
@@ -133,6 +159,42 @@ impl Requests {
             slot.request.as_mut()
         })
         .map_err(|_| over())
+    }
+}
+
+/// A request in its slot. Dropping it ends the request: a context that was kept finds nothing from then on.
+pub(crate) struct Open {
+    requests: Rc<Requests>,
+    ticket: Ticket,
+}
+
+impl Open {
+    /// What the request's context knows it by.
+    #[inline]
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// Looks at the request, or changes it.
+    ///
+    /// `look` must not run Lua code: a context that asks for its request meanwhile is refused.
+    #[inline(always)]
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
+        let mut request = self.requests.get_mut(self.ticket).ok()?;
+        Some(look(&mut request))
+    }
+}
+
+impl Drop for Open {
+    #[inline]
+    fn drop(&mut self) {
+        // Nobody looks at a request while it is dropped; if somebody did, its slot would only stay taken.
+        let Ok(mut slots) = self.requests.slots.try_borrow_mut() else { return };
+        if let Some(slot) = slots.get_mut(self.ticket.slot as usize) {
+            slot.serial = 0;
+            slot.request = None;
+            self.requests.free.borrow_mut().push(self.ticket.slot);
+        }
     }
 }
 
