@@ -20,6 +20,7 @@
 
 mod coroutine;
 mod function;
+mod layout;
 mod memory;
 mod native;
 mod stack;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use mlua::ffi;
 
 use super::traceback::caller;
-use super::{Kind, Stack};
+use super::{Kind, Stack, layout};
 
 /// How a native function ends: with so many results on top of the stack, or with an error.
 pub(crate) type Returns = Result<c_int, Raise>;
@@ -102,7 +102,7 @@ where
     // upvalue is a live slot, for the running closure keeps it. Errors are thrown after everything owned is gone.
     unsafe {
         let function: F = std::ptr::NonNull::dangling().read();
-        let slot = &*ffi::lua_touserdata(l, ffi::lua_upvalueindex(1)).cast::<Slot<T>>();
+        let slot = &*layout::upvalue_data(l).cast::<Slot<T>>();
         let returns = catch_unwind(AssertUnwindSafe(|| match slot {
             Some(state) => function(&mut Stack::new(l), state),
             None => Err(Raise::mistake("this server has been shut down")),

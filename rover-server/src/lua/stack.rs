@@ -8,6 +8,9 @@ use std::marker::PhantomData;
 
 use mlua::ffi;
 
+use super::Value;
+use super::layout::{self, Slot};
+
 /// The type of a Lua value, as `type()` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -67,8 +70,8 @@ impl<'lua> Stack<'lua> {
     /// The number of values, which is the index of the topmost.
     #[inline]
     pub(crate) fn top(&self) -> c_int {
-        // SAFETY: reads two fields of a live state.
-        unsafe { ffi::lua_gettop(self.state) }
+        // SAFETY: the state is alive.
+        unsafe { layout::top(self.state) }
     }
 
     /// Drops values above `index`.
@@ -76,7 +79,7 @@ impl<'lua> Stack<'lua> {
     pub(crate) fn truncate(&mut self, index: c_int) {
         debug_assert!(index >= 0 && index <= self.top());
         // SAFETY: the index is in range.
-        unsafe { ffi::lua_settop(self.state, index) }
+        unsafe { layout::truncate(self.state, index) }
     }
 
     /// Drops the `n` topmost values.
@@ -84,7 +87,7 @@ impl<'lua> Stack<'lua> {
     pub(crate) fn pop(&mut self, n: c_int) {
         debug_assert!(n >= 0 && n <= self.top());
         // SAFETY: there are at least `n` values.
-        unsafe { ffi::lua_settop(self.state, -n - 1) }
+        unsafe { layout::truncate(self.state, self.top() - n) }
     }
 
     /// Makes room for `n` more values; false when the stack would pass LuaJIT's limit.
@@ -98,27 +101,20 @@ impl<'lua> Stack<'lua> {
     #[inline]
     pub(crate) fn kind(&self, index: c_int) -> Kind {
         debug_assert!(index > 0);
-        // SAFETY: any positive index may be asked for.
-        match unsafe { ffi::lua_type(self.state, index) } {
-            ffi::LUA_TBOOLEAN => Kind::Boolean,
-            ffi::LUA_TLIGHTUSERDATA => Kind::LightUserdata,
-            ffi::LUA_TNUMBER => Kind::Number,
-            ffi::LUA_TSTRING => Kind::String,
-            ffi::LUA_TTABLE => Kind::Table,
-            ffi::LUA_TFUNCTION => Kind::Function,
-            ffi::LUA_TUSERDATA => Kind::Userdata,
-            ffi::LUA_TTHREAD => Kind::Thread,
-            ffi::LUA_TCDATA => Kind::Cdata,
-            _ => Kind::Nil,
-        }
+        self.slot(index).kind()
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: c_int) -> Slot {
+        // SAFETY: the state is alive, and any positive index may be asked for.
+        unsafe { layout::get(self.state, index) }
     }
 
     /// The number at `index`; 0 for anything that is not a number.
     #[inline]
     pub(crate) fn number(&self, index: c_int) -> f64 {
         debug_assert!(index > 0);
-        // SAFETY: any positive index may be asked for.
-        unsafe { ffi::lua_tonumber(self.state, index) }
+        self.slot(index).number()
     }
 
     /// The number at `index` as `tostring` shows it.
@@ -138,23 +134,30 @@ impl<'lua> Stack<'lua> {
     #[inline]
     pub(crate) fn boolean(&self, index: c_int) -> bool {
         debug_assert!(index > 0);
-        // SAFETY: any positive index may be asked for.
-        unsafe { ffi::lua_toboolean(self.state, index) != 0 }
+        self.slot(index).is_true()
     }
 
     /// The bytes of the string at `index`, or `None` for any other type: numbers are not converted.
     #[inline]
     pub(crate) fn bytes(&self, index: c_int) -> Option<&[u8]> {
         debug_assert!(index > 0);
-        // SAFETY: for a string `lua_tolstring` changes nothing and gives `len` bytes that live as long as the value
-        // stays on the stack; popping it needs `&mut self`.
-        unsafe {
-            if ffi::lua_type(self.state, index) != ffi::LUA_TSTRING {
-                return None;
-            }
-            let mut len = 0;
-            let data = ffi::lua_tolstring(self.state, index, &mut len);
-            Some(std::slice::from_raw_parts(data.cast(), len))
+        // SAFETY: the bytes live as long as the value stays on the stack; popping it needs `&mut self`.
+        unsafe { self.slot(index).bytes() }
+    }
+
+    /// The value at `index`: its kind and its content in one look.
+    #[inline(always)]
+    pub(crate) fn value(&self, index: c_int) -> Value<'_> {
+        debug_assert!(index > 0);
+        let slot = self.slot(index);
+        match slot.kind() {
+            // SAFETY: as for `bytes`.
+            Kind::String => Value::String(unsafe { slot.bytes() }.unwrap_or_default()),
+            Kind::Number => Value::Number(slot.number()),
+            Kind::Table => Value::Table,
+            Kind::Boolean => Value::Boolean(slot.is_true()),
+            Kind::Nil => Value::Nil,
+            other => Value::Other(other),
         }
     }
 
@@ -168,22 +171,19 @@ impl<'lua> Stack<'lua> {
     /// The identity of the table, function, thread or userdata at `index`; null for other types.
     #[inline]
     pub(crate) fn identity(&self, index: c_int) -> *const c_void {
+        let identity = self.slot(index).table_identity();
+        if !identity.is_null() {
+            return identity;
+        }
         // SAFETY: any positive index may be asked for.
         unsafe { ffi::lua_topointer(self.state, index) }
     }
 
     /// The identity of the metatable of the value at `index`; null where there is none.
     #[inline]
-    pub(crate) fn metatable_identity(&mut self, index: c_int) -> *const c_void {
-        // SAFETY: pushes one value, which is read and dropped again.
-        unsafe {
-            if ffi::lua_getmetatable(self.state, index) == 0 {
-                return std::ptr::null();
-            }
-            let identity = ffi::lua_topointer(self.state, -1);
-            ffi::lua_settop(self.state, -2);
-            identity
-        }
+    pub(crate) fn metatable_identity(&self, index: c_int) -> *const c_void {
+        // SAFETY: what stands on the stack is alive.
+        unsafe { self.slot(index).metatable_identity() }
     }
 
     /// The border of the table at `index` (`#t` without metamethods), or the length of the string there.
@@ -196,7 +196,11 @@ impl<'lua> Stack<'lua> {
     #[inline]
     pub(crate) fn push_nil(&mut self) {
         // SAFETY: rule 2, as for every push below.
-        unsafe { ffi::lua_pushnil(self.state) }
+        unsafe {
+            if !layout::push(self.state, layout::nil()) {
+                ffi::lua_pushnil(self.state);
+            }
+        }
     }
 
     #[inline]
@@ -208,7 +212,11 @@ impl<'lua> Stack<'lua> {
     #[inline]
     pub(crate) fn push_number(&mut self, value: f64) {
         // SAFETY: rule 2.
-        unsafe { ffi::lua_pushnumber(self.state, value) }
+        unsafe {
+            if !layout::push(self.state, layout::number(value)) {
+                ffi::lua_pushnumber(self.state, value);
+            }
+        }
     }
 
     #[inline]
@@ -236,8 +244,12 @@ impl<'lua> Stack<'lua> {
     #[inline]
     pub(crate) fn push_copy(&mut self, index: c_int) {
         debug_assert!(index > 0);
-        // SAFETY: rule 2.
-        unsafe { ffi::lua_pushvalue(self.state, index) }
+        // SAFETY: rule 2; the value stands on the stack.
+        unsafe {
+            if !layout::push(self.state, self.slot(index)) {
+                ffi::lua_pushvalue(self.state, index);
+            }
+        }
     }
 
     /// Pops the topmost value into position `index`, which is overwritten.
@@ -252,8 +264,13 @@ impl<'lua> Stack<'lua> {
     #[inline]
     pub(crate) fn push_item(&mut self, table: c_int, n: c_int) {
         debug_assert_eq!(self.kind(table), Kind::Table);
-        // SAFETY: rule 2; the caller has seen that it is a table.
-        unsafe { ffi::lua_rawgeti_(self.state, table, n) }
+        // SAFETY: rule 2; the caller has seen that it is a table, which the stack keeps alive.
+        unsafe {
+            match self.slot(table).item(n) {
+                Some(item) if layout::push(self.state, item) => {}
+                _ => ffi::lua_rawgeti_(self.state, table, n),
+            }
+        }
     }
 
     /// Pops a value into `table[n]` without metamethods. The value at `table` must be a table.

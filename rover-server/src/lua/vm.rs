@@ -8,8 +8,8 @@ use super::Stack;
 
 /// A fresh VM with every standard library, `debug`, `ffi` and C modules among them.
 ///
-/// # Errors
-/// Memory errors of mlua.
+/// # Panics
+/// When this program was linked with a LuaJIT other than the one that Rover was written for.
 pub(crate) fn new_vm() -> mlua::Lua {
     use mlua::{Lua, LuaOptions, StdLib};
 
@@ -19,6 +19,7 @@ pub(crate) fn new_vm() -> mlua::Lua {
     // A VM on the process's allocator is only slower, and libraries are loaded from memory.
     let _ = super::memory::install(&lua);
     let _ = lua.load_std_libs(StdLib::ALL);
+    assert!(super::layout::holds(&lua), "Rover was built with a LuaJIT that keeps its values in a form unknown to it");
     lua
 }
 

@@ -1,0 +1,312 @@
+//! Where LuaJIT keeps what the stack holds, so that reading a value costs a load instead of a call.
+//!
+//! A request reads some dozens of values off the Lua stack, and each costs 25 to 60 instructions through the C
+//! interface, most of them spent on finding the slot. The layout below is that of `lj_obj.h` with 64-bit references
+//! (`LJ_GC64`), which every 64-bit target of the bundled LuaJIT uses. [`holds`] compares it with what the C interface
+//! says when a VM is made, so a LuaJIT that differs is found before it serves anything.
+//!
+//! Only the stack is written to: it needs no barrier of the garbage collector. What tables hold is read, never changed.
+//! This module must not know what the values mean.
+
+use std::ffi::{c_int, c_void};
+
+use mlua::ffi::lua_State;
+
+use super::Kind;
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("Rover needs a 64-bit target: it knows LuaJIT's values in their 64-bit form only");
+
+/// Offsets in bytes.
+mod offset {
+    pub(super) const STATE_BASE: usize = 32;
+    pub(super) const STATE_TOP: usize = 40;
+    pub(super) const STATE_LIMIT: usize = 48;
+    pub(super) const STRING_LENGTH: usize = 20;
+    pub(super) const STRING_DATA: usize = 24;
+    pub(super) const TABLE_ARRAY: usize = 16;
+    pub(super) const TABLE_ARRAY_SIZE: usize = 48;
+    /// The same in a userdata.
+    pub(super) const METATABLE: usize = 32;
+    pub(super) const USERDATA_DATA: usize = 48;
+    pub(super) const CLOSURE_UPVALUES: usize = 48;
+}
+
+/// A value as LuaJIT stores it: a double, or a tag above 47 bits of content.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Slot(u64);
+
+const NIL: Slot = Slot(u64::MAX);
+
+/// The one form in which LuaJIT knows what is no number.
+const NAN: u64 = 0xfff8 << 48;
+
+impl Slot {
+    /// The complement of the tag; above 13 for doubles.
+    #[inline(always)]
+    fn tag(self) -> u32 {
+        !((self.0.cast_signed() >> 47) as u32)
+    }
+
+    #[inline(always)]
+    pub(super) fn kind(self) -> Kind {
+        match self.tag() {
+            0 => Kind::Nil,
+            1 | 2 => Kind::Boolean,
+            3 => Kind::LightUserdata,
+            4 => Kind::String,
+            6 => Kind::Thread,
+            8 => Kind::Function,
+            10 => Kind::Cdata,
+            11 => Kind::Table,
+            12 => Kind::Userdata,
+            _ => Kind::Number,
+        }
+    }
+
+    /// Whether the value is neither nil nor false.
+    #[inline(always)]
+    pub(super) fn is_true(self) -> bool {
+        self.tag() > 1
+    }
+
+    /// The number; 0 for another kind.
+    #[inline(always)]
+    pub(super) fn number(self) -> f64 {
+        match self.tag() {
+            // Where LuaJIT has integers too, they are in the lower half.
+            13 => f64::from(self.0 as u32 as i32),
+            0..13 => 0.0,
+            _ => f64::from_bits(self.0),
+        }
+    }
+
+    /// The address of what a string, table, function, thread, userdata or cdata refers to.
+    #[inline(always)]
+    fn object(self) -> *const u8 {
+        std::ptr::with_exposed_provenance((self.0 & ((1 << 47) - 1)) as usize)
+    }
+
+    /// The bytes of the string, or `None` for another kind.
+    ///
+    /// # Safety
+    /// The value is alive for `'s`.
+    #[inline(always)]
+    pub(super) unsafe fn bytes<'s>(self) -> Option<&'s [u8]> {
+        if self.tag() != 4 {
+            return None;
+        }
+        // SAFETY: a string's bytes follow its head, which tells how many they are.
+        unsafe {
+            let length = self.object().add(offset::STRING_LENGTH).cast::<u32>().read();
+            Some(std::slice::from_raw_parts(self.object().add(offset::STRING_DATA), length as usize))
+        }
+    }
+
+    /// The address that tells this table from every other; null for another kind.
+    #[inline(always)]
+    pub(super) fn table_identity(self) -> *const c_void {
+        if self.tag() == 11 { self.object().cast() } else { std::ptr::null() }
+    }
+
+    /// The identity of the value's metatable, if it is a table or userdata that has one; else null.
+    ///
+    /// # Safety
+    /// The value is alive.
+    #[inline(always)]
+    pub(super) unsafe fn metatable_identity(self) -> *const c_void {
+        if !matches!(self.tag(), 11 | 12) {
+            return std::ptr::null();
+        }
+        // SAFETY: both kinds keep their metatable there.
+        unsafe { self.object().add(offset::METATABLE).cast::<*const c_void>().read() }
+    }
+
+    /// Item `n` of the table's array part; `None` where it is not kept there.
+    ///
+    /// # Safety
+    /// The value is a table, and alive.
+    #[inline(always)]
+    pub(super) unsafe fn item(self, n: c_int) -> Option<Slot> {
+        debug_assert_eq!(self.tag(), 11);
+        // SAFETY: the array part holds as many slots as the table says.
+        unsafe {
+            let size = self.object().add(offset::TABLE_ARRAY_SIZE).cast::<u32>().read();
+            let n = u32::try_from(n).ok().filter(|&n| n < size)?;
+            let array = self.object().add(offset::TABLE_ARRAY).cast::<*const Slot>().read();
+            Some(array.add(n as usize).read())
+        }
+    }
+}
+
+/// # Safety
+/// `state` is alive.
+#[inline(always)]
+unsafe fn field(state: *mut lua_State, offset: usize) -> *mut *mut Slot {
+    // SAFETY: the field lies within the state.
+    unsafe { state.byte_add(offset).cast() }
+}
+
+/// The value at `index`, counted from 1; nil above the top.
+///
+/// # Safety
+/// `state` is alive, and `index` positive.
+#[inline(always)]
+pub(super) unsafe fn get(state: *mut lua_State, index: c_int) -> Slot {
+    // SAFETY: everything between base and top is a value.
+    unsafe {
+        let place = field(state, offset::STATE_BASE).read().add(index as usize - 1);
+        if place < field(state, offset::STATE_TOP).read() { place.read() } else { NIL }
+    }
+}
+
+/// How many values the running function's part of the stack holds.
+///
+/// # Safety
+/// `state` is alive.
+#[inline(always)]
+pub(super) unsafe fn top(state: *mut lua_State) -> c_int {
+    // SAFETY: both point into the stack.
+    unsafe {
+        let (base, top) = (field(state, offset::STATE_BASE).read(), field(state, offset::STATE_TOP).read());
+        top.offset_from(base) as c_int
+    }
+}
+
+/// Drops the values above `index`.
+///
+/// # Safety
+/// `state` is alive, and has as many values.
+#[inline(always)]
+pub(super) unsafe fn truncate(state: *mut lua_State, index: c_int) {
+    // SAFETY: the place lies between base and top.
+    unsafe {
+        field(state, offset::STATE_TOP).write(field(state, offset::STATE_BASE).read().add(index as usize));
+    }
+}
+
+/// Pushes a value; false, without having done so, when the stack has to grow first.
+///
+/// # Safety
+/// `state` and the value are alive.
+#[inline(always)]
+pub(super) unsafe fn push(state: *mut lua_State, value: Slot) -> bool {
+    // SAFETY: below its limit the stack has room.
+    unsafe {
+        let top = field(state, offset::STATE_TOP).read();
+        if top.add(1) >= field(state, offset::STATE_LIMIT).read() {
+            return false;
+        }
+        top.write(value);
+        field(state, offset::STATE_TOP).write(top.add(1));
+        true
+    }
+}
+
+/// `value` as LuaJIT stores it.
+#[inline(always)]
+pub(super) fn number(value: f64) -> Slot {
+    Slot(if value.is_nan() { NAN } else { value.to_bits() })
+}
+
+/// Nil as LuaJIT stores it.
+#[inline(always)]
+pub(super) fn nil() -> Slot {
+    NIL
+}
+
+/// The content of the userdata that is the first upvalue of the running C function.
+///
+/// # Safety
+/// Called within a C function whose first upvalue is a userdata.
+#[inline(always)]
+pub(super) unsafe fn upvalue_data(state: *mut lua_State) -> *const c_void {
+    // SAFETY: two slots below the base stands the running function; its upvalues follow its head, and a userdata's
+    // content follows its own.
+    unsafe {
+        let function = field(state, offset::STATE_BASE).read().sub(2).read();
+        let upvalue = function.object().add(offset::CLOSURE_UPVALUES).cast::<Slot>().read();
+        upvalue.object().add(offset::USERDATA_DATA).cast()
+    }
+}
+
+/// Whether the LuaJIT behind `lua` keeps its values as this module believes.
+pub(super) fn holds(lua: &mlua::Lua) -> bool {
+    let mut holds = false;
+    // SAFETY: pushes a handful of values, and reads of each what the C interface says is there.
+    let ran = unsafe { lua.exec_raw::<()>((), |state| holds = agrees(state)) };
+    ran.is_ok() && holds
+}
+
+/// # Safety
+/// `state` is alive and has room for twenty values.
+unsafe fn agrees(state: *mut lua_State) -> bool {
+    use mlua::ffi;
+
+    unsafe extern "C-unwind" fn own_upvalue(state: *mut lua_State) -> c_int {
+        // SAFETY: called below, with a userdata for its upvalue.
+        unsafe {
+            let same = upvalue_data(state) == ffi::lua_touserdata(state, ffi::lua_upvalueindex(1)).cast_const();
+            ffi::lua_pushboolean(state, c_int::from(same));
+        }
+        1
+    }
+
+    // SAFETY: nothing is read through the layout before the fields it is found by have been compared.
+    unsafe {
+        let before = ffi::lua_gettop(state);
+        if top(state) != before || get(state, before + 1).0 != NIL.0 {
+            return false;
+        }
+        let text = c"layout";
+        ffi::lua_pushnumber(state, -1.5);
+        ffi::lua_pushinteger(state, 7);
+        ffi::lua_pushboolean(state, 1);
+        ffi::lua_pushstring_(state, text.as_ptr());
+        ffi::lua_createtable(state, 3, 0);
+        ffi::lua_pushnumber(state, 2.5);
+        ffi::lua_rawseti_(state, -2, 2);
+        ffi::lua_createtable(state, 0, 0);
+        ffi::lua_setmetatable(state, -2);
+        ffi::lua_newuserdata(state, 16);
+        ffi::lua_pushlightuserdata(state, std::ptr::null_mut());
+        ffi::lua_pushthread(state);
+        let first = before + 1;
+        let kinds = (first..=ffi::lua_gettop(state)).map(|index| get(state, index).kind());
+        let expected = [
+            Kind::Number,
+            Kind::Number,
+            Kind::Boolean,
+            Kind::String,
+            Kind::Table,
+            Kind::Userdata,
+            Kind::LightUserdata,
+            Kind::Thread,
+        ];
+        let mut same = kinds.eq(expected);
+        same = same && get(state, first).number() == -1.5 && get(state, first + 1).number() == 7.0;
+        same = same && get(state, first + 2).is_true() && !get(state, 100).is_true();
+        same = same && get(state, first + 3).bytes() == Some(text.to_bytes());
+        let table = first + 4;
+        same = same && get(state, table).table_identity() == ffi::lua_topointer(state, table);
+        same = same && get(state, table).item(2).is_some_and(|item| item.number() == 2.5);
+        same = same && get(state, table).item(2000).is_none();
+        if same && ffi::lua_getmetatable(state, table) != 0 {
+            same = get(state, table).metatable_identity() == ffi::lua_topointer(state, -1);
+            same = same && get(state, table + 1).metatable_identity().is_null();
+            ffi::lua_settop(state, -2);
+        }
+        if same {
+            let pushed = push(state, number(f64::NAN)) && push(state, get(state, table));
+            same = pushed && ffi::lua_type(state, -2) == ffi::LUA_TNUMBER && ffi::lua_rawequal(state, -1, table) == 1;
+            truncate(state, ffi::lua_gettop(state) - 2);
+            ffi::lua_pushvalue(state, table + 1);
+            ffi::lua_pushcclosure(state, own_upvalue, 1);
+            ffi::lua_call(state, 0, 1);
+            same = same && ffi::lua_toboolean(state, -1) == 1;
+        }
+        ffi::lua_settop(state, before);
+        same
+    }
+}
