@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let times = arguments.next().and_then(|times| times.parse().ok()).unwrap_or(1);
     let Some(request) = request(&script) else {
         eprintln!(
-            "usage: instructions json|json16|plaintext16|routes200|echo TIMES [allocations|hyper|hyper-allocations]"
+            "usage: instructions json|json16|plaintext16|routes200|echo|post1k TIMES [allocations|hyper|hyper-allocations]"
         );
         return ExitCode::from(2);
     };
@@ -115,6 +115,11 @@ fn request(script: &str) -> Option<Vec<u8>> {
         "echo" => {
             let body = r#"{"message":"Hello, World!"}"#;
             let head = "POST /echo HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n";
+            format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        }
+        "post1k" => {
+            let body = include_str!("../../../tests/perf/wrk/order-1k.json");
+            let head = "POST /update HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n";
             format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
         }
         _ => return None,

@@ -30,7 +30,7 @@ pub(super) fn shape(stack: &mut Stack<'_>, index: c_int, vocabulary: &Vocabulary
     if items == last {
         return Ok(Shape::Array(last));
     }
-    if stack.metatable_identity(index) != vocabulary.array_identity {
+    if stack.metatable_identity(index) != vocabulary.known.array {
         return Ok(Shape::Object);
     }
     if last > HOLES_FREELY && last / HOLES_PER_ITEM > items {

@@ -1,4 +1,4 @@
-//! From the Lua stack to JSON.
+//! From the Lua stack to JSON, for every value: [`direct`] has refused what comes here, unless it is to be pretty.
 //!
 //! One pass over each table: `next` gives the pairs and they are written as they come. A table whose first key is 1
 //! is written as an array until a key disproves it, which throws away that array's output and asks
@@ -13,7 +13,7 @@ use std::ffi::c_int;
 use super::classify::{Shape, shape};
 use super::error::{EncodeError, Problem};
 use super::locate::{SLOTS, locate};
-use super::{MOST_LEVELS, Vocabulary, number, text};
+use super::{MOST_LEVELS, Vocabulary, direct, number, text};
 use crate::lua::{Kind, Stack, Value};
 
 /// Room is made for so many levels at once, to save calls.
@@ -34,6 +34,11 @@ pub(crate) fn encode(
     vocabulary: &Vocabulary,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
+    let start = out.len();
+    if direct::write(stack.view(index), &vocabulary.known, out).is_ok() {
+        return Ok(());
+    }
+    out.truncate(start);
     run::<false>(stack, index, vocabulary, out)
 }
 
@@ -50,6 +55,7 @@ pub(crate) fn encode_pretty(
     run::<true>(stack, index, vocabulary, out)
 }
 
+#[cold]
 fn run<const PRETTY: bool>(
     stack: &mut Stack<'_>,
     index: c_int,
@@ -142,7 +148,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     fn empty(&mut self, index: c_int) {
-        let array = self.stack.metatable_identity(index) == self.vocabulary.array_identity;
+        let array = self.stack.metatable_identity(index) == self.vocabulary.known.array;
         self.out.extend_from_slice(if array { b"[]" } else { b"{}" });
     }
 

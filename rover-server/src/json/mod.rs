@@ -8,6 +8,7 @@
 
 mod classify;
 mod decode;
+mod direct;
 mod encode;
 mod error;
 mod functions;
@@ -17,12 +18,12 @@ mod number;
 mod tests;
 mod text;
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::lua::{OwnedMeta, Stack, anchor};
+use crate::lua::{OwnedMeta, Stack, anchor, null};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_pretty};
@@ -36,8 +37,7 @@ pub(crate) const MOST_LEVELS: c_int = 128;
 pub(crate) struct Vocabulary {
     /// Where the metatable that marks arrays is kept.
     array: c_int,
-    /// How the same metatable is recognised.
-    array_identity: *const c_void,
+    known: direct::Known,
     /// Userdata that are encoded as their text: request bodies.
     texts: Rc<OwnedMeta<Bytes>>,
 }
@@ -52,7 +52,8 @@ impl Vocabulary {
         array_metatable: &mlua::Table,
         texts: Rc<OwnedMeta<Bytes>>,
     ) -> mlua::Result<Vocabulary> {
-        Ok(Vocabulary { array: anchor(lua, array_metatable)?, array_identity: array_metatable.to_pointer(), texts })
+        let known = direct::Known { array: array_metatable.to_pointer(), null: null(lua)? };
+        Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts })
     }
 
     /// Pushes a new array with room for `items`.

@@ -25,7 +25,10 @@ mod offset {
     pub(super) const STRING_LENGTH: usize = 20;
     pub(super) const STRING_DATA: usize = 24;
     pub(super) const TABLE_ARRAY: usize = 16;
+    pub(super) const TABLE_PAIRS: usize = 40;
     pub(super) const TABLE_ARRAY_SIZE: usize = 48;
+    /// The number of places for pairs, less 1.
+    pub(super) const TABLE_PAIRS_MASK: usize = 52;
     /// The same in a userdata.
     pub(super) const METATABLE: usize = 32;
     pub(super) const USERDATA_DATA: usize = 48;
@@ -33,9 +36,17 @@ mod offset {
 }
 
 /// A value as LuaJIT stores it: a double, or a tag above 47 bits of content.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(super) struct Slot(u64);
+
+/// A place for a key and its value; free while the value is nil.
+#[repr(C)]
+pub(super) struct Pair {
+    pub(super) value: Slot,
+    pub(super) key: Slot,
+    next: *const Pair,
+}
 
 const NIL: Slot = Slot(u64::MAX);
 
@@ -123,19 +134,36 @@ impl Slot {
         unsafe { self.object().add(offset::METATABLE).cast::<*const c_void>().read() }
     }
 
-    /// Item `n` of the table's array part; `None` where it is not kept there.
+    /// The array part of the table, which begins with the item 0.
     ///
     /// # Safety
-    /// The value is a table, and alive.
+    /// The value is a table, alive and unchanged for `'s`.
     #[inline(always)]
-    pub(super) unsafe fn item(self, n: c_int) -> Option<Slot> {
+    pub(super) unsafe fn array<'s>(self) -> &'s [Slot] {
         debug_assert_eq!(self.tag(), 11);
-        // SAFETY: the array part holds as many slots as the table says.
+        // SAFETY: the array part holds as many slots as the table says; where there are none, it may be null.
         unsafe {
             let size = self.object().add(offset::TABLE_ARRAY_SIZE).cast::<u32>().read();
-            let n = u32::try_from(n).ok().filter(|&n| n < size)?;
+            if size == 0 {
+                return &[];
+            }
             let array = self.object().add(offset::TABLE_ARRAY).cast::<*const Slot>().read();
-            Some(array.add(n as usize).read())
+            std::slice::from_raw_parts(array, size as usize)
+        }
+    }
+
+    /// The places of the table's hash part.
+    ///
+    /// # Safety
+    /// The value is a table, alive and unchanged for `'s`.
+    #[inline(always)]
+    pub(super) unsafe fn pairs<'s>(self) -> &'s [Pair] {
+        debug_assert_eq!(self.tag(), 11);
+        // SAFETY: there is at least one place: a table without pairs shares one that is always free.
+        unsafe {
+            let mask = self.object().add(offset::TABLE_PAIRS_MASK).cast::<u32>().read();
+            let pairs = self.object().add(offset::TABLE_PAIRS).cast::<*const Pair>().read();
+            std::slice::from_raw_parts(pairs, mask as usize + 1)
         }
     }
 }
@@ -290,8 +318,15 @@ unsafe fn agrees(state: *mut lua_State) -> bool {
         same = same && get(state, first + 3).bytes() == Some(text.to_bytes());
         let table = first + 4;
         same = same && get(state, table).table_identity() == ffi::lua_topointer(state, table);
-        same = same && get(state, table).item(2).is_some_and(|item| item.number() == 2.5);
-        same = same && get(state, table).item(2000).is_none();
+        same = same && get(state, table).array().len() == 4 && get(state, table).array()[2].number() == 2.5;
+        same = same && get(state, table).pairs().iter().all(|pair| pair.value.kind() == Kind::Nil);
+        ffi::lua_pushvalue(state, first);
+        ffi::lua_setfield(state, table, text.as_ptr());
+        if same {
+            let mut pairs = get(state, table).pairs().iter().filter(|pair| pair.value.kind() != Kind::Nil);
+            let only = pairs.next().map(|pair| (pair.key.bytes(), pair.value.number()));
+            same = only == Some((Some(text.to_bytes()), -1.5)) && pairs.next().is_none();
+        }
         if same && ffi::lua_getmetatable(state, table) != 0 {
             same = get(state, table).metatable_identity() == ffi::lua_topointer(state, -1);
             same = same && get(state, table + 1).metatable_identity().is_null();

@@ -26,6 +26,7 @@ mod native;
 mod stack;
 mod traceback;
 mod value;
+mod view;
 mod vm;
 mod wait;
 
@@ -35,5 +36,6 @@ pub(crate) use native::{OwnedMeta, Raise, Returns, Shared, mistake_function};
 pub(crate) use stack::{Kind, Stack};
 pub(crate) use traceback::{Frame, traceback};
 pub(crate) use value::{Value, anchor};
+pub(crate) use view::{Light, TableView, View, null};
 pub(crate) use vm::{described_type, new_vm, plain_message, pop_value};
 pub(crate) use wait::{Wait, Waits, async_function};

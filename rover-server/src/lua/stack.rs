@@ -105,7 +105,7 @@ impl<'lua> Stack<'lua> {
     }
 
     #[inline(always)]
-    fn slot(&self, index: c_int) -> Slot {
+    pub(super) fn slot(&self, index: c_int) -> Slot {
         // SAFETY: the state is alive, and any positive index may be asked for.
         unsafe { layout::get(self.state, index) }
     }
@@ -266,8 +266,8 @@ impl<'lua> Stack<'lua> {
         debug_assert_eq!(self.kind(table), Kind::Table);
         // SAFETY: rule 2; the caller has seen that it is a table, which the stack keeps alive.
         unsafe {
-            match self.slot(table).item(n) {
-                Some(item) if layout::push(self.state, item) => {}
+            match usize::try_from(n).ok().and_then(|n| self.slot(table).array().get(n)) {
+                Some(item) if layout::push(self.state, *item) => {}
                 _ => ffi::lua_rawgeti_(self.state, table, n),
             }
         }
