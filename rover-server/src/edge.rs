@@ -104,6 +104,11 @@ pub(crate) fn holds_body_back(head: &Parts) -> bool {
 
 /// The same response, after which the connection ends.
 pub(crate) fn closing(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    close(&mut response);
     response
+}
+
+/// Lets the connection end after this response.
+pub(crate) fn close(response: &mut Response<Body>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }

