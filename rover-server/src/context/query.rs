@@ -1,6 +1,6 @@
 //! The query, decoded as a form (`application/x-www-form-urlencoded`) sends it.
 
-use std::borrow::Cow;
+use std::ops::Deref;
 
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
@@ -10,27 +10,55 @@ use crate::lua::{Raise, Returns, Stack};
 use super::lookup::{keep, push_cached};
 use super::{Contexts, cached, ticket};
 
+/// A decoded part of a query. Short ones need no allocation.
+enum Decoded<'q> {
+    AsSent(&'q [u8]),
+    Changed(SmallVec<[u8; 64]>),
+}
+
+impl Deref for Decoded<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Decoded::AsSent(bytes) => bytes,
+            Decoded::Changed(bytes) => bytes,
+        }
+    }
+}
+
 /// The pairs of a query, the last one first. A key without `=` has an empty value; broken percent-encoding is kept as
 /// it was sent.
 ///
 /// Queries are short: a plain loop over their bytes finds the separators sooner than `memchr` is set up.
-fn pairs_backwards(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+fn pairs_backwards(query: &str) -> impl Iterator<Item = (Decoded<'_>, Decoded<'_>)> {
     let pairs = query.as_bytes().rsplit(|&byte| byte == b'&');
     pairs.filter(|pair| !pair.is_empty()).map(|pair| match pair.iter().position(|&byte| byte == b'=') {
         Some(at) => (decode(&pair[..at]), decode(&pair[at + 1..])),
-        None => (decode(pair), Cow::Borrowed(&[][..])),
+        None => (decode(pair), Decoded::AsSent(b"")),
     })
 }
 
 #[inline]
-fn decode(text: &[u8]) -> Cow<'_, [u8]> {
-    if text.iter().any(|&byte| byte == b'+' || byte == b'%') { decode_escapes(text) } else { Cow::Borrowed(text) }
+fn decode(text: &[u8]) -> Decoded<'_> {
+    match text.iter().any(|&byte| byte == b'+' || byte == b'%') {
+        true => Decoded::Changed(decoded(text)),
+        false => Decoded::AsSent(text),
+    }
 }
 
-#[cold]
-fn decode_escapes(text: &[u8]) -> Cow<'_, [u8]> {
-    let spaced: Vec<u8> = text.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect();
-    Cow::Owned(percent_decode(&spaced).collect())
+fn decoded(text: &[u8]) -> SmallVec<[u8; 64]> {
+    let mut out = SmallVec::new();
+    for (n, word) in text.split(|&byte| byte == b'+').enumerate() {
+        if n > 0 {
+            out.push(b' ');
+        }
+        match memchr::memchr(b'%', word) {
+            Some(_) => out.extend(percent_decode(word)),
+            None => out.extend_from_slice(word),
+        }
+    }
+    out
 }
 
 /// The keys that a table of the query gets room for at once.
@@ -68,7 +96,7 @@ pub(super) fn queries(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         return Err(Raise::mistake(format!("ctx:queries expects a name as a string, got {}", stack.kind(2).name())));
     };
     let query = request.head.uri.query().unwrap_or("");
-    let mut values: SmallVec<[Cow<'_, [u8]>; 4]> = SmallVec::new();
+    let mut values: SmallVec<[Decoded<'_>; 2]> = SmallVec::new();
     values.extend(pairs_backwards(query).filter(|(key, _)| **key == *name).map(|(_, value)| value));
     contexts.vocabulary.push_array(stack, values.len());
     let table = stack.top();
