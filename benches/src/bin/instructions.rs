@@ -50,6 +50,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+const ORDER_1K: &str = include_str!("../../../tests/perf/wrk/order-1k.json");
 const APP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/perf/apps/rover.lua");
 
 fn main() -> ExitCode {
@@ -58,7 +59,8 @@ fn main() -> ExitCode {
     let times = arguments.next().and_then(|times| times.parse().ok()).unwrap_or(1);
     let Some(request) = request(&script) else {
         eprintln!(
-            "usage: instructions json|json16|plaintext16|routes200|echo TIMES [allocations|hyper|hyper-allocations]"
+            "usage: instructions json|json16|plaintext16|params|routes200|echo|post1k|headers2|headers20 TIMES \
+             [allocations|hyper|hyper-allocations]"
         );
         return ExitCode::from(2);
     };
@@ -101,9 +103,18 @@ fn hyper_floor(request: &[u8], times: usize) -> usize {
     answered.get()
 }
 
+/// As `X-Unread-1: value 1`.
+fn unread_headers(count: usize) -> String {
+    (1..=count).map(|number| format!("X-Unread-{number}: value {number}\r\n")).collect()
+}
+
 fn request(script: &str) -> Option<Vec<u8>> {
     let get =
         |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:4242\r\n{more}\r\n").into_bytes();
+    let post = |target: &str, body: &str| {
+        let head = format!("POST {target} HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n");
+        format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    };
     Some(match script {
         "json" => get("/json", ""),
         "json16" => get("/json", "").repeat(16),
@@ -112,11 +123,12 @@ fn request(script: &str) -> Option<Vec<u8>> {
             "/api/v1/res137/42/items/7?q=lua&page=2",
             "User-Agent: wrk\r\nAccept: application/json\r\nAccept-Language: en\r\nX-Client: bench\r\n",
         ),
-        "echo" => {
-            let body = r#"{"message":"Hello, World!"}"#;
-            let head = "POST /echo HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n";
-            format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
-        }
+        "params" => get("/echo/ada/7", ""),
+        "echo" => post("/echo", r#"{"message":"Hello, World!"}"#),
+        "post1k" => post("/update", ORDER_1K),
+        // Headers that the handler does not read: how much more do 20 cost than 2?
+        "headers2" => get("/json", &unread_headers(2)),
+        "headers20" => get("/json", &unread_headers(20)),
         _ => return None,
     })
 }
