@@ -90,8 +90,9 @@ def _bar(scale, y, workload, name, ratio, missing):
         parts.append(_text(scale.x(1) + 5, y + 10, f"missing: {_shortened(missing)}", size=11, fill="#a00"))
         return parts
     start, end = sorted((scale.x(1), scale.x(ratio)))
+    title = escape(f"{workload}, {name}: {ratio:.2f}")
     parts.append(f'<rect x="{start:.1f}" y="{y + 1}" width="{max(end - start, 1):.1f}" height="{BAR - 2}" '
-                 f'fill="{COLOURS.get(name, OTHER)}"><title>{escape(f"{workload}, {name}: {ratio:.2f}")}</title></rect>')
+                 f'fill="{COLOURS.get(name, OTHER)}"><title>{title}</title></rect>')
     # At the end of its bar; on the right of the line where the bar goes left.
     parts.append(_text(max(end, scale.x(1)) + 5, y + 10, f"{ratio:.2f}", size=11,
                        weight="600" if name == "rover" else "400"))
@@ -118,7 +119,7 @@ def _absent(groups):
               for name in (server.name for server in servers.ALL) if name != FLOOR}
     said = [f"{name} (all)" if len(where) == len(groups) else f"{name} ({', '.join(where)})"
             for name, where in absent.items() if where]
-    return f"Not part of the run: {'; '.join(said)}." if said else "Idle connections are in the table only."
+    return f"Not part of the run: {'; '.join(said)}." if said else ""
 
 
 def _text(x, y, text, anchor="start", size=12, weight="400", fill="#111"):

@@ -49,7 +49,7 @@ def arguments():
     load.add_argument("--fail-on-worse", action="store_true", help="exit with 2 when Rover is worse than the baseline")
     load.set_defaults(run=load_command)
 
-    two = commands.add_parser("scaling", help="CPU per request with one worker and with two, in one run")
+    two = commands.add_parser("scaling", help="CPU per request of one worker and of two, in one run")
     two.add_argument("workloads", nargs="*", help="names (see `list`); `json` without any")
     two.add_argument("--rounds", type=int, default=5)
     two.add_argument("--seconds", type=int, default=3)
