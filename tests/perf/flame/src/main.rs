@@ -1,8 +1,8 @@
 //! `flame`: starts a program, samples the stacks of its threads while they run, and writes a flame graph when it ends.
 //!
 //! It needs no permission of the kernel's and nothing inside the program: a process may stop and read its own child.
-//! The program is stopped for some tens of microseconds for each sample; threads that sleep are left alone, so what is
-//! counted is time on a core (or waiting for one). Code that LuaJIT compiled has no names: it is one frame.
+//! The program is stopped for about a tenth of a millisecond for each sample; threads that sleep are left alone, so
+//! what is counted is time on a core (or waiting for one). Code that LuaJIT compiled has no names: it is one frame.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod graph;
