@@ -29,7 +29,7 @@ fn requests(c: &mut Criterion) {
         c.bench_function(name, |b| {
             b.iter_custom(|times| {
                 let start = Instant::now();
-                app.serve(request.as_bytes(), times as usize);
+                app.serve(&[request.clone().into_bytes()], times as usize);
                 start.elapsed()
             });
         });

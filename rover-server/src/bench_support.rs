@@ -113,9 +113,10 @@ impl InProcess {
         Ok(InProcess { runtime, site, lifecycle: Rc::default(), spare: Rc::default() })
     }
 
-    /// Serves one connection on which `bytes` come so many `times`, a read each; gives the number of bytes answered.
-    pub fn serve(&self, bytes: &[u8], times: usize) -> usize {
-        let (script, answered) = Script::new(bytes, times);
+    /// Serves one connection on which `requests` come in turn, so many `times` in all and a read each; gives the number
+    /// of bytes answered.
+    pub fn serve(&self, requests: &[Vec<u8>], times: usize) -> usize {
+        let (script, answered) = Script::new(requests, times);
         let transport = Transport::Other(Box::new(script));
         let peer = Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" };
         let connection = Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
@@ -147,19 +148,20 @@ impl std::fmt::Debug for InProcess {
     }
 }
 
-/// A client that sends the same bytes again and again, and counts what it gets.
+/// A client that sends its requests in turn, again and again, and counts what it gets.
 #[derive(Debug)]
 pub struct Script {
-    bytes: Bytes,
+    requests: Vec<Vec<u8>>,
+    next: usize,
     times: usize,
     answered: Rc<Cell<usize>>,
 }
 
 impl Script {
-    /// Sends `bytes` so many `times`; the counter tells how many bytes came back.
-    pub fn new(bytes: &[u8], times: usize) -> (Script, Rc<Cell<usize>>) {
+    /// Sends so many `times` the next of `requests`; the counter tells how many bytes came back.
+    pub fn new(requests: &[Vec<u8>], times: usize) -> (Script, Rc<Cell<usize>>) {
         let answered = Rc::new(Cell::new(0));
-        (Script { bytes: Bytes::copy_from_slice(bytes), times, answered: answered.clone() }, answered)
+        (Script { requests: requests.to_vec(), next: 0, times, answered: answered.clone() }, answered)
     }
 }
 
@@ -167,9 +169,12 @@ impl AsyncRead for Script {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.times > 0 {
             self.times -= 1;
-            // hyper offers at least 8 KB, which every script fits into.
-            let n = self.bytes.len().min(buf.remaining());
-            buf.put_slice(&self.bytes[..n]);
+            let this = &mut *self;
+            this.next = (this.next + 1) % this.requests.len();
+            // hyper offers at least 8 KB, which every request fits into.
+            let request = &this.requests[this.next];
+            let n = request.len().min(buf.remaining());
+            buf.put_slice(&request[..n]);
         }
         Poll::Ready(Ok(()))
     }

@@ -1,10 +1,15 @@
 """Tests of the runner itself: python3 -m unittest discover tests/perf"""
 
+import os
 import socket
+import tempfile
 import threading
 import unittest
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from unittest import mock
 
-from perf import compare, report
+from perf import chart, compare, report, scaling, servers
 from perf.http import WrongAnswer
 from perf.workloads import all_workloads
 
@@ -45,6 +50,71 @@ class Compare(unittest.TestCase):
         baseline = {"runs": {"1": {"workloads": {"json": {"rover": {"ratio_cpu": 1.0}}}}}}
         _, worse = compare.compare({"json": {"rover": {"missing": "crashed"}}}, baseline, 1, 0.05)
         self.assertEqual(worse, 1)
+
+
+class Chart(unittest.TestCase):
+    MACHINE = {"cpu": "A & B <fast>", "cores": 2, "kernel": "6.1"}
+
+    def texts(self, summary):
+        """Every text of the chart, which must be well-formed, and the width of every bar by its title."""
+        root = ElementTree.fromstring(chart.svg([{"summary": summary, "machine": self.MACHINE, "workers": 1}]))
+        space = "{http://www.w3.org/2000/svg}"
+        bars = {bar[0].text: float(bar.get("width")) for bar in root.iter(f"{space}rect") if len(bar)}
+        return [text.text for text in root.iter(f"{space}text")], bars
+
+    def test_every_server_has_its_bar_and_the_same_factor_the_same_length(self):
+        ratios = {"rover": 2.0, "axum": 4.0, "nginx": 16.0, "bun": 0.5, "node": 1.0}
+        by_server = {name: {"cpu_us": 1.0, "ratio_cpu": ratio} for name, ratio in ratios.items()}
+        texts, bars = self.texts({"json": by_server | {"hyper": {"cpu_us": 1.0, "ratio_cpu": 1.0}}})
+        for name, ratio in ratios.items():
+            self.assertIn(name, texts)
+            self.assertIn(f"{ratio:.2f}", texts)
+        self.assertEqual(len(bars), len(servers.ALL) - 1)
+        self.assertAlmostEqual(bars["json, axum: 4.00"], 2 * bars["json, rover: 2.00"], delta=0.2)
+        self.assertAlmostEqual(bars["json, bun: 0.50"], bars["json, rover: 2.00"], delta=0.2)
+
+    def test_what_is_missing_is_named(self):
+        texts, bars = self.texts({"json": {
+            "hyper": {"cpu_us": 1.0, "ratio_cpu": 1.0},
+            "rover": {"cpu_us": 1.0, "ratio_cpu": 1.1},
+            "bun": {"missing": "bun is not installed: run tests/perf/setup"},
+        }})
+        self.assertIn("missing: bun is not installed: run tests/perf/setup", texts)
+        self.assertIn("Not part of the run: axum (all); nginx (all); node (all).", texts)
+        self.assertEqual(list(bars), ["json, rover: 1.10"])
+
+    def test_without_bare_hyper_there_is_no_ratio(self):
+        texts, bars = self.texts({"json": {"hyper": {"missing": "not built"}, "rover": {"cpu_us": 1.0}}})
+        self.assertIn("missing: not built", texts)
+        self.assertIn("missing: bare hyper did not run", texts)
+        self.assertEqual(bars, {})
+
+
+class Scaling(unittest.TestCase):
+    def test_ratios_are_taken_within_a_round(self):
+        # The machine got slower by half between the rounds; two workers cost a tenth more than one in both.
+        results = {"json": {"rover": {"own": [sample(5.5, 90.0), sample(11.0, 45.0)],
+                                      "one": [sample(6.0, 100.0), sample(12.0, 50.0)],
+                                      "two": [sample(6.6, 120.0), sample(13.2, 60.0)]},
+                            "hyper": {"missing": "not built"}}}
+        summary = scaling.summarise(results)
+        rover = summary["json"]["rover"]
+        self.assertAlmostEqual(rover["ratio_cpu"], 1.1)
+        self.assertAlmostEqual(rover["ratio_cpu_own"], 1.2)
+        self.assertAlmostEqual(rover["ratio_rps"], 1.2)
+        self.assertAlmostEqual(rover["scaling"], 2.0 / 1.1)
+        self.assertIn("MISSING: not built", scaling.table(summary["json"]))
+
+
+class Missing(unittest.TestCase):
+    def test_each_peer_that_is_not_installed_says_so(self):
+        with tempfile.TemporaryDirectory() as empty, \
+                mock.patch.dict(os.environ, PATH=empty, CARGO_TARGET_DIR=empty), \
+                mock.patch.object(servers, "BUN", Path(empty, "bun")), \
+                mock.patch.object(servers.shutil, "which", lambda name, path=None: None):
+            for server in servers.ALL:
+                with self.subTest(server.name), self.assertRaisesRegex(servers.Missing, "is not (installed|built)"):
+                    server.command(1, 1, Path(empty))
 
 
 class Check(unittest.TestCase):

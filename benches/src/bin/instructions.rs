@@ -50,24 +50,26 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+const ORDER_1K: &str = include_str!("../../../tests/perf/wrk/order-1k.json");
 const APP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/perf/apps/rover.lua");
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let script = arguments.next().unwrap_or_default();
     let times = arguments.next().and_then(|times| times.parse().ok()).unwrap_or(1);
-    let Some(request) = request(&script) else {
+    let Some(requests) = requests(&script) else {
         eprintln!(
-            "usage: instructions json|json16|plaintext16|routes200|echo|post1k TIMES [allocations|hyper|hyper-allocations]"
+            "usage: instructions json|json16|plaintext16|params|routes200|echo|post1k|headers2|headers20 TIMES \
+             [allocations|hyper|hyper-allocations]"
         );
         return ExitCode::from(2);
     };
     let kind = arguments.next().unwrap_or_default();
     let serve: Box<dyn Fn(usize) -> usize> = if kind.starts_with("hyper") {
-        Box::new(|times| hyper_floor(&request, times))
+        Box::new(|times| hyper_floor(&requests, times))
     } else {
         match InProcess::of(&Server::from_file(APP)) {
-            Ok(server) => Box::new(move |times| server.serve(&request, times)),
+            Ok(server) => Box::new(move |times| server.serve(&requests, times)),
             Err(error) => {
                 eprintln!("{error}");
                 return ExitCode::FAILURE;
@@ -87,41 +89,49 @@ fn main() -> ExitCode {
 }
 
 /// Bare hyper with a fixed answer on the same script: the floor.
-fn hyper_floor(request: &[u8], times: usize) -> usize {
+fn hyper_floor(requests: &[Vec<u8>], times: usize) -> usize {
     let answer = |_: Request<Incoming>| {
         let mut response = Response::new(Full::new(Bytes::from_static(br#"{"message":"Hello, World!"}"#)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         std::future::ready(Ok::<_, Infallible>(response))
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 0 };
-    let (script, answered) = Script::new(request, times);
+    let (script, answered) = Script::new(requests, times);
     let mut http = http1::Builder::new();
     let connection = http.pipeline_flush(true).serve_connection(TokioIo::new(script), service_fn(answer));
     let _ = runtime.block_on(connection);
     answered.get()
 }
 
-fn request(script: &str) -> Option<Vec<u8>> {
+/// As `X-Unread-1: value 1`.
+fn unread_headers(count: usize) -> String {
+    (1..=count).map(|number| format!("X-Unread-{number}: value {number}\r\n")).collect()
+}
+
+/// What is sent in one write each, in turn.
+fn requests(script: &str) -> Option<Vec<Vec<u8>>> {
     let get =
         |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:4242\r\n{more}\r\n").into_bytes();
-    Some(match script {
+    let post = |target: &str, body: &str| {
+        let head = format!("POST {target} HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n");
+        format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    };
+    if script == "routes200" {
+        // As `tests/perf/wrk/routes200.lua` has it: every path is another one.
+        let headers = "User-Agent: wrk\r\nAccept: application/json\r\nAccept-Language: en-GB\r\nX-Client: perf\r\n";
+        let path = |n| format!("/api/v1/res137/{}/items/{}?q=red+shoes", 999 + n, 2000 - n);
+        return Some((1..=1000).map(|n| get(&path(n), headers)).collect());
+    }
+    Some(vec![match script {
         "json" => get("/json", ""),
         "json16" => get("/json", "").repeat(16),
         "plaintext16" => get("/plaintext", "").repeat(16),
-        "routes200" => get(
-            "/api/v1/res137/42/items/7?q=lua&page=2",
-            "User-Agent: wrk\r\nAccept: application/json\r\nAccept-Language: en\r\nX-Client: bench\r\n",
-        ),
-        "echo" => {
-            let body = r#"{"message":"Hello, World!"}"#;
-            let head = "POST /echo HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n";
-            format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
-        }
-        "post1k" => {
-            let body = include_str!("../../../tests/perf/wrk/order-1k.json");
-            let head = "POST /update HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n";
-            format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
-        }
+        "params" => get("/echo/ada/7", ""),
+        "echo" => post("/echo", r#"{"message":"Hello, World!"}"#),
+        "post1k" => post("/update", ORDER_1K),
+        // Headers that the handler does not read: how much more do 20 cost than 2?
+        "headers2" => get("/json", &unread_headers(2)),
+        "headers20" => get("/json", &unread_headers(20)),
         _ => return None,
-    })
+    }])
 }

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import compare, machine, measure, report, servers
+from . import chart, compare, flame, machine, measure, report, scaling, servers
+from .http import WrongAnswer
 from .workloads import all_workloads
 
 RESULTS = servers.HERE / "results"
@@ -48,6 +49,13 @@ def arguments():
     load.add_argument("--fail-on-worse", action="store_true", help="exit with 2 when Rover is worse than the baseline")
     load.set_defaults(run=load_command)
 
+    two = commands.add_parser("scaling", help="CPU per request of one worker and of two, in one run")
+    two.add_argument("workloads", nargs="*", help="names (see `list`); `json` without any")
+    two.add_argument("--rounds", type=int, default=5)
+    two.add_argument("--seconds", type=int, default=3)
+    two.add_argument("--warmup", type=int, default=1)
+    two.set_defaults(run=scaling_command)
+
     memory = commands.add_parser("idle-memory", help="memory after one answer, with one worker and with two")
     memory.add_argument("--rounds", type=int, default=3)
     memory.set_defaults(run=idle_memory_command)
@@ -63,11 +71,25 @@ def arguments():
     saved.add_argument("--tolerance", type=float, default=0.05)
     saved.set_defaults(run=compare_command)
 
+    drawn = commands.add_parser("chart", help="draw saved results as chart.svg in the last of their folders")
+    drawn.add_argument("results", type=Path, nargs="+", help="folders in results/; a later one's workloads replace")
+    drawn.add_argument("--output", type=Path, help="write this file instead")
+    drawn.set_defaults(run=chart_command)
+
+    stacks = commands.add_parser("flame", help="draw where Rover spends its time under a workload, as a flame graph")
+    stacks.add_argument("workload", help="its name (see `list`)")
+    stacks.add_argument("--output", type=Path, help="file to write [default: flame-WORKLOAD.svg]")
+    stacks.add_argument("--seconds", type=int, default=10)
+    stacks.add_argument("--frequency", type=int, default=499, help="samples a second")
+    stacks.add_argument("--no-build", action="store_true", help="take the binaries that are there")
+    stacks.set_defaults(run=flame_command)
+
     names = commands.add_parser("list", help="names of workloads and servers")
     names.set_defaults(run=list_command)
 
-    for each in (load, memory, start):
-        each.add_argument("--servers", default=",".join(s.name for s in servers.ALL), help="comma-separated")
+    for each in (load, two, memory, start):
+        every = "hyper,rover" if each is two else ",".join(s.name for s in servers.ALL)
+        each.add_argument("--servers", default=every, help=f"comma-separated [default: {every}]")
         each.add_argument("--no-build", action="store_true", help="take the binaries of the last release build")
     return parser.parse_args()
 
@@ -90,14 +112,13 @@ def load_command(options):
     if noisy:
         print(f"Other processes took more than a fifth of a core during: {', '.join(noisy)}. Trust ratios at most.\n")
 
-    folder = RESULTS / time.strftime("%Y-%m-%dT%H%M%S")
-    folder.mkdir(parents=True)
+    folder = new_folder()
     record = {"command": sys.argv, "workers": options.workers, "machine": facts, "summary": summary,
               "load": {w.name: load_line(w, options) for w in workloads}, "samples": results}
-    # Paths of this machine tell nobody else anything.
-    text_of_record = json.dumps(record, indent=1).replace(f"{servers.ROOT}/", "")
-    (folder / "results.json").write_text(text_of_record + "\n")
+    write_record(folder / "results.json", record)
     (folder / "table.md").write_text(text)
+    if any(not workload.idle for workload in workloads):
+        (folder / "chart.svg").write_text(chart.svg([record]))
     print(f"Saved in {folder.relative_to(servers.ROOT)}")
 
     baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else None
@@ -110,6 +131,56 @@ def load_command(options):
         BASELINE.write_text(json.dumps(stored, indent=1) + "\n")
         print(f"{BASELINE.name} saved")
     return 2 if worse and options.fail_on_worse else 0
+
+
+def new_folder():
+    folder = RESULTS / time.strftime("%Y-%m-%dT%H%M%S")
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write_record(path, record):
+    # Paths of this machine tell nobody else anything.
+    path.write_text(json.dumps(record, indent=1).replace(f"{servers.ROOT}/", "") + "\n")
+
+
+def scaling_command(options):
+    chosen = chosen_servers(options)
+    workloads = chosen_workloads(options.workloads or ["json"])
+    if idle := [w.name for w in workloads if w.idle]:
+        sys.exit(f"{', '.join(idle)} measures memory, not requests")
+    build(options)
+    facts = machine.facts(chosen)
+    results = scaling.run(chosen, workloads, options)
+    summary = scaling.summarise(results)
+    text = scaling.markdown(summary, workloads, facts, options)
+    print(text)
+    folder = new_folder()
+    record = {"command": sys.argv, "machine": facts, "summary": summary, "samples": results}
+    write_record(folder / "scaling.json", record)
+    (folder / "scaling.md").write_text(text)
+    print(f"Saved in {folder.relative_to(servers.ROOT)}")
+
+
+def chart_command(options):
+    records = [json.loads((folder / "results.json").read_text()) for folder in options.results]
+    output = options.output or options.results[-1] / "chart.svg"
+    output.write_text(chart.svg(records))
+    print(f"Saved as {output}")
+
+
+def flame_command(options):
+    workload = chosen_workloads([options.workload])[0]
+    if workload.idle:
+        sys.exit(f"{workload.name} is idle: there is nothing to see")
+    if not options.no_build:
+        flame.build()
+    output = options.output or Path(f"flame-{workload.name}.svg")
+    try:
+        rate = flame.graph(workload, output.resolve(), options.seconds, options.frequency)
+    except (servers.Missing, WrongAnswer, OSError) as reason:
+        sys.exit(str(reason))
+    print(f"Saved as {output}; {rate:,.0f} requests/s meanwhile")
 
 
 def load_line(workload, options):

@@ -63,15 +63,18 @@ def markdown(summary, workloads, machine, options):
 
 
 def _head(machine, options):
-    lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mb']:,} MB; {machine['system']}, "
-        f"Linux {machine['kernel']}; {machine['wrk'].partition(' Copyright')[0]}; {machine['rustc']}",
-        f"Workers: {options.workers}; server on cores {_cores(options.server_cores)}, load on cores "
-        f"{_cores(options.load_cores)}; {options.rounds} rounds of {options.seconds:g} s after {options.warmup:g} s "
-        "of warm-up.",
-        "\n".join(f"- {name}: {version}" for name, version in machine["servers"].items()),
-    ]
-    return "\n\n".join(lines)
+    what, versions = machine_lines(machine)
+    how = (f"Workers: {options.workers}; server on cores {_cores(options.server_cores)}, load on cores "
+           f"{_cores(options.load_cores)}; {options.rounds} rounds of {options.seconds:g} s after {options.warmup:g} s "
+           "of warm-up.")
+    return "\n\n".join((what, how, versions))
+
+
+def machine_lines(machine):
+    """What it ran on, in one line; and a list of the servers."""
+    what = (f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mb']:,} MB; {machine['system']}, "
+            f"Linux {machine['kernel']}; {machine['wrk'].partition(' Copyright')[0]}; {machine['rustc']}")
+    return what, "\n".join(f"- {name}: {version}" for name, version in machine["servers"].items())
 
 
 def _cores(cores):

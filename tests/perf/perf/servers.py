@@ -87,8 +87,12 @@ class Rover(Server):
     name = "rover"
 
     def command(self, port, workers, folder):
+        return self.arguments(_release("rover"), port, workers)
+
+    @staticmethod
+    def arguments(binary, port, workers):
         app = str((APPS / "rover.lua").relative_to(ROOT))
-        return [_release("rover"), app, "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers),
+        return [binary, app, "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers),
                 "--log-level", "warn"]
 
     def version(self):
