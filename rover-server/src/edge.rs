@@ -15,7 +15,12 @@ use crate::response::Body;
 /// is a host with an optional port.
 #[inline]
 pub(crate) fn refusal(head: &Parts) -> Option<Response<Body>> {
-    let mut hosts = head.headers.get_all(HOST).iter();
+    let headers = &head.headers;
+    if headers.len() == headers.keys_len() && headers.get(HOST).is_some_and(is_host) {
+        // No field has a second line, as is usual.
+        return None;
+    }
+    let mut hosts = headers.get_all(HOST).iter();
     let problem = match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_host(host) => return None,
         (None, None) if head.version != Version::HTTP_11 => return None,

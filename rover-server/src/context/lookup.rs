@@ -48,7 +48,16 @@ pub(super) fn header(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         stack.push_nil();
         return Ok(1);
     };
-    push_joined(stack, &request.head.headers, &name);
+    let headers = &request.head.headers;
+    if headers.len() == headers.keys_len() {
+        // No field has a second line, as is usual.
+        match headers.get(&name) {
+            Some(only) => stack.push_bytes(only.as_bytes()),
+            None => stack.push_nil(),
+        }
+    } else {
+        push_joined(stack, headers, &name);
+    }
     Ok(1)
 }
 

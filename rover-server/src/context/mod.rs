@@ -66,10 +66,8 @@ pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) -> C
     // One block holds the object and all its numbered places, so keeping something there never makes it grow.
     stack.push_table(cached::LAST as usize, 0);
     let ctx = stack.top();
-    stack.push_number(f64::from(ticket.slot));
-    stack.set_item(ctx, cached::SLOT);
-    stack.push_number(ticket.serial as f64);
-    stack.set_item(ctx, cached::SERIAL);
+    stack.set_number(ctx, cached::SLOT, f64::from(ticket.slot));
+    stack.set_number(ctx, cached::SERIAL, ticket.serial as f64);
     stack.push_copy(metatable);
     stack.set_metatable(ctx);
     Current { context: stack.identity(ctx), ticket }

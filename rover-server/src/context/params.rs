@@ -68,7 +68,12 @@ pub(super) fn values(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     }
     stack.push_number(f64::from(shape) + 1.0);
     for n in 0..names.len() {
-        stack.push_bytes(&decode_param(params.raw(n, path).unwrap_or_default()));
+        let raw = params.raw(n, path).unwrap_or_default();
+        // Few values are encoded, and most are too short for a search by `memchr` to pay.
+        match raw.bytes().any(|byte| byte == b'%') {
+            true => stack.push_bytes(&decode_param(raw)),
+            false => stack.push_bytes(raw.as_bytes()),
+        }
     }
     Ok(names.len() as i32 + 1)
 }

@@ -281,6 +281,17 @@ impl<'lua> Stack<'lua> {
         unsafe { ffi::lua_rawseti_(self.state, table, n) }
     }
 
+    /// Sets `table[n]` to a number without metamethods. The value at `table` must be a table.
+    #[inline]
+    pub(crate) fn set_number(&mut self, table: c_int, n: c_int, value: f64) {
+        debug_assert_eq!(self.kind(table), Kind::Table);
+        // SAFETY: the caller has seen that it is a table; nothing borrows from it, since `self` is borrowed mutably.
+        if !unsafe { self.slot(table).set_number(n, value) } {
+            self.push_number(value);
+            self.set_item(table, n);
+        }
+    }
+
     /// Replaces the key on top by `table[key]`, without metamethods. The value at `table` must be a table.
     #[inline]
     pub(crate) fn get_field(&mut self, table: c_int) {
