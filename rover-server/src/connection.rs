@@ -70,7 +70,7 @@ impl Connection {
         let socket = Socket::new(transport, spare);
         let requests = Requests { site, peer: Rc::new(peer) };
         Connection {
-            http: http1::Builder::new().writev(false).serve_connection(SocketHandle(socket.clone()), requests),
+            http: http1::Builder::new().serve_connection(SocketHandle(socket.clone()), requests),
             socket,
             seat: Lifecycle::sit(lifecycle),
             stage: Stage::Serving { told_to_end: false },

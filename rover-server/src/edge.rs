@@ -50,7 +50,7 @@ fn is_host(host: &HeaderValue) -> bool {
         table
     };
     let host = host.as_bytes();
-    let name = host.iter().take_while(|&&byte| ALLOWED[byte as usize]).count();
+    let name = host.iter().position(|&byte| !ALLOWED[byte as usize]).unwrap_or(host.len());
     match &host[name..] {
         [] => true,
         [b':', port @ ..] => is_port(port),
