@@ -58,7 +58,8 @@ fn main() -> ExitCode {
     let times = arguments.next().and_then(|times| times.parse().ok()).unwrap_or(1);
     let Some(request) = request(&script) else {
         eprintln!(
-            "usage: instructions json|json16|plaintext16|routes200|echo TIMES [allocations|hyper|hyper-allocations]"
+            "usage: instructions json|json16|plaintext16|routes200|echo|post1k TIMES \
+             [allocations|hyper|hyper-allocations]"
         );
         return ExitCode::from(2);
     };
@@ -104,6 +105,10 @@ fn hyper_floor(request: &[u8], times: usize) -> usize {
 fn request(script: &str) -> Option<Vec<u8>> {
     let get =
         |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1:4242\r\n{more}\r\n").into_bytes();
+    let post = |target: &str, body: &str| {
+        let head = "HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n";
+        format!("POST {target} {head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    };
     Some(match script {
         "json" => get("/json", ""),
         "json16" => get("/json", "").repeat(16),
@@ -112,11 +117,8 @@ fn request(script: &str) -> Option<Vec<u8>> {
             "/api/v1/res137/42/items/7?q=lua&page=2",
             "User-Agent: wrk\r\nAccept: application/json\r\nAccept-Language: en\r\nX-Client: bench\r\n",
         ),
-        "echo" => {
-            let body = r#"{"message":"Hello, World!"}"#;
-            let head = "POST /echo HTTP/1.1\r\nHost: 127.0.0.1:4242\r\nContent-Type: application/json\r\n";
-            format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
-        }
+        "echo" => post("/echo", r#"{"message":"Hello, World!"}"#),
+        "post1k" => post("/update", include_str!("../../../tests/perf/wrk/order-1k.json")),
         _ => return None,
     })
 }
