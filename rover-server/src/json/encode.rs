@@ -11,6 +11,7 @@
 use std::ffi::c_int;
 
 use super::classify::{Shape, shape};
+use super::encode_whole::encode_whole;
 use super::error::{EncodeError, Problem};
 use super::locate::{SLOTS, locate};
 use super::{MOST_LEVELS, Vocabulary, number, text};
@@ -18,6 +19,13 @@ use crate::lua::{Kind, Stack, Value};
 
 /// Room is made for so many levels at once, to save calls.
 const LEVELS_AT_ONCE: c_int = 8;
+
+/// A value of more tables than this is tried as a [whole](super::encode_whole).
+const FEW_TABLES: u32 = 3;
+
+/// JSON of so many bytes comes from a large value. The next value is then taken for one at once, for one route's answers
+/// are alike.
+const LARGE: usize = 256;
 
 /// So many tables inside one another may be taken for arrays unseen. Each mistaken one is written twice, so without
 /// a bound a nest of them would take time exponential in its depth.
@@ -56,13 +64,45 @@ fn run<const PRETTY: bool>(
     vocabulary: &Vocabulary,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
+    let whole = vocabulary.serializer.as_ref().filter(|_| !PRETTY);
+    if let Some(serializer) = whole
+        && vocabulary.large.get()
+    {
+        let start = out.len();
+        let written = encode_whole(stack, index, serializer, out);
+        vocabulary.large.set(out.len() - start >= LARGE);
+        if written {
+            return Ok(());
+        }
+        return in_parts::<PRETTY>(stack, index, vocabulary, u32::MAX, out).map_err(|(error, _)| error);
+    }
+    let tables = if whole.is_some() { FEW_TABLES } else { u32::MAX };
+    let Err((error, large)) = in_parts::<PRETTY>(stack, index, vocabulary, tables, out) else { return Ok(()) };
+    let Some(serializer) = whole.filter(|_| large) else { return Err(error) };
+    if encode_whole(stack, index, serializer, out) {
+        vocabulary.large.set(true);
+        return Ok(());
+    }
+    in_parts::<PRETTY>(stack, index, vocabulary, u32::MAX, out).map_err(|(error, _)| error)
+}
+
+/// Encodes a value of at most so many `tables`. An error says whether it was only their number.
+#[inline]
+fn in_parts<const PRETTY: bool>(
+    stack: &mut Stack<'_>,
+    index: c_int,
+    vocabulary: &Vocabulary,
+    tables: u32,
+    out: &mut Vec<u8>,
+) -> Result<(), (EncodeError, bool)> {
     let (start, top) = (out.len(), stack.top());
-    let mut encoder = Encoder::<PRETTY> { stack, vocabulary, out, bottom: top + 1, hopes: 0 };
+    let mut encoder = Encoder::<PRETTY> { stack, vocabulary, out, bottom: top + 1, hopes: 0, tables };
     encoder.value(index, top + 1).map_err(|problem| {
         out.truncate(start);
+        let large = *problem == Problem::Large;
         let error = locate(stack, index, top, *problem);
         stack.truncate(top);
-        error
+        (error, large)
     })
 }
 
@@ -82,6 +122,8 @@ struct Encoder<'e, 'lua, const PRETTY: bool> {
     bottom: c_int,
     /// How many open tables are taken for arrays unseen.
     hopes: u32,
+    /// How many more tables may be written before the value counts as large.
+    tables: u32,
 }
 
 /// In all methods `index` is where the value stands and `key` the free slot above, where a table puts its keys.
@@ -121,6 +163,10 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
 
     #[inline(never)]
     fn table(&mut self, index: c_int, key: c_int) -> Outcome {
+        if self.tables == 0 {
+            return fail(Problem::Large);
+        }
+        self.tables -= 1;
         let level = (key - self.bottom) / SLOTS;
         if level >= MOST_LEVELS {
             return fail(Problem::Depth);

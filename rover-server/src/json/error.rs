@@ -31,6 +31,8 @@ pub(super) enum Problem {
     Holes { items: u32, last: u32 },
     /// Lua's stack has no room.
     Room,
+    /// More tables than are written one by one at first. Never leaves the encoder.
+    Large,
 }
 
 impl fmt::Display for EncodeError {
@@ -63,7 +65,7 @@ impl fmt::Display for EncodeError {
             Problem::Holes { items, last } => {
                 write!(f, "{path} is an array with too many holes: {items} items up to index {last}")
             }
-            Problem::Room => write!(f, "{path} is nested too deeply for the Lua stack"),
+            Problem::Room | Problem::Large => write!(f, "{path} is nested too deeply for the Lua stack"),
         }
     }
 }

@@ -9,6 +9,7 @@
 mod classify;
 mod decode;
 mod encode;
+mod encode_whole;
 mod error;
 mod functions;
 mod locate;
@@ -17,12 +18,13 @@ mod number;
 mod tests;
 mod text;
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::lua::{OwnedMeta, Stack, anchor};
+use crate::lua::{OwnedMeta, Serializer, Stack, anchor};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_pretty};
@@ -40,6 +42,10 @@ pub(crate) struct Vocabulary {
     array_identity: *const c_void,
     /// Userdata that are encoded as their text: request bodies.
     texts: Rc<OwnedMeta<Bytes>>,
+    /// For values that pay for a call into Lua; `None` in a VM without `string.buffer`.
+    serializer: Option<Serializer>,
+    /// Whether the value that was encoded last was a large one.
+    large: Cell<bool>,
 }
 
 impl Vocabulary {
@@ -52,7 +58,13 @@ impl Vocabulary {
         array_metatable: &mlua::Table,
         texts: Rc<OwnedMeta<Bytes>>,
     ) -> mlua::Result<Vocabulary> {
-        Ok(Vocabulary { array: anchor(lua, array_metatable)?, array_identity: array_metatable.to_pointer(), texts })
+        Ok(Vocabulary {
+            array: anchor(lua, array_metatable)?,
+            array_identity: array_metatable.to_pointer(),
+            texts,
+            serializer: Serializer::new(lua, array_metatable).ok(),
+            large: Cell::default(),
+        })
     }
 
     /// Pushes a new array with room for `items`.

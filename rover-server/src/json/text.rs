@@ -2,6 +2,8 @@
 //!
 //! Most strings need no care, which [`is_plain`] finds out eight bytes at a time; they are copied as they are.
 
+use crate::lua::serialized::Text;
+
 /// The same byte in each place of a word.
 const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
@@ -21,6 +23,71 @@ pub(crate) fn write(bytes: &[u8], out: &mut Vec<u8>) {
         write_carefully(bytes, out);
     }
     out.push(b'"');
+}
+
+/// Like [`write`], followed by `after`.
+#[inline(always)]
+pub(super) fn write_before(text: &Text<'_>, after: u8, out: &mut Vec<u8>) {
+    let written = match text.len() {
+        0..=16 => text.chunk::<16>().is_some_and(|chunk| write_short::<16, 19>(chunk, text.len(), after, out)),
+        17..=32 => text.chunk::<32>().is_some_and(|chunk| write_short::<32, 35>(chunk, text.len(), after, out)),
+        _ => false,
+    };
+    if !written {
+        write_any(text.bytes(), after, out);
+    }
+}
+
+#[inline(never)]
+fn write_any(bytes: &[u8], after: u8, out: &mut Vec<u8>) {
+    write(bytes, out);
+    out.push(after);
+}
+
+/// From place 32 - n on: n times 1, then 0. Tells which bytes of a chunk are the string's.
+const WITHIN: [u8; 64] = {
+    let mut within = [0; 64];
+    let mut n = 0;
+    while n < 32 {
+        within[n] = 1;
+        n += 1;
+    }
+    within
+};
+
+/// Writes the first `length` bytes of `chunk`, which may well be all; false if they need care. `MOST` is what that can
+/// take: a byte on the left of the chunk, and two on its right.
+#[inline(always)]
+fn write_short<const N: usize, const MOST: usize>(
+    chunk: &[u8; N],
+    length: usize,
+    after: u8,
+    out: &mut Vec<u8>,
+) -> bool {
+    let Some(counts) = WITHIN.get(32 - length..).and_then(|counts| counts.first_chunk::<N>()) else { return false };
+    let mut care = 0;
+    // Loops of this kind become a few instructions on whole vectors. Signed, what is not ASCII is below zero.
+    for (&byte, counts) in chunk.iter().zip(counts) {
+        let special = ((byte as i8) < 0x20) | (byte == b'"') | (byte == b'\\');
+        care |= u8::from(special) & counts;
+    }
+    if care != 0 {
+        return false;
+    }
+    let start = out.len();
+    out.resize(start + MOST, b'"');
+    if let Some(place) = out.last_chunk_mut::<MOST>() {
+        if let Some(middle) = place[1..].first_chunk_mut() {
+            *middle = *chunk;
+        }
+        // The comparison is never false, and spares checks of the bounds.
+        if length <= N {
+            place[length + 1] = b'"';
+            place[length + 2] = after;
+        }
+    }
+    out.truncate(start + length + 3);
+    true
 }
 
 /// Appends `bytes`. Copies of constant length are single instructions, where one of any length is a call; so the usual

@@ -307,4 +307,20 @@ impl<'lua> Stack<'lua> {
         // SAFETY: rule 2; the registry is a table.
         unsafe { ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
     }
+
+    /// Whether functions can be called on this stack: its coroutine neither waits nor has raised.
+    #[inline]
+    pub(crate) fn can_call(&self) -> bool {
+        // SAFETY: reads one field of a live state.
+        unsafe { ffi::lua_status(self.state) == ffi::LUA_OK }
+    }
+
+    /// Calls the function below the `args` topmost values, which become `results` results; after an error only its
+    /// value is there, and the answer is false.
+    #[inline]
+    pub(crate) fn call_protected(&mut self, args: c_int, results: c_int) -> bool {
+        debug_assert!(self.can_call() && args < self.top());
+        // SAFETY: the function and its arguments are there, the results have room by rule 2, and errors end here.
+        unsafe { ffi::lua_pcall(self.state, args, results, 0) == ffi::LUA_OK }
+    }
 }
