@@ -14,6 +14,7 @@ mod error;
 mod functions;
 mod locate;
 mod number;
+mod shapes;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -24,6 +25,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use self::shapes::Shapes;
 use crate::lua::{OwnedMeta, Serializer, Stack, anchor};
 
 pub(crate) use decode::decode;
@@ -44,6 +46,7 @@ pub(crate) struct Vocabulary {
     texts: Rc<OwnedMeta<Bytes>>,
     /// For values that pay for a call into Lua; `None` in a VM without `string.buffer`.
     serializer: Option<Serializer>,
+    shapes: Shapes,
     /// Whether the value that was encoded last was a large one.
     large: Cell<bool>,
 }
@@ -63,6 +66,7 @@ impl Vocabulary {
             array_identity: array_metatable.to_pointer(),
             texts,
             serializer: Serializer::new(lua, array_metatable).ok(),
+            shapes: Shapes::new(lua)?,
             large: Cell::default(),
         })
     }

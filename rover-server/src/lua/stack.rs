@@ -323,4 +323,18 @@ impl<'lua> Stack<'lua> {
         // SAFETY: the function and its arguments are there, the results have room by rule 2, and errors end here.
         unsafe { ffi::lua_pcall(self.state, args, results, 0) == ffi::LUA_OK }
     }
+
+    /// Pops a value and keeps it alive under the number that is returned, until that is [released](Stack::release).
+    #[inline]
+    pub(crate) fn pop_anchor(&mut self) -> c_int {
+        // SAFETY: there is a value.
+        unsafe { ffi::luaL_ref(self.state, ffi::LUA_REGISTRYINDEX) }
+    }
+
+    /// Lets go of what was kept under this number.
+    #[inline]
+    pub(crate) fn release(&mut self, anchor: c_int) {
+        // SAFETY: the number came from `pop_anchor`, and is used no more.
+        unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
+    }
 }
