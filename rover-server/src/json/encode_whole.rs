@@ -15,6 +15,8 @@ use crate::lua::{Serializer, Stack};
 pub(super) fn encode_whole(stack: &mut Stack<'_>, index: c_int, serializer: &Serializer, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let written = serializer.write(stack, index, |serialized| {
+        // The format is about as long as JSON: a number takes nine bytes, and a string one or two more than its own.
+        out.reserve(serialized.len() + serialized.len() / 4);
         let mut reader = Reader::new(serialized);
         let first = reader.item();
         value(first, &mut reader, out)

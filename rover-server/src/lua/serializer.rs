@@ -1,7 +1,7 @@
 //! A whole value in LuaJIT's serialization format by one call of its `string.buffer` library.
 //!
 //! The library walks tables from inside, where the C API looks each key up again to find the next one. The call itself
-//! costs as much as a small table (`benches/benches/json.rs`).
+//! costs as much as a small table.
 //!
 //! Comes in: a value on a [`Stack`]. Goes out: bytes, which [`serialized`](super::serialized) reads.
 
