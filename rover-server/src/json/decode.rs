@@ -3,18 +3,24 @@
 //! serde_json reads; this module answers each of its events by pushing. The items of a table wait on the stack until
 //! their number is known, so that most tables are made in their final size and never grow.
 
+use std::borrow::Cow;
 use std::ffi::c_int;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use smallvec::SmallVec;
 
 use super::error::DecodeError;
+use super::shapes::Shapes;
 use super::{MOST_LEVELS, Vocabulary};
 use crate::lua::Stack;
 
 /// How many slots of items may wait on the stack for their table. With [`MOST_LEVELS`] tables open this stays below
 /// the 8 000 slots that LuaJIT grants one function.
 const WAITING: c_int = 32;
+
+/// Room is made for so many levels at once, to save calls.
+const LEVELS_AT_ONCE: c_int = 8;
 
 /// Pushes the value that the JSON text in `bytes` stands for: always exactly one, `rover.null` for null.
 ///
@@ -29,7 +35,9 @@ pub(crate) fn decode(stack: &mut Stack<'_>, bytes: &[u8], vocabulary: &Vocabular
     let mut reader = serde_json::Deserializer::from_str(text);
     // serde_json stops one level too early; `Builder` counts.
     reader.disable_recursion_limit();
-    let builder = &mut Builder { stack, array: vocabulary.array, level: 0 };
+    let shapes = stack.can_call().then_some(&vocabulary.shapes);
+    vocabulary.shapes.allow(text.len());
+    let builder = &mut Builder { stack, array: vocabulary.array, shapes, keys: SmallVec::new(), level: 0 };
     let end = builder.deserialize(&mut reader).and_then(|()| reader.end());
     end.map_err(|error| {
         stack.truncate(top);
@@ -60,23 +68,27 @@ fn explain(text: &str, error: &serde_json::Error) -> DecodeError {
     DecodeError { message }
 }
 
-struct Builder<'b, 'lua> {
+struct Builder<'b, 'lua, 'de> {
     stack: &'b mut Stack<'lua>,
+    /// `None` where no function can be called.
+    shapes: Option<&'b Shapes>,
+    /// The keys of all open objects whose values wait on the stack.
+    keys: SmallVec<[Cow<'de, str>; WAITING as usize]>,
     /// Where the array metatable is kept.
     array: c_int,
     /// How many tables are open.
     level: c_int,
 }
 
-impl Builder<'_, '_> {
+impl Builder<'_, '_, '_> {
     /// Opens a table: reserves its room, and a slot for it below its items. Answers where that slot is.
     #[inline]
     fn open<E: Error>(&mut self) -> Result<c_int, E> {
         if self.level >= MOST_LEVELS {
             return Err(E::custom(format_args!("nested more than {MOST_LEVELS} levels")));
         }
-        // The slot, the items, and a key and a value on their way into the table.
-        if !self.stack.reserve(WAITING + 3) {
+        // Each level takes its slot and its items, and the innermost one a function, keys and a value on their way.
+        if self.level % LEVELS_AT_ONCE == 0 && !self.stack.reserve((LEVELS_AT_ONCE + 1) * (WAITING + 3)) {
             return Err(E::custom("nested too deeply for the Lua stack"));
         }
         self.level += 1;
@@ -100,24 +112,43 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// Moves the topmost `slots` (keys and values) into a new table in `slot`, right below them.
+    /// Moves the topmost values, of the keys from the one numbered `first` on, into a new table in `slot`, right below
+    /// them.
     #[inline]
-    fn gather_pairs(&mut self, slot: c_int, slots: c_int, room: c_int) {
-        self.create(slot, 0, room);
-        if slots == 2 {
-            return self.stack.set_field(slot);
-        }
+    fn gather_pairs(&mut self, slot: c_int, first: usize, room: c_int) {
+        let keys = &self.keys[first..];
+        self.stack.push_table(0, room as usize);
+        self.stack.replace(slot);
         // From the first to the last, for the last of equal keys counts.
-        for key in (slot + 1..=slot + slots).step_by(2) {
-            self.stack.push_copy(key);
-            self.stack.push_copy(key + 1);
+        for (value, key) in (slot + 1..).zip(keys) {
+            self.stack.push_bytes(key.as_bytes());
+            self.stack.push_copy(value);
             self.stack.set_field(slot);
         }
         self.stack.truncate(slot);
+        self.keys.truncate(first);
+    }
+
+    /// Does the same by the function that belongs to the keys, if there is one.
+    #[inline]
+    fn make_pairs<E: Error>(&mut self, slot: c_int, first: usize) -> Result<(), E> {
+        let keys = &self.keys[first..];
+        let known = keys.len() > 1 && self.shapes.is_some_and(|shapes| shapes.push(self.stack, keys));
+        if !known {
+            self.gather_pairs(slot, first, keys.len() as c_int);
+            return Ok(());
+        }
+        self.stack.replace(slot);
+        if !self.stack.call_protected(keys.len() as c_int, 1) {
+            // Such a function does nothing that could fail, but a debug hook of the app's may raise in it.
+            return Err(E::custom("interrupted by a debug hook"));
+        }
+        self.keys.truncate(first);
+        Ok(())
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &mut Builder<'_, '_> {
+impl<'de> DeserializeSeed<'de> for &mut Builder<'_, '_, 'de> {
     type Value = ();
 
     #[inline]
@@ -126,7 +157,7 @@ impl<'de> DeserializeSeed<'de> for &mut Builder<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for &mut Builder<'_, '_> {
+impl<'de> Visitor<'de> for &mut Builder<'_, '_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,48 +225,56 @@ impl<'de> Visitor<'de> for &mut Builder<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<(), A::Error> {
         let slot = self.open()?;
-        let mut slots = 0;
-        while pairs.next_key_seed(Key(self.stack))?.is_some() {
-            pairs.next_value_seed(&mut *self)?;
-            if slots == WAITING {
+        let first = self.keys.len();
+        let mut count = 0;
+        while let Some(key) = pairs.next_key_seed(Key)? {
+            if count == WAITING {
+                self.stack.push_bytes(key.as_bytes());
+                pairs.next_value_seed(&mut *self)?;
                 self.stack.set_field(slot);
                 continue;
             }
-            slots += 2;
-            if slots == WAITING {
-                self.gather_pairs(slot, slots, WAITING);
+            self.keys.push(key);
+            pairs.next_value_seed(&mut *self)?;
+            count += 1;
+            if count == WAITING {
+                self.gather_pairs(slot, first, 2 * WAITING);
             }
         }
-        if slots < WAITING {
-            self.gather_pairs(slot, slots, slots / 2);
+        if count < WAITING {
+            self.make_pairs(slot, first)?;
         }
         self.level -= 1;
         Ok(())
     }
 }
 
-/// Pushes the key of an object.
-struct Key<'k, 'lua>(&'k mut Stack<'lua>);
+/// Reads the key of an object.
+struct Key;
 
-impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
-    type Value = ();
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
 
     #[inline]
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
         reader.deserialize_str(self)
     }
 }
 
-impl<'de> Visitor<'de> for Key<'_, '_> {
-    type Value = ();
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
     #[inline]
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        self.0.push_bytes(text.as_bytes());
-        Ok(())
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    /// A key with escapes.
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
     }
 }

@@ -3,6 +3,9 @@
 //! Comes in: a value on a [`Stack`](crate::lua::Stack), or bytes. Goes out: bytes, or a value on the stack. This
 //! module must not know of HTTP or requests.
 //!
+//! Two things spare calls to LuaJIT: objects of a known [shape](shapes) are made by a function of their own, and the usual
+//! values are encoded [in place](direct).
+//!
 //! No metamethod is called in either direction, so user code cannot run (or change a table) while it is read.
 //! `benches/benches/json.rs` compares both directions with the route through serde that mlua offers.
 
@@ -14,6 +17,7 @@ mod error;
 mod functions;
 mod locate;
 mod number;
+mod shapes;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -23,6 +27,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use self::shapes::Shapes;
 use crate::lua::{OwnedMeta, Stack, anchor, null};
 
 pub(crate) use decode::decode;
@@ -40,6 +45,7 @@ pub(crate) struct Vocabulary {
     known: direct::Known,
     /// Userdata that are encoded as their text: request bodies.
     texts: Rc<OwnedMeta<Bytes>>,
+    shapes: Shapes,
 }
 
 impl Vocabulary {
@@ -53,7 +59,7 @@ impl Vocabulary {
         texts: Rc<OwnedMeta<Bytes>>,
     ) -> mlua::Result<Vocabulary> {
         let known = direct::Known { array: array_metatable.to_pointer(), null: null(lua)? };
-        Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts })
+        Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts, shapes: Shapes::new(lua)? })
     }
 
     /// Pushes a new array with room for `items`.

@@ -33,8 +33,24 @@ pub(super) fn write(number: f64, out: &mut Vec<u8>) -> bool {
     true
 }
 
+/// The usual fractions have at most three decimals: prices, seconds, percentages.
+const DECIMALS: f64 = 1000.0;
+
+/// Numbers below this one have at most 15 digits when they have three decimals. No two of those share a double, so the
+/// first that reads back is also the shortest.
+const FEW_DIGITS: f64 = 1e12;
+
 #[inline(never)]
 fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
+    let size = number.abs();
+    let thousandths = (size * DECIMALS + 0.5) as i64;
+    // A division gives the double next to the exact quotient, which is what reading the decimals gives.
+    if size < FEW_DIGITS && thousandths as f64 / DECIMALS == size && thousandths > 0 {
+        if number < 0.0 {
+            out.push(b'-');
+        }
+        return write_decimals(thousandths, out);
+    }
     if number == 0.0 {
         // The negative zero: an integer too, so without a point.
         out.extend_from_slice(b"-0");
@@ -42,6 +58,17 @@ fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
     }
     number.is_finite()
+}
+
+/// Writes a number of thousandths, which is not a multiple of a thousand.
+fn write_decimals(thousandths: i64, out: &mut Vec<u8>) -> bool {
+    let (whole, rest) = (thousandths / 1000, thousandths % 1000);
+    let written = write(whole as f64, out);
+    let digits = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
+    out.extend_from_slice(&[b'.', digits[0], digits[1], digits[2]]);
+    let zeros = if rest % 10 != 0 { 0 } else { 1 + usize::from(rest % 100 == 0) };
+    out.truncate(out.len() - zeros);
+    written
 }
 
 /// The digits of `n`, which is from 1 to 99 999 999, as text from the lowest byte on, and how many of the eight bytes
@@ -90,6 +117,17 @@ mod tests {
             let mut out = Vec::new();
             assert!(!write(number, &mut out));
             assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn fractions_are_as_short_as_they_can_be() {
+        let near = |number: f64| [number.next_down(), number, number.next_up()];
+        let decimals = (1..20_000).map(|n| f64::from(n) / 1000.0);
+        let large = (1..20_000).map(|n| f64::from(n) * 49_999_999.877);
+        for number in decimals.chain(large).flat_map(near) {
+            assert_eq!(written(number), zmij::Buffer::new().format(number).trim_end_matches(".0"));
+            assert_eq!(written(-number), format!("-{}", written(number)));
         }
     }
 

@@ -335,4 +335,34 @@ impl<'lua> Stack<'lua> {
         // SAFETY: rule 2; the registry is a table.
         unsafe { ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
     }
+
+    /// Whether functions can be called on this stack: its coroutine neither waits nor has raised.
+    #[inline]
+    pub(crate) fn can_call(&self) -> bool {
+        // SAFETY: reads one field of a live state.
+        unsafe { ffi::lua_status(self.state) == ffi::LUA_OK }
+    }
+
+    /// Calls the function below the `args` topmost values, which become `results` results; after an error only its
+    /// value is there, and the answer is false.
+    #[inline]
+    pub(crate) fn call_protected(&mut self, args: c_int, results: c_int) -> bool {
+        debug_assert!(self.can_call() && args < self.top());
+        // SAFETY: the function and its arguments are there, the results have room by rule 2, and errors end here.
+        unsafe { ffi::lua_pcall(self.state, args, results, 0) == ffi::LUA_OK }
+    }
+
+    /// Pops a value and keeps it alive under the number that is returned, until that is [released](Stack::release).
+    #[inline]
+    pub(crate) fn pop_anchor(&mut self) -> c_int {
+        // SAFETY: there is a value.
+        unsafe { ffi::luaL_ref(self.state, ffi::LUA_REGISTRYINDEX) }
+    }
+
+    /// Lets go of what was kept under this number.
+    #[inline]
+    pub(crate) fn release(&mut self, anchor: c_int) {
+        // SAFETY: the number came from `pop_anchor`, and is used no more.
+        unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
+    }
 }

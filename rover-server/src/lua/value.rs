@@ -22,15 +22,15 @@ pub(crate) enum Value<'s> {
     Other(Kind),
 }
 
-/// Keeps `table` alive as long as its VM; [`Stack::push_anchored`](super::Stack::push_anchored) pushes it.
+/// Keeps a table or function alive as long as its VM; [`Stack::push_anchored`](super::Stack::push_anchored) pushes it.
 ///
 /// # Errors
 /// When Lua is out of memory.
-pub(crate) fn anchor(lua: &mlua::Lua, table: &mlua::Table) -> mlua::Result<c_int> {
+pub(crate) fn anchor(lua: &mlua::Lua, value: impl mlua::IntoLua) -> mlua::Result<c_int> {
     let mut anchor = 0;
-    // SAFETY: the table is the only argument, and is popped by `luaL_ref`.
+    // SAFETY: the value is the only argument, and is popped by `luaL_ref`.
     unsafe {
-        lua.exec_raw::<()>(table, |l| {
+        lua.exec_raw::<()>(value, |l| {
             anchor = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
         })?;
     }

@@ -64,3 +64,48 @@ fn levels_are_limited() {
     let wide = format!("[{}]", vec![&deepest[1..deepest.len() - 1]; 20].join(","));
     assert_eq!(run(&format!("return encode(decode('{wide}'))")), wide.as_bytes());
 }
+
+#[test]
+fn objects_of_one_shape_are_like_any_other() {
+    run(r#"local function check(text, expected)
+             for _ = 1, 20 do
+               local list = decode("[" .. text .. "," .. text .. "]")
+               for _, object in ipairs(list) do
+                 local keys = 0
+                 for key, value in pairs(object) do
+                   assert(expected[key] == value, key)
+                   keys = keys + 1
+                 end
+                 for _ in pairs(expected) do keys = keys - 1 end
+                 assert(keys == 0, text)
+                 object.new, object.another = 1, 2
+                 assert(object.new == 1 and object.another == 2)
+               end
+             end
+           end
+           check('{"a":1,"b":2}', { a = 1, b = 2 })
+           check('{"b":2,"a":1}', { a = 1, b = 2 })
+           check('{"a":null,"b":null}', { a = null, b = null })
+           check('{"a":1,"a":2,"b":3,"a":4}', { a = 4, b = 3 })
+           check('{"end":1,"function":2,"nil":3}', { ["end"] = 1, ["function"] = 2, ["nil"] = 3 })
+           check('{"":1," ":2,"1":3}', { [""] = 1, [" "] = 2, ["1"] = 3 })
+           local odd = { ['"'] = 1, ["\\"] = 2, ["\n"] = 3, ["\0"] = 4, ["]==]"] = 5, ["\r\n"] = 6, ["%q%s\26"] = 7 }
+           check(encode(odd), odd)
+           check([[{"gr\u00fcn":1,"ü":2}]], { ["grün"] = 1, ["ü"] = 2 })
+           local long = ("k"):rep(1000)
+           check('{"' .. long .. '":1,"a":2}', { [long] = 1, a = 2 })
+           return ''"#);
+}
+
+#[test]
+fn more_shapes_than_are_kept_take_turns() {
+    run(r#"for round = 1, 30 do
+             for shape = 1, 200 do
+               local object = decode(('{"a%d":1,"b%d":[2],"c":{"d%d":3,"e":%d}}'):format(shape, shape, shape, round))
+               assert(object["a" .. shape] == 1 and object["b" .. shape][1] == 2)
+               assert(object.c["d" .. shape] == 3 and object.c.e == round)
+             end
+             collectgarbage()
+           end
+           return ''"#);
+}

@@ -192,3 +192,94 @@ fn levels_are_limited() {
     let error = encode_error(&nest(129));
     assert_eq!(error, format!("{} is nested more than 128 levels", "[1]".repeat(128)));
 }
+
+/// A value of many tables with the result of `expression` among them, as its JSON and that of its parts.
+fn encoded_among_others(expression: &str) -> (Value, Value) {
+    let chunk = format!(
+        "local part = {expression}
+         local whole = {{ {{ 1 }}, {{ 2, {{}} }}, array {{}}, {{ a = {{ b = 'c' }} }}, part = {{ part }} }}
+         local list = {{ {{ 1 }}, {{ 2, {{}} }}, array {{}}, {{ a = {{ b = 'c' }} }}, {{ part }} }}
+         return encode(whole) .. '\\n' .. encode(list) .. '\\n' .. encode {{ part }}"
+    );
+    let text = String::from_utf8(run(&chunk)).unwrap();
+    let parts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for key in ["1", "2", "3", "4"] {
+        let place = key.parse::<usize>().unwrap() - 1;
+        assert_eq!(parts[0][key], parts[1][place]);
+    }
+    assert_eq!(parts[1][0], serde_json::json!([1]));
+    assert_eq!(parts[1][1], serde_json::json!([2, {}]));
+    assert_eq!(parts[1][2], serde_json::json!([]));
+    assert_eq!(parts[1][3], serde_json::json!({ "a": { "b": "c" } }));
+    assert_eq!(parts[0]["part"], parts[1][4]);
+    (parts[1][4].clone(), parts[2].clone())
+}
+
+#[test]
+fn values_of_many_tables_are_encoded_as_their_parts_are() {
+    for expression in [
+        "'text'",
+        "('long '):rep(100)",
+        "('long '):rep(2000)",
+        "'sixteen bytes ok'",
+        "'quote \" in it'",
+        "'a new\\nline, late in the text'",
+        "'gr\\195\\188n \\255'",
+        "''",
+        "-0.5",
+        "1e300",
+        "2^53",
+        "null",
+        "true",
+        "false",
+        "body('text\\n')",
+        "{ [1] = 1, [3] = 3 }",
+        "{ [2] = 2, [1] = 1 }",
+        "{ [0] = 0, 1, 2 }",
+        "{ 1, 2, x = 3 }",
+        "{ [2.5] = 1, [-1] = 2 }",
+        "array { [3] = 3 }",
+        "array { x = 1 }",
+        "setmetatable({}, {})",
+        "setmetatable({ 1 }, { __index = { 2 } })",
+        "(function() local t = { 1, 2, 3 } t[3] = nil return t end)()",
+        "(function() local t = { a = 1, b = 2 } t.a = nil return t end)()",
+        "(function() local t = {} for n = 1, 300 do t[n] = n t['k' .. n] = nil end return t end)()",
+        "(function() local t = {} for n = 1, 9000 do t[n] = 'item' end return t end)()",
+        "(function() local t = {} for _ = 1, 110 do t = { t } end return t end)()",
+    ] {
+        let (among, alone) = encoded_among_others(expression);
+        assert_eq!(among, alone, "{expression}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_value_of_many_tables_is_named_too() {
+    let message = |part: &str| encode_error(&format!("v = {{ rows = {{ {{ 1 }}, {{ 2 }}, {{ 3 }}, {{ {part} }} }} }}"));
+    assert_eq!(message("x = print"), "rows[4].x is a function, which JSON cannot hold");
+    assert_eq!(message("x = 0/0"), "rows[4].x is nan, which JSON cannot hold");
+    assert_eq!(message("[true] = 1"), "rows[4] has a boolean as a key, which JSON cannot hold");
+    let cycle = "local t = { { {} }, { {} } } t[3] = { t } v = { {}, {}, {}, { { t = t } } }";
+    assert_eq!(encode_error(cycle), "[4][1].t[3][1] is a cycle: the same table as [4][1].t");
+}
+
+#[test]
+fn an_encoding_inside_an_encoding_disturbs_neither() {
+    run("local value = { { { 1 } }, { { 2 } }, { { 3 } } }
+         local expected, during = encode(value), 0
+         for _ = 1, 3000 do
+           local proxy = newproxy(true)
+           getmetatable(proxy).__gc = function()
+             during = during + 1
+             assert(encode { { { 'other' } }, { {} }, { {} } } == '[[[\"other\"]],[{}],[{}]]')
+             assert(decode('{\"a\":1,\"b\":[2]}').b[1] == 2)
+           end
+           proxy = nil
+           assert(encode(value) == expected)
+           local back = decode('[{\"a\":1,\"b\":{}},{\"a\":1,\"b\":{}}]')
+           assert(back[2].a == 1 and next(back[1].b) == nil)
+         end
+         collectgarbage() collectgarbage()
+         assert(during > 0)
+         return ''");
+}
