@@ -68,9 +68,14 @@ impl Connection {
         spare: Rc<SpareBuffers>,
     ) -> Connection {
         let socket = Socket::new(transport, spare);
+        // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
+        // instructions a response; 100 KB take 25 % more CPU with it.
+        let keeps_bodies_apart = site.app.responder.sends_large();
         let requests = Requests { site, peer: Rc::new(peer) };
         Connection {
-            http: http1::Builder::new().serve_connection(SocketHandle(socket.clone()), requests),
+            http: http1::Builder::new()
+                .writev(keeps_bodies_apart)
+                .serve_connection(SocketHandle(socket.clone()), requests),
             socket,
             seat: Lifecycle::sit(lifecycle),
             stage: Stage::Serving { told_to_end: false },

@@ -70,7 +70,9 @@ impl Failure {
         let message = match stack.kind(index) {
             Kind::String => String::from_utf8_lossy(stack.bytes(index).unwrap_or_default()).into_owned(),
             Kind::Table if stack.metatable_identity(index) == responder.metatable => {
-                asked = responder.respond(stack, index, contexts, &mut HeaderMap::new()).ok().map(Asked::Response);
+                let mut response = None;
+                let sendable = responder.respond(stack, index, contexts, &mut HeaderMap::new(), &mut response).is_ok();
+                asked = response.filter(|_| sendable).map(Asked::Response);
                 "a response was raised as an error".to_owned()
             }
             Kind::Table => {

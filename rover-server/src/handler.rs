@@ -98,10 +98,9 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
     let mut stack = coroutine.stack();
     request.look(|request| {
         let headers = &mut request.head.headers;
-        *response = match app.responder.respond(&mut stack, call.results, &app.contexts, headers) {
-            Ok(response) => Some(response),
-            Err(problem) => Some(refuse(app, &problem, request, call.entry)),
-        };
+        if let Err(problem) = app.responder.respond(&mut stack, call.results, &app.contexts, headers, response) {
+            *response = Some(refuse(app, &problem, request, call.entry));
+        }
         if let (Some(id), Some(response)) = (&request.id, response) {
             response.headers_mut().insert("x-request-id", id.clone());
         }

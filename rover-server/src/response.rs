@@ -4,7 +4,7 @@
 //! response that a builder made is read in one go. This module must not know which handler returned the value, nor
 //! what is done about one that cannot be sent.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::ffi::{c_int, c_void};
 use std::pin::Pin;
@@ -71,6 +71,8 @@ pub(crate) struct Responder {
     /// Registry reference of that metatable.
     pub(crate) anchor: c_int,
     buffer: RefCell<Buffer>,
+    /// Whether a body too large for the shared chunk has been sent.
+    sends_large: Cell<bool>,
 }
 
 /// Where bodies are written before they are sent.
@@ -124,10 +126,20 @@ impl Responder {
     /// # Errors
     /// Memory errors of mlua.
     pub(crate) fn new(lua: &mlua::Lua, metatable: &mlua::Table) -> mlua::Result<Responder> {
-        Ok(Responder { metatable: metatable.to_pointer(), anchor: anchor(lua, metatable)?, buffer: RefCell::default() })
+        Ok(Responder {
+            metatable: metatable.to_pointer(),
+            anchor: anchor(lua, metatable)?,
+            buffer: RefCell::default(),
+            sends_large: Cell::default(),
+        })
     }
 
-    /// The response for the value at `index`.
+    /// Whether this app is known to send bodies that should not be copied once more on their way out.
+    pub(crate) fn sends_large(&self) -> bool {
+        self.sends_large.get()
+    }
+
+    /// Puts the response for the value at `index` into `response`, where it need not be moved again.
     ///
     /// `recycled` are headers that nobody needs once the body stands: the request's own. Their memory becomes the
     /// response's, and through hyper the next request's.
@@ -141,11 +153,12 @@ impl Responder {
         index: c_int,
         contexts: &Contexts,
         recycled: &mut HeaderMap,
-    ) -> Result<Response<Body>, String> {
+        response: &mut Option<Response<Body>>,
+    ) -> Result<(), String> {
         let (status, kind, body) = match stack.kind(index) {
             Kind::Table => {
                 if stack.metatable_identity(index) == self.metatable {
-                    return self.built(stack, index, contexts, recycled);
+                    return self.built(stack, index, contexts, recycled, response);
                 }
                 (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?)
             }
@@ -155,7 +168,16 @@ impl Responder {
                 None => (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?),
             },
         };
-        Ok(assemble(status, recycle(recycled), kind, body))
+        self.note(&body);
+        assemble(response, status, recycle(recycled), kind, body);
+        Ok(())
+    }
+
+    #[inline]
+    fn note(&self, body: &Body) {
+        if body.len() > SHARED_MOST as u64 {
+            self.sends_large.set(true);
+        }
     }
 
     /// A body of these bytes.
@@ -206,7 +228,8 @@ impl Responder {
         index: c_int,
         contexts: &Contexts,
         recycled: &mut HeaderMap,
-    ) -> Result<Response<Body>, String> {
+        response: &mut Option<Response<Body>>,
+    ) -> Result<(), String> {
         for item in 1..=4 {
             stack.push_item(index, item);
         }
@@ -227,12 +250,13 @@ impl Responder {
             }
             _ => (None, Body::Empty),
         };
-        let mut response = assemble(status, recycle(recycled), kind, body);
+        self.note(&body);
+        let headers = assemble(response, status, recycle(recycled), kind, body);
         if stack.kind(fields) == Kind::Table {
-            add_fields(stack, fields, &contexts.header_names, response.headers_mut())?;
+            add_fields(stack, fields, &contexts.header_names, headers)?;
         }
         stack.truncate(top - 4);
-        Ok(response)
+        Ok(())
     }
 }
 
@@ -265,15 +289,22 @@ fn recycle(headers: &mut HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Joins the parts. A response whose status has no content goes without (RFC 9110, sections 15.3.5, 15.3.6, 15.4.5).
+/// Joins the parts, and gives the headers to add to. A response whose status has no content goes without (RFC 9110,
+/// sections 15.3.5, 15.3.6, 15.4.5).
 #[inline]
-fn assemble(status: StatusCode, headers: HeaderMap, kind: Option<&'static HeaderValue>, body: Body) -> Response<Body> {
+fn assemble<'r>(
+    response: &'r mut Option<Response<Body>>,
+    status: StatusCode,
+    headers: HeaderMap,
+    kind: Option<&'static HeaderValue>,
+    body: Body,
+) -> &'r mut HeaderMap {
     let bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
-    let mut response = Response::new(if bare { Body::Empty } else { body });
+    let response = response.insert(Response::new(if bare { Body::Empty } else { body }));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     if let Some(kind) = kind.filter(|_| !bare) {
         response.headers_mut().insert(CONTENT_TYPE, kind.clone());
     }
-    response
+    response.headers_mut()
 }
