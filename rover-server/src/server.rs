@@ -249,8 +249,14 @@ impl Server {
         let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
 
+        // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
+        let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
+        let at_once = if is_known { early.workers } else { 1 };
         let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
-        let mut workers = vec![start_worker(&blueprint)?];
+        let mut workers = Vec::new();
+        for worker in 1..=at_once {
+            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+        }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let routes = declared.routes.clone();
         let (config, router) = self.settle(declared)?;
@@ -263,7 +269,7 @@ impl Server {
         let listeners = Listeners::bind(&endpoints)?;
 
         blueprint.workers = config.workers;
-        for worker in 2..=config.workers {
+        for worker in workers.len() + 1..=config.workers {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
         }
         for (n, worker) in workers.iter().enumerate().skip(1) {

@@ -68,15 +68,8 @@ struct Memory {
 
 /// Puts `lua`, which must have just been created, on memory of its own.
 pub(super) fn install(lua: &mlua::Lua) -> mlua::Result<()> {
-    // SAFETY: the mapping is anonymous and private. Without it, everything comes from the other allocator.
-    let region = unsafe {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let mapped = mmap_anonymous(null_mut(), REGION + PAGE, ProtFlags::READ | ProtFlags::WRITE, flags);
-        let Ok(region) = mapped else { return Ok(()) };
-        // A page in use must not make 2 MB resident.
-        let _ = madvise(region, REGION + PAGE, Advice::LinuxNoHugepage);
-        region.cast::<u8>()
-    };
+    // Without a region, everything comes from the other allocator.
+    let Some(region) = reserve() else { return Ok(()) };
     // SAFETY: the allocator is exchanged while no allocation is under way; blocks that exist stay with the old one,
     // whose function and state are kept for them. `exchange` frees the new state with the VM's last block.
     unsafe {
@@ -85,18 +78,21 @@ pub(super) fn install(lua: &mlua::Lua) -> mlua::Result<()> {
             let other = ffi::lua_getallocf(state, &mut other_state);
             let kilobytes = ffi::lua_gc(state, ffi::LUA_GCCOUNT, 0) as usize;
             let bytes = ffi::lua_gc(state, ffi::LUA_GCCOUNTB, 0) as usize;
-            let memory = Box::new(Memory {
-                rooms: [null_mut(); CLASSES],
-                region,
-                cut: region.align_offset(PAGE),
-                spare: null_mut(),
-                spares: 0,
-                used: kilobytes * 1024 + bytes,
-                other,
-                other_state,
-            });
+            let memory = Box::new(Memory::new(region, kilobytes * 1024 + bytes, other, other_state));
             ffi::lua_setallocf(state, allocate, Box::into_raw(memory).cast());
         })
+    }
+}
+
+/// Addresses for the pages of one VM.
+fn reserve() -> Option<*mut u8> {
+    // SAFETY: the mapping is anonymous and private.
+    unsafe {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let region = mmap_anonymous(null_mut(), REGION + PAGE, ProtFlags::READ | ProtFlags::WRITE, flags).ok()?;
+        // A page in use must not make 2 MB resident.
+        let _ = madvise(region, REGION + PAGE, Advice::LinuxNoHugepage);
+        Some(region.cast())
     }
 }
 
@@ -139,6 +135,20 @@ impl Drop for Memory {
 }
 
 impl Memory {
+    /// Pages in `region`, which [`reserve`] gave and dropping this gives up, and all else from `other`.
+    fn new(region: *mut u8, used: usize, other: ffi::lua_Alloc, other_state: *mut c_void) -> Memory {
+        Memory {
+            rooms: [null_mut(); CLASSES],
+            region,
+            cut: region.align_offset(PAGE),
+            spare: null_mut(),
+            spares: 0,
+            used,
+            other,
+            other_state,
+        }
+    }
+
     /// # Safety
     /// As for `allocate`.
     #[inline]
@@ -318,28 +328,5 @@ impl Memory {
 }
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn tables_and_strings_of_all_sizes_survive_growing_shrinking_and_collecting() {
-        let lua = crate::lua::new_vm();
-        let sum: f64 = lua
-            .load(
-                "local kept, sum = {}, 0
-                for round = 1, 20 do
-                  for size = 1, 200 do
-                    local t = {}
-                    for i = 1, size do t[i] = i; t['k' .. i] = ('x'):rep(i) end
-                    kept[(round * 7 + size) % 97] = t
-                  end
-                  collectgarbage()
-                end
-                for _, t in pairs(kept) do
-                  for i, v in ipairs(t) do sum = sum + v; assert(#t['k' .. i] == i) end
-                end
-                return sum",
-            )
-            .eval()
-            .unwrap();
-        assert!(sum > 0.0);
-    }
-}
+#[path = "memory_tests.rs"]
+mod tests;

@@ -17,7 +17,9 @@ pub(crate) fn new_vm() -> mlua::Lua {
     // mlua's own `pcall` is left out: it is a C function in Rust, which no coroutine could yield through.
     let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new().catch_rust_panics(false)) };
     // A VM on the process's allocator is only slower, and libraries are loaded from memory.
-    let _ = super::memory::install(&lua);
+    if !cfg!(vm_on_system_memory) {
+        let _ = super::memory::install(&lua);
+    }
     let _ = lua.load_std_libs(StdLib::ALL);
     assert!(super::layout::holds(&lua), "Rover was built with a LuaJIT that keeps its values in a form unknown to it");
     lua
