@@ -36,7 +36,11 @@ local function where()
     level = level + 1
     at = getinfo(level, "Sl")
   end
-  if at then return at.short_src, at.currentline end
+  if at then
+    -- `short_src` is cut to 60 bytes.
+    local file = at.source:match("^@(.*)") or at.short_src
+    return file, at.currentline
+  end
   return native.name, 0
 end
 
