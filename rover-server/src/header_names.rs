@@ -19,12 +19,15 @@ const LONGEST: usize = 64;
 /// How many names stand in the front row, a power of two.
 const FRONT: usize = 32;
 
+/// A name as it was written, and parsed.
+type Known = (Box<[u8]>, HeaderName);
+
 /// The names of one worker.
 pub(crate) struct HeaderNames {
     known: RefCell<LruCache<Box<[u8]>, HeaderName, RandomState>>,
     /// Names by the address that they were written at. LuaJIT keeps one copy of equal strings, so the same literal of an
     /// app comes from the same address every time, and comparing the bytes replaces hashing them.
-    front: RefCell<[Option<(Box<[u8]>, HeaderName)>; FRONT]>,
+    front: RefCell<[Option<Known>; FRONT]>,
 }
 
 impl Default for HeaderNames {

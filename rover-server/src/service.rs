@@ -124,7 +124,7 @@ impl Site {
 
     /// Finds what answers the request, or answers it.
     #[inline]
-    fn route(&self, head: &Parts) -> ControlFlow<Response<Body>, (c_int, Option<(RouteId, Params)>)> {
+    fn route(&self, head: &Parts) -> ControlFlow<Response<Body>, Target> {
         let path = head.uri.path();
         let response = match self.router.find(&head.method, path) {
             Found::Route { id, params } => return ControlFlow::Continue((App::entry_of(id), Some((id, params)))),
@@ -164,6 +164,9 @@ fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
     response.headers_mut().insert(LOCATION, location);
     response
 }
+
+/// The entry that answers, and its route unless it is the app's own `not_found`.
+type Target = (c_int, Option<(RouteId, Params)>);
 
 /// The body to collect first, where there is one, and the handler to call then.
 type Begun<B> = (Option<Collect<B>>, Call);

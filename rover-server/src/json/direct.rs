@@ -58,7 +58,7 @@ fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u
         Some(item) => {
             out.push(b'[');
             write_inner(item, known, levels, out)?;
-            while let Some(item) = items.next() {
+            for item in items.by_ref() {
                 if matches!(item, View::Nil) {
                     break;
                 }
