@@ -47,7 +47,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("edge", &["failure", "response"]),
     ("collect", &[]),
-    ("handler", &["app", "context", "failure", "lua", "response"]),
+    ("handler", &["app", "context", "failure", "log", "lua", "response"]),
     ("app", &["config", "context", "failure", "json", "lua", "response", "route", "stdlib"]),
     ("failure", &["context", "json", "log", "lua", "response"]),
     ("response", &["context", "header_names", "json", "lua"]),

@@ -225,6 +225,19 @@ impl<'lua> Stack<'lua> {
         unsafe { ffi::lua_pushlstring_(self.state, value.as_ptr().cast(), value.len()) }
     }
 
+    /// Pushes a light userdata.
+    #[inline]
+    pub(super) fn push_light(&mut self, pointer: *const c_void) {
+        // SAFETY: rule 2; the pointer is never followed.
+        unsafe { ffi::lua_pushlightuserdata(self.state, pointer.cast_mut()) }
+    }
+
+    /// Whether the running coroutine could be suspended: no C function stands between it and its resumer.
+    pub(super) fn can_yield(&self) -> bool {
+        // SAFETY: only looks at the state.
+        unsafe { lua_isyieldable(self.state) != 0 }
+    }
+
     /// Pushes `rover.null`.
     #[inline]
     pub(crate) fn push_null(&mut self) {
@@ -324,4 +337,9 @@ impl<'lua> Stack<'lua> {
         // SAFETY: rule 2; the registry is a table.
         unsafe { ffi::lua_rawgeti_(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
     }
+}
+
+unsafe extern "C-unwind" {
+    /// LuaJIT has it as Lua 5.3 does; mlua's list for LuaJIT leaves it out.
+    fn lua_isyieldable(state: *mut ffi::lua_State) -> c_int;
 }
