@@ -13,6 +13,7 @@ use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::response::Responder;
 use crate::stdlib;
+use crate::tasks::{self, Tasks};
 
 use super::declared::{self, Declared, Hooks, Mistakes};
 use super::{App, Blueprint, Source, natives};
@@ -63,6 +64,8 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
 
     let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
+    let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
+    tasks::install(lua, &rover, &tasks)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -88,6 +91,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         contexts: installed.contexts,
         responder,
         waits,
+        tasks,
         hooks,
         places,
         takes_context,

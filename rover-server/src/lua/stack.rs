@@ -232,6 +232,25 @@ impl<'lua> Stack<'lua> {
         unsafe { ffi::lua_pushlightuserdata(self.state, pointer.cast_mut()) }
     }
 
+    /// Pushes copies of the values `first..=last` of this stack onto `target`, of the same VM; false where there is no
+    /// room for them.
+    pub(crate) fn copy_to(&mut self, first: c_int, last: c_int, target: &mut Stack<'_>) -> bool {
+        debug_assert!(self.state != target.state);
+        let n = last - first + 1;
+        if n <= 0 {
+            return true;
+        }
+        if !self.reserve(n) || !target.reserve(n) {
+            return false;
+        }
+        for index in first..=last {
+            self.push_copy(index);
+        }
+        // SAFETY: both belong to one VM, this one holds the copies, and the target has room.
+        unsafe { ffi::lua_xmove(self.state, target.state, n) };
+        true
+    }
+
     /// Whether the running coroutine could be suspended: no C function stands between it and its resumer.
     pub(super) fn can_yield(&self) -> bool {
         // SAFETY: only looks at the state.

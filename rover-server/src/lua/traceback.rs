@@ -55,7 +55,7 @@ pub(crate) fn traceback(stack: &Stack<'_>, level: c_int) -> Vec<Frame> {
 
 /// The app's code that called the running native function, directly or through C functions and Rover's own Lua code.
 #[cold]
-pub(super) fn caller(stack: &Stack<'_>) -> Option<Frame> {
+pub(crate) fn caller(stack: &Stack<'_>) -> Option<Frame> {
     frames(stack, 1, 1).pop()
 }
 

@@ -155,6 +155,11 @@ impl Waits {
         self.is_loaded.set(true);
     }
 
+    /// Whether the app has loaded.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.is_loaded.get()
+    }
+
     /// The registry reference of the table of coroutines that an app may not resume.
     pub(super) fn marks(&self) -> Option<c_int> {
         self.marks.get().copied()

@@ -220,3 +220,105 @@ fn a_client_that_goes_away_cancels_its_handler() {
         app.get("/clear");
     }
 }
+
+#[test]
+fn all_runs_side_by_side_and_keeps_the_order() {
+    let code = "
+        local function after(s, v) return function() rover.sleep(s) return v end end
+        function api.get()
+          local began = rover.now()
+          local n = select('#', rover.all { after(0.04, 1), after(0.01), after(0.02, 3) })
+          local a, b, c = rover.all { after(0.04, 1), after(0.01), after(0.02, 3) }
+          return { n, a, b == nil, c, rover.now() - began < 0.6, select('#', rover.all {}) }
+        end
+        function api.fails.get()
+          local cleaned
+          local ok, err = pcall(rover.all, {
+            function() local ok, err = pcall(rover.sleep, 1000) cleaned = err error(err, 0) end,
+            function() rover.sleep(0.001) error('boom', 0) end,
+          })
+          return { ok, err, cleaned }
+        end
+        function api.bad.get() rover.all { 5 } end
+        function api.plain.get() rover.all(5) end";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        assert_eq!(body(&app, "/"), json!([3, 1, true, 3, true, 0]));
+        assert_eq!(body(&app, "/fails"), json!([false, "boom", "cancelled"]));
+        let message = |target| body(&app, target)["message"].as_str().expect("a message").to_owned();
+        assert_eq!(message("/bad"), "app.lua:18: rover.all expects a table of functions, but its item 1 is number");
+        assert_eq!(message("/plain"), "app.lua:19: rover.all expects a table of functions, not number");
+    });
+}
+
+#[test]
+fn timeouts_nest_and_the_shorter_wins() {
+    let code = "
+        function api.get()
+          local notes = {}
+          local function slow() local ok, err = pcall(rover.sleep, 1000) notes[#notes + 1] = err error(err, 0) end
+          local a, b = rover.timeout(0.01, slow)
+          local c, d = rover.timeout(1000, function() return rover.timeout(0.01, slow) end)
+          local e, f = rover.timeout(0.01, function() return rover.timeout(1000, slow) end)
+          local g, h = rover.timeout(0.01, function() return rover.all { slow, slow } end)
+          local ok, err = pcall(rover.timeout, 1, function() error('boom', 0) end)
+          return { a == nil, b, d, f, h, #notes, ok, err, select('#', rover.timeout(1, function(...) return ... end, 1, nil, nil)) }
+        end
+        function api.bad.get() rover.timeout('x', print) end
+        function api.worse.get() rover.timeout(1) end";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        assert_eq!(body(&app, "/"), json!([true, "timeout", "timeout", "timeout", "timeout", 5, false, "boom", 3]));
+        let message = |target| body(&app, target)["message"].as_str().expect("a message").to_owned();
+        assert!(message("/bad").starts_with("app.lua:13: rover.timeout expects seconds"));
+        assert_eq!(message("/worse"), "app.lua:14: rover.timeout expects a function as argument 2, not nil");
+    });
+}
+
+#[test]
+fn spawn_join_and_cancel() {
+    let code = "
+        function api.get()
+          local task = rover.spawn(function(a, b) rover.sleep(0.001) return a, b, nil end, 1, 2)
+          local failing = rover.spawn(function() error({ code = 7 }) end)
+          local note
+          local endless = rover.spawn(function() local _, err = pcall(rover.sleep, 1000) note = err rover.sleep(1) end)
+          rover.sleep(0.001)
+          endless:cancel()
+          local _, ended = endless:join()
+          local _, err = failing:join()
+          local own
+          own = rover.spawn(function() return select(2, pcall(own.join, own)) end)
+          return { select('#', task:join()), select(2, task:join()), err.code, note, ended, own:join() }
+        end
+        function api.bad.get() rover.spawn(5) end
+        function api.colon.get() rover.spawn(print).join() end";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        let found = body(&app, "/");
+        assert_eq!(found[0], 3);
+        assert_eq!(found[1], 2);
+        assert_eq!(found[2], 7);
+        assert_eq!((&found[3], &found[4]), (&json!("cancelled"), &json!("cancelled")));
+        assert_eq!(found[5], "app.lua:13: a task cannot wait for its own end");
+        let message = |target| body(&app, target)["message"].as_str().expect("a message").to_owned();
+        assert_eq!(message("/bad"), "app.lua:16: rover.spawn expects a function as argument 1, not number");
+        assert_eq!(message("/colon"), "app.lua:17: call it with a colon: task:join()");
+    });
+}
+
+#[test]
+fn every_runs_again_after_an_error() {
+    let code = "
+        local runs, task = 0, nil
+        function api.on_start()
+          task = rover.every(0.002, function() runs = runs + 1 rover.sleep(0.001) if runs == 1 then error('once') end end)
+        end
+        function api.get() return runs end
+        function api.stop.get() task:cancel() return select(2, task:join()) end";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        wait_until(|| app.get("/").text().parse::<f64>().expect("a number") >= 3.0);
+        assert_eq!(app.get("/stop").text(), "cancelled");
+    });
+}
