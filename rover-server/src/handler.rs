@@ -6,6 +6,7 @@
 
 use std::ffi::c_int;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +16,8 @@ use http::Response;
 use crate::app::App;
 use crate::context::{self, Current, Open, Request};
 use crate::failure::Failure;
-use crate::lua::{Coroutine, Resumed, Stack, Wait, traceback};
+use crate::log::{self, Level};
+use crate::lua::{Cancelled, Coroutine, Resume, Step, Wait, traceback};
 use crate::response::Body;
 
 /// A handler being called.
@@ -61,35 +63,16 @@ pub(crate) fn start(
     None
 }
 
-enum Step {
-    Returned,
-    /// The error is on top of the stack.
-    Raised,
-    Waits(Wait),
-}
-
 #[inline]
 fn advance(app: &App, coroutine: &mut Coroutine, current: Current, args: c_int) -> Step {
     app.contexts.requests.enter(current);
-    app.waits.enter(&coroutine.stack());
-    match coroutine.resume(args) {
-        Resumed::Returned => Step::Returned,
-        Resumed::Raised => Step::Raised,
-        Resumed::Yielded => match app.waits.take() {
-            Some(wait) => Step::Waits(wait),
-            None => {
-                push_stray_yield(&mut coroutine.stack());
-                Step::Raised
-            }
-        },
-    }
+    app.waits.advance(coroutine, args)
 }
 
-#[cold]
-fn push_stray_yield(stack: &mut Stack<'_>) {
-    let place = traceback(stack, 0).first().map(|frame| format!("{}:{}: ", frame.file, frame.line)).unwrap_or_default();
-    let message = "coroutine.yield was called in a handler itself: only a coroutine of your own can yield";
-    stack.push_bytes(format!("{place}{message}").as_bytes());
+/// Lets a handler go on with what its wait brought.
+fn go_on(app: &App, coroutine: &mut Coroutine, current: Current, resume: Resume) -> Step {
+    app.contexts.requests.enter(current);
+    app.waits.go_on(coroutine, resume)
 }
 
 /// Sends what the handler returned.
@@ -135,7 +118,8 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
     response
 }
 
-/// A handler that waits. Dropping it, as happens when the client goes away, ends the handler where it stands.
+/// A handler that waits. Dropping it, as happens when the client goes away, cancels the handler: its wait raises, and
+/// it runs to its end.
 pub(crate) struct Running {
     app: Rc<App>,
     call: Call,
@@ -154,8 +138,7 @@ impl Future for Running {
             let resume = ready!(self.wait.as_mut().poll(cx));
             let this = &mut *self;
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
-            let args = resume(&mut coroutine.stack());
-            match advance(&this.app, &mut coroutine, this.call.current, args) {
+            match go_on(&this.app, &mut coroutine, this.call.current, resume) {
                 Step::Returned => {
                     let mut response = None;
                     finish(&this.app, coroutine, &this.request, this.call, &mut response);
@@ -173,10 +156,51 @@ impl Future for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(coroutine) = self.coroutine.take() {
-            self.app.coroutines.discard(coroutine);
+        let Some(coroutine) = self.coroutine.take() else { return };
+        // First what it waits for, then itself.
+        self.wait = Box::pin(std::future::pending());
+        let (app, call, request) = (&self.app, self.call, &self.request);
+        if catch_unwind(AssertUnwindSafe(|| cancel(app, coroutine, request, call))).is_err() {
+            log::event(Level::Error, "Rover panicked while it cancelled a handler; this is a bug in Rover").emit();
         }
     }
+}
+
+/// The client of a handler that waits has gone away: the handler finds an error at its wait, and may clean up.
+#[cold]
+fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) {
+    app.contexts.requests.enter(call.current);
+    let cancelled = app.waits.cancel(&mut coroutine);
+    let place = app.place_of(call.entry);
+    let about = |level: Level, message: &str| {
+        request.look(|request| {
+            log::event(level, message)
+                .field("method", request.head.method.as_str())
+                .field("path", request.head.uri.path())
+                .field("handler", place.as_str())
+                .emit();
+        });
+    };
+    match cancelled {
+        Cancelled::Returned => {
+            about(Level::Debug, "the client went away while its handler waited");
+            return app.coroutines.put_back(coroutine);
+        }
+        Cancelled::Through => about(Level::Debug, "the client went away while its handler waited"),
+        Cancelled::Stuck => about(Level::Warn, "a cancelled handler went on to wait, and was ended where it stood"),
+        Cancelled::Raised => {
+            let mut stack = coroutine.stack();
+            let frames = traceback(&stack, 0);
+            let index = stack.top();
+            let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames)
+                .placed(&place);
+            request.look(|request| {
+                let id = request.id().clone();
+                failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
+            });
+        }
+    }
+    app.coroutines.discard(coroutine);
 }
 
 /// Runs a hook, a function without arguments, to its end.
@@ -186,9 +210,9 @@ impl Drop for Running {
 pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure> {
     let mut held = Held { app, coroutine: app.coroutines.take() };
     held.coroutine.stack().push_item(App::ENTRIES, entry);
-    let mut args = 0;
+    let mut step = advance(app, &mut held.coroutine, Current::NONE, 0);
     loop {
-        match advance(app, &mut held.coroutine, Current::NONE, args) {
+        match step {
             Step::Returned => return Ok(()),
             Step::Raised => {
                 let mut stack = held.coroutine.stack();
@@ -198,7 +222,7 @@ pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure>
                 let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
                 return Err(failure.placed(&app.place_of(entry)));
             }
-            Step::Waits(wait) => args = wait.await(&mut held.coroutine.stack()),
+            Step::Waits(wait) => step = go_on(app, &mut held.coroutine, Current::NONE, wait.await),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! An app without a socket: requests go straight into it, as tests of an app want it.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 
 use crate::context::Peer;
 use crate::service::Site;
+use crate::tasks::Driver;
 
 /// An app that answers requests on the calling thread, through every stage but the connection.
 ///
@@ -30,23 +32,33 @@ use crate::service::Site;
 pub struct LocalApp {
     site: Rc<Site>,
     peer: Rc<Peer>,
+    driver: RefCell<Driver>,
 }
 
 impl LocalApp {
     pub(crate) fn new(site: Rc<Site>, peer: Peer) -> LocalApp {
-        LocalApp { site, peer: Rc::new(peer) }
+        let driver = RefCell::new(Driver::new(site.app.tasks.clone()));
+        LocalApp { site, peer: Rc::new(peer), driver }
     }
 
     /// Answers one request. A request without `Host` gets `localhost`; the client's address is 127.0.0.1.
     ///
-    /// Handlers that wait for timers or IO need a tokio runtime around this call.
+    /// Handlers that wait for timers or IO need a tokio runtime around this call. Spawned tasks run while requests are
+    /// answered.
     pub async fn request(&self, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
         let mut request = request.map(|body| Full::new(body.into()));
         if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         }
         let mut answer = self.site.call(request, &self.peer);
-        let Ok(response) = poll_fn(|cx| Pin::new(&mut answer).poll(cx)).await;
+        let Ok(response) = poll_fn(|cx| {
+            let answered = Pin::new(&mut answer).poll(cx);
+            if let Ok(mut driver) = self.driver.try_borrow_mut() {
+                let _ = Pin::new(&mut *driver).poll(cx);
+            }
+            answered
+        })
+        .await;
         let (head, body) = response.into_parts();
         let Ok(body) = body.collect().await;
         Response::from_parts(head, body.to_bytes())

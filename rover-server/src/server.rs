@@ -181,7 +181,7 @@ impl Server {
     {
         let name = name.into();
         self.blueprint.setup.push(Arc::new(move |lua, waits| {
-            lua.globals().raw_set(name.as_str(), async_function(lua, waits, function.clone())?)
+            lua.globals().raw_set(name.as_str(), async_function(lua, waits, &name, function.clone())?)
         }));
         self
     }

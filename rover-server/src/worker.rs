@@ -26,6 +26,7 @@ use crate::log::{self, Level};
 use crate::route::FastRouter;
 use crate::service::Site;
 use crate::socket::{SpareBuffers, Transport};
+use crate::tasks::Driver;
 
 /// What all workers of a server have in common, decided once the first has loaded the app.
 #[derive(Clone)]
@@ -222,6 +223,7 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
 
 async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) -> Result<(), Mistakes> {
     let app = &this.site.app;
+    let driver = tokio::task::spawn_local(Driver::new(app.tasks.clone()));
     if let Some(entry) = app.hooks.on_start {
         handler::run_hook(app, entry)
             .await
@@ -233,6 +235,9 @@ async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) 
     if tokio::time::timeout(timeout, this.lifecycle.drain()).await.is_err() {
         log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
     }
+    app.tasks.stop();
+    driver.abort();
+    let _ = driver.await;
     if let Some(entry) = app.hooks.on_shutdown {
         report_hook(app, entry, "on_shutdown").await;
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Every module and what it imports of this crate. Callers stand above what they call, so a cycle cannot be written.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("server", &["accept", "app", "config", "context", "error", "local", "log", "lua", "route", "service", "worker"]),
-    ("local", &["context", "service"]),
+    ("local", &["context", "service", "tasks"]),
     (
         "worker",
         &[
@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "route",
             "service",
             "socket",
+            "tasks",
         ],
     ),
     ("accept", &["config", "error", "log"]),
@@ -47,8 +48,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("edge", &["failure", "response"]),
     ("collect", &[]),
-    ("handler", &["app", "context", "failure", "lua", "response"]),
-    ("app", &["config", "context", "failure", "json", "lua", "response", "route", "stdlib"]),
+    ("handler", &["app", "context", "failure", "log", "lua", "response"]),
+    ("app", &["config", "context", "failure", "json", "lua", "response", "route", "stdlib", "tasks"]),
+    ("tasks", &["context", "failure", "log", "lua", "response"]),
     ("failure", &["context", "json", "log", "lua", "response"]),
     ("response", &["context", "header_names", "json", "lua"]),
     ("context", &["header_names", "json", "lua", "route"]),

@@ -5,7 +5,8 @@
 
 local native, respond, refusal = ...
 
-local type, xpcall, getinfo = type, xpcall, debug.getinfo
+local error, type, xpcall, getinfo = error, type, xpcall, debug.getinfo
+local is_cancelling = native.is_cancelling
 local failure, log_failure, default_answer = native.failure, native.log_failure, native.default_answer
 
 -- `before` hooks, then the handler: the first value that is not nil is the answer.
@@ -34,6 +35,8 @@ end
 local function recover(ctx, failed, on_error, place)
   -- Where the stack is full not even `failure` can run.
   if type(failed) ~= "table" then failed = { failed } end
+  -- The client has gone away: nobody waits for an answer.
+  if is_cancelling() then error(failed[1], 0) end
   log_failure(ctx, failed, place)
   if on_error then
     local ok, own = xpcall(on_error, failure, ctx, failed[1])

@@ -13,6 +13,7 @@ use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::response::Responder;
 use crate::stdlib;
+use crate::tasks::{self, Tasks};
 
 use super::declared::{self, Declared, Hooks, Mistakes};
 use super::{App, Blueprint, Source, natives};
@@ -31,7 +32,7 @@ impl App {
 
 fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let declared = Rc::new(RefCell::new(Declared::default()));
-    let waits = Rc::new(Waits::default());
+    let waits = Waits::install(lua)?;
     let workers = Rc::new(Cell::new(blueprint.workers));
     let debug = Rc::new(Cell::new(false));
 
@@ -51,6 +52,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         responder: responder.clone(),
         lua: lua.weak(),
         debug: debug.clone(),
+        waits: waits.clone(),
     };
     natives::failing(lua, &native, failing)?;
     let (join, or_missing): (Function, Function) = own(lua, "chain", include_str!("chain.lua"))?.call((
@@ -60,8 +62,10 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     ))?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
 
-    let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone())?;
+    let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
+    let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
+    tasks::install(lua, &rover, &tasks)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -81,11 +85,13 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
 
     let (entries, takes_context, places, hooks) = entries(lua, &sealed, (&join, &or_missing), &mut declared)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
+    waits.loaded();
     let app = App {
-        coroutines: Coroutines::new(lua, base)?,
+        coroutines: Coroutines::new(lua, base, &waits)?,
         contexts: installed.contexts,
         responder,
         waits,
+        tasks,
         hooks,
         places,
         takes_context,

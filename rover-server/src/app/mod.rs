@@ -21,6 +21,7 @@ use crate::context::{Contexts, Shapes};
 use crate::lua::{Coroutines, Waits};
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
+use crate::tasks::Tasks;
 
 /// Where the app's code is.
 #[derive(Clone, Debug)]
@@ -55,6 +56,7 @@ pub(crate) struct App {
     pub(crate) contexts: Rc<Contexts>,
     pub(crate) responder: Rc<Responder>,
     pub(crate) waits: Rc<Waits>,
+    pub(crate) tasks: Rc<Tasks>,
     pub(crate) hooks: Hooks,
     /// Where each entry was declared.
     places: Vec<String>,

@@ -9,7 +9,7 @@ use mlua::{Lua, Table};
 
 use crate::context::{self, Contexts, Installed};
 use crate::failure::{Asked, Failure};
-use crate::lua::{Kind, Returns, Shared, Stack, traceback};
+use crate::lua::{Kind, Returns, Shared, Stack, Waits, traceback};
 use crate::response::Responder;
 use crate::route::Verb;
 
@@ -101,6 +101,7 @@ pub(super) struct Failing {
     pub(super) responder: Rc<Responder>,
     pub(super) lua: mlua::WeakLua,
     pub(super) debug: Rc<Cell<bool>>,
+    pub(super) waits: Rc<Waits>,
 }
 
 /// Everything that `chain.lua` needs to survive a failing handler.
@@ -109,6 +110,11 @@ pub(super) fn failing(lua: &Lua, native: &Table, failing: Failing) -> mlua::Resu
     native.raw_set("failure", shared.function(lua, failure)?)?;
     native.raw_set("log_failure", shared.function(lua, log_failure)?)?;
     native.raw_set("default_answer", shared.function(lua, default_answer)?)?;
+    let is_cancelling = shared.function(lua, |stack, failing| {
+        stack.push_boolean(failing.waits.is_cancelling());
+        Ok(1)
+    })?;
+    native.raw_set("is_cancelling", is_cancelling)?;
     native.raw_set("described", shared.function(lua, described)?)?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::ffi::c_int;
 
 use mlua::ffi;
 
-use super::Stack;
+use super::{Stack, Waits};
 
 /// How many finished coroutines a VM keeps; beyond that they are left to the garbage collector.
 const IDLE_LIMIT: usize = 1024;
@@ -58,16 +58,18 @@ pub(crate) struct Coroutines {
     main: *mut ffi::lua_State,
     /// Values that stand at the bottom of every coroutine's stack.
     base: Vec<c_int>,
+    /// The table in which every coroutine is marked as Rover's own, so that no app resumes it.
+    marks: Option<c_int>,
     idle: RefCell<Vec<Coroutine>>,
 }
 
 impl Coroutines {
     /// A pool whose coroutines all begin with `base` (references from [`Stack::anchor`]) at index 1 and up.
-    pub(crate) fn new(lua: &mlua::Lua, base: Vec<c_int>) -> mlua::Result<Coroutines> {
+    pub(crate) fn new(lua: &mlua::Lua, base: Vec<c_int>, waits: &Waits) -> mlua::Result<Coroutines> {
         let mut main = std::ptr::null_mut();
         // SAFETY: only copies the pointer; outside of any call the current state is the main one.
         unsafe { lua.exec_raw::<()>((), |l| main = l)? };
-        Ok(Coroutines { lua: lua.clone(), main, base, idle: RefCell::default() })
+        Ok(Coroutines { lua: lua.clone(), main, base, marks: waits.marks(), idle: RefCell::default() })
     }
 
     /// The VM of these coroutines.
@@ -84,7 +86,9 @@ impl Coroutines {
     /// A coroutine that is ready to run.
     #[inline]
     pub(crate) fn take(&self) -> Coroutine {
-        match self.idle.borrow_mut().pop() {
+        // Not within the match: making a coroutine may run a finalizer, and that put one back.
+        let idle = self.idle.borrow_mut().pop();
+        match idle {
             Some(coroutine) => coroutine,
             None => self.create(),
         }
@@ -96,6 +100,14 @@ impl Coroutines {
         unsafe {
             let state = ffi::lua_newthread(self.main);
             let anchor = ffi::luaL_ref(self.main, ffi::LUA_REGISTRYINDEX);
+            if let Some(marks) = self.marks {
+                ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, marks);
+                ffi::lua_pushthread(state);
+                ffi::lua_xmove(state, self.main, 1);
+                ffi::lua_pushboolean(self.main, 1);
+                ffi::lua_rawset(self.main, -3);
+                ffi::lua_settop(self.main, -2);
+            }
             for &value in &self.base {
                 ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, value);
             }

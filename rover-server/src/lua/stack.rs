@@ -225,6 +225,38 @@ impl<'lua> Stack<'lua> {
         unsafe { ffi::lua_pushlstring_(self.state, value.as_ptr().cast(), value.len()) }
     }
 
+    /// Pushes a light userdata.
+    #[inline]
+    pub(super) fn push_light(&mut self, pointer: *const c_void) {
+        // SAFETY: rule 2; the pointer is never followed.
+        unsafe { ffi::lua_pushlightuserdata(self.state, pointer.cast_mut()) }
+    }
+
+    /// Pushes copies of the values `first..=last` of this stack onto `target`, of the same VM; false where there is no
+    /// room for them.
+    pub(crate) fn copy_to(&mut self, first: c_int, last: c_int, target: &mut Stack<'_>) -> bool {
+        debug_assert!(self.state != target.state);
+        let n = last - first + 1;
+        if n <= 0 {
+            return true;
+        }
+        if !self.reserve(n) || !target.reserve(n) {
+            return false;
+        }
+        for index in first..=last {
+            self.push_copy(index);
+        }
+        // SAFETY: both belong to one VM, this one holds the copies, and the target has room.
+        unsafe { ffi::lua_xmove(self.state, target.state, n) };
+        true
+    }
+
+    /// Whether the running coroutine could be suspended: no C function stands between it and its resumer.
+    pub(super) fn can_yield(&self) -> bool {
+        // SAFETY: only looks at the state.
+        unsafe { lua_isyieldable(self.state) != 0 }
+    }
+
     /// Pushes `rover.null`.
     #[inline]
     pub(crate) fn push_null(&mut self) {
@@ -365,4 +397,9 @@ impl<'lua> Stack<'lua> {
         // SAFETY: the number came from `pop_anchor`, and is used no more.
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
     }
+}
+
+unsafe extern "C-unwind" {
+    /// LuaJIT has it as Lua 5.3 does; mlua's list for LuaJIT leaves it out.
+    fn lua_isyieldable(state: *mut ffi::lua_State) -> c_int;
 }

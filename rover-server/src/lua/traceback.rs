@@ -1,6 +1,6 @@
 //! Where a coroutine stands: its call stack as data, without Rover's own frames.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 
 use mlua::ffi;
@@ -55,7 +55,7 @@ pub(crate) fn traceback(stack: &Stack<'_>, level: c_int) -> Vec<Frame> {
 
 /// The app's code that called the running native function, directly or through C functions and Rover's own Lua code.
 #[cold]
-pub(super) fn caller(stack: &Stack<'_>) -> Option<Frame> {
+pub(crate) fn caller(stack: &Stack<'_>) -> Option<Frame> {
     frames(stack, 1, 1).pop()
 }
 
@@ -79,6 +79,50 @@ fn frames(stack: &Stack<'_>, mut level: c_int, most: usize) -> Vec<Frame> {
         }
     }
     frames
+}
+
+/// The innermost C function around the running one through which nothing can be suspended, by the name that `known` has
+/// for it, else the one that its caller has.
+///
+/// `Some(None)` where there is one without a name.
+#[cold]
+pub(super) fn outer_c_function(
+    stack: &mut Stack<'_>,
+    known: impl Fn(*const c_void) -> Option<String>,
+) -> Option<Option<String>> {
+    let mut unknown = None;
+    let mut level = 1;
+    // SAFETY: as in `frames`; the function that `f` pushes is popped again.
+    unsafe {
+        let mut record: ffi::lua_Debug = std::mem::zeroed();
+        while ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
+            level += 1;
+            if ffi::lua_getinfo(stack.state(), c"Snf".as_ptr(), &mut record) == 0 {
+                continue;
+            }
+            let identity = stack.identity(stack.top());
+            stack.pop(1);
+            if text(record.what) != "C" {
+                continue;
+            }
+            if let Some(name) = known(identity) {
+                return Some(Some(name));
+            }
+            let name = (!record.name.is_null()).then(|| text(record.name));
+            if unknown.is_none() && !matches!(name.as_deref(), Some("pcall" | "xpcall")) {
+                unknown = Some(name);
+            }
+        }
+    }
+    unknown
+}
+
+/// What [`outer_c_function`] found, in words.
+pub(super) fn frame_text(found: Option<Option<String>>) -> String {
+    match found.flatten() {
+        Some(name) => format!("a C function ({name})"),
+        None => "a C function".to_owned(),
+    }
 }
 
 /// # Safety

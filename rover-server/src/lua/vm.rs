@@ -14,8 +14,8 @@ pub(crate) fn new_vm() -> mlua::Lua {
     use mlua::{Lua, LuaOptions, StdLib};
 
     // SAFETY: an app is its operator's own code, and may do through `ffi` whatever a C program may.
-    // mlua's own `pcall` is left out: it is a C function in Rust, which no coroutine could yield through.
-    let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new().catch_rust_panics(false)) };
+    // Without this option mlua replaces `pcall` by a C function of its own, which no coroutine could yield through.
+    let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new().catch_rust_panics(true)) };
     // A VM on the process's allocator is only slower, and libraries are loaded from memory.
     if !cfg!(vm_on_system_memory) {
         let _ = super::memory::install(&lua);

@@ -4,6 +4,7 @@
 
 mod env;
 mod log;
+mod sleep;
 mod time;
 
 use std::cell::Cell;
@@ -12,7 +13,7 @@ use std::rc::Rc;
 use mlua::{Function, LightUserData, Lua, Table};
 
 use crate::json::{self, Vocabulary};
-use crate::lua::{Raise, Shared, mistake_function};
+use crate::lua::{Raise, Shared, Waits, mistake_function};
 
 /// Makes the global `rover` and gives it back, for others to add to it.
 ///
@@ -27,6 +28,7 @@ pub(crate) fn install(
     array_meta: Table,
     worker: usize,
     workers: Rc<Cell<usize>>,
+    waits: &Rc<Waits>,
 ) -> mlua::Result<Table> {
     let rover = lua.create_table()?;
     rover.raw_set("version", env!("CARGO_PKG_VERSION"))?;
@@ -36,6 +38,7 @@ pub(crate) fn install(
     let log = log::functions(lua, vocabulary)?;
     rover.raw_set("log", &log)?;
     time::install(lua, &rover)?;
+    sleep::install(lua, &rover, waits)?;
     let native = lua.create_table()?;
     native.raw_set("array", array_meta)?;
     native.raw_set("log", log.raw_get::<Function>("info")?)?;

@@ -22,5 +22,6 @@ mod lua_middleware;
 mod lua_modules;
 mod lua_responses;
 mod lua_routes;
+mod lua_scheduler;
 mod lua_stdlib;
 mod smoke;

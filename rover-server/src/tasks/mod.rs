@@ -1,0 +1,113 @@
+//! Functions that run beside the handler that started them: `rover.spawn`, `every`, `all` and `timeout`.
+//!
+//! Comes in: Lua functions. Goes out: what they return, to whoever waits for it. A [`Run`] is one function in a coroutine
+//! of its own; dropping it cancels the function. Those of `all` and `timeout` lie within the wait of their caller, and so
+//! end with it; spawned ones lie in the worker's [`Driver`]. This module must not know of routes or handlers.
+
+mod functions;
+mod run;
+mod spawned;
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::context::Contexts;
+use crate::lua::{Coroutines, Waits};
+use crate::response::Responder;
+
+pub(crate) use functions::install;
+use spawned::Spawned;
+
+/// How many functions one worker runs beside its handlers, at most.
+const MOST_TASKS: usize = 50_000;
+
+/// What the tasks of one worker share.
+pub(crate) struct Tasks {
+    coroutines: Coroutines,
+    waits: Rc<Waits>,
+    contexts: Rc<Contexts>,
+    responder: Rc<Responder>,
+    /// Spawned since the driver last looked.
+    incoming: RefCell<Vec<Spawned>>,
+    driver: RefCell<Option<Waker>>,
+    running: Cell<usize>,
+    is_stopping: Cell<bool>,
+}
+
+impl Tasks {
+    /// # Errors
+    /// Memory errors of mlua.
+    pub(crate) fn new(
+        lua: &mlua::Lua,
+        waits: &Rc<Waits>,
+        contexts: &Rc<Contexts>,
+        responder: &Rc<Responder>,
+    ) -> mlua::Result<Rc<Tasks>> {
+        Ok(Rc::new(Tasks {
+            coroutines: Coroutines::new(lua, Vec::new(), waits)?,
+            waits: waits.clone(),
+            contexts: contexts.clone(),
+            responder: responder.clone(),
+            incoming: RefCell::default(),
+            driver: RefCell::default(),
+            running: Cell::new(0),
+            is_stopping: Cell::new(false),
+        }))
+    }
+
+    /// Lets no more tasks be spawned.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.set(true);
+    }
+
+    fn add(&self, task: Spawned) {
+        self.incoming.borrow_mut().push(task);
+        let waker = self.driver.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Runs the spawned tasks of a worker; never ends by itself. Dropping it cancels them all.
+pub(crate) struct Driver {
+    tasks: Rc<Tasks>,
+    crowd: FuturesUnordered<Spawned>,
+}
+
+impl Driver {
+    /// There should be one for each worker.
+    pub(crate) fn new(tasks: Rc<Tasks>) -> Driver {
+        Driver { tasks, crowd: FuturesUnordered::new() }
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            *this.tasks.driver.borrow_mut() = Some(cx.waker().clone());
+            let incoming = this.tasks.incoming.take();
+            this.crowd.extend(incoming);
+            let ended = matches!(this.crowd.poll_next_unpin(cx), Poll::Ready(Some(())));
+            if !ended && this.tasks.incoming.borrow().is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.crowd.clear();
+        drop(self.tasks.incoming.take());
+    }
+}

@@ -1,0 +1,199 @@
+//! One Lua function in a coroutine of its own.
+
+use std::ffi::c_int;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, ready};
+
+use crate::context::Current;
+use crate::failure::Failure;
+use crate::log::{self, Level};
+use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, traceback};
+
+use super::{MOST_TASKS, Tasks};
+
+/// Values that wait on a stack of their own until somebody takes copies.
+pub(super) struct Held {
+    /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
+    tasks: Weak<Tasks>,
+    coroutine: Option<Coroutine>,
+}
+
+impl Held {
+    /// The values `first..=last` of `stack`.
+    pub(super) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
+        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(tasks.coroutines.take()) };
+        let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
+        if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
+    }
+
+    /// Pushes copies of all values and says how many.
+    pub(super) fn push_all(&mut self, stack: &mut Stack<'_>) -> Returns {
+        let Some(coroutine) = &mut self.coroutine else { return Ok(0) };
+        let mut own = coroutine.stack();
+        let n = own.top();
+        if own.copy_to(1, n, stack) { Ok(n) } else { Err(Raise::mistake("too many results")) }
+    }
+
+    /// Pushes a copy of the first value, or nil.
+    pub(super) fn push_first(&mut self, stack: &mut Stack<'_>) {
+        let copied = self.coroutine.as_mut().is_some_and(|coroutine| {
+            let mut own = coroutine.stack();
+            own.top() > 0 && own.copy_to(1, 1, stack)
+        });
+        if !copied {
+            stack.push_nil();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let (Some(coroutine), Some(tasks)) = (self.coroutine.take(), self.tasks.upgrade()) {
+            tasks.coroutines.put_back(coroutine);
+        }
+    }
+}
+
+/// A function being run. Dropping it cancels the function, which cleans up before this returns.
+pub(super) struct Run {
+    tasks: Rc<Tasks>,
+    /// `None` once it has ended.
+    coroutine: Option<Coroutine>,
+    args: c_int,
+    /// `None` before it has begun.
+    wait: Option<Wait>,
+    /// Where it was started.
+    place: Rc<str>,
+    /// Its error is logged: nobody may ask for it.
+    is_logged: bool,
+}
+
+impl Run {
+    /// Prepares the function at `first` of `stack` with the arguments up to `last`. It begins when it is polled.
+    ///
+    /// # Errors
+    /// The worker runs too many.
+    pub(super) fn new(
+        tasks: &Rc<Tasks>,
+        stack: &mut Stack<'_>,
+        first: c_int,
+        last: c_int,
+        place: &Rc<str>,
+    ) -> Result<Run, Raise> {
+        if tasks.running.get() >= MOST_TASKS {
+            return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
+        }
+        let mut held = Held::copies(tasks, stack, first, last)?;
+        tasks.running.set(tasks.running.get() + 1);
+        Ok(Run {
+            tasks: tasks.clone(),
+            coroutine: held.coroutine.take(),
+            args: last - first,
+            wait: None,
+            place: place.clone(),
+            is_logged: false,
+        })
+    }
+
+    /// As [`Run::new`], for the function that `held` holds.
+    pub(super) fn again(tasks: &Rc<Tasks>, held: &mut Held, place: &Rc<str>) -> Result<Run, Raise> {
+        match &mut held.coroutine {
+            Some(coroutine) => Run::new(tasks, &mut coroutine.stack(), 1, 1, place),
+            None => Err(Raise::mistake("nothing to run")),
+        }
+    }
+
+    /// The same, with its error logged.
+    pub(super) fn logged(mut self) -> Run {
+        self.is_logged = true;
+        self
+    }
+
+    fn raised(&mut self, mut coroutine: Coroutine) -> Held {
+        let mut stack = coroutine.stack();
+        let error = stack.top();
+        let held = Held::copies(&self.tasks, &mut stack, error, error);
+        if self.is_logged {
+            self.log(&mut coroutine);
+        }
+        self.tasks.coroutines.discard(coroutine);
+        held.unwrap_or_else(|_| Held { tasks: Rc::downgrade(&self.tasks), coroutine: None })
+    }
+
+    /// Logs the error on top of the stack, where it was raised and where its function was started.
+    fn log(&self, coroutine: &mut Coroutine) {
+        let tasks = &self.tasks;
+        let mut stack = coroutine.stack();
+        let frames = traceback(&stack, 0);
+        let (index, lua) = (stack.top(), tasks.coroutines.lua());
+        let failure = Failure::read(&mut stack, index, lua, &tasks.contexts, &tasks.responder, frames);
+        let failure = failure.placed(&self.place);
+        log::event(Level::Error, &failure.message)
+            .field("task", &*self.place)
+            .field("traceback", failure.trace().as_str())
+            .emit();
+    }
+
+    #[cold]
+    fn cancel(&mut self, mut coroutine: Coroutine) {
+        if self.wait.take().is_none() {
+            return self.tasks.coroutines.put_back(coroutine);
+        }
+        self.tasks.contexts.requests.enter(Current::NONE);
+        match self.tasks.waits.cancel(&mut coroutine) {
+            Cancelled::Returned => return self.tasks.coroutines.put_back(coroutine),
+            Cancelled::Through => {}
+            Cancelled::Raised => self.log(&mut coroutine),
+            Cancelled::Stuck => {
+                log::event(Level::Warn, "a cancelled task went on to wait, and was ended where it stood")
+                    .field("task", &*self.place)
+                    .emit();
+            }
+        }
+        self.tasks.coroutines.discard(coroutine);
+    }
+}
+
+impl Future for Run {
+    /// What the function returned, or what it raised.
+    type Output = Result<Held, Held>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Held, Held>> {
+        let this = &mut *self;
+        loop {
+            let resume = match &mut this.wait {
+                Some(wait) => Some(ready!(wait.as_mut().poll(cx))),
+                None => None,
+            };
+            let Some(mut coroutine) = this.coroutine.take() else { return Poll::Pending };
+            this.tasks.contexts.requests.enter(Current::NONE);
+            let step = match resume {
+                Some(resume) => this.tasks.waits.go_on(&mut coroutine, resume),
+                None => this.tasks.waits.advance(&mut coroutine, this.args),
+            };
+            match step {
+                Step::Waits(wait) => {
+                    this.wait = Some(wait);
+                    this.coroutine = Some(coroutine);
+                }
+                Step::Returned => {
+                    return Poll::Ready(Ok(Held { tasks: Rc::downgrade(&this.tasks), coroutine: Some(coroutine) }));
+                }
+                Step::Raised => return Poll::Ready(Err(this.raised(coroutine))),
+            }
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.tasks.running.set(self.tasks.running.get() - 1);
+        let Some(coroutine) = self.coroutine.take() else { return };
+        if catch_unwind(AssertUnwindSafe(|| self.cancel(coroutine))).is_err() {
+            log::event(Level::Error, "Rover panicked while it cancelled a task; this is a bug in Rover").emit();
+        }
+    }
+}
