@@ -118,13 +118,27 @@ impl Config {
     }
 
     fn take_table(&mut self, app: AppTable<'_>, mistakes: &mut Vec<ConfigMistake>) {
-        let origin = app.origin;
         for (name, value) in app.entries {
-            let mistake = match find(name) {
-                Some(key) => self.take(key, &format!("{origin}: {name}"), value),
-                None => Some(unknown(origin, name)),
-            };
-            mistakes.extend(mistake);
+            self.take_entry(app.origin, name, value, mistakes);
+        }
+    }
+
+    /// Takes a key's value, or those of all keys in the table that `name` is.
+    fn take_entry(&mut self, origin: &str, name: &str, value: &ConfigValue, mistakes: &mut Vec<ConfigMistake>) {
+        match (find(name), value) {
+            (Some(key), _) => mistakes.extend(self.take(key, &format!("{origin}: {name}"), value)),
+            (None, ConfigValue::Nil) if is_group(name) => {}
+            (None, ConfigValue::Table(entries)) if is_group(name) => {
+                for (inner, value) in entries {
+                    self.take_entry(origin, &format!("{name}.{inner}"), value, mistakes);
+                }
+            }
+            (None, ConfigValue::List(values)) if is_group(name) && values.is_empty() => {}
+            (None, value) if is_group(name) => {
+                let mistake = format!("{origin}: {name} must be a table of settings, got {value}");
+                mistakes.push(ConfigMistake(mistake));
+            }
+            (None, _) => mistakes.push(unknown(origin, name)),
         }
     }
 
@@ -180,14 +194,19 @@ impl Overrides {
 }
 
 fn find(name: &str) -> Option<&'static ConfigKey> {
-    config_keys().iter().find(|key| key.name == name)
+    config_keys().find(|key| key.name == name)
+}
+
+/// Whether there are keys in a table of this name.
+fn is_group(name: &str) -> bool {
+    config_keys().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }
 
 fn unknown(origin: &str, name: &str) -> ConfigMistake {
     let cure = match keys::nearest(name) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => {
-            let known: Vec<_> = config_keys().iter().map(|key| key.name).collect();
+            let known: Vec<_> = config_keys().map(|key| key.name).collect();
             format!("the known keys are {}", known.join(", "))
         }
     };

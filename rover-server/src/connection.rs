@@ -15,9 +15,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use tokio::time::{Sleep, sleep};
 
+use crate::body::Body;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
-use crate::response::Body;
 use crate::service::{Answer, Site};
 use crate::socket::{Socket, SocketHandle, SpareBuffers, Transport};
 

@@ -8,8 +8,8 @@ use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
 
+use crate::body::Body;
 use crate::failure;
-use crate::response::Body;
 
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
 /// is a host with an optional port.

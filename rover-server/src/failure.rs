@@ -9,11 +9,12 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use crate::body::Body;
 use crate::context::Contexts;
 use crate::json;
 use crate::log::{self, Level};
 use crate::lua::{self, Frame, Kind, Stack};
-use crate::response::{Body, Responder};
+use crate::response::Responder;
 
 /// The answer that Rover gives by itself: `{"error":"Not Found"}` with the status's own words.
 #[cold]

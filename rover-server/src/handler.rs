@@ -14,11 +14,11 @@ use std::task::{Context, Poll, ready};
 use http::Response;
 
 use crate::app::App;
+use crate::body::Body;
 use crate::context::{self, Current, Open, Request};
 use crate::failure::Failure;
 use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Resume, Step, Wait, traceback};
-use crate::response::Body;
 
 /// A handler being called.
 #[derive(Clone, Copy)]

@@ -59,6 +59,7 @@ mod collect; // the request body
 mod handler; // the handler's coroutine
 mod context; // what the handler gets
 mod response; // what it returned
+mod body; // its bytes, at once or over time
 mod failure; // what went wrong, as a response
 mod access_log; // the line about it
 

@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, Version, header};
-use http_body_util::{BodyExt, Full};
+use http_body::Body as _;
+use http_body_util::Full;
 
 use crate::context::Peer;
 use crate::service::Site;
@@ -44,24 +46,32 @@ impl LocalApp {
     /// Answers one request. A request without `Host` gets `localhost`; the client's address is 127.0.0.1.
     ///
     /// Handlers that wait for timers or IO need a tokio runtime around this call. Spawned tasks run while requests are
-    /// answered.
+    /// answered. A response that streams is given once it has ended; one that breaks off ends early.
     pub async fn request(&self, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
         let mut request = request.map(|body| Full::new(body.into()));
         if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         }
         let mut answer = self.site.call(request, &self.peer);
-        let Ok(response) = poll_fn(|cx| {
-            let answered = Pin::new(&mut answer).poll(cx);
+        let Ok(response) = self.beside_tasks(|cx| Pin::new(&mut answer).poll(cx)).await;
+        let (head, mut body) = response.into_parts();
+        let mut bytes = BytesMut::new();
+        while let Some(Ok(frame)) = self.beside_tasks(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            bytes.extend(frame.into_data());
+        }
+        Response::from_parts(head, bytes.freeze())
+    }
+
+    /// Waits for something, while the spawned tasks run.
+    async fn beside_tasks<T>(&self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+        poll_fn(|cx| {
+            let polled = poll(cx);
             if let Ok(mut driver) = self.driver.try_borrow_mut() {
                 let _ = Pin::new(&mut *driver).poll(cx);
             }
-            answered
+            polled
         })
-        .await;
-        let (head, body) = response.into_parts();
-        let Ok(body) = body.collect().await;
-        Response::from_parts(head, body.to_bytes())
+        .await
     }
 }
 

@@ -5,60 +5,17 @@
 //! what is done about one that cannot be sent.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::ffi::{c_int, c_void};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body::{Frame, SizeHint};
 
+use crate::body::{Body, Stream};
 use crate::context::Contexts;
 use crate::header_names::HeaderNames;
 use crate::json;
-use crate::lua::{Kind, Stack, anchor};
-
-/// The body of a response.
-#[derive(Debug, Default)]
-pub(crate) enum Body {
-    /// No bytes at all.
-    #[default]
-    Empty,
-    /// All bytes at once.
-    Full(Bytes),
-}
-
-impl Body {
-    /// The length in bytes.
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Body::Empty => 0,
-            Body::Full(bytes) => bytes.len() as u64,
-        }
-    }
-}
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match std::mem::take(self.get_mut()) {
-            Body::Empty => Poll::Ready(None),
-            Body::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Body::Empty)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.len())
-    }
-}
+use crate::lua::{Kind, OwnedMeta, Stack, anchor};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 static TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -70,6 +27,8 @@ pub(crate) struct Responder {
     pub(crate) metatable: *const c_void,
     /// Registry reference of that metatable.
     pub(crate) anchor: c_int,
+    /// Bodies that come over time, on their way through Lua. Each is sent once.
+    streams: OwnedMeta<Cell<Option<Stream>>>,
     buffer: RefCell<Buffer>,
     /// Whether a body too large for the shared chunk has been sent.
     sends_large: Cell<bool>,
@@ -129,6 +88,7 @@ impl Responder {
         Ok(Responder {
             metatable: metatable.to_pointer(),
             anchor: anchor(lua, metatable)?,
+            streams: OwnedMeta::new(lua, &lua.create_table()?)?,
             buffer: RefCell::default(),
             sends_large: Cell::default(),
         })
@@ -137,6 +97,12 @@ impl Responder {
     /// Whether this app is known to send bodies that should not be copied once more on their way out.
     pub(crate) fn sends_large(&self) -> bool {
         self.sends_large.get()
+    }
+
+    /// Pushes a value that stands for `stream`: what a response of the kind STREAM in `response.lua` holds.
+    #[expect(dead_code, reason = "for the streams to come")]
+    pub(crate) fn push_stream(&self, stack: &mut Stack<'_>, stream: Stream) {
+        self.streams.push(stack, Cell::new(Some(stream)));
     }
 
     /// Puts the response for the value at `index` into `response`, where it need not be moved again.
@@ -248,6 +214,10 @@ impl Responder {
                 };
                 (kind, self.text(stack, value, contexts).unwrap_or_default())
             }
+            7 => match self.streams.get(stack, value).and_then(Cell::take) {
+                Some(stream) => (None, Body::Stream(stream)),
+                None => return Err("a response that streams can be sent only once".to_owned()),
+            },
             _ => (None, Body::Empty),
         };
         self.note(&body);

@@ -18,15 +18,16 @@ use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 
 use crate::access_log::{self, Access};
 use crate::app::App;
+use crate::body::{Aborted, Body, Stream};
 use crate::collect::Collect;
 use crate::config::Config;
 use crate::context::{self, Open, Peer};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
-use crate::response::Body;
 use crate::route::{FastRouter, Found, Params, RouteId};
 use crate::{edge, failure};
 
@@ -268,10 +269,10 @@ where
             ready!(self.poll_response(cx));
         }
         let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
-        if let Some(record) = self.record.take() {
-            record.write(&response);
+        match self.record.take() {
+            Some(record) => Poll::Ready(Ok(record.at_end(response))),
+            None => Poll::Ready(Ok(response)),
         }
-        Poll::Ready(Ok(response))
     }
 }
 
@@ -301,18 +302,69 @@ impl Record {
         })
     }
 
-    fn write(&self, response: &Response<Body>) {
+    /// Writes the line when all bytes of the response are known, or are with hyper.
+    fn at_end(self: Box<Self>, response: Response<Body>) -> Response<Body> {
+        if let Body::Stream(_) = response.body() {
+            let (head, body) = response.into_parts();
+            let Body::Stream(stream) = body else { return Response::from_parts(head, body) };
+            let request_id = head.headers.get("x-request-id").cloned();
+            let recorded = Recorded { stream, record: self, status: head.status, request_id, bytes: 0 };
+            return Response::from_parts(head, Body::Stream(Box::pin(recorded)));
+        }
+        self.write(response.status(), response.body().len(), response.headers().get("x-request-id"));
+        response
+    }
+
+    fn write(&self, status: StatusCode, bytes: u64, request_id: Option<&HeaderValue>) {
         let ip = self.peer.ip.map(|ip| ip.to_string()).unwrap_or_default();
         access_log::record(&Access {
             method: self.method.as_str(),
             path: self.uri.path(),
             query: self.uri.query(),
-            status: response.status().as_u16(),
-            bytes: response.body().len(),
+            status: status.as_u16(),
+            bytes,
             duration: self.began.elapsed(),
             ip: &ip,
-            request_id: response.headers().get("x-request-id").and_then(|id| id.to_str().ok()),
+            request_id: request_id.and_then(|id| id.to_str().ok()),
             version: context::version_name(self.version),
         });
+    }
+}
+
+/// A stream whose line is written when it ends, however it does.
+struct Recorded {
+    stream: Stream,
+    record: Box<Record>,
+    status: StatusCode,
+    request_id: Option<HeaderValue>,
+    /// Sent so far.
+    bytes: u64,
+}
+
+impl http_body::Body for Recorded {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        let frame = ready!(this.stream.as_mut().poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.stream.size_hint()
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        self.record.write(self.status, self.bytes, self.request_id.as_ref());
     }
 }

@@ -10,7 +10,7 @@ local type, tostring, setmetatable, getmetatable, select = type, tostring, setme
 local lower, format = string.lower, string.format
 
 -- The kinds, as `response.rs` knows them.
-local JSON, TEXT, HTML, RAW, EMPTY, UNTYPED_JSON = 1, 2, 3, 4, 5, 6
+local JSON, TEXT, HTML, RAW, EMPTY, UNTYPED_JSON = 1, 2, 3, 4, 5, 6 -- STREAM = 7
 
 -- The Content-Type of a kind, and the kind without it.
 local CONTENT_TYPE = { "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8" }

@@ -11,7 +11,7 @@ use crate::log::Level;
 /// One config key: what it is called, means and takes.
 #[derive(Debug)]
 pub struct ConfigKey {
-    /// The name in `rover.server { … }`.
+    /// The name in `rover.server { … }`. One with a dot stands in a table: `tls.cert` is `tls = { cert = … }`.
     pub name: &'static str,
     /// What it sets, in one line.
     pub what: &'static str,
@@ -28,14 +28,17 @@ pub struct ConfigKey {
 impl ConfigKey {
     /// The environment variable that sets the key: `ROVER_LOG_LEVEL` for `log_level`.
     pub fn variable(&self) -> String {
-        format!("ROVER_{}", self.name.to_ascii_uppercase())
+        format!("ROVER_{}", self.name.to_ascii_uppercase().replace('.', "_"))
     }
 }
 
 /// Every config key, in the order in which documentation shows them.
-pub fn config_keys() -> &'static [ConfigKey] {
-    KEYS
+pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
+    GROUPS.iter().copied().flatten()
 }
+
+/// Keys that belong together, each group in a file of its own where it is more than a few.
+static GROUPS: &[&[ConfigKey]] = &[KEYS];
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 
@@ -164,10 +167,10 @@ static KEYS: &[ConfigKey] = &[
 
 /// The known key that the author probably meant: the one with the fewest edits, upper case, `_` and `-` aside.
 pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
-    let plain = |name: &str| name.to_ascii_lowercase().replace(['_', '-'], "");
+    let plain = |name: &str| name.to_ascii_lowercase().replace(['_', '-', '.'], "");
     let meant = plain(unknown);
     let edits = |key: &ConfigKey| strsim::damerau_levenshtein(&meant, &plain(key.name));
-    let (distance, key) = KEYS.iter().map(|key| (edits(key), key)).min_by_key(|(distance, _)| *distance)?;
+    let (distance, key) = config_keys().map(|key| (edits(key), key)).min_by_key(|(distance, _)| *distance)?;
     let most = (key.name.len() / 3).max(1);
     (distance <= most).then_some(key.name)
 }
@@ -178,7 +181,7 @@ mod tests {
 
     #[test]
     fn documented_defaults_are_the_defaults() {
-        for key in KEYS.iter().filter(|key| key.name != "workers") {
+        for key in config_keys().filter(|key| key.name != "workers") {
             let mut config = Config::default();
             (key.store)(&mut config, &ConfigValue::Text(key.default.into())).unwrap();
             assert_eq!(config, Config::default(), "{}", key.name);
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn examples_are_accepted_and_change_something() {
-        for key in KEYS {
+        for key in config_keys() {
             let mut config = Config { workers: 1, ..Config::default() };
             let before = config.clone();
             let text = key.example.trim_matches('"').to_owned();

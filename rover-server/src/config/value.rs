@@ -21,6 +21,10 @@ pub(crate) enum ConfigValue {
     Number(f64),
     /// Text. The environment has nothing else, so every key reads its value from text as well.
     Text(String),
+    /// A table of `name = value`, in the order of the names.
+    Table(Vec<(String, ConfigValue)>),
+    /// A table of values, one after the other.
+    List(Vec<ConfigValue>),
     /// Something no key takes, by the name of its Lua type.
     Other(&'static str),
 }
@@ -37,6 +41,7 @@ impl fmt::Display for ConfigValue {
                 Some((end, _)) => write!(f, "{:?}…", &text[..end]),
                 None => write!(f, "{text:?}"),
             },
+            ConfigValue::Table(_) | ConfigValue::List(_) => f.write_str("a table"),
             ConfigValue::Other(kind) => write!(f, "a {kind}"),
         }
     }

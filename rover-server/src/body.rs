@@ -1,0 +1,95 @@
+//! The body of a response, whoever makes it.
+//!
+//! Comes in: nothing, bytes, or something that brings bytes over time. Goes out: frames, as hyper asks for them; it asks
+//! for the next one only when there is room for it, and drops the body when the client is gone. This module must not
+//! know who makes bodies.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+/// A body that comes over time.
+pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted>>>;
+
+/// The body of a response.
+#[derive(Default)]
+pub(crate) enum Body {
+    /// No bytes at all.
+    #[default]
+    Empty,
+    /// All bytes at once.
+    Full(Bytes),
+    /// Bytes over time. A size hint that is exact becomes Content-Length.
+    Stream(Stream),
+}
+
+/// A body broke off: the connection must not look as if the response were complete.
+///
+/// Whoever makes the body logs the reason.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aborted;
+
+impl fmt::Display for Aborted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body broke off")
+    }
+}
+
+impl std::error::Error for Aborted {}
+
+impl Body {
+    /// The length in bytes, as far as it is known: 0 for a stream.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Body::Empty | Body::Stream(_) => 0,
+            Body::Full(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Body::Empty => f.write_str("Empty"),
+            Body::Full(bytes) => f.debug_tuple("Full").field(bytes).finish(),
+            Body::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        if let Body::Stream(stream) = this {
+            return stream.as_mut().poll_frame(cx);
+        }
+        match std::mem::take(this) {
+            Body::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Body::Empty | Body::Stream(_) => Poll::Ready(None),
+        }
+    }
+
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Full(_) => false,
+            Body::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Stream(stream) => stream.size_hint(),
+            _ => SizeHint::with_exact(self.len()),
+        }
+    }
+}
