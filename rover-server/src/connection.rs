@@ -1,6 +1,6 @@
 //! One connection from its first byte to its last.
 //!
-//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Site`] answers them, and
+//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Current`] answers them, and
 //! the [`Socket`] is flushed once at the end of each turn.
 
 use std::convert::Infallible;
@@ -18,14 +18,18 @@ use tokio::time::{Sleep, sleep};
 use crate::body::Body;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
-use crate::service::{Answer, Site};
+use crate::service::{Answer, Current};
 use crate::socket::{Socket, SocketHandle, SpareBuffers, Transport};
+
+/// How long a connection without a request stays open when the server stops. A request that is on its way meanwhile is
+/// answered, and its answer says that it was the last.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a closing connection waits for its client to stop sending, at most.
 const LINGER: Duration = Duration::from_secs(2);
 
 struct Requests {
-    site: Rc<Site>,
+    current: Rc<Current>,
     peer: Rc<Peer>,
 }
 
@@ -36,7 +40,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Answer<Incoming> {
-        self.site.call(request, &self.peer)
+        self.current.call(request, &self.peer)
     }
 }
 
@@ -49,9 +53,11 @@ pub(crate) struct Connection {
 }
 
 enum Stage {
-    Serving {
-        told_to_end: bool,
-    },
+    Serving,
+    /// The server stops: the next response is the last, and the clock says how long one is waited for.
+    Ending(Pin<Box<Sleep>>),
+    /// hyper has been told to end.
+    Told,
     /// The server stops, and the client was not waiting for anything.
     Leaving,
     Closing,
@@ -63,22 +69,22 @@ impl Connection {
     pub(crate) fn new(
         transport: Transport,
         peer: Peer,
-        site: Rc<Site>,
+        current: Rc<Current>,
         lifecycle: &Rc<Lifecycle>,
         spare: Rc<SpareBuffers>,
     ) -> Connection {
         let socket = Socket::new(transport, spare);
         // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
         // instructions a response; 100 KB take 25 % more CPU with it.
-        let keeps_bodies_apart = site.app.responder.sends_large();
-        let requests = Requests { site, peer: Rc::new(peer) };
+        let keeps_bodies_apart = current.site().app.responder.sends_large();
+        let requests = Requests { current, peer: Rc::new(peer) };
         Connection {
             http: http1::Builder::new()
                 .writev(keeps_bodies_apart)
                 .serve_connection(SocketHandle(socket.clone()), requests),
             socket,
             seat: Lifecycle::sit(lifecycle),
-            stage: Stage::Serving { told_to_end: false },
+            stage: Stage::Serving,
         }
     }
 }
@@ -90,10 +96,14 @@ impl Future for Connection {
         let this = &mut *self;
         loop {
             match &mut this.stage {
-                Stage::Serving { told_to_end } => {
-                    let is_told = this.seat.must_end(cx) && !*told_to_end;
-                    if is_told {
-                        *told_to_end = true;
+                Stage::Serving | Stage::Ending(_) | Stage::Told => {
+                    if matches!(this.stage, Stage::Serving) && this.seat.must_end(cx) {
+                        this.stage = Stage::Ending(Box::pin(sleep(LAST_CHANCE)));
+                    }
+                    if let Stage::Ending(clock) = &mut this.stage
+                        && clock.as_mut().poll(cx).is_ready()
+                    {
+                        this.stage = Stage::Told;
                         Pin::new(&mut this.http).graceful_shutdown();
                     }
                     let served = Pin::new(&mut this.http).poll(cx);
@@ -102,6 +112,7 @@ impl Future for Connection {
                     }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
                     let served = ready!(served);
+                    let is_told = matches!(this.stage, Stage::Told);
                     this.stage = if is_told && served.is_ok() { Stage::Leaving } else { Stage::Closing };
                 }
                 Stage::Leaving => {
