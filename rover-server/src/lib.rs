@@ -45,7 +45,8 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
-mod accept; // listens, and deals connections out in turn
+mod workers; // whose turn it is
+mod accept; // listens
 mod worker; // one thread, one runtime, one Lua VM
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper

@@ -7,7 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// Every module and what it imports of this crate. Callers stand above what they call, so a cycle cannot be written.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("server", &["accept", "app", "config", "context", "error", "local", "log", "lua", "route", "service", "worker"]),
+    (
+        "server",
+        &[
+            "accept", "app", "config", "context", "error", "local", "log", "lua", "route", "service", "worker",
+            "workers",
+        ],
+    ),
+    ("workers", &["accept", "worker"]),
     ("local", &["context", "service", "tasks"]),
     (
         "worker",
