@@ -94,6 +94,8 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
 /// The handler returned what cannot be sent.
 #[cold]
 fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Response<Body> {
+    // No 101 goes out: the connection stays what it is.
+    drop(request.peer.upgrade.take());
     let failure = Failure::at(&app.place_of(entry), &format!("the returned value cannot be sent: {problem}"));
     answer(app, failure, request)
 }

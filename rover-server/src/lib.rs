@@ -50,6 +50,7 @@ mod worker; // one thread, one runtime, one Lua VM
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
+mod upgrade; // what it becomes after a 101
 mod local; // instead of the above: an app without a socket
 mod service; // one request through all stages
 mod edge; // what HTTP itself refuses

@@ -188,7 +188,7 @@ impl Here {
         };
         match transport {
             Ok(transport) => {
-                let peer = Peer { ip, scheme: "http" };
+                let peer = Peer::new(ip, "http");
                 let connection =
                     Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
                 tokio::task::spawn_local(connection);
