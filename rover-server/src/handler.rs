@@ -11,10 +11,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
+use http::{Method, Response};
 
 use crate::app::App;
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::context::{self, Current, Open, Request};
 use crate::failure::Failure;
 use crate::log::{self, Level};
@@ -84,8 +84,14 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
         if let Err(problem) = app.responder.respond(&mut stack, call.results, &app.contexts, headers, response) {
             *response = Some(refuse(app, &problem, request, call.entry));
         }
-        if let (Some(id), Some(response)) = (&request.id, response) {
+        let Some(response) = response else { return };
+        if let Some(id) = &request.id {
             response.headers_mut().insert("x-request-id", id.clone());
+        }
+        if let Body::Stream(body) = response.body_mut()
+            && request.head.method == Method::HEAD
+        {
+            *body = body::nothing();
         }
     });
     app.coroutines.put_back(coroutine);

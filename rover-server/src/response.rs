@@ -110,7 +110,6 @@ impl Responder {
     }
 
     /// Pushes a value that stands for `stream`: what a response of the kind STREAM in `response.lua` holds.
-    #[expect(dead_code, reason = "for the streams to come")]
     pub(crate) fn push_stream(&self, stack: &mut Stack<'_>, stream: Stream) {
         self.sequels.push(stack, Cell::new(Some(Sequel::Stream(stream))));
     }

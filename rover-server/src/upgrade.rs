@@ -44,12 +44,12 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// How an upgraded connection learns that the server wants it to end.
+/// How an upgraded connection, or anything that never ends by itself, learns that the server stops.
 #[derive(Clone, Default)]
 pub(crate) struct Ending(Rc<(Cell<bool>, Notify)>);
 
 impl Ending {
-    /// Asks the connection to end soon; it is cut when `shutdown_timeout` is over.
+    /// Asks whoever waits to end soon; what is left is cut when `shutdown_timeout` is over.
     pub(crate) fn tell(&self) {
         let (is_told, notify) = &*self.0;
         if !is_told.replace(true) {
@@ -58,7 +58,6 @@ impl Ending {
     }
 
     /// Waits until the server stops.
-    #[expect(dead_code, reason = "for the upgrades to come")]
     pub(crate) async fn told(&self) {
         let (is_told, notify) = &*self.0;
         let notified = notify.notified();
