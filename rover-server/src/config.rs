@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trailing_slash: TrailingSlash,
+    /// Never zero.
+    pub(crate) sse_keep_alive: Duration,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -55,6 +57,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
+            sse_keep_alive: Duration::from_secs(15),
         }
     }
 }

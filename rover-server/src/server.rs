@@ -215,7 +215,7 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn load(&self) -> Result<LocalApp, Error> {
-        Ok(LocalApp::new(self.site()?, Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" }))
+        Ok(LocalApp::new(self.site()?, Peer::new(Some([127, 0, 0, 1].into()), "http")))
     }
 
     /// The app on the calling thread, as its only worker.
