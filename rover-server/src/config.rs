@@ -3,6 +3,7 @@
 
 mod host;
 mod keys;
+mod operating;
 mod value;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use operating::{AccessLog, Management, TraceContext};
 pub(crate) use value::ConfigValue;
 
 use crate::log::Level;
@@ -22,7 +24,7 @@ pub(crate) struct Config {
     /// 1 to 1024.
     pub(crate) workers: usize,
     pub(crate) log_level: Level,
-    pub(crate) access_log: bool,
+    pub(crate) access_log: AccessLog,
     pub(crate) debug: bool,
     /// Bytes.
     pub(crate) body_size_limit: u64,
@@ -31,7 +33,13 @@ pub(crate) struct Config {
     pub(crate) shutdown_timeout: Duration,
     /// For how long the server accepts after the stop signal.
     pub(crate) drain_delay: Duration,
+    /// Requests that take so long are logged. Never zero.
+    pub(crate) slow_request: Option<Duration>,
+    pub(crate) trace_context: TraceContext,
+    pub(crate) management: Management,
     pub(crate) trailing_slash: TrailingSlash,
+    /// Never zero.
+    pub(crate) sse_keep_alive: Duration,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -51,13 +59,17 @@ impl Default for Config {
             port: 4242,
             workers: num_cpus::get().clamp(1, keys::MOST_WORKERS as usize),
             log_level: Level::Info,
-            access_log: true,
+            access_log: AccessLog::Auto,
             debug: false,
             body_size_limit: 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             drain_delay: Duration::ZERO,
+            slow_request: None,
+            trace_context: TraceContext::Keep,
+            management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
+            sse_keep_alive: Duration::from_secs(15),
         }
     }
 }
@@ -76,6 +88,8 @@ pub(crate) struct Overrides {
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) drain_delay: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
+    /// Any key by its name, as text.
+    pub(crate) named: Vec<(String, String)>,
 }
 
 /// The app's `rover.server { … }`.
@@ -118,6 +132,12 @@ impl Config {
                 mistakes.extend(config.take(key, name, &value));
             }
         }
+        for (name, value) in &overrides.named {
+            mistakes.extend(match find(name) {
+                Some(key) => config.take(key, name, &ConfigValue::Text(value.clone())),
+                None => Some(unknown("set", name)),
+            });
+        }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
 
@@ -135,6 +155,10 @@ impl Config {
         if self.workers != running.workers {
             self.workers = running.workers;
             changed.push("workers");
+        }
+        if self.management != running.management {
+            self.management = running.management.clone();
+            changed.push("management");
         }
         changed
     }
@@ -228,10 +252,7 @@ fn is_group(name: &str) -> bool {
 fn unknown(origin: &str, name: &str) -> ConfigMistake {
     let cure = match keys::nearest(name) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => {
-            let known: Vec<_> = config_keys().map(|key| key.name).collect();
-            format!("the known keys are {}", known.join(", "))
-        }
+        None => "rover --help lists the known ones".to_owned(),
     };
     ConfigMistake(format!("{origin}: unknown config key {name:?}, {cure}"))
 }

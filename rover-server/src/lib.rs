@@ -45,6 +45,7 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod management; // where it tells of itself
 mod handover; // sockets from one process to its successor
 mod workers; // whose turn it is
 mod accept; // listens
@@ -53,6 +54,7 @@ mod version; // one version of the app in a worker
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
+mod upgrade; // what it becomes after a 101
 mod local; // instead of the above: an app without a socket
 mod service; // one request through all stages
 mod edge; // what HTTP itself refuses
@@ -60,14 +62,18 @@ mod edge; // what HTTP itself refuses
 pub mod route; // method and path to handler
 mod collect; // the request body
 mod handler; // the handler's coroutine
+mod readiness; // whether the app is ready
 mod context; // what the handler gets
 mod response; // what it returned
 mod body; // its bytes, at once or over time
 mod failure; // what went wrong, as a response
+mod record; // what is noted of it
 mod access_log; // the line about it
+mod metrics; // and its figures
 
 // What the stages stand on.
 mod app; // loads an app into a VM
+mod stream; // bodies that Lua functions make piece by piece
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
 mod json; // from and to the Lua stack

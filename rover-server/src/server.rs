@@ -3,6 +3,7 @@
 //! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
 //! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile.
 
+mod board;
 mod control;
 mod info;
 mod listening;
@@ -25,7 +26,7 @@ pub use listening::Listening;
 use succession::Inheritance;
 
 use crate::app::{App, Blueprint, Files, Source};
-use crate::config::{Overrides, TrailingSlash};
+use crate::config::{AccessLog, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
 use crate::local::LocalApp;
@@ -154,6 +155,14 @@ impl Server {
         self
     }
 
+    /// Sets any config key by its name, with a value as its `ROVER_*` variable would have it; what is wrong is reported
+    /// when the server starts. [`config_keys`](crate::config_keys) lists them.
+    #[must_use]
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
+        self.overrides.named.push((key.into(), value.into()));
+        self
+    }
+
     /// Prepares the VM of every worker before the app's code runs in it.
     ///
     /// # Errors
@@ -231,7 +240,7 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn load(&self) -> Result<LocalApp, Error> {
-        Ok(LocalApp::new(self.site()?, Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" }))
+        Ok(LocalApp::new(self.site()?, Peer::new(Some([127, 0, 0, 1].into()), "http")))
     }
 
     /// The app on the calling thread, as its only worker.
@@ -240,10 +249,10 @@ impl Server {
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (mut config, router) = self.settle(declared)?;
         config.workers = 1;
-        config.access_log = false;
+        config.access_log = AccessLog::Off;
         let router = Arc::new(router);
         app.settle(&router, &config);
-        Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) }))
+        Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config), meter: None }))
     }
 }
 

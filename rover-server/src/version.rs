@@ -16,6 +16,7 @@ use crate::app::{App, Declared, Mistakes};
 use crate::config::Config;
 use crate::handler;
 use crate::log::{self, Level};
+use crate::metrics::Archive;
 use crate::route::FastRouter;
 use crate::service::Site;
 use crate::tasks::Driver;
@@ -41,14 +42,24 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Runs `on_start`. `worker` is the worker's number.
+    /// Runs `on_start`. `worker` is the worker's number, `archive` keeps what the version counts.
     ///
     /// # Errors
     /// The app declares other routes than the plan has, or `on_start` failed.
-    pub(crate) async fn start(app: App, declared: &Declared, plan: Plan, worker: usize) -> Result<Version, Mistakes> {
+    pub(crate) async fn start(
+        app: App,
+        declared: &Declared,
+        plan: Plan,
+        worker: usize,
+        archive: &Archive,
+    ) -> Result<Version, Mistakes> {
         declared.must_be_like(plan.router.routes(), worker)?;
         app.settle(&plan.router, &plan.config);
-        let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
+        let meter = plan.config.management.is_on().then(|| {
+            let routes = plan.router.routes().iter();
+            archive.meter(routes.map(|route| (route.verb.to_string(), route.pattern.to_string())))
+        });
+        let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config, meter });
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
         let mut version = Version { site, driver };
         let app = version.site.app.clone();
@@ -85,6 +96,8 @@ impl Version {
             }
             if !has_warned && began.elapsed() > patience {
                 has_warned = true;
+                // Streams of events never end by themselves; their clients come back to the version that serves.
+                self.site.app.tasks.ending().tell();
                 let message =
                     "requests of the version before the reload go on; its memory is freed when they have ended";
                 log::event(Level::Warn, message).emit();

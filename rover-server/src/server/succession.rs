@@ -103,10 +103,13 @@ impl Control {
         let failed = |error| Error::io("cannot start a successor", error);
         let stopped = || Error::app("the server has stopped");
         let listeners = self.shared.listeners.upgrade().ok_or_else(stopped)?;
+        let management = self.shared.management.upgrade();
         let mut successor = {
             let lent = |is_lent| if is_lent { note::LENT } else { 0 };
             let serving = listeners.sockets().map(|(socket, is_lent)| (socket, lent(is_lent)));
-            let sockets: Vec<_> = serving.collect();
+            let telling = management.iter().flat_map(|bound| bound.sockets());
+            let telling = telling.map(|(socket, is_lent)| (socket, lent(is_lent) | note::MANAGEMENT));
+            let sockets: Vec<_> = serving.chain(telling).collect();
             Successor::start(command, &sockets).map_err(failed)?
         };
         let process = successor.process.id();
@@ -123,6 +126,9 @@ impl Control {
             .map_err(failed)?;
         replied.await.map_err(|_| stopped())?.map_err(failed)?;
         listeners.leave();
+        if let Some(management) = management {
+            management.leave();
+        }
         Ok(process)
     }
 }

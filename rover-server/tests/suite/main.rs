@@ -24,4 +24,6 @@ mod lua_responses;
 mod lua_routes;
 mod lua_scheduler;
 mod lua_stdlib;
+mod management;
+mod lua_streams;
 mod smoke;
