@@ -81,8 +81,14 @@ impl Version {
         }
     }
 
+    /// Asks what never ends by itself, such as streams of events, to end.
+    pub(crate) fn tell(&self) {
+        self.site.app.tasks.ending().tell();
+    }
+
     /// Ends the version once the requests in it have ended, or `hurry` says that nobody waits for them any more.
     pub(crate) async fn retire(self, mut hurry: watch::Receiver<bool>) {
+        self.tell();
         // Every request that has begun holds the site or the app until it ends.
         let is_used = || Rc::strong_count(&self.site) > 1 || Rc::strong_count(&self.site.app) > 1;
         let patience = self.site.config.shutdown_timeout;
@@ -96,8 +102,6 @@ impl Version {
             }
             if !has_warned && began.elapsed() > patience {
                 has_warned = true;
-                // Streams of events never end by themselves; their clients come back to the version that serves.
-                self.site.app.tasks.ending().tell();
                 let message =
                     "requests of the version before the reload go on; its memory is freed when they have ended";
                 log::event(Level::Warn, message).emit();

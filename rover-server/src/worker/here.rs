@@ -206,10 +206,8 @@ impl Here {
 
     /// Lets the requests end within the time that the config gives them, and then every version.
     pub(super) async fn wind_down(&self) {
-        let site = self.current.site();
-        site.app.tasks.ending().tell();
-        let timeout = site.config.shutdown_timeout;
-        drop(site);
+        let timeout = self.current.site().config.shutdown_timeout;
+        self.with_version(Version::tell);
         let deadline = Instant::now() + timeout;
         if timeout_at(deadline, self.lifecycle.drain()).await.is_err() {
             log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
