@@ -32,6 +32,7 @@ use crate::error::Error;
 use crate::local::LocalApp;
 use crate::log::Level;
 use crate::lua::{self, async_function};
+use crate::metrics::Archive;
 use crate::service::Site;
 
 /// A server to be: an app, and what the embedding program decides about it.
@@ -250,9 +251,7 @@ impl Server {
         let (mut config, router) = self.settle(declared)?;
         config.workers = 1;
         config.access_log = AccessLog::Off;
-        let router = Arc::new(router);
-        app.settle(&router, &config);
-        Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config), meter: None }))
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), &Archive::default()))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::config::{Config, TraceContext};
 use crate::context::{self, Open, Peer};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
-use crate::metrics::{Measured, Meter};
+use crate::metrics::{Archive, Measured, Meter};
 use crate::record::{self, Record};
 use crate::route::{FastRouter, Found, Params, RouteId};
 use crate::{edge, failure, lifecycle};
@@ -71,6 +71,16 @@ impl Current {
 }
 
 impl Site {
+    /// Tells `app` what was decided after it had loaded, and makes it ready for requests. `archive` keeps what they count.
+    pub(crate) fn new(app: App, router: Arc<FastRouter>, config: Arc<Config>, archive: &Archive) -> Rc<Site> {
+        app.settle(&router, &config);
+        let meter = config.management.is_on().then(|| {
+            let routes = router.routes().iter();
+            archive.meter(routes.map(|route| (route.verb.to_string(), route.pattern.to_string())))
+        });
+        Rc::new(Site { app: Rc::new(app), router, config, meter })
+    }
+
     /// Begins to answer `request`.
     ///
     /// The request moves into its slot here and stays there. A handler that needs no body runs right away: what the

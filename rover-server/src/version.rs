@@ -54,12 +54,7 @@ impl Version {
         archive: &Archive,
     ) -> Result<Version, Mistakes> {
         declared.must_be_like(plan.router.routes(), worker)?;
-        app.settle(&plan.router, &plan.config);
-        let meter = plan.config.management.is_on().then(|| {
-            let routes = plan.router.routes().iter();
-            archive.meter(routes.map(|route| (route.verb.to_string(), route.pattern.to_string())))
-        });
-        let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config, meter });
+        let site = Site::new(app, plan.router, plan.config, archive);
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
         let mut version = Version { site, driver };
         let app = version.site.app.clone();
