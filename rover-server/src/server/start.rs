@@ -36,7 +36,7 @@ impl Server {
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
-        let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
+        let mut blueprint = Blueprint { workers: early.workers, stores: Arc::default(), ..self.blueprint.clone() };
         let mut workers = Vec::new();
         for worker in 1..=at_once {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
