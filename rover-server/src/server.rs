@@ -138,6 +138,14 @@ impl Server {
         self
     }
 
+    /// Sets any config key by its name, with a value as its `ROVER_*` variable would have it; what is wrong is reported
+    /// when the server starts. [`config_keys`](crate::config_keys) lists them.
+    #[must_use]
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
+        self.overrides.named.push((key.into(), value.into()));
+        self
+    }
+
     /// Prepares the VM of every worker before the app's code runs in it.
     ///
     /// # Errors
