@@ -4,6 +4,7 @@
 mod host;
 mod keys;
 mod operating;
+mod store;
 mod value;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
 pub(crate) use operating::{AccessLog, Management, TraceContext};
+pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 
 use crate::log::Level;
@@ -40,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) trailing_slash: TrailingSlash,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
+    pub(crate) store: StoreLimits,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -70,6 +73,7 @@ impl Default for Config {
             management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
             sse_keep_alive: Duration::from_secs(15),
+            store: StoreLimits::DEFAULT,
         }
     }
 }

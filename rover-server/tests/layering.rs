@@ -77,9 +77,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("handler", &["app", "body", "context", "failure", "log", "lua"]),
     (
         "app",
-        &["config", "context", "failure", "json", "lua", "metrics", "response", "route", "stdlib", "stream", "tasks"],
+        &[
+            "config", "context", "failure", "json", "lua", "metrics", "response", "route", "state", "stdlib", "store",
+            "stream", "tasks",
+        ],
     ),
     ("stream", &["body", "json", "log", "lua", "response", "tasks"]),
+    ("state", &["json", "lua", "store", "tasks"]),
     ("tasks", &["context", "failure", "json", "log", "lua", "response", "upgrade"]),
     ("failure", &["body", "context", "json", "log", "lua", "response"]),
     ("response", &["body", "context", "header_names", "json", "lua", "upgrade"]),
@@ -90,6 +94,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("header_names", &[]),
     ("route", &["config"]),
     ("stdlib", &["json", "log", "lua"]),
+    ("store", &["config"]),
     ("json", &["lua"]),
     ("metrics", &[]),
     ("lua", &[]),

@@ -15,6 +15,7 @@ use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::metrics::Sources;
 use crate::response::Responder;
 use crate::route::RouteDecl;
+use crate::state;
 use crate::stdlib;
 use crate::stream;
 use crate::tasks::{self, Tasks};
@@ -69,6 +70,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
     stream::install(lua, &native, &tasks, &responder)?;
+    state::install(lua, &rover, &tasks, &vocabulary, &blueprint.stores)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -103,6 +105,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         places,
         takes_context,
         debug,
+        stores: blueprint.stores.clone(),
         workers,
         watches_waits: Cell::new(false),
         sources: Sources::default(),

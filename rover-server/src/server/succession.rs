@@ -64,8 +64,8 @@ impl Server {
     /// The system refuses the sockets.
     pub fn succeed(self) -> Result<Server, Error> {
         let failed = |error| Error::io("cannot take over the sockets of the running server", error);
-        let Some((predecessor, sockets)) = Predecessor::find().map_err(failed)? else { return Ok(self) };
-        for (socket, note) in sockets {
+        let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
+        for (socket, note) in predecessor.sockets.drain(..) {
             let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?;
             self.inheritance.change(|estate| match note & note::MANAGEMENT {
                 0 => estate.serving.push(given),
