@@ -22,8 +22,19 @@ use crate::metrics::Measured;
 /// The status in the log of a request whose client went away before its answer. No response ever has it.
 const CLIENT_WENT_AWAY: u16 = 499;
 
-/// What the log tells of a request. Dropping it writes that down.
+/// What is noted of a request. Dropping it writes that down.
 pub(crate) struct Record {
+    status: u16,
+    /// Of the body, as far as it was sent.
+    bytes: u64,
+    /// For the log.
+    line: Option<Line>,
+    /// For the figures, where they are not complete at once.
+    measured: Option<Measured>,
+}
+
+/// What the log tells of a request.
+struct Line {
     form: AccessLog,
     slow: Option<Duration>,
     began: Instant,
@@ -33,23 +44,20 @@ pub(crate) struct Record {
     peer: Rc<Peer>,
     request_id: Option<HeaderValue>,
     trace: Option<HeaderValue>,
-    status: u16,
-    /// Of the body, as far as it was sent.
-    bytes: u64,
     /// The longest wait of its handler, and where that was.
     wait: Option<(Duration, String)>,
 }
 
 impl Record {
-    /// Whether there is anything to write down of requests.
+    /// Whether the log tells of requests.
     #[inline]
     pub(crate) fn is_wanted(config: &Config) -> bool {
         (config.access_log != AccessLog::Off && log::enabled(Level::Info)) || config.slow_request.is_some()
     }
 
-    /// Notes what is known at the begin.
+    /// A record for the log.
     pub(crate) fn new<B>(config: &Config, request: &Request<B>, peer: &Rc<Peer>) -> Box<Record> {
-        Box::new(Record {
+        let line = Line {
             form: config.access_log,
             slow: config.slow_request,
             began: Instant::now(),
@@ -59,28 +67,62 @@ impl Record {
             peer: peer.clone(),
             request_id: context::sent_id(request.headers()).cloned(),
             trace: request.headers().get(context::TRACEPARENT).cloned(),
-            status: CLIENT_WENT_AWAY,
-            bytes: 0,
             wait: None,
-        })
+        };
+        Record::with(Some(line))
+    }
+
+    fn with(line: Option<Line>) -> Box<Record> {
+        Box::new(Record { status: CLIENT_WENT_AWAY, bytes: 0, line, measured: None })
+    }
+
+    /// A record that leaves no line.
+    pub(crate) fn silent() -> Box<Record> {
+        Record::with(None)
+    }
+
+    /// Counts the request when it is over.
+    pub(crate) fn follow(&mut self, measured: Measured) {
+        self.measured = Some(measured);
     }
 
     /// Notes where the handler waited longest.
     pub(crate) fn waited(&mut self, wait: Option<(Duration, String)>) {
-        self.wait = wait;
+        if let Some(line) = &mut self.line {
+            line.wait = wait;
+        }
     }
 
-    fn answered(&mut self, response: &Response<Body>) {
+    /// Writes down what there is when all bytes of the response are known, or are with hyper.
+    pub(crate) fn at_end(mut self: Box<Self>, response: Response<Body>) -> Response<Body> {
         self.status = response.status().as_u16();
         self.bytes = response.body().len();
-        if let Some(id) = response.headers().get("x-request-id") {
-            self.request_id = Some(id.clone());
+        if let (Some(line), Some(id)) = (&mut self.line, response.headers().get("x-request-id")) {
+            line.request_id = Some(id.clone());
         }
+        if let Some(measured) = &mut self.measured {
+            measured.answered(self.status);
+        }
+        if !matches!(response.body(), Body::Stream(_)) {
+            return response;
+        }
+        response.map(|body| match body {
+            Body::Stream(stream) => Body::Stream(Box::pin(Recorded { stream, record: self })),
+            other => other,
+        })
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.write(self.status, self.bytes);
+        }
+    }
+}
+
+impl Line {
+    fn write(mut self, status: u16, bytes: u64) {
         let duration = self.began.elapsed();
         let is_slow = self.slow.is_some_and(|limit| duration >= limit);
         if !is_slow && self.form == AccessLog::Off {
@@ -91,21 +133,19 @@ impl Drop for Record {
         let request_id = request_id.to_str().unwrap_or_default();
         let trace_id = self.trace.as_ref().and_then(context::trace_id).unwrap_or_default();
         if self.form != AccessLog::Off {
-            access_log::record(
-                self.form,
-                &Access {
-                    method: self.method.as_str(),
-                    path: self.uri.path(),
-                    query: self.uri.query(),
-                    status: self.status,
-                    bytes: self.bytes,
-                    duration,
-                    ip: &ip,
-                    request_id,
-                    trace_id,
-                    version: context::version_name(self.version),
-                },
-            );
+            let access = Access {
+                method: self.method.as_str(),
+                path: self.uri.path(),
+                query: self.uri.query(),
+                status,
+                bytes,
+                duration,
+                ip: &ip,
+                request_id,
+                trace_id,
+                version: context::version_name(self.version),
+            };
+            access_log::record(self.form, &access);
         }
         if is_slow {
             let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -113,7 +153,7 @@ impl Drop for Record {
             let mut event = log::event(Level::Warn, "slow request")
                 .field("method", self.method.as_str())
                 .field("path", self.uri.path())
-                .field("status", u64::from(self.status))
+                .field("status", u64::from(status))
                 .field("duration_ms", millis(duration))
                 .field("request_id", request_id);
             if !trace_id.is_empty() {
@@ -127,38 +167,10 @@ impl Drop for Record {
     }
 }
 
-/// Writes down what there is when all bytes of the response are known, or are with hyper.
-#[inline]
-pub(crate) fn at_end(
-    mut record: Option<Box<Record>>,
-    mut measured: Option<Measured>,
-    response: Response<Body>,
-) -> Response<Body> {
-    if let Some(record) = &mut record {
-        record.answered(&response);
-    }
-    if let Some(measured) = &mut measured {
-        measured.answered(response.status());
-    }
-    if let Body::Stream(_) = response.body() {
-        return with_stream(record, measured, response);
-    }
-    response
-}
-
-#[cold]
-fn with_stream(record: Option<Box<Record>>, measured: Option<Measured>, response: Response<Body>) -> Response<Body> {
-    response.map(|body| match body {
-        Body::Stream(stream) => Body::Stream(Box::pin(Recorded { stream, record, _measured: measured })),
-        other => other,
-    })
-}
-
 /// A stream of which is written down when it ends, however it does.
 struct Recorded {
     stream: Stream,
-    record: Option<Box<Record>>,
-    _measured: Option<Measured>,
+    record: Box<Record>,
 }
 
 impl http_body::Body for Recorded {
@@ -168,8 +180,8 @@ impl http_body::Body for Recorded {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let this = self.get_mut();
         let frame = ready!(this.stream.as_mut().poll_frame(cx));
-        if let (Some(Ok(frame)), Some(record)) = (&frame, &mut this.record) {
-            record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(Ok(frame)) = &frame {
+            this.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
         Poll::Ready(frame)
     }

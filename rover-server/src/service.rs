@@ -26,8 +26,8 @@ use crate::config::{Config, TraceContext};
 use crate::context::{self, Open, Peer};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
-use crate::metrics::{Archive, Measured, Meter};
-use crate::record::{self, Record};
+use crate::metrics::{Archive, Arrival, Meter};
+use crate::record::Record;
 use crate::route::{FastRouter, Found, Params, RouteId};
 use crate::{edge, failure, lifecycle};
 
@@ -96,22 +96,31 @@ impl Site {
         }
         let record =
             if Record::is_wanted(&self.config) { Some(Record::new(&self.config, &request, peer)) } else { None };
-        let measured = self.meter.as_ref().map(|meter| meter.begin(request.method()));
-        let mut answer = Answer { response: None, stage: Stage::Over, record, measured };
+        let arrival = self.meter.as_ref().map(|_| Arrival::now(request.method()));
+        let mut route = UNMATCHED;
+        let mut answer = Answer { response: None, stage: Stage::Over, record };
         let (head, body) = request.into_parts();
         let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
         let request = self.app.contexts.requests.open(request);
         match request.look(|request| self.begin(request, body)) {
             Some(ControlFlow::Continue((None, call))) => {
-                answer.matched(call);
+                route = call.route();
                 answer.stage = self.start(request, call, &mut answer.response);
             }
             Some(ControlFlow::Continue((Some(collect), call))) => {
-                answer.matched(call);
+                route = call.route();
                 answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call, site: self.clone() }));
             }
             Some(ControlFlow::Break(response)) => answer.response = Some(*response),
             None => {}
+        }
+        if let (Some(meter), Some(arrival)) = (&self.meter, arrival) {
+            match &answer.response {
+                Some(response) if !matches!(response.body(), Body::Stream(_)) => {
+                    meter.note(arrival, route, response.status().as_u16());
+                }
+                _ => answer.follow(meter, arrival, route),
+            }
         }
         answer
     }
@@ -212,6 +221,9 @@ fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
+/// What a meter counts as no route.
+const UNMATCHED: usize = usize::MAX;
+
 /// The entry that answers, and its route unless it is the app's own `not_found`.
 type Target = (c_int, Option<(RouteId, Params)>);
 
@@ -229,6 +241,12 @@ struct Call {
 }
 
 impl Call {
+    /// The id of the route that answers, as a meter counts it.
+    #[inline]
+    fn route(self) -> usize {
+        if self.is_missing { UNMATCHED } else { self.entry as usize - 1 }
+    }
+
     /// The last touch to what a handler answered: `not_found` that names no status answers 404.
     #[inline(always)]
     fn finish(self, response: &mut Option<Response<Body>>) {
@@ -266,17 +284,13 @@ pub(crate) struct Answer<B> {
     response: Option<Response<Body>>,
     stage: Stage<B>,
     record: Option<Box<Record>>,
-    measured: Option<Measured>,
 }
 
 impl<B> Answer<B> {
-    #[inline]
-    fn matched(&mut self, call: Call) {
-        if let Some(measured) = &mut self.measured
-            && !call.is_missing
-        {
-            measured.matched(call.entry as u32 - 1);
-        }
+    /// Counts a request that is not over yet.
+    #[cold]
+    fn follow(&mut self, meter: &Rc<Meter>, arrival: Arrival, route: usize) {
+        self.record.get_or_insert_with(Record::silent).follow(meter.follow(arrival, route));
     }
 }
 
@@ -343,10 +357,10 @@ where
         if lifecycle::is_ending() {
             edge::close(&mut response);
         }
-        if self.record.is_some() || self.measured.is_some() {
-            return Poll::Ready(Ok(record::at_end(self.record.take(), self.measured.take(), response)));
+        match self.record.take() {
+            Some(record) => Poll::Ready(Ok(record.at_end(response))),
+            None => Poll::Ready(Ok(response)),
         }
-        Poll::Ready(Ok(response))
     }
 }
 

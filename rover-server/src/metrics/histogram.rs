@@ -7,26 +7,25 @@ use super::Samples;
 use super::samples::Labels;
 
 /// The first bucket ends at 128 µs, each further one at twice the time before it, the last but one at 16.8 s.
-const FIRST: u64 = 128;
+const FIRST: u64 = 128_000;
 const BUCKETS: usize = 19;
 
 /// Counts times. Finding a bucket takes one instruction, which is why the bounds are powers of two.
 #[derive(Default)]
 pub(crate) struct Histogram {
     buckets: [Cell<u64>; BUCKETS],
-    /// Microseconds.
+    /// Nanoseconds.
     sum: Cell<u64>,
 }
 
 impl Histogram {
-    /// Counts one time.
+    /// Counts one time, in nanoseconds.
     #[inline]
-    pub(crate) fn note(&self, time: Duration) {
-        let micros = time.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(time.subsec_micros()));
-        let place = 64 - (micros.saturating_sub(1) / FIRST).leading_zeros() as usize;
+    pub(super) fn note(&self, nanos: u64) {
+        let place = 64 - (nanos.saturating_sub(1) / FIRST).leading_zeros() as usize;
         let bucket = &self.buckets[place.min(BUCKETS - 1)];
         bucket.set(bucket.get() + 1);
-        self.sum.set(self.sum.get().wrapping_add(micros));
+        self.sum.set(self.sum.get().wrapping_add(nanos));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -35,10 +34,10 @@ impl Histogram {
 
     pub(super) fn write(&self, samples: &mut Samples, name: &'static str, help: &'static str, labels: &Labels<'_>) {
         let buckets = self.buckets.iter().enumerate().map(|(place, bucket)| {
-            let bound = if place + 1 < BUCKETS { (FIRST << place) as f64 / 1e6 } else { f64::INFINITY };
+            let bound = if place + 1 < BUCKETS { (FIRST << place) as f64 / 1e9 } else { f64::INFINITY };
             (bound, bucket.get())
         });
-        samples.histogram(name, help, labels, buckets, self.sum.get() as f64 / 1e6);
+        samples.histogram(name, help, labels, buckets, self.sum.get() as f64 / 1e9);
     }
 }
 
@@ -55,7 +54,7 @@ impl Lag {
 
     /// Notes one measure.
     pub(crate) fn note(&self, lag: Duration) {
-        self.times.note(lag);
+        self.times.note(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX));
         self.last.set(lag);
     }
 
@@ -79,11 +78,11 @@ mod tests {
     fn times_fall_into_the_bucket_that_they_do_not_exceed() {
         for (micros, place) in [(0, 0), (128, 0), (129, 1), (256, 1), (257, 2), (16_777_216, 17), (16_777_217, 18)] {
             let histogram = Histogram::default();
-            histogram.note(Duration::from_micros(micros));
+            histogram.note(micros * 1000);
             assert_eq!(histogram.buckets[place].get(), 1, "{micros} µs");
         }
         let longest = Histogram::default();
-        longest.note(Duration::MAX);
+        longest.note(u64::MAX);
         assert_eq!(longest.buckets[BUCKETS - 1].get(), 1);
     }
 }
