@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Handle, LocalOptions};
@@ -200,6 +201,9 @@ impl Here {
     }
 }
 
+/// How long a worker that ends waits for work on other threads, such as a file being written.
+const PATIENCE_WITH_BLOCKED: Duration = Duration::from_secs(1);
+
 /// The life of a worker's thread.
 fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Receiver<Plan>) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
@@ -216,7 +220,8 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
     HERE.set(Some(this.clone()));
     let served = runtime.block_on(serve(&this, runtime.handle(), report));
     // Tasks that are left must not outlive the VM that they point into.
-    drop(runtime);
+    // Work on other threads may be stuck for good, say in a pipe that nobody writes to: only then this takes its time.
+    runtime.shutdown_timeout(PATIENCE_WITH_BLOCKED);
     HERE.set(None);
     served
 }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 pub(crate) use cache::{Cache, Joined, Lead, Outcome};
 pub(crate) use datum::Datum;
 pub(crate) use dictionary::{Dictionary, Refusal};
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Turn};
 
 use crate::config::StoreLimits;
 

@@ -17,6 +17,7 @@ mod lua_body;
 mod lua_cache;
 mod lua_context;
 mod lua_errors;
+mod lua_files;
 mod lua_json;
 mod lua_load_mistakes;
 mod lua_middleware;
