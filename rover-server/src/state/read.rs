@@ -63,12 +63,7 @@ impl Trouble {
 ///
 /// # Errors
 /// Something in it is no data.
-pub(super) fn read(
-    stack: &Stack<'_>,
-    index: i32,
-    vocabulary: &Vocabulary,
-    call: &str,
-) -> Result<Option<Datum>, Raise> {
+pub(super) fn read(stack: &Stack<'_>, index: i32, vocabulary: &Vocabulary, call: &str) -> Result<Option<Datum>, Raise> {
     let datum = match stack.view(index) {
         View::Nil => return Ok(None),
         View::Boolean(value) => Datum::Boolean(value),
@@ -140,7 +135,11 @@ impl Writer<'_> {
             }
             View::Light(light) if self.vocabulary.is_null(light) => self.out.push(tag::NULL),
             View::Table(table) => self.table(table, level + 1)?,
-            View::Light(_) | View::Other => return Err(Trouble::new(Problem::Kind("neither nil, a boolean, a number, a string nor a table of these"))),
+            View::Light(_) | View::Other => {
+                return Err(Trouble::new(Problem::Kind(
+                    "neither nil, a boolean, a number, a string nor a table of these",
+                )));
+            }
         }
         match self.out.len() > LARGEST {
             true => Err(Trouble::new(Problem::Size)),

@@ -35,12 +35,7 @@ impl Functions {
 }
 
 /// Adds the table to `rover`.
-pub(super) fn install(
-    lua: &Lua,
-    rover: &Table,
-    vocabulary: &Rc<Vocabulary>,
-    stores: &Arc<Stores>,
-) -> mlua::Result<()> {
+pub(super) fn install(lua: &Lua, rover: &Table, vocabulary: &Rc<Vocabulary>, stores: &Arc<Stores>) -> mlua::Result<()> {
     let meta = lua.create_table()?;
     let handles = OwnedMeta::new(lua, &meta)?;
     meta.raw_set("__name", "shared dictionary")?;

@@ -134,10 +134,14 @@ fn environment(stack: &mut Stack<'_>, command: &mut Command) -> Result<(), Raise
                 };
                 match as_text(stack, value) {
                     Some(text) => drop(command.env(name, OsString::from_vec(text))),
-                    None if stack.kind(value) == Kind::Boolean && !stack.boolean(value) => drop(command.env_remove(name)),
+                    None if stack.kind(value) == Kind::Boolean && !stack.boolean(value) => {
+                        drop(command.env_remove(name))
+                    }
                     None => {
                         let (name, kind) = (name.to_string_lossy(), stack.kind(value).name());
-                        return Err(Raise::Mistake(format!("{CALL}: env.{name} must be a string or false, not {kind}")));
+                        return Err(Raise::Mistake(format!(
+                            "{CALL}: env.{name} must be a string or false, not {kind}"
+                        )));
                     }
                 }
                 stack.pop(1);
@@ -197,12 +201,7 @@ async fn run(stores: &Stores, order: Order) -> Result<Ended, String> {
     Ok(Ended { status, stdout, stderr })
 }
 
-async fn read(
-    pipe: Option<impl AsyncRead + Unpin>,
-    limit: usize,
-    which: &str,
-    name: &str,
-) -> Result<Vec<u8>, String> {
+async fn read(pipe: Option<impl AsyncRead + Unpin>, limit: usize, which: &str, name: &str) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     if let Some(pipe) = pipe {
         let read = pipe.take(limit as u64 + 1).read_to_end(&mut out).await;

@@ -141,14 +141,20 @@ fn push_stat(stack: &mut Stack<'_>, stat: Stat, _: &Vocabulary) {
 fn list(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     let call = "rover.fs.list";
     let path = path(stack, call)?;
-    run(stack, functions, call, move || work::list(&path), |stack, names, vocabulary| {
-        vocabulary.push_array(stack, names.len());
-        let array = stack.top();
-        for (n, name) in (1..).zip(names) {
-            stack.push_bytes(&name);
-            stack.set_item(array, n);
-        }
-    })
+    run(
+        stack,
+        functions,
+        call,
+        move || work::list(&path),
+        |stack, names, vocabulary| {
+            vocabulary.push_array(stack, names.len());
+            let array = stack.top();
+            for (n, name) in (1..).zip(names) {
+                stack.push_bytes(&name);
+                stack.set_item(array, n);
+            }
+        },
+    )
 }
 
 /// `remove(path[, { recursive }])` → true.

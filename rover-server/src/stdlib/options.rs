@@ -67,9 +67,9 @@ pub(super) fn text(stack: &mut Stack<'_>, table: i32, name: &str, call: &str) ->
     let index = push_option(stack, table, name);
     let found = match stack.kind(index) {
         Kind::Nil => Ok(None),
-        _ => as_text(stack, index)
-            .map(Some)
-            .ok_or_else(|| Raise::Mistake(format!("{call}: {name} must be a string, not {}", stack.kind(index).name()))),
+        _ => as_text(stack, index).map(Some).ok_or_else(|| {
+            Raise::Mistake(format!("{call}: {name} must be a string, not {}", stack.kind(index).name()))
+        }),
     };
     stack.pop(1);
     found

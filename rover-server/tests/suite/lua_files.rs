@@ -318,10 +318,7 @@ fn mistakes_raise_at_the_line_of_the_app() {
                 "/time",
                 "app.lua:15: rover.exec: timeout expects seconds, a number from 0 to 1000000000, not -1".to_owned(),
             ),
-            (
-                "/sort",
-                "app.lua:16: rover.fs.stat cannot wait here: a C function (table.sort) is in between".to_owned(),
-            ),
+            ("/sort", "app.lua:16: rover.fs.stat cannot wait here: a C function (table.sort) is in between".to_owned()),
         ] {
             assert_eq!(message(&app, target), expected);
         }

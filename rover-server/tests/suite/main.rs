@@ -28,4 +28,5 @@ mod lua_scheduler;
 mod lua_shared;
 mod lua_stdlib;
 mod lua_streams;
+mod lua_tasks;
 mod smoke;
