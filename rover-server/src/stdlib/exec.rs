@@ -133,9 +133,11 @@ fn environment(stack: &mut Stack<'_>, command: &mut Command) -> Result<(), Raise
                     return Err(Raise::Mistake(format!("{CALL}: env must have names of variables as keys")));
                 };
                 match as_text(stack, value) {
-                    Some(text) => drop(command.env(name, OsString::from_vec(text))),
+                    Some(text) => {
+                        command.env(name, OsString::from_vec(text));
+                    }
                     None if stack.kind(value) == Kind::Boolean && !stack.boolean(value) => {
-                        drop(command.env_remove(name))
+                        command.env_remove(name);
                     }
                     None => {
                         let (name, kind) = (name.to_string_lossy(), stack.kind(value).name());
