@@ -30,7 +30,7 @@ impl Server {
     }
 
     fn start(mut self) -> Result<Listening, Error> {
-        // Of this server alone, for as long as it runs: a reload finds what is there.
+        // Two servers of one description share nothing; the versions of one server share its stores.
         self.blueprint.stores = Arc::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
         let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
