@@ -164,6 +164,7 @@ impl Config {
             self.management = running.management.clone();
             changed.push("management");
         }
+        changed.extend(self.store.keep(&running.store));
         changed
     }
 
