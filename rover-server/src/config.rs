@@ -1,15 +1,28 @@
 //! Comes in: the app's table as plain data, the environment, and what a Rust program or the command line sets. Goes out:
 //! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
 
+mod cors;
 mod host;
 mod keys;
+mod load_shedding;
+mod proxies;
+mod public;
+mod rate_limit;
+mod security_headers;
 mod value;
 
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use cors::{Cors, Origins};
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use load_shedding::LoadShedding;
+pub(crate) use proxies::{Proxies, ProxyHeaders, Trusted};
+#[cfg(test)]
+pub(crate) use rate_limit::Rate;
+pub(crate) use rate_limit::{LimitRule, Per, RateLimit};
+pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use value::ConfigValue;
 
 use crate::log::Level;
@@ -30,6 +43,11 @@ pub(crate) struct Config {
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) proxies: Proxies,
+    pub(crate) cors: Cors,
+    pub(crate) security_headers: SecurityHeaders,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) load_shedding: LoadShedding,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -55,6 +73,11 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
+            proxies: Proxies::default(),
+            cors: Cors::default(),
+            security_headers: SecurityHeaders::default(),
+            rate_limit: RateLimit::default(),
+            load_shedding: LoadShedding::default(),
         }
     }
 }
@@ -113,6 +136,10 @@ impl Config {
             if let Some(key) = find(name) {
                 mistakes.extend(config.take(key, name, &value));
             }
+        }
+        if mistakes.is_empty() {
+            let place = if app.origin.is_empty() { String::new() } else { format!("{}: ", app.origin) };
+            mistakes.extend(config.contradictions().iter().map(|text| ConfigMistake(format!("{place}{text}"))));
         }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }

@@ -56,7 +56,7 @@ fn writes_for(bytes: String) -> (usize, Vec<String>) {
     let site = Server::from_source("app.lua", code).site().unwrap();
     let seen = Rc::new(Seen::default());
     let transport = Transport::Other(Box::new(Once { bytes: bytes.into_bytes(), seen: seen.clone() }));
-    let peer = Peer { ip: None, scheme: "http" };
+    let peer = Peer { ip: None, scheme: "http", host: None };
     let connection = Connection::new(transport, peer, site, &Rc::default(), Rc::default());
     runtime.block_on(connection);
     let text = String::from_utf8(seen.bytes.take()).unwrap();

@@ -84,8 +84,11 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
         if let Err(problem) = app.responder.respond(&mut stack, call.results, &app.contexts, headers, response) {
             *response = Some(refuse(app, &problem, request, call.entry));
         }
-        if let (Some(id), Some(response)) = (&request.id, response) {
+        if let (Some(id), Some(response)) = (&request.id, &mut *response) {
             response.headers_mut().insert("x-request-id", id.clone());
+        }
+        if let (Some(told), Some(response)) = (request.told.take(), response) {
+            response.headers_mut().extend(*told);
         }
     });
     app.coroutines.put_back(coroutine);
@@ -115,6 +118,9 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
     failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
     let mut response = failure.into_response(&id, app.debug());
     response.headers_mut().insert("x-request-id", id);
+    if let Some(told) = request.told.take() {
+        response.headers_mut().extend(*told);
+    }
     response
 }
 

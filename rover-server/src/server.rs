@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::local::LocalApp;
 use crate::log::{self, Level};
 use crate::lua::{self, async_function};
+use crate::rate_limit::{RateLimits, RouteLimits};
 use crate::route::{FastRouter, RouteDecl};
 use crate::service::Site;
 use crate::worker::{self, Plan, Worker};
@@ -207,8 +208,8 @@ impl Server {
     /// Everything that is wrong with the app, its routes and its config.
     pub fn check(&self) -> Result<AppInfo, Error> {
         let (_, declared) = App::load(&self.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (_, router) = self.settle(declared)?;
-        Ok(AppInfo::new(&router))
+        let (config, router, limits) = self.settle(declared)?;
+        Ok(AppInfo { warnings: config.warnings(!limits.rules.is_empty()), ..AppInfo::new(&router) })
     }
 
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
@@ -216,19 +217,20 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn load(&self) -> Result<LocalApp, Error> {
-        Ok(LocalApp::new(self.site()?, Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" }))
+        Ok(LocalApp::new(self.site()?, Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http", host: None }))
     }
 
     /// The app on the calling thread, as its only worker.
     pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
         let blueprint = Blueprint { workers: 1, ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (mut config, router) = self.settle(declared)?;
+        let (mut config, router, limits) = self.settle(declared)?;
         config.workers = 1;
         config.access_log = false;
         let router = Arc::new(router);
         app.settle(&router, &config);
-        Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) }))
+        let limits = RateLimits::new(&config.rate_limit, &limits);
+        Ok(Rc::new(Site::new(app, router, Arc::new(config), limits)))
     }
 
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -259,7 +261,7 @@ impl Server {
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let routes = declared.routes.clone();
-        let (config, router) = self.settle(declared)?;
+        let (config, router, limits) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
         let endpoints = config
@@ -277,7 +279,8 @@ impl Server {
             same_routes(&routes, &declared.routes, n + 1)?;
         }
         let info = AppInfo::new(&router);
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config) };
+        let limits = RateLimits::new(&config.rate_limit, &limits);
+        let plan = Plan { router: Arc::new(router), config: Arc::new(config), limits };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
@@ -288,13 +291,13 @@ impl Server {
     }
 
     /// Decides the config and builds the router.
-    fn settle(&self, declared: Declared) -> Result<(Config, FastRouter), Error> {
+    fn settle(&self, declared: Declared) -> Result<(Config, FastRouter, RouteLimits), Error> {
         let table = AppTable { origin: &declared.origin, entries: &declared.config };
         let config = Config::resolve(table, variable, &self.overrides);
         let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
         let router = FastRouter::build(declared.routes, trailing);
         match (config, router, declared.mistakes.0.is_empty()) {
-            (Ok(config), Ok(router), true) => Ok((config, router)),
+            (Ok(config), Ok(router), true) => Ok((config, router, declared.limits)),
             (config, router, _) => {
                 let mut all = declared.mistakes.0;
                 all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));
@@ -339,6 +342,7 @@ fn same_routes(first: &[RouteDecl], other: &[RouteDecl], worker: usize) -> Resul
 #[derive(Debug, Clone)]
 pub struct AppInfo {
     routes: Vec<RouteInfo>,
+    warnings: Vec<String>,
 }
 
 /// One route of an app.
@@ -362,12 +366,17 @@ impl AppInfo {
             file: route.origin.file.to_string(),
             line: route.origin.line,
         });
-        AppInfo { routes: routes.collect() }
+        AppInfo { routes: routes.collect(), warnings: Vec::new() }
     }
 
     /// The routes in the order declared.
     pub fn routes(&self) -> &[RouteInfo] {
         &self.routes
+    }
+
+    /// What is unsafe about the config on a public address, each with its cure. Known from [`Server::check`] only.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }
 

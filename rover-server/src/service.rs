@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ALLOW, LOCATION};
+use http::header::{ALLOW, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
@@ -26,9 +26,12 @@ use crate::body::{Aborted, Body, Stream};
 use crate::collect::Collect;
 use crate::config::Config;
 use crate::context::{self, Open, Peer};
+use crate::guard::{Guard, Pass};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
+use crate::rate_limit::RateLimits;
 use crate::route::{FastRouter, Found, Params, RouteId};
+use crate::security_headers::{self, SecurityHeaders};
 use crate::{edge, failure};
 
 /// Everything that the requests of one worker need.
@@ -36,9 +39,20 @@ pub(crate) struct Site {
     pub(crate) app: Rc<App>,
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    guard: Option<Box<Guard>>,
+    security_headers: SecurityHeaders,
 }
 
 impl Site {
+    /// A worker's app, with what all workers share.
+    pub(crate) fn new(app: App, router: Arc<FastRouter>, config: Arc<Config>, limits: Option<Arc<RateLimits>>) -> Site {
+        if let Some(limits) = &limits {
+            app.limit(limits.clone());
+        }
+        let security_headers = SecurityHeaders::new(&config.security_headers);
+        Site { app: Rc::new(app), router, guard: Guard::new(&config, limits), config, security_headers }
+    }
+
     /// Begins to answer `request`.
     ///
     /// The request moves into its slot here and stays there. A handler that needs no body runs right away: what the
@@ -53,16 +67,26 @@ impl Site {
             true => Some(Record::new(&request, peer)),
             false => None,
         };
-        let mut answer = Answer { response: None, stage: Stage::Over, record };
+        let mut answer =
+            Answer { response: None, stage: Stage::Over, record, pass: None, pinned: false, site: self.clone() };
         let (head, body) = request.into_parts();
-        let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
+        let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None, told: None };
         let request = self.app.contexts.requests.open(request);
-        match request.look(|request| self.begin(request, body)) {
+        let begun = request.look(|request| {
+            let begun = self.begin(request, body, &mut answer.pass);
+            answer.pinned = request.peer.scheme == "https" && is_pinned(request);
+            if let (Some(_), Some(record)) = (&self.guard, &mut answer.record) {
+                // A proxy may have told who the client is.
+                record.peer = request.peer.clone();
+            }
+            begun
+        });
+        match begun {
             Some(ControlFlow::Continue((None, call))) => {
                 answer.stage = self.start(request, call, &mut answer.response);
             }
             Some(ControlFlow::Continue((Some(collect), call))) => {
-                answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call, site: self.clone() }));
+                answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call }));
             }
             Some(ControlFlow::Break(response)) => answer.response = Some(*response),
             None => {}
@@ -72,7 +96,12 @@ impl Site {
 
     /// Decides what answers the request, and whether its body is needed first.
     #[inline(always)]
-    fn begin<B>(&self, request: &mut context::Request, body: B) -> ControlFlow<Box<Response<Body>>, Begun<B>>
+    fn begin<B>(
+        &self,
+        request: &mut context::Request,
+        body: B,
+        pass: &mut Option<Box<Pass>>,
+    ) -> ControlFlow<Box<Response<Body>>, Begun<B>>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
@@ -86,13 +115,25 @@ impl Site {
         }
         let close = has_body && edge::must_close(head);
         let close_unread = close || has_body && edge::holds_body_back(head);
-        let (entry, route) = match self.route(head) {
-            ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) if close_unread => {
-                return ControlFlow::Break(Box::new(edge::closing(response)));
-            }
-            ControlFlow::Break(response) => return ControlFlow::Break(Box::new(response)),
+        let answered = |response| match close_unread {
+            true => ControlFlow::Break(Box::new(edge::closing(response))),
+            false => ControlFlow::Break(Box::new(response)),
         };
+        if let Some(guard) = &self.guard
+            && let Some(response) = guard.admit(request, &self.app, &self.router, pass)
+        {
+            return answered(response);
+        }
+        let (entry, route) = match self.route(&request.head) {
+            ControlFlow::Continue(target) => target,
+            ControlFlow::Break(response) => return answered(response),
+        };
+        if let (Some(guard), Some((id, _))) = (&self.guard, &route)
+            && let Some(response) = guard.admit_to(*id, request, pass)
+        {
+            return answered(response);
+        }
+        let head = &request.head;
         let is_missing = route.is_none();
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             request.route = route;
@@ -211,7 +252,6 @@ struct Collecting<B> {
     collect: Collect<B>,
     request: Open,
     call: Call,
-    site: Rc<Site>,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
@@ -220,6 +260,11 @@ pub(crate) struct Answer<B> {
     response: Option<Response<Body>>,
     stage: Stage<B>,
     record: Option<Box<Record>>,
+    /// What the guard wants of the response.
+    pass: Option<Box<Pass>>,
+    /// The response goes over TLS, to a host that browsers may bind to it.
+    pinned: bool,
+    site: Rc<Site>,
 }
 
 impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
@@ -232,11 +277,11 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                     let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
                         return Poll::Ready(());
                     };
-                    let Collecting { request, call, site, .. } = *collecting;
+                    let Collecting { request, call, .. } = *collecting;
                     match collected {
                         Ok(body) => {
                             request.look(|request| request.body = body);
-                            self.stage = site.start(request, call, &mut self.response);
+                            self.stage = self.site.start(request, call, &mut self.response);
                         }
                         Err(status) => self.response = Some(edge::closing(failure::answer(status))),
                     }
@@ -268,12 +313,28 @@ where
         if self.response.is_none() {
             ready!(self.poll_response(cx));
         }
-        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if let Some(pass) = self.pass.take()
+            && let Some(guard) = &self.site.guard
+        {
+            guard.finish(*pass, &mut response);
+        }
+        self.site.security_headers.add(response.headers_mut(), self.pinned);
         match self.record.take() {
             Some(record) => Poll::Ready(Ok(record.at_end(response))),
             None => Poll::Ready(Ok(response)),
         }
     }
+}
+
+/// Whether the host of a request over TLS is one that browsers may bind to it.
+#[cold]
+fn is_pinned(request: &context::Request) -> bool {
+    let head = &request.head;
+    let own = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let told = request.peer.host.as_ref().map(|host| host.as_bytes());
+    let sent = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    told.or(own).or(sent).is_some_and(security_headers::is_pinned)
 }
 
 #[cold]

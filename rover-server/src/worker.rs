@@ -23,6 +23,8 @@ use crate::context::Peer;
 use crate::handler;
 use crate::lifecycle::Lifecycle;
 use crate::log::{self, Level};
+use crate::proxy_protocol;
+use crate::rate_limit::RateLimits;
 use crate::route::FastRouter;
 use crate::service::Site;
 use crate::socket::{SpareBuffers, Transport};
@@ -33,6 +35,8 @@ use crate::tasks::Driver;
 pub(crate) struct Plan {
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    /// What all workers count together.
+    pub(crate) limits: Option<Arc<RateLimits>>,
 }
 
 /// What a worker tells while the server starts.
@@ -181,17 +185,45 @@ fn here(work: impl FnOnce(&Rc<Here>)) {
 }
 
 impl Here {
-    fn serve(&self, accepted: Accepted) {
+    fn connection(&self, transport: Transport, peer: Peer) -> Connection {
+        Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone())
+    }
+
+    /// Serves a connection that begins with a header of the PROXY protocol. One that does not is closed.
+    async fn serve_behind_proxy(self: Rc<Self>, mut transport: Transport, mut peer: Peer) {
+        let trusted = &self.site.config.proxies.trusted;
+        let told = match trusted.as_ref().is_none_or(|trusted| trusted.contains(peer.ip)) {
+            true => proxy_protocol::read(&mut transport).await,
+            false => Err(io::Error::other("the peer is not one of trusted_proxies")),
+        };
+        match told {
+            Ok(told) => {
+                if told.is_secure {
+                    peer.scheme = "https";
+                }
+                peer.ip = told.ip.or(peer.ip);
+                self.connection(transport, peer).await;
+            }
+            Err(error) => log::event(Level::Debug, "a connection without a PROXY header was closed")
+                .field("error", error.to_string().as_str())
+                .field("ip", peer.ip.map(|ip| ip.to_string()).unwrap_or_default().as_str())
+                .emit(),
+        }
+    }
+
+    fn serve(self: &Rc<Self>, accepted: Accepted) {
         let (transport, ip) = match accepted {
             Accepted::Tcp(stream, ip) => (TcpStream::from_std(stream).map(Transport::Tcp), Some(ip)),
             Accepted::Unix(stream) => (UnixStream::from_std(stream).map(Transport::Unix), None),
         };
         match transport {
             Ok(transport) => {
-                let peer = Peer { ip, scheme: "http" };
-                let connection =
-                    Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
-                tokio::task::spawn_local(connection);
+                let peer = Peer { ip, scheme: "http", host: None };
+                if self.site.config.proxies.protocol {
+                    tokio::task::spawn_local(self.clone().serve_behind_proxy(transport, peer));
+                } else {
+                    tokio::task::spawn_local(self.connection(transport, peer));
+                }
             }
             Err(error) => log::event(Level::Error, "cannot watch an accepted connection")
                 .field("error", error.to_string().as_str())
@@ -211,7 +243,7 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
     let _ = report.send(Report::Loaded(declared));
     let Ok(plan) = plans.recv() else { return Ok(()) };
     app.settle(&plan.router, &plan.config);
-    let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
+    let site = Rc::new(Site::new(app, plan.router, plan.config, plan.limits));
     let this = Rc::new(Here { site, lifecycle: Rc::default(), spare: Rc::default(), stop: Notify::new() });
     HERE.set(Some(this.clone()));
     let served = runtime.block_on(serve(&this, runtime.handle(), report));

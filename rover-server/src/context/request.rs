@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
@@ -18,6 +18,8 @@ pub(crate) struct Peer {
     pub(crate) ip: Option<IpAddr>,
     /// "http", or "https" once TLS is in front.
     pub(crate) scheme: &'static str,
+    /// The host that the client asked for, where a proxy told another one than the request itself.
+    pub(crate) host: Option<Box<str>>,
 }
 
 /// A request as its handler sees it.
@@ -30,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) peer: Rc<Peer>,
     /// Set when somebody asked for it; sent back as `X-Request-ID`.
     pub(crate) id: Option<HeaderValue>,
+    /// What the answer carries besides, whoever makes it.
+    pub(crate) told: Option<Box<HeaderMap>>,
 }
 
 impl Request {
