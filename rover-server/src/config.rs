@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trailing_slash: TrailingSlash,
+    /// Never zero.
+    pub(crate) sse_keep_alive: Duration,
     pub(crate) proxies: Proxies,
     pub(crate) cors: Cors,
     pub(crate) security_headers: SecurityHeaders,
@@ -73,6 +75,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
+            sse_keep_alive: Duration::from_secs(15),
             proxies: Proxies::default(),
             cors: Cors::default(),
             security_headers: SecurityHeaders::default(),
@@ -95,6 +98,8 @@ pub(crate) struct Overrides {
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
+    /// Any key by its name, as text.
+    pub(crate) named: Vec<(String, String)>,
 }
 
 /// The app's `rover.server { … }`.
@@ -136,6 +141,12 @@ impl Config {
             if let Some(key) = find(name) {
                 mistakes.extend(config.take(key, name, &value));
             }
+        }
+        for (name, value) in &overrides.named {
+            mistakes.extend(match find(name) {
+                Some(key) => config.take(key, name, &ConfigValue::Text(value.clone())),
+                None => Some(unknown("set", name)),
+            });
         }
         if mistakes.is_empty() {
             let place = if app.origin.is_empty() { String::new() } else { format!("{}: ", app.origin) };
@@ -232,10 +243,7 @@ fn is_group(name: &str) -> bool {
 fn unknown(origin: &str, name: &str) -> ConfigMistake {
     let cure = match keys::nearest(name) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => {
-            let known: Vec<_> = config_keys().map(|key| key.name).collect();
-            format!("the known keys are {}", known.join(", "))
-        }
+        None => "rover --help lists the known ones".to_owned(),
     };
     ConfigMistake(format!("{origin}: unknown config key {name:?}, {cure}"))
 }

@@ -1,7 +1,7 @@
 //! What proxies in front of the server tell of the client: `Forwarded` (RFC 7239) and `X-Forwarded-For`, `-Proto`,
 //! `-Host`.
 //!
-//! Comes in: the head of a request and the peer of its connection. Goes out: the peer as the request's handler sees it.
+//! Comes in: the head of a request and the peer of its connection. Goes out: the client as the request's handler sees it.
 //! Each proxy adds what it saw at the right end, so the headers are read from there, as long as trusted proxies speak:
 //! what stands further left anyone may have written. This module must not know of routes or Lua.
 
@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::{Proxies, ProxyHeaders, Trusted};
-use crate::context::Peer;
+use crate::context::{Client, Peer};
 use crate::edge;
 
 const X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -46,7 +46,7 @@ impl Forwarded {
 
     /// The client behind trusted proxies; `None` where the peer is the client. Removes the headers that nobody may
     /// believe.
-    pub(crate) fn client(&self, head: &mut Parts, peer: &Peer) -> Option<Rc<Peer>> {
+    pub(crate) fn client(&self, head: &mut Parts, peer: &Peer) -> Option<Rc<Client>> {
         let headers = &mut head.headers;
         if !self.trusted.contains(peer.ip) {
             strip(headers, &[FORWARDED, X_FOR, X_PROTO, X_HOST]);
@@ -67,7 +67,7 @@ impl Forwarded {
         if told.ip.is_none() && told.scheme.is_none() && told.host.is_none() {
             return None;
         }
-        Some(Rc::new(Peer { ip: told.ip.or(peer.ip), scheme: told.scheme.unwrap_or(peer.scheme), host: told.host }))
+        Some(Rc::new(Client { ip: told.ip.or(peer.ip), scheme: told.scheme.unwrap_or(peer.scheme), host: told.host }))
     }
 
     fn read_forwarded(&self, headers: &HeaderMap) -> Told {

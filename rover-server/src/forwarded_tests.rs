@@ -16,7 +16,7 @@ fn client(trusted: &str, headers: ProxyHeaders, lines: &[(&str, &str)]) -> Strin
         request = request.header(*name, *value);
     }
     let (mut head, ()) = request.body(()).unwrap().into_parts();
-    let peer = Peer { ip: Some([10, 0, 0, 1].into()), scheme: "http", host: None };
+    let peer = Peer::new(Some([10, 0, 0, 1].into()), "http");
     match reader(trusted, headers).client(&mut head, &peer) {
         Some(peer) => format!("{} {} {}", peer.ip.unwrap(), peer.scheme, peer.host.as_deref().unwrap_or("-")),
         None => "the peer".to_owned(),
@@ -87,7 +87,7 @@ fn what_nobody_may_believe_is_removed() {
         let request = request.header("x-real-ip", "192.0.2.3").header("accept", "*/*");
         request.body(()).unwrap().into_parts().0
     };
-    let peer = |ip: [u8; 4]| Peer { ip: Some(ip.into()), scheme: "http", host: None };
+    let peer = |ip: [u8; 4]| Peer::new(Some(ip.into()), "http");
     let mut head = build();
     assert!(reader("10.0.0.1", ProxyHeaders::Both).client(&mut head, &peer([10, 0, 0, 2])).is_none());
     assert_eq!(head.headers.keys().collect::<Vec<_>>(), ["accept"]);

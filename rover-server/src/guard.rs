@@ -57,10 +57,8 @@ impl Guard {
         router: &FastRouter,
         pass: &mut Option<Box<Pass>>,
     ) -> Option<Response<Body>> {
-        if let Some(forwarded) = &self.forwarded
-            && let Some(client) = forwarded.client(&mut request.head, &request.peer)
-        {
-            request.peer = client;
+        if let Some(forwarded) = &self.forwarded {
+            request.client = forwarded.client(&mut request.head, &request.peer);
         }
         if self.cors.is_none() && self.shed.is_none() && self.limits.is_none() {
             return None;
@@ -80,7 +78,7 @@ impl Guard {
                 Err(refusal) => return Some(refusal),
             }
         }
-        let decision = self.limits.as_ref()?.check_all(&request.head.headers, request.peer.ip);
+        let decision = self.limits.as_ref()?.check_all(&request.head.headers, request.ip());
         pass.note(decision)
     }
 
@@ -91,7 +89,7 @@ impl Guard {
         request: &Request,
         pass: &mut Option<Box<Pass>>,
     ) -> Option<Response<Body>> {
-        let decision = self.limits.as_ref()?.check_route(route.index(), &request.head.headers, request.peer.ip);
+        let decision = self.limits.as_ref()?.check_route(route.index(), &request.head.headers, request.ip());
         pass.as_mut()?.note(decision)
     }
 

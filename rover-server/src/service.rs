@@ -25,7 +25,7 @@ use crate::app::App;
 use crate::body::{Aborted, Body, Stream};
 use crate::collect::Collect;
 use crate::config::Config;
-use crate::context::{self, Open, Peer};
+use crate::context::{self, Client, Open, Peer};
 use crate::guard::{Guard, Pass};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
@@ -70,14 +70,15 @@ impl Site {
         let mut answer =
             Answer { response: None, stage: Stage::Over, record, pass: None, pinned: false, site: self.clone() };
         let (head, body) = request.into_parts();
-        let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None, told: None };
+        let request =
+            context::Request { head, body: None, route: None, peer: peer.clone(), id: None, client: None, told: None };
         let request = self.app.contexts.requests.open(request);
         let begun = request.look(|request| {
             let begun = self.begin(request, body, &mut answer.pass);
-            answer.pinned = request.peer.scheme == "https" && is_pinned(request);
+            answer.pinned = request.scheme() == "https" && is_pinned(request);
             if let (Some(_), Some(record)) = (&self.guard, &mut answer.record) {
                 // A proxy may have told who the client is.
-                record.peer = request.peer.clone();
+                record.client = request.client.clone();
             }
             begun
         });
@@ -332,7 +333,7 @@ where
 fn is_pinned(request: &context::Request) -> bool {
     let head = &request.head;
     let own = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let told = request.peer.host.as_ref().map(|host| host.as_bytes());
+    let told = request.client.as_ref().and_then(|client| client.host.as_ref()).map(|host| host.as_bytes());
     let sent = head.headers.get(HOST).map(HeaderValue::as_bytes);
     told.or(own).or(sent).is_some_and(security_headers::is_pinned)
 }
@@ -350,6 +351,8 @@ struct Record {
     uri: http::Uri,
     version: http::Version,
     peer: Rc<Peer>,
+    /// Whom trusted proxies told of.
+    client: Option<Rc<Client>>,
 }
 
 impl Record {
@@ -360,6 +363,7 @@ impl Record {
             uri: request.uri().clone(),
             version: request.version(),
             peer: peer.clone(),
+            client: None,
         })
     }
 
@@ -377,7 +381,8 @@ impl Record {
     }
 
     fn write(&self, status: StatusCode, bytes: u64, request_id: Option<&HeaderValue>) {
-        let ip = self.peer.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let ip = self.client.as_ref().map_or(self.peer.ip, |client| client.ip);
+        let ip = ip.map(|ip| ip.to_string()).unwrap_or_default();
         access_log::record(&Access {
             method: self.method.as_str(),
             path: self.uri.path(),

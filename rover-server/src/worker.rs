@@ -218,7 +218,7 @@ impl Here {
         };
         match transport {
             Ok(transport) => {
-                let peer = Peer { ip, scheme: "http", host: None };
+                let peer = Peer::new(ip, "http");
                 if self.site.config.proxies.protocol {
                     tokio::task::spawn_local(self.clone().serve_behind_proxy(transport, peer));
                 } else {
@@ -263,6 +263,7 @@ async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) 
     }
     let _ = report.send(Report::Ready(handle.clone()));
     this.stop.notified().await;
+    app.tasks.ending().tell();
     let timeout = this.site.config.shutdown_timeout;
     if tokio::time::timeout(timeout, this.lifecycle.drain()).await.is_err() {
         log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();

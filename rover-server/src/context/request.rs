@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
+use crate::upgrade;
 
 /// Who is at the other end of a connection.
 #[derive(Debug)]
@@ -18,7 +19,25 @@ pub(crate) struct Peer {
     pub(crate) ip: Option<IpAddr>,
     /// "http", or "https" once TLS is in front.
     pub(crate) scheme: &'static str,
-    /// The host that the client asked for, where a proxy told another one than the request itself.
+    /// What the connection becomes after a 101.
+    pub(crate) upgrade: upgrade::Slot,
+}
+
+impl Peer {
+    /// The other end of a connection that speaks HTTP.
+    pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
+        Peer { ip, scheme, upgrade: upgrade::Slot::default() }
+    }
+}
+
+/// The client behind trusted proxies, as they tell of it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// `None` on a Unix socket.
+    pub(crate) ip: Option<IpAddr>,
+    /// "http" or "https".
+    pub(crate) scheme: &'static str,
+    /// The host that it asked for, where that is another one than the request itself says.
     pub(crate) host: Option<Box<str>>,
 }
 
@@ -30,6 +49,8 @@ pub(crate) struct Request {
     /// The route that matched, and where the path holds its parameters; `None` for the app's `not_found`.
     pub(crate) route: Option<(RouteId, Params)>,
     pub(crate) peer: Rc<Peer>,
+    /// Set where trusted proxies told of somebody behind the peer.
+    pub(crate) client: Option<Rc<Client>>,
     /// Set when somebody asked for it; sent back as `X-Request-ID`.
     pub(crate) id: Option<HeaderValue>,
     /// What the answer carries besides, whoever makes it.
@@ -37,6 +58,17 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// The client's address; `None` on a Unix socket.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.client.as_ref().map_or(self.peer.ip, |client| client.ip)
+    }
+
+    /// "http" or "https", as the client speaks it.
+    #[inline]
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.client.as_ref().map_or(self.peer.scheme, |client| client.scheme)
+    }
+
     /// The request's id: the client's where it is a sane token, else a new random one.
     pub(crate) fn id(&mut self) -> &HeaderValue {
         let headers = &self.head.headers;
