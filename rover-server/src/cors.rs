@@ -134,7 +134,10 @@ impl Cors {
         if self.credentials {
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
-        if let Some(expose) = &self.expose {
+        // The answer to a preflight has nothing to read.
+        if let Some(expose) = &self.expose
+            && !headers.contains_key(ACCESS_CONTROL_ALLOW_METHODS)
+        {
             headers.entry(ACCESS_CONTROL_EXPOSE_HEADERS).or_insert_with(|| expose.clone());
         }
     }

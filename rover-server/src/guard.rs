@@ -73,9 +73,9 @@ impl Guard {
             }
         }
         if let Some(shed) = &self.shed {
-            match shed.admit() {
-                Ok(permit) => pass.permit = Some(permit),
-                Err(refusal) => return Some(refusal),
+            pass.permit = shed.admit();
+            if pass.permit.is_none() {
+                return Some(shed.refusal());
             }
         }
         let decision = self.limits.as_ref()?.check_all(&request.head.headers, request.ip());

@@ -67,15 +67,15 @@ impl Site {
             true => Some(Record::new(&request, peer)),
             false => None,
         };
-        let mut answer =
-            Answer { response: None, stage: Stage::Over, record, pass: None, pinned: false, site: self.clone() };
+        let mut answer = Answer { response: None, stage: Stage::Over, record };
+        let mut ending = Ending { pass: None, pinned: false };
         let (head, body) = request.into_parts();
         let request =
             context::Request { head, body: None, route: None, peer: peer.clone(), id: None, client: None, told: None };
         let request = self.app.contexts.requests.open(request);
         let begun = request.look(|request| {
-            let begun = self.begin(request, body, &mut answer.pass);
-            answer.pinned = request.scheme() == "https" && is_pinned(request);
+            let begun = self.begin(request, body, &mut ending.pass);
+            ending.pinned = request.scheme() == "https" && is_pinned(request);
             if let (Some(_), Some(record)) = (&self.guard, &mut answer.record) {
                 // A proxy may have told who the client is.
                 record.client = request.client.clone();
@@ -84,14 +84,20 @@ impl Site {
         });
         match begun {
             Some(ControlFlow::Continue((None, call))) => {
-                answer.stage = self.start(request, call, &mut answer.response);
+                if let Some(running) = self.start(request, call, &mut answer.response) {
+                    answer.stage = Stage::Running(Box::new(Waiting { running, call, ending, site: self.clone() }));
+                    return answer;
+                }
             }
             Some(ControlFlow::Continue((Some(collect), call))) => {
-                answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call }));
+                let collecting = Collecting { collect, request, call, ending, site: self.clone() };
+                answer.stage = Stage::Collecting(Box::new(collecting));
+                return answer;
             }
             Some(ControlFlow::Break(response)) => answer.response = Some(*response),
             None => {}
         }
+        self.finish(&mut answer.response, ending);
         answer
     }
 
@@ -147,22 +153,27 @@ impl Site {
         ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }))
     }
 
-    /// Runs the handler. A panic fails this request alone.
+    /// Runs the handler, up to its response or to its first wait. A panic fails this request alone.
     #[inline(always)]
-    fn start<B>(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Stage<B> {
+    fn start(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Option<Box<Running>> {
         let ran = catch_unwind(AssertUnwindSafe(|| handler::start(&self.app, call.entry, request, response)));
         match ran {
-            Ok(None) => {
-                call.finish(response);
-                Stage::Over
-            }
-            Ok(Some(running)) => Stage::Running(running, call),
-            Err(_) => {
-                *response = Some(panicked());
-                call.finish(response);
-                Stage::Over
-            }
+            Ok(None) => {}
+            Ok(running) => return running,
+            Err(_) => *response = Some(panicked()),
         }
+        call.finish(response);
+        None
+    }
+
+    /// Adds to a response what every one carries.
+    #[inline(always)]
+    fn finish(&self, response: &mut Option<Response<Body>>, ending: Ending) {
+        let response = response.get_or_insert_with(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if let (Some(guard), Some(pass)) = (&self.guard, ending.pass) {
+            guard.finish(*pass, response);
+        }
+        self.security_headers.add(response.headers_mut(), ending.pinned);
     }
 
     /// Finds what answers the request, or answers it.
@@ -244,7 +255,7 @@ impl Call {
 /// Where a request stands that has no response yet. What is rare is boxed, for the whole moves at every request.
 enum Stage<B> {
     Collecting(Box<Collecting<B>>),
-    Running(Box<Running>, Call),
+    Running(Box<Waiting>),
     Over,
 }
 
@@ -253,6 +264,24 @@ struct Collecting<B> {
     collect: Collect<B>,
     request: Open,
     call: Call,
+    ending: Ending,
+    site: Rc<Site>,
+}
+
+/// A request whose handler waits.
+struct Waiting {
+    running: Box<Running>,
+    call: Call,
+    ending: Ending,
+    site: Rc<Site>,
+}
+
+/// What the end of a request needs to know of its beginning.
+struct Ending {
+    /// What the guard wants of the response.
+    pass: Option<Box<Pass>>,
+    /// The response goes over TLS, to a host that browsers may bind to it.
+    pinned: bool,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
@@ -261,11 +290,6 @@ pub(crate) struct Answer<B> {
     response: Option<Response<Body>>,
     stage: Stage<B>,
     record: Option<Box<Record>>,
-    /// What the guard wants of the response.
-    pass: Option<Box<Pass>>,
-    /// The response goes over TLS, to a host that browsers may bind to it.
-    pinned: bool,
-    site: Rc<Site>,
 }
 
 impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
@@ -278,24 +302,33 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                     let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
                         return Poll::Ready(());
                     };
-                    let Collecting { request, call, .. } = *collecting;
+                    let Collecting { request, call, ending, site, .. } = *collecting;
                     match collected {
                         Ok(body) => {
                             request.look(|request| request.body = body);
-                            self.stage = self.site.start(request, call, &mut self.response);
+                            if let Some(running) = site.start(request, call, &mut self.response) {
+                                self.stage = Stage::Running(Box::new(Waiting { running, call, ending, site }));
+                                continue;
+                            }
                         }
                         Err(status) => self.response = Some(edge::closing(failure::answer(status))),
                     }
+                    site.finish(&mut self.response, ending);
+                    return Poll::Ready(());
                 }
-                Stage::Running(running, call) => {
-                    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(cx)));
-                    self.response = match polled {
+                Stage::Running(waiting) => {
+                    let running = Pin::new(&mut *waiting.running);
+                    let mut response = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
                         Ok(Poll::Pending) => return Poll::Pending,
                         Ok(Poll::Ready(response)) => response,
                         Err(_) => Some(panicked()),
                     };
-                    call.finish(&mut self.response);
-                    self.stage = Stage::Over;
+                    let Stage::Running(waiting) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                        return Poll::Ready(());
+                    };
+                    waiting.call.finish(&mut response);
+                    waiting.site.finish(&mut response, waiting.ending);
+                    self.response = response;
                 }
                 Stage::Over => return Poll::Ready(()),
             }
@@ -314,13 +347,7 @@ where
         if self.response.is_none() {
             ready!(self.poll_response(cx));
         }
-        let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
-        if let Some(pass) = self.pass.take()
-            && let Some(guard) = &self.site.guard
-        {
-            guard.finish(*pass, &mut response);
-        }
-        self.site.security_headers.add(response.headers_mut(), self.pinned);
+        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
         match self.record.take() {
             Some(record) => Poll::Ready(Ok(record.at_end(response))),
             None => Poll::Ready(Ok(response)),

@@ -2,14 +2,14 @@
 //!
 //! Comes in: the moment when a request begins. Goes out: a permit that it holds until it is answered, or a refusal. Two
 //! things are bounded for each worker: how many requests have begun and are not answered, and how long requests wait for
-//! their turn. The wait is measured by a probe, a task that goes through the same queue as the connections: one at a
-//! time, and only while requests come. As CoDel does (RFC 8289), a wait is forgiven that was short at some moment of the
-//! last 100 ms: a burst ends by itself, a standing queue does not.
+//! their turn. The wait is measured by a probe, a task that goes round in the same queue as the connections as long as
+//! requests come. As CoDel does (RFC 8289), a wait is forgiven that was short at some moment of the last 100 ms: a burst
+//! ends by itself, a standing queue does not.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -57,16 +57,22 @@ impl Shed {
         })
     }
 
-    /// Lets a request begin, or refuses it with 503.
-    pub(crate) fn admit(&self) -> Result<Permit, Response<Body>> {
+    /// Lets a request begin, if there is room for it.
+    pub(crate) fn admit(&self) -> Option<Permit> {
         let is_full = self.most > 0 && self.begun.get() >= self.most;
         if is_full || self.queue.as_ref().is_some_and(Queue::is_too_long) {
-            let mut response = failure::answer(StatusCode::SERVICE_UNAVAILABLE);
-            response.headers_mut().insert(RETRY_AFTER, self.retry_after.clone());
-            return Err(response);
+            return None;
         }
         self.begun.set(self.begun.get() + 1);
-        Ok(Permit(self.begun.clone()))
+        Some(Permit(self.begun.clone()))
+    }
+
+    /// The answer to a request that may not begin.
+    #[cold]
+    pub(crate) fn refusal(&self) -> Response<Body> {
+        let mut response = failure::answer(StatusCode::SERVICE_UNAVAILABLE);
+        response.headers_mut().insert(RETRY_AFTER, self.retry_after.clone());
+        response
     }
 }
 
@@ -80,15 +86,19 @@ struct Queue {
     refused: Cell<u64>,
 }
 
-/// What the probe has seen, in nanoseconds since `zero`.
+/// What the probe has seen, in nanoseconds since `zero`. The probe is a task that must be `Send`, so these are atomic;
+/// nobody else ever touches them.
 struct Probe {
     zero: Instant,
-    /// When the one that is under way was sent; 0 where none is.
-    sent: AtomicU64,
-    /// When the last one came through.
-    done: AtomicU64,
+    is_under_way: AtomicBool,
+    /// When the round that goes on began; 0 where none does.
+    began: AtomicU64,
+    /// When the last one ended.
+    ended: AtomicU64,
     /// How long that took.
-    wait: AtomicU64,
+    took: AtomicU64,
+    /// Requests that have come in this round.
+    requests: AtomicU64,
 }
 
 impl Probe {
@@ -97,43 +107,62 @@ impl Probe {
         u64::try_from(self.zero.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// The probe has come through the queue.
-    fn arrive(&self) {
-        let now = self.now();
-        self.wait.store(now.saturating_sub(self.sent.swap(0, Ordering::Relaxed)), Ordering::Relaxed);
-        self.done.store(now, Ordering::Relaxed);
+    /// Goes through the queue until a round brings no request. The runtime looks for new work before it goes on with a
+    /// task that has yielded, so each round takes as long as all that was ready.
+    async fn go_round(self: Arc<Self>) {
+        loop {
+            let began = self.now();
+            self.began.store(began, Ordering::Relaxed);
+            self.requests.store(0, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            let now = self.now();
+            self.took.store(now.saturating_sub(began), Ordering::Relaxed);
+            self.ended.store(now, Ordering::Relaxed);
+            if self.requests.load(Ordering::Relaxed) == 0 {
+                self.began.store(0, Ordering::Relaxed);
+                self.is_under_way.store(false, Ordering::Relaxed);
+                return;
+            }
+        }
     }
 }
 
 impl Queue {
     fn new(target: u64) -> Queue {
-        let probe =
-            Probe { zero: Instant::now(), sent: AtomicU64::new(0), done: AtomicU64::new(0), wait: AtomicU64::new(0) };
+        let probe = Probe {
+            zero: Instant::now(),
+            is_under_way: AtomicBool::new(false),
+            began: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            took: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+        };
         Queue { target, probe: Arc::new(probe), good: Cell::new(0), refused: Cell::new(0) }
     }
 
-    /// Whether the request whose turn it is has waited too long.
+    /// Whether the request whose turn it is has waited too long. The first of each round never has: a handler that takes
+    /// longer than the target makes no queue by itself.
     fn is_too_long(&self) -> bool {
         let now = self.probe.now();
-        if self.probe.sent.load(Ordering::Relaxed) == 0
-            && let Ok(runtime) = Handle::try_current()
-        {
-            self.probe.sent.store(now, Ordering::Relaxed);
-            let probe = self.probe.clone();
-            runtime.spawn(async move { probe.arrive() });
+        let is_first = self.probe.requests.fetch_add(1, Ordering::Relaxed) == 0;
+        if !self.probe.is_under_way.load(Ordering::Relaxed) {
+            if let Ok(runtime) = Handle::try_current() {
+                self.probe.is_under_way.store(true, Ordering::Relaxed);
+                runtime.spawn(self.probe.clone().go_round());
+            }
+            // The worker had nothing to do.
+            self.good.set(now);
+            return false;
         }
-        self.judge(now)
+        self.judge(now) && !is_first
     }
 
     fn judge(&self, now: u64) -> bool {
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        let (sent, done, wait) = (load(&self.probe.sent), load(&self.probe.done), load(&self.probe.wait));
-        if wait <= self.target {
-            self.good.set(self.good.get().max(done));
-        }
+        let (began, ended, took) = (load(&self.probe.began), load(&self.probe.ended), load(&self.probe.took));
         // What was measured holds for as long as it took; after that the queue may be another one.
-        let measured = if now.saturating_sub(done) <= wait { wait } else { 0 };
-        let under_way = if sent == 0 { 0 } else { now.saturating_sub(sent) };
+        let measured = if now.saturating_sub(ended) <= took { took } else { 0 };
+        let under_way = if began == 0 { 0 } else { now.saturating_sub(began) };
         let wait = measured.max(under_way);
         if wait <= self.target {
             self.good.set(now);
@@ -155,11 +184,11 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// At so many milliseconds the probe is under way since `sent`, and the last one took `wait` until `done`.
-    fn judge(queue: &Queue, now: u64, sent: u64, (done, wait): (u64, u64)) -> bool {
-        queue.probe.sent.store(sent * MS, Ordering::Relaxed);
-        queue.probe.done.store(done * MS, Ordering::Relaxed);
-        queue.probe.wait.store(wait * MS, Ordering::Relaxed);
+    /// At so many milliseconds a round goes on since `began`, and the last one took `took` until `ended`.
+    fn judge(queue: &Queue, now: u64, began: u64, (ended, took): (u64, u64)) -> bool {
+        queue.probe.began.store(began * MS, Ordering::Relaxed);
+        queue.probe.ended.store(ended * MS, Ordering::Relaxed);
+        queue.probe.took.store(took * MS, Ordering::Relaxed);
         queue.judge(now * MS)
     }
 
@@ -172,7 +201,8 @@ mod tests {
         assert!(judge(&queue, 1120, 1090, (1090, 40)), "120 ms later it still stands");
         assert!(!judge(&queue, 1130, 1128, (1128, 3)), "it is short again");
         assert!(judge(&queue, 1145, 1130, (1130, 3)), "a worker that has refused stays strict");
-        assert!(!judge(&queue, 3145, 3130, (3130, 3)), "and forgets that after a while");
+        assert!(!judge(&queue, 3000, 2999, (2999, 3)), "it is short again");
+        assert!(!judge(&queue, 3020, 3001, (3001, 3)), "and has forgotten after a while");
     }
 
     #[test]
@@ -189,14 +219,28 @@ mod tests {
     }
 
     #[test]
+    fn one_handler_makes_no_queue() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let queue = Queue::new(MS);
+            for _ in 0..50 {
+                assert!(!queue.is_too_long());
+                std::thread::sleep(Duration::from_millis(4));
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    #[test]
     fn permits_come_back() {
         let shed = Shed::new(&LoadShedding { max_in_flight: 2, ..LoadShedding::default() }).unwrap();
-        let first = shed.admit().ok().unwrap();
-        let second = shed.admit().ok().unwrap();
-        let refusal = shed.admit().err().unwrap();
+        let first = shed.admit().unwrap();
+        let second = shed.admit().unwrap();
+        assert!(shed.admit().is_none());
+        let refusal = shed.refusal();
         assert_eq!((refusal.status().as_u16(), &refusal.headers()[RETRY_AFTER]), (503, &HeaderValue::from_static("1")));
         drop(first);
-        assert!(shed.admit().is_ok());
+        assert!(shed.admit().is_some());
         drop(second);
         assert!(Shed::new(&LoadShedding::default()).is_none());
     }
