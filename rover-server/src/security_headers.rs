@@ -4,8 +4,8 @@
 //! always the same is parsed once for each worker. This module must not know who made the answer.
 
 use http::header::{
-    CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -13,11 +13,21 @@ use crate::config;
 
 /// What is added to answers.
 pub(crate) struct SecurityHeaders {
-    every: Vec<(HeaderName, HeaderValue)>,
+    type_options: Option<TypeOptions>,
+    resource_policy: Option<HeaderValue>,
     /// For HTML pages alone: to a program that reads JSON they mean nothing.
     pages: Vec<(HeaderName, HeaderValue)>,
     over_tls: Option<HeaderValue>,
 }
+
+/// X-Content-Type-Options, the one header that all answers have by default.
+enum TypeOptions {
+    /// `nosniff`, which need not be cloned.
+    Nosniff,
+    Other(HeaderValue),
+}
+
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 impl SecurityHeaders {
     /// Parses what the config says.
@@ -26,7 +36,6 @@ impl SecurityHeaders {
         let list = |all: [(HeaderName, &Option<String>); 2]| -> Vec<(HeaderName, HeaderValue)> {
             all.into_iter().filter_map(|(name, value)| Some((name, parse(value)?))).collect()
         };
-        let resource_policy = HeaderName::from_static("cross-origin-resource-policy");
         let opener_policy = HeaderName::from_static("cross-origin-opener-policy");
         let permissions = HeaderName::from_static("permissions-policy");
         let mut pages = list([(X_FRAME_OPTIONS, &config.frame_options), (REFERRER_POLICY, &config.referrer_policy)]);
@@ -36,10 +45,11 @@ impl SecurityHeaders {
         ]));
         pages.extend(parse(&config.cross_origin_opener_policy).map(|value| (opener_policy, value)));
         SecurityHeaders {
-            every: list([
-                (X_CONTENT_TYPE_OPTIONS, &config.content_type_options),
-                (resource_policy, &config.cross_origin_resource_policy),
-            ]),
+            type_options: parse(&config.content_type_options).map(|value| match value.as_bytes() {
+                b"nosniff" => TypeOptions::Nosniff,
+                _ => TypeOptions::Other(value),
+            }),
+            resource_policy: parse(&config.cross_origin_resource_policy),
             pages,
             over_tls: parse(&config.strict_transport_security),
         }
@@ -49,29 +59,41 @@ impl SecurityHeaders {
     /// host that may be [pinned](is_pinned).
     #[inline]
     pub(crate) fn add(&self, headers: &mut HeaderMap, pinned: bool) {
-        if !self.pages.is_empty() && headers.values().any(is_page) {
-            add_missing(headers, &self.pages);
+        // Looking at the few headers that an answer has costs less than looking one up.
+        let (mut is_page, mut has_own) = (false, false);
+        for (name, value) in &*headers {
+            has_own |= *name == X_CONTENT_TYPE_OPTIONS;
+            is_page |= value.as_bytes().starts_with(b"text/html") && *name == CONTENT_TYPE;
         }
-        add_missing(headers, &self.every);
+        match &self.type_options {
+            Some(TypeOptions::Nosniff) if !has_own => {
+                headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            }
+            Some(TypeOptions::Other(value)) if !has_own => {
+                headers.insert(X_CONTENT_TYPE_OPTIONS, value.clone());
+            }
+            _ => {}
+        }
+        if is_page || pinned || self.resource_policy.is_some() {
+            self.add_rare(headers, is_page, pinned);
+        }
+    }
+
+    #[cold]
+    fn add_rare(&self, headers: &mut HeaderMap, is_page: bool, pinned: bool) {
+        let mut add = |name: &HeaderName, value: &HeaderValue| {
+            headers.entry(name).or_insert_with(|| value.clone());
+        };
+        if let Some(value) = &self.resource_policy {
+            add(&RESOURCE_POLICY, value);
+        }
+        if is_page {
+            self.pages.iter().for_each(|(name, value)| add(name, value));
+        }
         if pinned && let Some(value) = &self.over_tls {
-            headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| value.clone());
+            add(&STRICT_TRANSPORT_SECURITY, value);
         }
     }
-}
-
-#[inline]
-fn add_missing(headers: &mut HeaderMap, wanted: &[(HeaderName, HeaderValue)]) {
-    for (name, value) in wanted {
-        headers.entry(name).or_insert_with(|| value.clone());
-    }
-}
-
-/// Whether a header's value is the type of an HTML page. No field but Content-Type begins so, and comparing the values
-/// of the few headers that an answer has costs less than looking one up.
-#[inline]
-fn is_page(value: &HeaderValue) -> bool {
-    let value = value.as_bytes();
-    value.first() == Some(&b't') && value.starts_with(b"text/html")
 }
 
 /// Whether a browser may learn from an answer that this host is reached over TLS only. `localhost` is everybody's: all
@@ -84,7 +106,6 @@ pub(crate) fn is_pinned(host: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::CONTENT_TYPE;
 
     fn added(kind: &'static str, own: &[(&'static str, &'static str)], pinned: bool) -> Vec<String> {
         let headers = SecurityHeaders::new(&config::SecurityHeaders::default());
