@@ -9,6 +9,7 @@ mod proxies;
 mod public;
 mod rate_limit;
 mod security_headers;
+mod store;
 mod value;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub(crate) use proxies::{Proxies, ProxyHeaders, Trusted};
 pub(crate) use rate_limit::Rate;
 pub(crate) use rate_limit::{LimitRule, Per, RateLimit};
 pub(crate) use security_headers::SecurityHeaders;
+pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 
 use crate::log::Level;
@@ -42,6 +44,8 @@ pub(crate) struct Config {
     /// Never zero.
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
+    /// For how long the server accepts after the stop signal.
+    pub(crate) drain_delay: Duration,
     pub(crate) trailing_slash: TrailingSlash,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
@@ -50,6 +54,7 @@ pub(crate) struct Config {
     pub(crate) security_headers: SecurityHeaders,
     pub(crate) rate_limit: RateLimit,
     pub(crate) load_shedding: LoadShedding,
+    pub(crate) store: StoreLimits,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -74,6 +79,7 @@ impl Default for Config {
             body_size_limit: 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
+            drain_delay: Duration::ZERO,
             trailing_slash: TrailingSlash::Strict,
             sse_keep_alive: Duration::from_secs(15),
             proxies: Proxies::default(),
@@ -81,6 +87,7 @@ impl Default for Config {
             security_headers: SecurityHeaders::default(),
             rate_limit: RateLimit::default(),
             load_shedding: LoadShedding::default(),
+            store: StoreLimits::DEFAULT,
         }
     }
 }
@@ -97,6 +104,7 @@ pub(crate) struct Overrides {
     pub(crate) body_size_limit: Option<u64>,
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
+    pub(crate) drain_delay: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
     /// Any key by its name, as text.
     pub(crate) named: Vec<(String, String)>,
@@ -153,6 +161,24 @@ impl Config {
             mistakes.extend(config.contradictions().iter().map(|text| ConfigMistake(format!("{place}{text}"))));
         }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+
+    /// Takes over from `running` what a server cannot change while it runs, and gives the keys that differed.
+    pub(crate) fn keep(&mut self, running: &Config) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        if self.host != running.host {
+            self.host = running.host.clone();
+            changed.push("host");
+        }
+        if self.port != running.port {
+            self.port = running.port;
+            changed.push("port");
+        }
+        if self.workers != running.workers {
+            self.workers = running.workers;
+            changed.push("workers");
+        }
+        changed
     }
 
     fn take_table(&mut self, app: AppTable<'_>, mistakes: &mut Vec<ConfigMistake>) {
@@ -224,6 +250,7 @@ impl Overrides {
             ("body_size_limit", self.body_size_limit.map(number)),
             ("body_timeout", self.body_timeout.map(time)),
             ("shutdown_timeout", self.shutdown_timeout.map(time)),
+            ("drain_delay", self.drain_delay.map(time)),
             ("trailing_slash", self.trailing_slash.map(slash)),
         ]
         .into_iter()

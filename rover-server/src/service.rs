@@ -3,6 +3,9 @@
 //! Comes in: a request from hyper (or from a test, without a socket). Goes out: a future of its response, which is
 //! ready at once when nothing has to be waited for.
 
+mod record;
+
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::c_int;
 use std::future::Future;
@@ -12,27 +15,25 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{ALLOW, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
 
-use crate::access_log::{self, Access};
 use crate::app::App;
-use crate::body::{Aborted, Body, Stream};
+use crate::body::Body;
 use crate::collect::Collect;
 use crate::config::Config;
-use crate::context::{self, Client, Open, Peer};
+use crate::context::{self, Open, Peer};
 use crate::guard::{Guard, Pass};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
 use crate::rate_limit::RateLimits;
 use crate::route::{FastRouter, Found, Params, RouteId};
 use crate::security_headers::{self, SecurityHeaders};
-use crate::{edge, failure};
+use crate::{edge, failure, lifecycle};
+use record::Record;
 
 /// Everything that the requests of one worker need.
 pub(crate) struct Site {
@@ -41,6 +42,36 @@ pub(crate) struct Site {
     pub(crate) config: Arc<Config>,
     guard: Option<Box<Guard>>,
     security_headers: SecurityHeaders,
+}
+
+/// The version of the app that requests go to from now on. A connection asks for it at each request, so that it serves
+/// the next version with its next request; what has begun ends in the version where it began.
+pub(crate) struct Current(RefCell<Rc<Site>>);
+
+impl Current {
+    /// Begins with `site`.
+    pub(crate) fn new(site: Rc<Site>) -> Rc<Current> {
+        Rc::new(Current(RefCell::new(site)))
+    }
+
+    /// The site of the next request.
+    pub(crate) fn site(&self) -> Rc<Site> {
+        self.0.borrow().clone()
+    }
+
+    /// Lets the next request go to `site`.
+    pub(crate) fn switch(&self, site: Rc<Site>) {
+        self.0.replace(site);
+    }
+
+    /// Begins to answer `request`. Nothing switches meanwhile, for that takes a task of its own.
+    #[inline]
+    pub(crate) fn call<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        self.0.borrow().call(request, peer)
+    }
 }
 
 impl Site {
@@ -347,7 +378,10 @@ where
         if self.response.is_none() {
             ready!(self.poll_response(cx));
         }
-        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if lifecycle::is_ending() {
+            edge::close(&mut response);
+        }
         match self.record.take() {
             Some(record) => Poll::Ready(Ok(record.at_end(response))),
             None => Poll::Ready(Ok(response)),
@@ -369,95 +403,4 @@ fn is_pinned(request: &context::Request) -> bool {
 fn panicked() -> Response<Body> {
     log::event(Level::Error, "Rover panicked while it served a request; this is a bug in Rover").emit();
     failure::answer(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// What the access log tells of a request once its answer is known.
-struct Record {
-    began: Instant,
-    method: Method,
-    uri: http::Uri,
-    version: http::Version,
-    peer: Rc<Peer>,
-    /// Whom trusted proxies told of.
-    client: Option<Rc<Client>>,
-}
-
-impl Record {
-    fn new<B>(request: &Request<B>, peer: &Rc<Peer>) -> Box<Record> {
-        Box::new(Record {
-            began: Instant::now(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            peer: peer.clone(),
-            client: None,
-        })
-    }
-
-    /// Writes the line when all bytes of the response are known, or are with hyper.
-    fn at_end(self: Box<Self>, response: Response<Body>) -> Response<Body> {
-        if let Body::Stream(_) = response.body() {
-            let (head, body) = response.into_parts();
-            let Body::Stream(stream) = body else { return Response::from_parts(head, body) };
-            let request_id = head.headers.get("x-request-id").cloned();
-            let recorded = Recorded { stream, record: self, status: head.status, request_id, bytes: 0 };
-            return Response::from_parts(head, Body::Stream(Box::pin(recorded)));
-        }
-        self.write(response.status(), response.body().len(), response.headers().get("x-request-id"));
-        response
-    }
-
-    fn write(&self, status: StatusCode, bytes: u64, request_id: Option<&HeaderValue>) {
-        let ip = self.client.as_ref().map_or(self.peer.ip, |client| client.ip);
-        let ip = ip.map(|ip| ip.to_string()).unwrap_or_default();
-        access_log::record(&Access {
-            method: self.method.as_str(),
-            path: self.uri.path(),
-            query: self.uri.query(),
-            status: status.as_u16(),
-            bytes,
-            duration: self.began.elapsed(),
-            ip: &ip,
-            request_id: request_id.and_then(|id| id.to_str().ok()),
-            version: context::version_name(self.version),
-        });
-    }
-}
-
-/// A stream whose line is written when it ends, however it does.
-struct Recorded {
-    stream: Stream,
-    record: Box<Record>,
-    status: StatusCode,
-    request_id: Option<HeaderValue>,
-    /// Sent so far.
-    bytes: u64,
-}
-
-impl http_body::Body for Recorded {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let this = self.get_mut();
-        let frame = ready!(this.stream.as_mut().poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.stream.size_hint()
-    }
-}
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        self.record.write(self.status, self.bytes, self.request_id.as_ref());
-    }
 }

@@ -9,6 +9,7 @@ use super::load_shedding::LOAD_SHEDDING_KEYS;
 use super::proxies::PROXY_KEYS;
 use super::rate_limit::RATE_LIMIT_KEYS;
 use super::security_headers::SECURITY_HEADER_KEYS;
+use super::store::STORE_KEYS;
 use super::value::ConfigValue;
 use super::{Config, Host, TrailingSlash};
 use crate::log::Level;
@@ -44,7 +45,7 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 
 /// Keys that belong together, each group in a file of its own where it is more than a few.
 static GROUPS: &[&[ConfigKey]] =
-    &[KEYS, PROXY_KEYS, CORS_KEYS, SECURITY_HEADER_KEYS, RATE_LIMIT_KEYS, LOAD_SHEDDING_KEYS];
+    &[KEYS, PROXY_KEYS, CORS_KEYS, SECURITY_HEADER_KEYS, RATE_LIMIT_KEYS, LOAD_SHEDDING_KEYS, STORE_KEYS];
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 
@@ -151,6 +152,17 @@ pub(super) static KEYS: &[ConfigKey] = &[
         example: "30",
         store: |config, value| {
             config.shutdown_timeout = value.time().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "drain_delay",
+        what: "seconds that the server goes on accepting after a stop signal, while it is no longer ready",
+        takes: "a time: seconds, or text such as \"500ms\"",
+        default: "0",
+        example: "5",
+        store: |config, value| {
+            config.drain_delay = value.time().ok_or("")?;
             Ok(())
         },
     },

@@ -12,8 +12,9 @@ use crate::config::{AppTable, Config, TrailingSlash};
 use crate::error::Error;
 use crate::log;
 use crate::rate_limit::{RateLimits, RouteLimits};
-use crate::route::{FastRouter, RouteDecl};
-use crate::worker::{Plan, Worker};
+use crate::route::FastRouter;
+use crate::version::Plan;
+use crate::worker::Worker;
 
 impl Server {
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -29,7 +30,9 @@ impl Server {
         started
     }
 
-    fn start(self) -> Result<Listening, Error> {
+    fn start(mut self) -> Result<Listening, Error> {
+        // Two servers of one description share nothing; the versions of one server share its stores.
+        self.blueprint.stores = Arc::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
         let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
@@ -43,23 +46,22 @@ impl Server {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let routes = declared.routes.clone();
         let (config, router, limits) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
+        let estate = self.inheritance.take();
         let endpoints = config
             .host
             .endpoints(config.port)
             .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
-        let listeners = Listeners::bind(&endpoints)?;
+        let listeners = Listeners::bind(&endpoints, estate.serving)?;
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
         }
-        for (n, worker) in workers.iter().enumerate().skip(1) {
-            let declared = worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-            same_routes(&routes, &declared.routes, n + 1)?;
+        for worker in workers.iter().skip(1) {
+            worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
         let info = AppInfo::new(&router);
         let limits = RateLimits::new(&config.rate_limit, &limits);
@@ -70,7 +72,7 @@ impl Server {
         for worker in &mut workers {
             worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        Ok(Listening::new(listeners, workers, info, plan))
+        Ok(Listening::new(self, listeners, estate.predecessor, workers, info, plan))
     }
 
     /// Decides the config and builds the router.
@@ -97,20 +99,4 @@ fn variable(name: &str) -> Option<String> {
 
 fn start_worker(blueprint: &Blueprint) -> Result<Worker, Error> {
     Worker::start(blueprint.clone()).map_err(|error| Error::io("cannot start a worker", error))
-}
-
-/// Every VM must declare the same routes, for their numbers are what the workers share.
-fn same_routes(first: &[RouteDecl], other: &[RouteDecl], worker: usize) -> Result<(), Error> {
-    let shown = |route: &RouteDecl| format!("{} {} ({})", route.verb, route.pattern, route.origin);
-    let same = |a: &RouteDecl, b: &RouteDecl| a.verb == b.verb && a.pattern == b.pattern;
-    let n = first.iter().zip(other).take_while(|(a, b)| same(a, b)).count();
-    let difference = match (first.get(n), other.get(n)) {
-        (None, None) => return Ok(()),
-        (Some(a), Some(b)) => format!("{} where worker 1 has {}", shown(b), shown(a)),
-        (Some(a), None) => format!("nothing where worker 1 has {}", shown(a)),
-        (None, Some(b)) => format!("{}, which worker 1 has not", shown(b)),
-    };
-    Err(Error::app(format!(
-        "worker {worker} declares {difference}: routes must not depend on the worker, on time or on chance"
-    )))
 }
