@@ -3,6 +3,7 @@
 //! Must not know: anything of the library but its public names.
 
 mod args;
+mod profile;
 mod routes;
 mod serve;
 
@@ -29,8 +30,9 @@ fn main() -> ExitCode {
 
 fn run(request: &Request) -> anyhow::Result<()> {
     let server = request.server();
-    match request.task {
+    match &request.task {
         Task::Serve => serve::serve(server),
+        Task::Profile { seconds, output } => profile::profile(server, *seconds, output),
         Task::Check => {
             let count = server.check()?.routes().len();
             let noun = if count == 1 { "route" } else { "routes" };

@@ -32,18 +32,20 @@ pub(crate) fn serve(server: Server) -> anyhow::Result<()> {
 }
 
 /// The signals that ask a server to stop.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Signals> {
+    /// # Errors
+    /// The system does not let this process handle them.
+    pub(crate) fn new() -> std::io::Result<Signals> {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     /// Waits for the next one and gives its number.
-    async fn next(&mut self) -> i32 {
+    pub(crate) async fn next(&mut self) -> i32 {
         poll_fn(|context| {
             if self.interrupt.poll_recv(context).is_ready() {
                 return Poll::Ready(SignalKind::interrupt().as_raw_value());

@@ -4,6 +4,7 @@
 mod host;
 mod keys;
 mod value;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
 pub(crate) use value::ConfigValue;
+pub(crate) use watch::Limits;
 
 use crate::log::Level;
 
@@ -30,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) limits: Limits,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -55,6 +58,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
+            limits: Limits::default(),
         }
     }
 }
@@ -72,6 +76,9 @@ pub(crate) struct Overrides {
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
+    pub(crate) handler_cpu_limit: Option<Duration>,
+    pub(crate) worker_stall_limit: Option<Duration>,
+    pub(crate) memory_limit: Option<u64>,
 }
 
 /// The app's `rover.server { … }`.
@@ -187,6 +194,9 @@ impl Overrides {
             ("body_timeout", self.body_timeout.map(time)),
             ("shutdown_timeout", self.shutdown_timeout.map(time)),
             ("trailing_slash", self.trailing_slash.map(slash)),
+            ("handler_cpu_limit", self.handler_cpu_limit.map(time)),
+            ("worker_stall_limit", self.worker_stall_limit.map(time)),
+            ("memory_limit", self.memory_limit.map(number)),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))

@@ -18,7 +18,7 @@ use crate::body::Body;
 use crate::context::{self, Current, Open, Request};
 use crate::failure::Failure;
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Resume, Step, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Resume, Step, Wait, label, traceback};
 
 /// A handler being called.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ pub(crate) fn start(
         (Current::NONE, 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
-    match advance(app, &mut coroutine, current, args) {
+    match advance(app, &mut coroutine, entry, current, args) {
         Step::Returned => finish(app, coroutine, &request, call, response),
         Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
@@ -64,14 +64,16 @@ pub(crate) fn start(
 }
 
 #[inline]
-fn advance(app: &App, coroutine: &mut Coroutine, current: Current, args: c_int) -> Step {
+fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, args: c_int) -> Step {
+    label(entry.cast_unsigned());
     app.contexts.requests.enter(current);
     app.waits.advance(coroutine, args)
 }
 
 /// Lets a handler go on with what its wait brought.
-fn go_on(app: &App, coroutine: &mut Coroutine, current: Current, resume: Resume) -> Step {
-    app.contexts.requests.enter(current);
+fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume) -> Step {
+    label(call.entry.cast_unsigned());
+    app.contexts.requests.enter(call.current);
     app.waits.go_on(coroutine, resume)
 }
 
@@ -138,7 +140,7 @@ impl Future for Running {
             let resume = ready!(self.wait.as_mut().poll(cx));
             let this = &mut *self;
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
-            match go_on(&this.app, &mut coroutine, this.call.current, resume) {
+            match go_on(&this.app, &mut coroutine, this.call, resume) {
                 Step::Returned => {
                     let mut response = None;
                     finish(&this.app, coroutine, &this.request, this.call, &mut response);
@@ -210,7 +212,8 @@ fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) {
 pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure> {
     let mut held = Held { app, coroutine: app.coroutines.take() };
     held.coroutine.stack().push_item(App::ENTRIES, entry);
-    let mut step = advance(app, &mut held.coroutine, Current::NONE, 0);
+    let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
+    let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
     loop {
         match step {
             Step::Returned => return Ok(()),
@@ -222,7 +225,7 @@ pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure>
                 let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
                 return Err(failure.placed(&app.place_of(entry)));
             }
-            Step::Waits(wait) => step = go_on(app, &mut held.coroutine, Current::NONE, wait.await),
+            Step::Waits(wait) => step = go_on(app, &mut held.coroutine, call, wait.await),
         }
     }
 }

@@ -45,9 +45,12 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod crew; // the workers as a whole, and who takes a lost one's place
 mod workers; // whose turn it is
 mod accept; // listens
 mod worker; // one thread, one runtime, one Lua VM
+mod profile; // where Lua code spends its time
+mod watchdog; // stops code that runs for too long
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
@@ -83,6 +86,7 @@ pub use error::Error;
 pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
+pub use profile::Profiler;
 pub use server::{AppInfo, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.

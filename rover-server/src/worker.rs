@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -17,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::accept::Accepted;
 use crate::app::{App, Blueprint, Declared, Mistakes};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::connection::Connection;
 use crate::context::Peer;
 use crate::handler;
@@ -27,6 +28,7 @@ use crate::route::FastRouter;
 use crate::service::Site;
 use crate::socket::{SpareBuffers, Transport};
 use crate::tasks::Driver;
+use crate::watchdog::{Charge, Listed, Sockets, Watchdog};
 
 /// What all workers of a server have in common, decided once the first has loaded the app.
 #[derive(Clone)]
@@ -45,12 +47,19 @@ pub(crate) enum Report {
     Failed(Mistakes),
 }
 
+/// A worker that will not end by itself.
+enum Ending {
+    Lost,
+}
+
 /// A worker that is starting or serving.
 pub(crate) struct Worker {
     reports: mpsc::Receiver<Report>,
     plan: Option<mpsc::Sender<Plan>>,
     handle: Option<Handle>,
-    ended: Option<oneshot::Receiver<()>>,
+    sockets: Arc<Sockets>,
+    /// Fails when the thread has ended.
+    ended: Option<oneshot::Receiver<Ending>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -59,19 +68,29 @@ impl Worker {
     ///
     /// # Errors
     /// The system refuses another thread.
-    pub(crate) fn start(blueprint: Blueprint) -> io::Result<Worker> {
+    pub(crate) fn start(blueprint: Blueprint, watchdog: &Watchdog, limits: Limits) -> io::Result<Worker> {
         // These channels carry a handful of messages while the server starts, and nothing afterwards.
         let (report, reports) = mpsc::channel();
         let (plan, plans) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         let name = format!("rover-{}", blueprint.worker);
+        let charge = watchdog.charge(blueprint.worker, limits);
+        let sockets = charge.sockets().clone();
+        let failed = report.clone();
+        // Whoever waits for a worker that is given up waits no more.
+        charge.on_release(move |reason| {
+            let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
+            let _ = end.send(Ending::Lost);
+        });
         let thread = thread::Builder::new().name(name).spawn(move || {
-            if let Err(mistakes) = run(&blueprint, &report, &plans) {
+            let on_duty = charge.begin();
+            if let Err(mistakes) = run(&blueprint, &report, &plans, &charge) {
                 let _ = report.send(Report::Failed(mistakes));
             }
-            let _ = end.send(());
+            drop(on_duty);
+            charge.on_release(|_| {});
         })?;
-        Ok(Worker { reports, plan: Some(plan), handle: None, ended: Some(ended), thread: Some(thread) })
+        Ok(Worker { reports, plan: Some(plan), handle: None, sockets, ended: Some(ended), thread: Some(thread) })
     }
 
     /// Waits until the app has loaded.
@@ -108,9 +127,9 @@ impl Worker {
         }
     }
 
-    /// The runtime of a ready worker.
-    pub(crate) fn handle(&self) -> Option<Handle> {
-        self.handle.clone()
+    /// Where a ready worker is found.
+    pub(crate) fn post(&self) -> Option<Post> {
+        Some(Post { handle: self.handle.clone()?, sockets: self.sockets.clone() })
     }
 
     /// Asks a ready worker to finish what it has begun, and to end.
@@ -122,8 +141,11 @@ impl Worker {
 
     /// Waits until the worker's thread has ended.
     pub(crate) async fn ended(mut self) {
-        if let Some(ended) = self.ended.take() {
-            let _ = ended.await;
+        if let Some(ended) = self.ended.take()
+            && let Ok(Ending::Lost) = ended.await
+        {
+            // Its thread may never end.
+            return;
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -143,14 +165,26 @@ fn died() -> Mistakes {
     Mistakes(vec!["a worker ended unexpectedly while it started; this is a bug in Rover".to_owned()])
 }
 
-/// Gives a connection to the worker whose runtime `handle` is of.
-pub(crate) fn adopt(handle: &Handle, accepted: Accepted) {
-    handle.spawn(async move { here(|this| this.serve(accepted)) });
+/// Where a worker is found, from any thread.
+#[derive(Clone)]
+pub(crate) struct Post {
+    handle: Handle,
+    sockets: Arc<Sockets>,
 }
 
-/// Runs the app's `on_ready` on the worker whose runtime `handle` is of.
-pub(crate) fn announce(handle: &Handle) {
-    handle.spawn(async {
+/// Gives a connection to the worker at `post`.
+pub(crate) fn adopt(post: &Post, accepted: Accepted) {
+    let descriptor = match &accepted {
+        Accepted::Tcp(stream, _) => stream.as_raw_fd(),
+        Accepted::Unix(stream) => stream.as_raw_fd(),
+    };
+    let accepted = Listed::new(&post.sockets, descriptor, accepted);
+    post.handle.spawn(async move { here(|this| this.serve(accepted)) });
+}
+
+/// Runs the app's `on_ready` on the worker at `post`.
+pub(crate) fn announce(post: &Post) {
+    post.handle.spawn(async {
         here(|this| {
             if let Some(entry) = this.site.app.hooks.on_ready {
                 let app = this.site.app.clone();
@@ -181,16 +215,17 @@ fn here(work: impl FnOnce(&Rc<Here>)) {
 }
 
 impl Here {
-    fn serve(&self, accepted: Accepted) {
-        let (transport, ip) = match accepted {
-            Accepted::Tcp(stream, ip) => (TcpStream::from_std(stream).map(Transport::Tcp), Some(ip)),
-            Accepted::Unix(stream) => (UnixStream::from_std(stream).map(Transport::Unix), None),
-        };
-        match transport {
-            Ok(transport) => {
-                let peer = Peer { ip, scheme: "http" };
-                let connection =
-                    Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
+    fn serve(&self, accepted: Listed<Accepted>) {
+        let connection = accepted.map(|accepted| -> io::Result<Connection> {
+            let (transport, ip) = match accepted {
+                Accepted::Tcp(stream, ip) => (Transport::Tcp(TcpStream::from_std(stream)?), Some(ip)),
+                Accepted::Unix(stream) => (Transport::Unix(UnixStream::from_std(stream)?), None),
+            };
+            let peer = Peer { ip, scheme: "http" };
+            Ok(Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone()))
+        });
+        match connection {
+            Ok(connection) => {
                 tokio::task::spawn_local(connection);
             }
             Err(error) => log::event(Level::Error, "cannot watch an accepted connection")
@@ -201,12 +236,18 @@ impl Here {
 }
 
 /// The life of a worker's thread.
-fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Receiver<Plan>) -> Result<(), Mistakes> {
+fn run(
+    blueprint: &Blueprint,
+    report: &mpsc::Sender<Report>,
+    plans: &mpsc::Receiver<Plan>,
+    charge: &Charge,
+) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Mistakes(vec![format!("cannot start a worker's runtime: {error}")]))?;
+    charge.runs_in(runtime.handle().clone());
     let (app, declared) = App::load(blueprint)?;
     let _ = report.send(Report::Loaded(declared));
     let Ok(plan) = plans.recv() else { return Ok(()) };
@@ -214,14 +255,19 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
     let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
     let this = Rc::new(Here { site, lifecycle: Rc::default(), spare: Rc::default(), stop: Notify::new() });
     HERE.set(Some(this.clone()));
-    let served = runtime.block_on(serve(&this, runtime.handle(), report));
+    let served = runtime.block_on(serve(&this, runtime.handle(), report, charge));
     // Tasks that are left must not outlive the VM that they point into.
     drop(runtime);
     HERE.set(None);
     served
 }
 
-async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) -> Result<(), Mistakes> {
+async fn serve(
+    this: &Rc<Here>,
+    handle: &Handle,
+    report: &mpsc::Sender<Report>,
+    charge: &Charge,
+) -> Result<(), Mistakes> {
     let app = &this.site.app;
     let driver = tokio::task::spawn_local(Driver::new(app.tasks.clone()));
     if let Some(entry) = app.hooks.on_start {
@@ -229,6 +275,7 @@ async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) 
             .await
             .map_err(|failure| Mistakes(vec![format!("on_start failed: {}", failure.described())]))?;
     }
+    charge.serves(this.site.config.limits);
     let _ = report.send(Report::Ready(handle.clone()));
     this.stop.notified().await;
     let timeout = this.site.config.shutdown_timeout;

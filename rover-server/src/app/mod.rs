@@ -18,7 +18,8 @@ pub(crate) use declared::{Declared, Hooks, Mistakes};
 
 use crate::config::Config;
 use crate::context::{Contexts, Shapes};
-use crate::lua::{Coroutines, Waits};
+use crate::log::{self, Level};
+use crate::lua::{self, Coroutines, Waits};
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
 use crate::tasks::Tasks;
@@ -48,6 +49,8 @@ pub(crate) struct Blueprint {
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
+    /// Bytes that the VM may hold while the app loads; 0 for no limit.
+    pub(crate) memory_limit: u64,
 }
 
 /// The app of one worker.
@@ -101,5 +104,13 @@ impl App {
         let _ = self.contexts.shapes.set(Shapes::of(router));
         self.debug.set(config.debug);
         self.workers.set(config.workers);
+        limit_memory(self.coroutines.lua(), config.limits.memory_limit);
+    }
+}
+
+/// Sets how much the VM may hold, as far as that is possible.
+fn limit_memory(lua: &mlua::Lua, bytes: u64) {
+    if let Err(error) = lua::limit_memory(lua, usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        log::event(Level::Warn, &lua::plain_message(&error)).emit();
     }
 }

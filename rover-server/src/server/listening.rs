@@ -9,9 +9,11 @@ use tokio::sync::oneshot;
 
 use super::AppInfo;
 use crate::accept::Listeners;
+use crate::crew::Crew;
 use crate::error::Error;
 use crate::log::{self, Level};
-use crate::worker::{Plan, Worker};
+use crate::profile::Profiler;
+use crate::worker::Plan;
 use crate::workers::Workers;
 
 /// A server whose workers are ready and whose address is bound.
@@ -20,14 +22,21 @@ use crate::workers::Workers;
 pub struct Listening {
     // Dropped first: no connection must come to workers that are ending.
     listeners: Listeners,
-    workers: Vec<Worker>,
+    turns: Arc<Workers>,
+    crew: Arc<Crew>,
     info: AppInfo,
     plan: Plan,
 }
 
 impl Listening {
-    pub(super) fn new(listeners: Listeners, workers: Vec<Worker>, info: AppInfo, plan: Plan) -> Listening {
-        Listening { listeners, workers, info, plan }
+    pub(super) fn new(
+        listeners: Listeners,
+        turns: Arc<Workers>,
+        crew: Arc<Crew>,
+        info: AppInfo,
+        plan: Plan,
+    ) -> Listening {
+        Listening { listeners, turns, crew, info, plan }
     }
 
     /// Where clients find the server: `http://127.0.0.1:4242`, `unix:/run/app.sock`.
@@ -40,6 +49,11 @@ impl Listening {
         &self.info
     }
 
+    /// Records where the Lua code spends its time, while the server runs.
+    pub fn profiler(&self) -> Profiler {
+        Profiler::new(self.crew.watchdog().clone(), self.plan.router.clone())
+    }
+
     /// Serves until `stop` completes; then accepts nothing more, lets running requests finish within
     /// [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
     ///
@@ -49,8 +63,7 @@ impl Listening {
     /// The system refuses the acceptor's thread.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
-        let Listening { listeners, workers, info, plan } = self;
-        let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::handle).collect()));
+        let Listening { listeners, turns, crew, info, plan } = self;
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
@@ -82,14 +95,11 @@ impl Listening {
         stop.await;
 
         drop(end);
+        // The acceptor may be waiting for a worker.
+        turns.close();
         let _ = finished.await;
         let _ = acceptor.join();
-        for worker in &workers {
-            worker.stop();
-        }
-        for worker in workers {
-            worker.ended().await;
-        }
+        crew.end().await;
         log::flush();
         Ok(())
     }

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use super::{AppInfo, Listening, Server};
 use crate::accept::Listeners;
 use crate::app::{Blueprint, Declared, Mistakes};
-use crate::config::{AppTable, Config, TrailingSlash};
+use crate::config::{AppTable, Config, Limits, TrailingSlash};
+use crate::crew::Crew;
 use crate::error::Error;
 use crate::log;
 use crate::route::{FastRouter, RouteDecl};
+use crate::watchdog::Watchdog;
 use crate::worker::{Plan, Worker};
+use crate::workers::Workers;
 
 impl Server {
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -36,10 +39,21 @@ impl Server {
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
-        let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
+        let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
+        let started = self.start_watched(&early, at_once, &watchdog);
+        if started.is_err() {
+            watchdog.end();
+        }
+        started
+    }
+
+    fn start_watched(self, early: &Config, at_once: usize, watchdog: &Watchdog) -> Result<Listening, Error> {
+        let limits = early.limits;
+        let memory_limit = limits.memory_limit;
+        let mut blueprint = Blueprint { workers: early.workers, memory_limit, ..self.blueprint.clone() };
         let mut workers = Vec::new();
         for worker in 1..=at_once {
-            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+            workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let routes = declared.routes.clone();
@@ -54,7 +68,7 @@ impl Server {
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
-            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+            workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         for (n, worker) in workers.iter().enumerate().skip(1) {
             let declared = worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
@@ -68,7 +82,9 @@ impl Server {
         for worker in &mut workers {
             worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        Ok(Listening::new(listeners, workers, info, plan))
+        let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::post).collect()));
+        let crew = Crew::new(blueprint, plan.clone(), watchdog.clone(), turns.clone(), workers);
+        Ok(Listening::new(listeners, turns, crew, info, plan))
     }
 
     /// Decides the config and builds the router.
@@ -93,8 +109,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-fn start_worker(blueprint: &Blueprint) -> Result<Worker, Error> {
-    Worker::start(blueprint.clone()).map_err(|error| Error::io("cannot start a worker", error))
+fn start_worker(blueprint: Blueprint, watchdog: &Watchdog, limits: Limits) -> Result<Worker, Error> {
+    Worker::start(blueprint, watchdog, limits).map_err(|error| Error::io("cannot start a worker", error))
 }
 
 /// Every VM must declare the same routes, for their numbers are what the workers share.

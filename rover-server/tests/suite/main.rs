@@ -25,3 +25,6 @@ mod lua_routes;
 mod lua_scheduler;
 mod lua_stdlib;
 mod smoke;
+mod profile;
+mod vm_memory;
+mod watchdog;
