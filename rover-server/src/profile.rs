@@ -16,7 +16,7 @@ use inferno::flamegraph::{self, Options};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
-use crate::lua::{self, Look, Samples};
+use crate::lua::{self, Look};
 use crate::route::FastRouter;
 use crate::watchdog::{Charge, Watchdog};
 
@@ -136,7 +136,7 @@ impl Subject {
     /// Adds what the worker has recorded to `counts`.
     fn end(self, interval: Duration, counts: &mut BTreeMap<String, u64>, route: impl Fn(u32) -> String) {
         let after = self.charge.watched().look();
-        let samples = ask(&self.charge, lua::end_samples).unwrap_or_else(Samples::new);
+        let samples = ask(&self.charge, lua::end_samples).unwrap_or_default();
         let mut in_lua = 0;
         for ((label, stack), count) in samples {
             in_lua += count;

@@ -53,6 +53,9 @@ pub(crate) enum Loss {
 /// Who is told of each loss, with the worker's number.
 type OnLoss = Arc<dyn Fn(usize, Loss) + Send + Sync>;
 
+/// Lets go of whoever waits for a worker, and tells why.
+type Release = Box<dyn FnOnce(&str) + Send>;
+
 /// The thread that watches, and what it shares with the workers. Clones are handles to the same one.
 #[derive(Clone)]
 pub(crate) struct Watchdog {
@@ -85,7 +88,7 @@ pub(crate) struct Charge {
     is_serving: AtomicBool,
     sockets: Arc<Sockets>,
     /// Lets go of whoever waits for the worker.
-    release: Mutex<Option<Box<dyn FnOnce(&str) + Send>>>,
+    release: Mutex<Option<Release>>,
     dog: std::sync::Weak<Shared>,
 }
 

@@ -41,7 +41,7 @@ pub(crate) use function::function;
 pub(crate) use interrupt::{Busy, Stopped, label, stopped};
 pub(crate) use memory::limit_memory;
 pub(crate) use native::{OwnedMeta, Raise, Returns, Shared, mistake_function};
-pub(crate) use sampling::{Samples, begin_samples, end_samples};
+pub(crate) use sampling::{begin_samples, end_samples};
 pub(crate) use seconds::seconds;
 pub(crate) use stack::{Kind, Stack};
 pub(crate) use traceback::{Frame, caller, traceback};
