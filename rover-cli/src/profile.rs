@@ -8,7 +8,7 @@ use anyhow::Context;
 use rover_server::Server;
 use tokio::sync::oneshot;
 
-use crate::serve::Signals;
+use crate::serve::Stop;
 
 /// The longest recording, in seconds.
 const LONGEST: u32 = 3600;
@@ -22,7 +22,7 @@ pub(crate) fn profile(server: Server, seconds: Option<u32>, output: &Path) -> an
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let mut signals = Signals::new().context("cannot listen for signals")?;
+        let mut signals = Stop::new().context("cannot listen for signals")?;
         let profiler = listening.profiler();
         let (stop, stopped) = oneshot::channel::<()>();
         let time = Duration::from_secs(seconds.unwrap_or(LONGEST).into());

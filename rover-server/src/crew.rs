@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 
 use crate::app::{Blueprint, Mistakes};
 use crate::log::{self, Level};
-use crate::route::RouteDecl;
+use crate::version::Plan;
 use crate::watchdog::Watchdog;
-use crate::worker::{Plan, Worker};
+use crate::worker::Worker;
 use crate::workers::Workers;
 
 /// The pause before a place is filled for the second time in a row; it doubles each time.
@@ -26,7 +26,8 @@ const GOOD_LIFE: Duration = Duration::from_secs(60);
 /// The workers of one server.
 pub(crate) struct Crew {
     blueprint: Blueprint,
-    plan: Plan,
+    /// Of the version that serves.
+    plan: Arc<Mutex<Plan>>,
     watchdog: Watchdog,
     turns: Arc<Workers>,
     places: Mutex<Places>,
@@ -51,7 +52,7 @@ impl Crew {
     /// Keeps the places of `workers`, which are ready.
     pub(crate) fn new(
         blueprint: Blueprint,
-        plan: Plan,
+        plan: Arc<Mutex<Plan>>,
         watchdog: Watchdog,
         turns: Arc<Workers>,
         workers: Vec<Worker>,
@@ -67,11 +68,6 @@ impl Crew {
             }
         });
         crew
-    }
-
-    /// Who watches over the workers.
-    pub(crate) fn watchdog(&self) -> &Watchdog {
-        &self.watchdog
     }
 
     /// Fills the place of a worker that was lost.
@@ -107,9 +103,10 @@ impl Crew {
                 break;
             }
             match self.start(number) {
-                Ok(worker) => {
-                    self.settle(number, worker, failures);
-                    break;
+                Ok((worker, plan)) => {
+                    if self.settle(number, worker, &plan, failures) {
+                        break;
+                    }
                 }
                 Err(mistakes) => {
                     let message = format!("worker {number} cannot be replaced yet: {mistakes}");
@@ -121,27 +118,27 @@ impl Crew {
         self.close_place();
     }
 
-    fn start(&self, worker: usize) -> Result<Worker, Mistakes> {
+    fn start(&self, worker: usize) -> Result<(Worker, Plan), Mistakes> {
+        let plan = self.plan();
         let blueprint = Blueprint { worker, ..self.blueprint.clone() };
-        let mut worker = Worker::start(blueprint, &self.watchdog, self.plan.config.limits)
+        let mut worker = Worker::start(blueprint, &self.watchdog, plan.config.limits)
             .map_err(|error| Mistakes(vec![format!("cannot start a thread: {error}")]))?;
-        let declared = worker.loaded()?;
-        let same = |(a, b): (&RouteDecl, &RouteDecl)| a.verb == b.verb && a.pattern == b.pattern;
-        let known = self.plan.router.routes();
-        if known.len() != declared.routes.len() || !known.iter().zip(&declared.routes).all(same) {
-            return Err(Mistakes(vec!["the app has been changed, and declares other routes".to_owned()]));
-        }
-        worker.go(self.plan.clone());
+        worker.loaded()?;
+        worker.go(plan.clone());
         worker.ready()?;
-        Ok(worker)
+        Ok((worker, plan))
     }
 
-    fn settle(&self, number: usize, worker: Worker, failures: u32) {
+    /// Lets the worker serve; false where its version has been replaced meanwhile.
+    fn settle(&self, number: usize, worker: Worker, plan: &Plan, failures: u32) -> bool {
         let mut places = self.places();
-        let post = worker.post();
         if places.is_closed {
-            return;
+            return true;
         }
+        if !Arc::ptr_eq(&plan.router, &self.plan().router) {
+            return false;
+        }
+        let post = worker.post();
         if let (Some(place), Some(post)) = (places.list.get_mut(number.wrapping_sub(1)), post) {
             *place = Place { worker: Some(worker), since: Instant::now(), failures };
             drop(places);
@@ -149,6 +146,11 @@ impl Crew {
             self.watchdog.counters().restarts.fetch_add(1, Ordering::Relaxed);
             log::event(Level::Info, &format!("worker {number} has been replaced")).emit();
         }
+        true
+    }
+
+    fn plan(&self) -> Plan {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn close_place(&self) {

@@ -45,15 +45,18 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod handover; // sockets from one process to its successor
 mod crew; // the workers as a whole, and who takes a lost one's place
 mod workers; // whose turn it is
 mod accept; // listens
 mod worker; // one thread, one runtime, one Lua VM
+mod version; // one version of the app in a worker
 mod profile; // where Lua code spends its time
 mod watchdog; // stops code that runs for too long
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
+mod upgrade; // what it becomes after a 101
 mod local; // instead of the above: an app without a socket
 mod service; // one request through all stages
 mod edge; // what HTTP itself refuses
@@ -69,8 +72,11 @@ mod access_log; // the line about it
 
 // What the stages stand on.
 mod app; // loads an app into a VM
+mod stream; // bodies that Lua functions make piece by piece
+mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
+mod store; // what all workers share
 mod json; // from and to the Lua stack
 mod header_names; // names that Lua writes, parsed once
 mod lua; // the border to LuaJIT
@@ -87,7 +93,7 @@ pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
 pub use profile::Profiler;
-pub use server::{AppInfo, Listening, RouteInfo, Server};
+pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.
 #[cfg(doctest)]

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,18 +26,17 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// How long a worker may take to begin or to end its part.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Records where a running server's Lua code spends its time. Clones are handles to the same server, which they may
+/// Records where a running server's Lua code spends its time, under the routes that it had when this was made. Clones are handles to the same server, which they may
 /// outlive.
 #[derive(Clone)]
 pub struct Profiler {
     watchdog: Watchdog,
     router: Arc<FastRouter>,
-    is_busy: Arc<AtomicBool>,
 }
 
 impl Profiler {
     pub(crate) fn new(watchdog: Watchdog, router: Arc<FastRouter>) -> Profiler {
-        Profiler { watchdog, router, is_busy: Arc::default() }
+        Profiler { watchdog, router }
     }
 
     /// Records for `time`, an hour at most, and gives the flame graph as SVG. It tells of workers that run when it
@@ -57,21 +55,18 @@ impl Profiler {
     /// # Errors
     /// As there.
     pub async fn record_until(&self, time: Duration, end: impl Future<Output = ()>) -> Result<String, Error> {
-        if self.is_busy.swap(true, Ordering::AcqRel) {
+        let Some(recording) = self.watchdog.recording() else {
             return Err(Error::app("a profile is being recorded already"));
-        }
+        };
         let (reply, mut replied) = oneshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let own = self.clone();
         let spawned = thread::Builder::new().name("rover-profile".to_owned()).spawn(move || {
             let recorded = own.watch(time.min(LONGEST), stopped);
-            own.is_busy.store(false, Ordering::Release);
+            drop(recording);
             let _ = reply.send(recorded);
         });
-        if let Err(error) = spawned {
-            self.is_busy.store(false, Ordering::Release);
-            return Err(Error::io("cannot start a thread to record a profile", error));
-        }
+        spawned.map_err(|error| Error::io("cannot start a thread to record a profile", error))?;
         let mut end = std::pin::pin!(end);
         let mut stop = Some(stop);
         let recorded = std::future::poll_fn(|cx| {

@@ -1,11 +1,14 @@
 //! The public face: configure a server, start it, learn where it listens, run it until it is told to stop.
 //!
 //! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
-//! loads the app and binds the sockets, `listening` serves and stops.
+//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile.
 
+mod control;
 mod info;
 mod listening;
+mod reload;
 mod start;
+mod succession;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -15,10 +18,13 @@ use std::time::Duration;
 
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua};
 
+pub use control::Control;
 pub use info::{AppInfo, RouteInfo};
 pub use listening::Listening;
 
-use crate::app::{App, Blueprint, Source};
+use succession::Inheritance;
+
+use crate::app::{App, Blueprint, Files, Source};
 use crate::config::{Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
@@ -49,6 +55,7 @@ use crate::service::Site;
 pub struct Server {
     blueprint: Blueprint,
     overrides: Overrides,
+    inheritance: Inheritance,
 }
 
 impl Server {
@@ -63,8 +70,16 @@ impl Server {
     }
 
     fn new(source: Source) -> Server {
-        let blueprint = Blueprint { source, setup: Vec::new(), worker: 1, workers: num_cpus::get(), memory_limit: 0 };
-        Server { blueprint, overrides: Overrides::default() }
+        let blueprint = Blueprint {
+            source,
+            setup: Vec::new(),
+            stores: Arc::default(),
+            worker: 1,
+            workers: num_cpus::get(),
+            memory_limit: 0,
+            files: Files::default(),
+        };
+        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.
@@ -153,11 +168,27 @@ impl Server {
         self
     }
 
+    /// Goes on accepting connections for so long after the stop signal, while the readiness check fails already. The
+    /// default is 0.
+    #[must_use]
+    pub fn drain_delay(mut self, time: Duration) -> Server {
+        self.overrides.drain_delay = Some(time);
+        self
+    }
+
     /// Sends a client that missed or added the slash at the end of a path to the other spelling, with 308. Off by
     /// default.
     #[must_use]
     pub fn redirect_trailing_slash(mut self, on: bool) -> Server {
         self.overrides.trailing_slash = Some(if on { TrailingSlash::Redirect } else { TrailingSlash::Strict });
+        self
+    }
+
+    /// Sets any config key by its name, with a value as its `ROVER_*` variable would have it; what is wrong is reported
+    /// when the server starts. [`config_keys`](crate::config_keys) lists them.
+    #[must_use]
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
+        self.overrides.named.push((key.into(), value.into()));
         self
     }
 
@@ -228,7 +259,8 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn check(&self) -> Result<AppInfo, Error> {
-        let (_, declared) = App::load(&self.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
+        let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
+        let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (_, router) = self.settle(declared)?;
         Ok(AppInfo::new(&router))
     }
@@ -238,12 +270,12 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn load(&self) -> Result<LocalApp, Error> {
-        Ok(LocalApp::new(self.site()?, Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" }))
+        Ok(LocalApp::new(self.site()?, Peer::new(Some([127, 0, 0, 1].into()), "http")))
     }
 
     /// The app on the calling thread, as its only worker.
     pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
-        let blueprint = Blueprint { workers: 1, ..self.blueprint.clone() };
+        let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (mut config, router) = self.settle(declared)?;
         config.workers = 1;

@@ -67,6 +67,8 @@ struct Shared {
     changed: Condvar,
     counters: Arc<Counters>,
     on_loss: Mutex<Option<OnLoss>>,
+    /// A profile is being recorded.
+    is_recorded: AtomicBool,
 }
 
 #[derive(Default)]
@@ -113,6 +115,7 @@ impl Watchdog {
             changed: Condvar::new(),
             counters: Arc::default(),
             on_loss: Mutex::default(),
+            is_recorded: AtomicBool::new(false),
         });
         let own = shared.clone();
         thread::Builder::new().name("rover-watchdog".to_owned()).spawn(move || own.watch())?;
@@ -122,15 +125,10 @@ impl Watchdog {
     /// Takes worker number `worker` under watch, which may take ten times as long as `limits` say until it
     /// [serves](Charge::serves).
     pub(crate) fn charge(&self, worker: usize, limits: Limits) -> Arc<Charge> {
-        let start = Limits {
-            handler_cpu_limit: limits.handler_cpu_limit.saturating_mul(START),
-            worker_stall_limit: limits.worker_stall_limit.saturating_mul(START),
-            ..limits
-        };
         let charge = Arc::new(Charge {
             worker,
             watched: Watched::new(),
-            limits: Mutex::new(start),
+            limits: Mutex::new(limits),
             handle: Mutex::default(),
             seen: Mutex::default(),
             is_serving: AtomicBool::new(false),
@@ -138,6 +136,7 @@ impl Watchdog {
             release: Mutex::default(),
             dog: Arc::downgrade(&self.shared),
         });
+        charge.starts(limits);
         let mut charges = lock(&self.shared.charges);
         charges.list.push(charge.clone());
         drop(charges);
@@ -160,11 +159,26 @@ impl Watchdog {
         lock(&self.shared.charges).list.clone()
     }
 
+    /// The right to record a profile, until the result is dropped; `None` while somebody has it.
+    pub(crate) fn recording(&self) -> Option<Recording> {
+        let is_free = !self.shared.is_recorded.swap(true, Ordering::AcqRel);
+        is_free.then(|| Recording(self.shared.clone()))
+    }
+
     /// Ends the watch.
     pub(crate) fn end(&self) {
         lock(&self.shared.charges).has_ended = true;
         *lock(&self.shared.on_loss) = None;
         self.shared.changed.notify_all();
+    }
+}
+
+/// The right to record a profile.
+pub(crate) struct Recording(Arc<Shared>);
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.0.is_recorded.store(false, Ordering::Release);
     }
 }
 
@@ -214,6 +228,15 @@ impl Charge {
     /// The worker's runtime, in which it can be asked to come round.
     pub(crate) fn runs_in(&self, handle: Handle) {
         *lock(&self.handle) = Some(handle);
+    }
+
+    /// The worker begins to load an app, for which it may take ten times as long as `limits` say.
+    pub(crate) fn starts(&self, limits: Limits) {
+        *lock(&self.limits) = Limits {
+            handler_cpu_limit: limits.handler_cpu_limit.saturating_mul(START),
+            worker_stall_limit: limits.worker_stall_limit.saturating_mul(START),
+            ..limits
+        };
     }
 
     /// The worker has started, and is held to these limits from now on.

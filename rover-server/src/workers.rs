@@ -51,6 +51,17 @@ impl Workers {
         }
     }
 
+    /// The workers that there are now, each with its number.
+    pub(crate) fn posts(&self) -> Vec<(usize, Post)> {
+        let turns = self.turns();
+        (1..).zip(&turns.posts).filter_map(|(n, post)| Some((n, post.clone()?))).collect()
+    }
+
+    /// How many places there are.
+    pub(crate) fn places(&self) -> usize {
+        self.turns().posts.len()
+    }
+
     /// Gives worker number `worker` no more connections.
     pub(crate) fn take_out(&self, worker: usize) {
         self.set(worker, None);

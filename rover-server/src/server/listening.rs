@@ -8,35 +8,45 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::AppInfo;
+use super::control::{Control, Shared};
 use crate::accept::Listeners;
 use crate::crew::Crew;
 use crate::error::Error;
+use crate::handover::Predecessor;
 use crate::log::{self, Level};
 use crate::profile::Profiler;
-use crate::worker::Plan;
-use crate::workers::Workers;
 
 /// A server whose workers are ready and whose address is bound.
 ///
 /// Dropping it closes the address and ends the workers.
 pub struct Listening {
     // Dropped first: no connection must come to workers that are ending.
-    listeners: Listeners,
-    turns: Arc<Workers>,
+    listeners: Arc<Listeners>,
+    predecessor: Option<Predecessor>,
     crew: Arc<Crew>,
     info: AppInfo,
-    plan: Plan,
+    shared: Arc<Shared>,
 }
 
 impl Listening {
     pub(super) fn new(
-        listeners: Listeners,
-        turns: Arc<Workers>,
+        listeners: Arc<Listeners>,
+        predecessor: Option<Predecessor>,
         crew: Arc<Crew>,
         info: AppInfo,
-        plan: Plan,
+        shared: Arc<Shared>,
     ) -> Listening {
-        Listening { listeners, turns, crew, info, plan }
+        Listening { listeners, predecessor, crew, info, shared }
+    }
+
+    /// A handle to act on the server while it runs.
+    pub fn control(&self) -> Control {
+        Control { shared: self.shared.clone() }
+    }
+
+    /// Records where the Lua code spends its time, while the server runs.
+    pub fn profiler(&self) -> Profiler {
+        self.control().profiler()
     }
 
     /// Where clients find the server: `http://127.0.0.1:4242`, `unix:/run/app.sock`.
@@ -49,13 +59,8 @@ impl Listening {
         &self.info
     }
 
-    /// Records where the Lua code spends its time, while the server runs.
-    pub fn profiler(&self) -> Profiler {
-        Profiler::new(self.crew.watchdog().clone(), self.plan.router.clone())
-    }
-
-    /// Serves until `stop` completes; then accepts nothing more, lets running requests finish within
-    /// [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
+    /// Serves until `stop` completes; then goes on for [`drain_delay`](Server::drain_delay), accepts nothing more, lets
+    /// running requests finish within [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
     ///
     /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
     ///
@@ -63,20 +68,23 @@ impl Listening {
     /// The system refuses the acceptor's thread.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
-        let Listening { listeners, turns, crew, info, plan } = self;
+        let Listening { listeners, predecessor, crew, info, shared } = self;
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
         let acceptor = {
-            let turns = turns.clone();
+            let shared = shared.clone();
             thread::Builder::new()
                 .name("rover-accept".to_owned())
                 .spawn(move || {
-                    if let Err(error) = listeners.accept(&ending, |accepted| turns.hand_over(accepted)) {
+                    let delay = || shared.plan().config.drain_delay;
+                    if let Err(error) = listeners.accept(&ending, delay, |accepted| shared.workers.hand_over(accepted))
+                    {
                         log::event(Level::Error, "cannot accept connections")
                             .field("error", error.to_string().as_str())
                             .emit();
                     }
+                    drop(listeners);
                     let _ = finish.send(());
                 })
                 .map_err(|error| Error::io("cannot start the acceptor", error))?
@@ -86,17 +94,19 @@ impl Listening {
             "rover {} listening on {}, {}, {}",
             env!("CARGO_PKG_VERSION"),
             addresses.join(" and "),
-            count(plan.config.workers, "worker"),
+            count(shared.workers.places(), "worker"),
             count(info.routes().len(), "route"),
         );
         log::event(Level::Info, &message).emit();
-        turns.announce();
+        shared.workers.announce();
+        if let Some(predecessor) = predecessor {
+            predecessor.relieve();
+        }
 
         stop.await;
 
+        log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
         drop(end);
-        // The acceptor may be waiting for a worker.
-        turns.close();
         let _ = finished.await;
         let _ = acceptor.join();
         crew.end().await;

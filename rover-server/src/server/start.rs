@@ -3,8 +3,9 @@
 //! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
 //! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::control::Shared;
 use super::{AppInfo, Listening, Server};
 use crate::accept::Listeners;
 use crate::app::{Blueprint, Declared, Mistakes};
@@ -12,9 +13,10 @@ use crate::config::{AppTable, Config, Limits, TrailingSlash};
 use crate::crew::Crew;
 use crate::error::Error;
 use crate::log;
-use crate::route::{FastRouter, RouteDecl};
+use crate::route::FastRouter;
+use crate::version::Plan;
 use crate::watchdog::Watchdog;
-use crate::worker::{Plan, Worker};
+use crate::worker::Worker;
 use crate::workers::Workers;
 
 impl Server {
@@ -31,7 +33,9 @@ impl Server {
         started
     }
 
-    fn start(self) -> Result<Listening, Error> {
+    fn start(mut self) -> Result<Listening, Error> {
+        // Two servers of one description share nothing; the versions of one server share its stores.
+        self.blueprint.stores = Arc::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
         let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
@@ -47,32 +51,31 @@ impl Server {
         started
     }
 
-    fn start_watched(self, early: &Config, at_once: usize, watchdog: &Watchdog) -> Result<Listening, Error> {
+    fn start_watched(mut self, early: &Config, at_once: usize, watchdog: &Watchdog) -> Result<Listening, Error> {
         let limits = early.limits;
-        let memory_limit = limits.memory_limit;
-        let mut blueprint = Blueprint { workers: early.workers, memory_limit, ..self.blueprint.clone() };
+        self.blueprint.memory_limit = limits.memory_limit;
+        let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
         let mut workers = Vec::new();
         for worker in 1..=at_once {
             workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let routes = declared.routes.clone();
         let (config, router) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
+        let estate = self.inheritance.take();
         let endpoints = config
             .host
             .endpoints(config.port)
             .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
-        let listeners = Listeners::bind(&endpoints)?;
+        let listeners = Listeners::bind(&endpoints, estate.serving)?;
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
             workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
-        for (n, worker) in workers.iter().enumerate().skip(1) {
-            let declared = worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-            same_routes(&routes, &declared.routes, n + 1)?;
+        for worker in workers.iter().skip(1) {
+            worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
         let info = AppInfo::new(&router);
         let plan = Plan { router: Arc::new(router), config: Arc::new(config) };
@@ -83,8 +86,11 @@ impl Server {
             worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
         let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::post).collect()));
+        let plan = Arc::new(Mutex::new(plan));
         let crew = Crew::new(blueprint, plan.clone(), watchdog.clone(), turns.clone(), workers);
-        Ok(Listening::new(listeners, turns, crew, info, plan))
+        let listeners = Arc::new(listeners);
+        let shared = Shared::new(self, turns, &listeners, plan, watchdog.clone());
+        Ok(Listening::new(listeners, estate.predecessor, crew, info, shared))
     }
 
     /// Decides the config and builds the router.
@@ -111,20 +117,4 @@ fn variable(name: &str) -> Option<String> {
 
 fn start_worker(blueprint: Blueprint, watchdog: &Watchdog, limits: Limits) -> Result<Worker, Error> {
     Worker::start(blueprint, watchdog, limits).map_err(|error| Error::io("cannot start a worker", error))
-}
-
-/// Every VM must declare the same routes, for their numbers are what the workers share.
-fn same_routes(first: &[RouteDecl], other: &[RouteDecl], worker: usize) -> Result<(), Error> {
-    let shown = |route: &RouteDecl| format!("{} {} ({})", route.verb, route.pattern, route.origin);
-    let same = |a: &RouteDecl, b: &RouteDecl| a.verb == b.verb && a.pattern == b.pattern;
-    let n = first.iter().zip(other).take_while(|(a, b)| same(a, b)).count();
-    let difference = match (first.get(n), other.get(n)) {
-        (None, None) => return Ok(()),
-        (Some(a), Some(b)) => format!("{} where worker 1 has {}", shown(b), shown(a)),
-        (Some(a), None) => format!("nothing where worker 1 has {}", shown(a)),
-        (None, Some(b)) => format!("{}, which worker 1 has not", shown(b)),
-    };
-    Err(Error::app(format!(
-        "worker {worker} declares {difference}: routes must not depend on the worker, on time or on chance"
-    )))
 }
