@@ -158,6 +158,7 @@ impl Config {
             self.workers = running.workers;
             changed.push("workers");
         }
+        changed.extend(self.store.keep(&running.store));
         changed
     }
 
