@@ -27,7 +27,11 @@ pub(crate) fn profile(server: Server, seconds: Option<u32>, output: &Path) -> an
         let (stop, stopped) = oneshot::channel::<()>();
         let time = Duration::from_secs(seconds.unwrap_or(LONGEST).into());
         let record = async {
-            let recorded = profiler.record_until(time, async { drop(signals.next().await) }).await;
+            let recorded = profiler
+                .record_until(time, async {
+                    let _ = signals.next().await;
+                })
+                .await;
             drop(stop);
             recorded
         };

@@ -59,8 +59,8 @@ impl Listening {
         &self.info
     }
 
-    /// Serves until `stop` completes; then goes on for [`drain_delay`](Server::drain_delay), accepts nothing more, lets
-    /// running requests finish within [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
+    /// Serves until `stop` completes; then goes on for [`drain_delay`](super::Server::drain_delay), accepts nothing more, lets
+    /// running requests finish within [`shutdown_timeout`](super::Server::shutdown_timeout), runs `on_shutdown`, and returns.
     ///
     /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
     ///
