@@ -3,6 +3,7 @@
 //! Must not know: anything of the library but its public names.
 
 mod args;
+mod profile;
 mod routes;
 mod serve;
 mod watch;
@@ -34,8 +35,9 @@ fn main() -> ExitCode {
 
 fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     let server = request.server();
-    match request.task {
+    match &request.task {
         Task::Serve => serve::serve(server.inherit(sockets)?.succeed()?, request.watch),
+        Task::Profile { seconds, output } => profile::profile(server.inherit(sockets)?, *seconds, output),
         Task::Check => {
             let app = server.check()?;
             let count = app.routes().len();

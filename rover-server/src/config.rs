@@ -12,6 +12,7 @@ mod rate_limit;
 mod security_headers;
 mod store;
 mod value;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub(crate) use rate_limit::{LimitRule, Per, RateLimit};
 pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
+pub(crate) use watch::Limits;
 
 use crate::log::Level;
 
@@ -53,6 +55,7 @@ pub(crate) struct Config {
     pub(crate) trace_context: TraceContext,
     pub(crate) management: Management,
     pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) limits: Limits,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
     pub(crate) proxies: Proxies,
@@ -90,6 +93,7 @@ impl Default for Config {
             trace_context: TraceContext::Keep,
             management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
+            limits: Limits::default(),
             sse_keep_alive: Duration::from_secs(15),
             proxies: Proxies::default(),
             cors: Cors::default(),
@@ -115,6 +119,9 @@ pub(crate) struct Overrides {
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) drain_delay: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
+    pub(crate) handler_cpu_limit: Option<Duration>,
+    pub(crate) worker_stall_limit: Option<Duration>,
+    pub(crate) memory_limit: Option<u64>,
     /// Any key by its name, as text.
     pub(crate) named: Vec<(String, String)>,
 }
@@ -266,6 +273,9 @@ impl Overrides {
             ("shutdown_timeout", self.shutdown_timeout.map(time)),
             ("drain_delay", self.drain_delay.map(time)),
             ("trailing_slash", self.trailing_slash.map(slash)),
+            ("handler_cpu_limit", self.handler_cpu_limit.map(time)),
+            ("worker_stall_limit", self.worker_stall_limit.map(time)),
+            ("memory_limit", self.memory_limit.map(number)),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))

@@ -19,7 +19,7 @@ use crate::body::{self, Body};
 use crate::context::{self, Current, Open, Request};
 use crate::failure::{Failure, trace_text};
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
 
 /// A handler being called.
 #[derive(Clone, Copy)]
@@ -54,7 +54,7 @@ pub(crate) fn start(
         (Current::NONE, 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
-    match advance(app, &mut coroutine, current, args) {
+    match advance(app, &mut coroutine, entry, current, args) {
         Step::Returned => finish(app, coroutine, &request, call, response),
         Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
@@ -73,14 +73,16 @@ pub(crate) fn start(
 }
 
 #[inline]
-fn advance(app: &App, coroutine: &mut Coroutine, current: Current, args: c_int) -> Step {
+fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, args: c_int) -> Step {
+    label(entry.cast_unsigned());
     app.contexts.requests.enter(current);
     app.waits.advance(coroutine, args)
 }
 
 /// Lets a handler go on with what its wait brought.
-fn go_on(app: &App, coroutine: &mut Coroutine, current: Current, resume: Resume) -> Step {
-    app.contexts.requests.enter(current);
+fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume) -> Step {
+    label(call.entry.cast_unsigned());
+    app.contexts.requests.enter(call.current);
     app.waits.go_on(coroutine, resume)
 }
 
@@ -217,7 +219,7 @@ impl Future for Running {
             if let Some(longest) = &mut this.longest {
                 longest.note(&mut coroutine);
             }
-            match go_on(&this.app, &mut coroutine, this.call.current, resume) {
+            match go_on(&this.app, &mut coroutine, this.call, resume) {
                 Step::Returned => {
                     let mut response = None;
                     finish(&this.app, coroutine, &this.request, this.call, &mut response);
@@ -304,7 +306,8 @@ pub(crate) async fn run_to_end<R>(
 ) -> Result<R, Failure> {
     let mut held = Held { app, entry, coroutine: app.coroutines.take(), is_waiting: false };
     held.coroutine.stack().push_item(App::ENTRIES, entry);
-    let mut step = advance(app, &mut held.coroutine, Current::NONE, 0);
+    let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
+    let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
     loop {
         match step {
             Step::Returned => return Ok(read(&mut held.coroutine.stack(), App::BASE + 1)),
@@ -320,7 +323,7 @@ pub(crate) async fn run_to_end<R>(
                 held.is_waiting = true;
                 let resume = wait.await;
                 held.is_waiting = false;
-                step = go_on(app, &mut held.coroutine, Current::NONE, resume);
+                step = go_on(app, &mut held.coroutine, call, resume);
             }
         }
     }

@@ -47,10 +47,13 @@
 mod server; // the public face: start and stop
 mod management; // where it tells of itself
 mod handover; // sockets from one process to its successor
+mod crew; // the workers as a whole, and who takes a lost one's place
 mod workers; // whose turn it is
 mod accept; // listens
 mod worker; // one thread, one runtime, one Lua VM
 mod version; // one version of the app in a worker
+mod profile; // where Lua code spends its time
+mod watchdog; // stops code that runs for too long
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
@@ -100,6 +103,7 @@ pub use error::Error;
 pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
+pub use profile::Profiler;
 pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.

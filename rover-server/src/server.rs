@@ -79,6 +79,7 @@ impl Server {
             stores: Arc::default(),
             worker: 1,
             workers: num_cpus::get(),
+            memory_limit: 0,
             files: Files::default(),
         };
         Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
@@ -144,6 +145,29 @@ impl Server {
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Server {
         self.overrides.shutdown_timeout = Some(time);
+        self
+    }
+
+    /// Stops Lua code that takes more CPU time than this between two waits, and answers 503. The default is 1 s; zero
+    /// sets no limit. The app's top level and `on_start` get ten times as much.
+    #[must_use]
+    pub fn handler_cpu_limit(mut self, time: Duration) -> Server {
+        self.overrides.handler_cpu_limit = Some(time);
+        self
+    }
+
+    /// Puts another worker in the place of one that has been in the same call for so long. The default is 30 s; zero
+    /// sets no limit.
+    #[must_use]
+    pub fn worker_stall_limit(mut self, time: Duration) -> Server {
+        self.overrides.worker_stall_limit = Some(time);
+        self
+    }
+
+    /// Lets each worker's Lua VM hold so many bytes. The default is 1 GiB; 0 sets no limit.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Server {
+        self.overrides.memory_limit = Some(bytes);
         self
     }
 

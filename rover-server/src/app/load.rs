@@ -10,6 +10,7 @@ use bytes::Bytes;
 use mlua::{Function, Lua, Table, Value};
 
 use crate::context;
+use crate::failure::Failure;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::metrics::Sources;
@@ -31,7 +32,14 @@ impl App {
     /// stand in [`Declared::mistakes`], so that they can be reported together with those of the config and the routes.
     pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Mistakes> {
         let lua = lua::new_vm();
-        load(&lua, blueprint).map_err(|error| Mistakes(vec![lua::plain_message(&error)]))
+        super::limit_memory(&lua, blueprint.memory_limit);
+        let busy = lua::Busy::new(&lua);
+        let loaded = load(&lua, blueprint);
+        drop(busy);
+        match lua::stopped() {
+            Some(stopped) => Err(Mistakes(vec![Failure::stopped(stopped).described()])),
+            None => loaded.map_err(|error| Mistakes(vec![lua::plain_message(&error)])),
+        }
     }
 }
 

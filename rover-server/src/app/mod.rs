@@ -55,6 +55,8 @@ pub(crate) struct Blueprint {
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
+    /// Bytes that the VM may hold while the app loads; 0 for no limit.
+    pub(crate) memory_limit: u64,
     pub(crate) files: Files,
 }
 
@@ -164,5 +166,13 @@ impl App {
         self.watches_waits.set(config.slow_request.is_some());
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.workers.set(config.workers);
+        limit_memory(self.coroutines.lua(), config.limits.memory_limit);
+    }
+}
+
+/// Sets how much the VM may hold, as far as that is possible.
+fn limit_memory(lua: &mlua::Lua, bytes: u64) {
+    if let Err(error) = lua::limit_memory(lua, usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        log::event(Level::Warn, &lua::plain_message(&error)).emit();
     }
 }

@@ -12,6 +12,7 @@ use super::rate_limit::RATE_LIMIT_KEYS;
 use super::security_headers::SECURITY_HEADER_KEYS;
 use super::store::STORE_KEYS;
 use super::value::ConfigValue;
+use super::watch::WATCH_KEYS;
 use super::{Config, Host, TrailingSlash};
 use crate::log::Level;
 
@@ -53,6 +54,7 @@ static GROUPS: &[&[ConfigKey]] = &[
     SECURITY_HEADER_KEYS,
     RATE_LIMIT_KEYS,
     LOAD_SHEDDING_KEYS,
+    WATCH_KEYS,
     STORE_KEYS,
 ];
 

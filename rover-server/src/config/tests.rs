@@ -66,6 +66,9 @@ fn overrides_are_taken() {
         shutdown_timeout: Some(Duration::from_millis(2)),
         drain_delay: Some(Duration::from_millis(3)),
         trailing_slash: Some(TrailingSlash::Redirect),
+        handler_cpu_limit: Some(Duration::from_millis(3)),
+        worker_stall_limit: Some(Duration::from_millis(4)),
+        memory_limit: Some(5),
         named: vec![("shutdown_timeout".to_owned(), "3s".to_owned())],
     };
     let names: Vec<_> = overrides.values().map(|(name, _)| name).collect();

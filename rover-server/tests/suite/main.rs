@@ -36,3 +36,6 @@ mod management;
 mod lua_streams;
 mod lua_tasks;
 mod smoke;
+mod profile;
+mod vm_memory;
+mod watchdog;
