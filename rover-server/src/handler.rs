@@ -57,6 +57,7 @@ pub(crate) fn start(
         Step::Returned => finish(app, coroutine, &request, call, response),
         Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
+            request.look(Request::detach);
             return Some(Box::new(Running { app: app.clone(), call, coroutine: Some(coroutine), request, wait }));
         }
     }
@@ -135,6 +136,13 @@ pub(crate) struct Running {
     coroutine: Option<Coroutine>,
     request: Open,
     wait: Wait,
+}
+
+impl Running {
+    /// The target of the request, which holds nothing of the connection's.
+    pub(crate) fn uri(&self) -> Option<http::Uri> {
+        self.request.look(|request| request.head.uri.clone())
+    }
 }
 
 impl Future for Running {

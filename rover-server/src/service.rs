@@ -91,6 +91,9 @@ impl Site {
         match request.look(|request| self.begin(request, body)) {
             Some(ControlFlow::Continue((None, call))) => {
                 answer.stage = self.start(request, call, &mut answer.response);
+                if let Stage::Running(..) = answer.stage {
+                    answer.let_go();
+                }
             }
             Some(ControlFlow::Continue((Some(collect), call))) => {
                 answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call, site: self.clone() }));
@@ -253,6 +256,18 @@ pub(crate) struct Answer<B> {
     record: Option<Box<Record>>,
 }
 
+impl<B> Answer<B> {
+    /// Holds nothing of the connection's read buffer while a handler waits.
+    #[cold]
+    fn let_go(&mut self) {
+        if let (Stage::Running(running, _), Some(record)) = (&self.stage, &mut self.record)
+            && let Some(uri) = running.uri()
+        {
+            record.uri = uri;
+        }
+    }
+}
+
 impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
     /// Goes on where there is no response yet.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -268,6 +283,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                         Ok(body) => {
                             request.look(|request| request.body = body);
                             self.stage = site.start(request, call, &mut self.response);
+                            self.let_go();
                         }
                         Err(status) => self.response = Some(edge::closing(failure::answer(status))),
                     }
