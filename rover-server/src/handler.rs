@@ -58,6 +58,7 @@ pub(crate) fn start(
         Step::Returned => finish(app, coroutine, &request, call, response),
         Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
+            request.look(Request::detach);
             let longest = app.watches_waits().then(Longest::begin);
             return Some(Box::new(Running {
                 app: app.clone(),
@@ -197,6 +198,11 @@ impl Longest {
 }
 
 impl Running {
+    /// The target of the request, which holds nothing of the connection's.
+    pub(crate) fn uri(&self) -> Option<http::Uri> {
+        self.request.look(|request| request.head.uri.clone())
+    }
+
     /// How long the handler has waited at once, and the call stack there. `None` unless slow requests are logged.
     pub(crate) fn longest_wait(&mut self) -> Option<(Duration, String)> {
         let longest = self.longest.as_mut()?;

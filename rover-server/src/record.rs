@@ -51,6 +51,20 @@ struct Line {
 }
 
 impl Record {
+    /// Holds nothing of the connection's read buffer any more; `uri` is a copy of the target.
+    #[cold]
+    pub(crate) fn let_go(&mut self, uri: Option<Uri>) {
+        let Some(line) = &mut self.line else { return };
+        if let Some(uri) = uri {
+            line.uri = uri;
+        }
+        for value in [&mut line.request_id, &mut line.trace].into_iter().flatten() {
+            if let Ok(own) = HeaderValue::from_bytes(value.as_bytes()) {
+                *value = own;
+            }
+        }
+    }
+
     /// Whether the log tells of requests.
     #[inline]
     pub(crate) fn is_wanted(config: &Config) -> bool {

@@ -135,6 +135,7 @@ impl Site {
                 route = call.route();
                 if let Some(running) = self.start(request, call, &mut answer.response) {
                     answer.stage = Stage::Running(Box::new(Waiting { running, call, ending, site: self.clone() }));
+                    answer.let_go();
                     return answer.followed(self.meter.as_ref(), arrival, route);
                 }
             }
@@ -359,6 +360,14 @@ pub(crate) struct Answer<B> {
 }
 
 impl<B> Answer<B> {
+    /// Holds nothing of the connection's read buffer while a handler waits.
+    #[cold]
+    fn let_go(&mut self) {
+        if let (Stage::Running(waiting), Some(record)) = (&self.stage, &mut self.record) {
+            record.let_go(waiting.running.uri());
+        }
+    }
+
     /// The same, which is counted when the request is over, where requests are counted.
     fn followed(mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) -> Answer<B> {
         if let (Some(meter), Some(arrival)) = (meter, arrival) {
@@ -394,6 +403,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                             request.look(|request| request.body = body);
                             if let Some(running) = site.start(request, call, &mut self.response) {
                                 self.stage = Stage::Running(Box::new(Waiting { running, call, ending, site }));
+                                self.let_go();
                                 continue;
                             }
                         }
