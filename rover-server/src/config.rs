@@ -4,6 +4,7 @@
 mod host;
 mod keys;
 mod value;
+mod websocket;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
 pub(crate) use value::ConfigValue;
+pub(crate) use websocket::{Origins, WebSocketConfig};
 
 use crate::log::Level;
 
@@ -32,6 +34,7 @@ pub(crate) struct Config {
     pub(crate) trailing_slash: TrailingSlash,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
+    pub(crate) websocket: WebSocketConfig,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -58,6 +61,7 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
             sse_keep_alive: Duration::from_secs(15),
+            websocket: WebSocketConfig::default(),
         }
     }
 }

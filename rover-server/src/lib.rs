@@ -66,6 +66,7 @@ mod access_log; // the line about it
 
 // What the stages stand on.
 mod app; // loads an app into a VM
+mod websocket; // connections that speak WebSocket
 mod stream; // bodies that Lua functions make piece by piece
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table

@@ -64,7 +64,8 @@ impl Server {
     }
 
     fn new(source: Source) -> Server {
-        let blueprint = Blueprint { source, setup: Vec::new(), worker: 1, workers: num_cpus::get() };
+        let blueprint =
+            Blueprint { source, setup: Vec::new(), worker: 1, workers: num_cpus::get(), hub: Arc::default() };
         Server { blueprint, overrides: Overrides::default() }
     }
 
@@ -252,7 +253,9 @@ impl Server {
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
-        let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
+        // Of its own: another server of the same app has nothing to do with this one's clients.
+        let hub = Arc::default();
+        let mut blueprint = Blueprint { workers: early.workers, hub, ..self.blueprint.clone() };
         let mut workers = Vec::new();
         for worker in 1..=at_once {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);

@@ -36,7 +36,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("edge", &["body", "failure"]),
     ("collect", &[]),
     ("handler", &["app", "body", "context", "failure", "log", "lua"]),
-    ("app", &["config", "context", "failure", "json", "lua", "response", "route", "stdlib", "stream", "tasks"]),
+    (
+        "app",
+        &["config", "context", "failure", "json", "lua", "response", "route", "stdlib", "stream", "tasks", "websocket"],
+    ),
+    ("websocket", &["config", "context", "json", "log", "lua", "response", "tasks", "upgrade"]),
     ("stream", &["body", "json", "log", "lua", "response", "tasks"]),
     ("tasks", &["context", "failure", "json", "log", "lua", "response", "upgrade"]),
     ("failure", &["body", "context", "json", "log", "lua", "response"]),

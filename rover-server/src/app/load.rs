@@ -16,6 +16,7 @@ use crate::route::RouteDecl;
 use crate::stdlib;
 use crate::stream;
 use crate::tasks::{self, Tasks};
+use crate::websocket::{self, Sockets};
 
 use super::declared::{Declared, Hooks, Mistakes, Told};
 use super::{App, Blueprint, Source, natives};
@@ -60,13 +61,17 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     natives::failing(lua, &native, failing)?;
     let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
-    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
+    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
 
     let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
     stream::install(lua, &native, &tasks, &responder)?;
+    let sockets = Sockets::new(&tasks, &installed.contexts, &responder, &waits, blueprint.hub.clone());
+    let (declare, handler) = websockets(lua, &rover, &sockets, (&response_meta, &builders, &mistake))?;
+    dsl.raw_set("declare_socket", declare)?;
+    dsl.raw_set("socket_handler", handler)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -98,12 +103,31 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits,
         tasks,
         hooks,
+        sockets,
         places,
         takes_context,
         debug,
         workers,
     };
     Ok((app, declared))
+}
+
+/// What `dsl.lua` needs for endpoints of WebSockets: the function that runs a declaration, and the one that makes the handler.
+fn websockets(
+    lua: &Lua,
+    rover: &Table,
+    sockets: &Rc<Sockets>,
+    (response_meta, builders, mistake): (&Table, &Table, &Function),
+) -> mlua::Result<(Function, Function)> {
+    let native = websocket::install(lua, rover, sockets)?;
+    own(lua, "websocket", include_str!("websocket.lua"))?.call((
+        native,
+        mistake,
+        response_meta,
+        builders.raw_get::<Function>("error")?,
+        rover.raw_get::<Table>("json")?.raw_get::<Function>("decode")?,
+        rover.raw_get::<Table>("log")?.raw_get::<Function>("debug")?,
+    ))
 }
 
 /// Reads the mistakes that `dsl.lua` noted.

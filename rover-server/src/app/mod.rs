@@ -22,6 +22,7 @@ use crate::lua::{Coroutines, Waits};
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
 use crate::tasks::Tasks;
+use crate::websocket::{Hub, Sockets};
 
 /// Where the app's code is.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Blueprint {
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
+    /// How the workers' WebSockets hear of each other.
+    pub(crate) hub: Arc<Hub>,
 }
 
 /// The app of one worker.
@@ -58,6 +61,7 @@ pub(crate) struct App {
     pub(crate) waits: Rc<Waits>,
     pub(crate) tasks: Rc<Tasks>,
     pub(crate) hooks: Hooks,
+    sockets: Rc<Sockets>,
     /// Where each entry was declared.
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
@@ -101,6 +105,7 @@ impl App {
         let _ = self.contexts.shapes.set(Shapes::of(router));
         self.debug.set(config.debug);
         self.tasks.set_keep_alive(config.sse_keep_alive);
+        self.sockets.settle(&config.websocket);
         self.workers.set(config.workers);
     }
 }

@@ -94,7 +94,7 @@ fn all_mistakes_at_once_each_with_its_source() {
             "app.lua:1: port must be a whole number from 0 to 65535, got \"http\"",
             "app.lua:1: workers must be a whole number from 1 to 1024, got 0; leave it out for one worker on each core",
             "app.lua:1: host must be an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\"), got a table",
-            "app.lua:1: unknown config key \"certificate\", the known keys are host, port, workers, log_level, access_log, debug, body_size_limit, body_timeout, shutdown_timeout, trailing_slash",
+            "app.lua:1: unknown config key \"certificate\", the known keys are host, port, workers, log_level, access_log, debug, body_size_limit, body_timeout, shutdown_timeout, trailing_slash, sse.keep_alive, websocket.max_message, websocket.max_queue, websocket.ping_interval, websocket.ping_timeout, websocket.origins",
             "ROVER_PORT must be a whole number from 0 to 65535, got \"abc\"",
             "ROVER_LOG_LEVEL must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got \"loud\"",
             "workers must be a whole number from 1 to 1024, got 5000",

@@ -8,6 +8,7 @@ mod functions;
 mod run;
 mod spawned;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
@@ -44,7 +45,12 @@ pub(crate) struct Tasks {
     is_stopping: Cell<bool>,
     ending: Ending,
     keep_alive: Cell<Duration>,
+    /// That of the function that runs.
+    scope: RefCell<Option<Scope>>,
 }
+
+/// On whose behalf a function runs: handed on to every function that it starts. What it is, only its maker knows.
+pub(crate) type Scope = Rc<dyn Any>;
 
 impl Tasks {
     /// # Errors
@@ -66,6 +72,7 @@ impl Tasks {
             is_stopping: Cell::new(false),
             ending: Ending::default(),
             keep_alive: Cell::new(Duration::from_secs(15)),
+            scope: RefCell::default(),
         }))
     }
 
@@ -87,6 +94,11 @@ impl Tasks {
     /// Sets what [`keep_alive`](Tasks::keep_alive) gives.
     pub(crate) fn set_keep_alive(&self, time: Duration) {
         self.keep_alive.set(time);
+    }
+
+    /// On whose behalf the running function runs.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        self.scope.borrow().clone()
     }
 
     /// What JSON needs to know of this VM.

@@ -25,4 +25,7 @@ mod lua_routes;
 mod lua_scheduler;
 mod lua_stdlib;
 mod lua_streams;
+mod lua_websockets;
 mod smoke;
+mod websocket_client;
+mod websocket_protocol;
