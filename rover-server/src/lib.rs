@@ -45,8 +45,11 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
-mod accept; // listens, and deals connections out in turn
+mod handover; // sockets from one process to its successor
+mod workers; // whose turn it is
+mod accept; // listens
 mod worker; // one thread, one runtime, one Lua VM
+mod version; // one version of the app in a worker
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
@@ -68,8 +71,10 @@ mod access_log; // the line about it
 mod app; // loads an app into a VM
 mod websocket; // connections that speak WebSocket
 mod stream; // bodies that Lua functions make piece by piece
+mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
+mod store; // what all workers share
 mod json; // from and to the Lua stack
 mod header_names; // names that Lua writes, parsed once
 mod lua; // the border to LuaJIT
@@ -85,7 +90,7 @@ pub use error::Error;
 pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
-pub use server::{AppInfo, Listening, RouteInfo, Server};
+pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.
 #[cfg(doctest)]

@@ -1,7 +1,8 @@
 //! Loads an app into a fresh VM.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_int;
+use std::ffi::{OsStr, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -13,13 +14,14 @@ use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::response::Responder;
 use crate::route::RouteDecl;
+use crate::state;
 use crate::stdlib;
 use crate::stream;
 use crate::tasks::{self, Tasks};
 use crate::websocket::{self, Sockets};
 
 use super::declared::{Declared, Hooks, Mistakes, Told};
-use super::{App, Blueprint, Source, natives};
+use super::{App, Blueprint, Files, Source, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -72,11 +74,12 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let (declare, handler) = websockets(lua, &rover, &sockets, (&response_meta, &builders, &mistake))?;
     dsl.raw_set("declare_socket", declare)?;
     dsl.raw_set("socket_handler", handler)?;
+    state::install(lua, &rover, &tasks, &vocabulary, &blueprint.stores)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
 
-    let ended = run(lua, &blueprint.source, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
+    let ended = run(lua, blueprint, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let mut declared = declared.take();
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
@@ -107,6 +110,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         places,
         takes_context,
         debug,
+        stores: blueprint.stores.clone(),
         workers,
     };
     Ok((app, declared))
@@ -197,10 +201,11 @@ fn display_name(source: &Source) -> String {
 }
 
 /// Runs the top-level code of the app and gives back what it returned.
-fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
-    let name = display_name(source);
-    let (beside, code) = match source {
+fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
+    let name = display_name(&blueprint.source);
+    let (beside, code) = match &blueprint.source {
         Source::File(path) => {
+            blueprint.files.note(path.clone());
             let read = std::fs::read(path);
             let code = read.map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?;
             (Some(path.as_path()), code)
@@ -208,6 +213,7 @@ fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
         Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
     search_for_modules(lua, beside)?;
+    note_modules(lua, &blueprint.files)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
@@ -273,4 +279,14 @@ fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
         package.raw_set(key, format!("{first}{known};{last}"))?;
     }
     Ok(())
+}
+
+/// Has `require` note each Lua file that it finds, also one that then turns out to be wrong.
+fn note_modules(lua: &Lua, files: &Files) -> mlua::Result<()> {
+    let files = files.clone();
+    let note = lua.create_function(move |_, file: mlua::LuaString| {
+        files.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
+        Ok(())
+    })?;
+    own(lua, "modules", include_str!("modules.lua"))?.call(note)
 }

@@ -9,10 +9,11 @@ mod load;
 mod natives;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use declared::{Declared, Hooks, Mistakes};
 
@@ -21,6 +22,7 @@ use crate::context::{Contexts, Shapes};
 use crate::lua::{Coroutines, Waits};
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
+use crate::store::Stores;
 use crate::tasks::Tasks;
 use crate::websocket::{Hub, Sockets};
 
@@ -46,11 +48,29 @@ pub(crate) type Setup = Arc<dyn Fn(&mlua::Lua, &Rc<Waits>) -> mlua::Result<()> +
 pub(crate) struct Blueprint {
     pub(crate) source: Source,
     pub(crate) setup: Vec<Setup>,
+    /// What all workers share.
+    pub(crate) stores: Arc<Stores>,
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
     /// How the workers' WebSockets hear of each other.
     pub(crate) hub: Arc<Hub>,
+    pub(crate) files: Files,
+}
+
+/// The Lua files that an app consists of, as far as any of its VMs has looked for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files(Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl Files {
+    fn note(&self, file: PathBuf) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+    }
+
+    /// In the order of their names.
+    pub(crate) fn list(&self) -> Vec<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
 }
 
 /// The app of one worker.
@@ -67,6 +87,7 @@ pub(crate) struct App {
     /// Whether each entry has a parameter, and so gets a context.
     takes_context: Vec<bool>,
     debug: Rc<Cell<bool>>,
+    stores: Arc<Stores>,
     workers: Rc<Cell<usize>>,
 }
 
@@ -103,6 +124,7 @@ impl App {
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
         let _ = self.contexts.shapes.set(Shapes::of(router));
+        self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.sockets.settle(&config.websocket);

@@ -45,6 +45,8 @@ pub(crate) struct Tasks {
     is_stopping: Cell<bool>,
     ending: Ending,
     keep_alive: Cell<Duration>,
+    /// Held by whatever serves a client on after its request has ended.
+    guests: Rc<()>,
     /// That of the function that runs.
     scope: RefCell<Option<Scope>>,
 }
@@ -72,6 +74,7 @@ impl Tasks {
             is_stopping: Cell::new(false),
             ending: Ending::default(),
             keep_alive: Cell::new(Duration::from_secs(15)),
+            guests: Rc::default(),
             scope: RefCell::default(),
         }))
     }
@@ -81,7 +84,7 @@ impl Tasks {
         self.is_stopping.set(true);
     }
 
-    /// Tells what never ends by itself that the server stops: streams of events.
+    /// Tells what never ends by itself that it has to: streams of events, and WebSockets.
     pub(crate) fn ending(&self) -> &Ending {
         &self.ending
     }
@@ -96,6 +99,16 @@ impl Tasks {
         self.keep_alive.set(time);
     }
 
+    /// To be held by whatever serves a client on after its request has ended: streams and WebSockets.
+    pub(crate) fn guest(&self) -> Rc<()> {
+        self.guests.clone()
+    }
+
+    /// Whether a client is served on after its request has ended.
+    pub(crate) fn has_guests(&self) -> bool {
+        Rc::strong_count(&self.guests) > 1
+    }
+
     /// On whose behalf the running function runs.
     pub(crate) fn scope(&self) -> Option<Scope> {
         self.scope.borrow().clone()
@@ -104,6 +117,11 @@ impl Tasks {
     /// What JSON needs to know of this VM.
     pub(crate) fn vocabulary(&self) -> &Vocabulary {
         &self.contexts.vocabulary
+    }
+
+    /// How Lua code waits in this VM.
+    pub(crate) fn waits(&self) -> &Rc<Waits> {
+        &self.waits
     }
 
     fn add(&self, task: Spawned) {

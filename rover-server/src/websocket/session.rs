@@ -111,11 +111,13 @@ pub(super) struct Session {
     inbox: Inbox,
     pulse: Pulse,
     deadline: Option<Pin<Box<Sleep>>>,
+    _guest: Rc<()>,
 }
 
 impl Session {
     pub(super) fn new(mut begun: Beginning, upgraded: Upgraded) -> Session {
-        let ending = upgraded.ending();
+        let (stopped, retired) = (upgraded.ending(), begun.tasks.ending().clone());
+        let guest = begun.tasks.guest();
         let wire = Wire::new(upgraded, begun.settings.max_message);
         let seat = Some(Crowd::enter(&begun.crowd, begun.client.clone()));
         let pulse = Pulse::new(&begun.settings);
@@ -126,12 +128,18 @@ impl Session {
             begun,
             wire,
             seat,
-            ending: Some(Box::pin(async move { ending.told().await })),
+            ending: Some(Box::pin(async move {
+                tokio::select! {
+                    () = stopped.told() => {}
+                    () = retired.told() => {}
+                }
+            })),
             phase: Phase::Open,
             run: None,
             inbox: Inbox::default(),
             pulse,
             deadline: None,
+            _guest: guest,
         };
         session.run = session.call(session.begun.handlers.join, |this, stack| {
             stack.push_number(f64::from(this.client.endpoint));
@@ -200,7 +208,7 @@ impl Session {
     fn watch(&mut self, cx: &mut Context<'_>) {
         if self.ending.as_mut().is_some_and(|ending| ending.as_mut().poll(cx).is_ready()) {
             self.ending = None;
-            self.close(1001, "the server stops");
+            self.close(1001, "the server restarts or stops");
         }
         if self.begun.client.take_late() && self.phase == Phase::Open {
             self.run = None;
