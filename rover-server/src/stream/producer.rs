@@ -62,7 +62,7 @@ impl Events {
 pub(super) struct Producer {
     tasks: Rc<Tasks>,
     function: Held,
-    /// Where the stream was made.
+    /// Where the producer is written.
     place: Rc<str>,
     /// The call that waits.
     run: Option<Run>,
