@@ -155,6 +155,7 @@ impl Config {
             self.workers = running.workers;
             changed.push("workers");
         }
+        changed.extend(self.store.keep(&running.store));
         changed
     }
 

@@ -73,7 +73,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("socket", &[]),
     ("header_names", &[]),
     ("route", &["config"]),
-    ("stdlib", &["json", "log", "lua"]),
+    ("stdlib", &["json", "log", "lua", "store"]),
     ("store", &["config"]),
     ("json", &["lua"]),
     ("lua", &[]),

@@ -65,7 +65,8 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
 
-    let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
+    let rover =
+        stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits, &blueprint.stores)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;

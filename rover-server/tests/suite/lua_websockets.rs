@@ -456,3 +456,112 @@ fn mistakes_in_declarations_are_found_when_the_app_loads() {
         assert!(line.starts_with(expected), "{line}");
     }
 }
+
+/// What a client took is given back, however it goes.
+#[test]
+fn clients_leave_nothing_behind() {
+    let code =
+        format!("{LEAVING} function api.memory.get() left = {{}} collectgarbage() return collectgarbage('count') end");
+    let app = start(&code, 1);
+    let cycle = || {
+        let clients: Vec<_> = (0..10).map(|_| joined(&app, "/?name=x")).collect();
+        for (n, mut client) in clients.into_iter().enumerate() {
+            match n % 4 {
+                0 => client.close(),
+                1 => client.text(r#"{"type":"nap","time":1000}"#),
+                2 => client.text(r#"{"type":"boom"}"#),
+                _ => client.raw([0xff; 10]),
+            }
+        }
+        let mut gone = 0;
+        wait_until(|| {
+            let left: Vec<String> = serde_json::from_str(app.get("/left").text()).expect("JSON");
+            gone += left.iter().filter(|line| line.starts_with("x left")).count();
+            gone == 10
+        });
+        app.get("/memory").text().parse::<f64>().expect("a number of KB")
+    };
+    let before = (0..5).map(|_| cycle()).last().unwrap_or_default();
+    let after = (0..20).map(|_| cycle()).last().unwrap_or_default();
+    assert!(after < before + 30.0, "{before} KB, then {after} KB");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_reload_asks_clients_to_come_again_and_finishes_streams() {
+    let code = "
+        local api = rover.server {}
+        function api.live.ws(ws) function ws.join() ws.send.welcome {} end end
+        function api.events.get() return api.sse(function() rover.sleep(1000) end) end
+        function api.file.get()
+          local n = 0
+          return api.stream(200, 'text/plain', function()
+            n = n + 1
+            if n == 1 then return 'first ' end
+            if n == 2 then rover.sleep(0.3) return 'last' end
+          end)
+        end
+        return api";
+    let server = rover_server::Server::from_source("app.lua", code).workers(2).port(0);
+    let listening = server.log_level(rover_server::Level::Nope).bind().expect("the app loads");
+    let control = listening.control();
+    let address = listening.addresses()[0].trim_start_matches("http://").parse().expect("an address");
+    let (loaded, reloaded) = tokio::sync::oneshot::channel::<()>();
+    let (done, stop) = tokio::sync::oneshot::channel::<()>();
+    let clients = std::thread::spawn(move || {
+        let mut live: Vec<_> = (0..2)
+            .map(|_| {
+                let mut client = WebSocket::to(address, handshake("/live", ""));
+                assert_eq!(client.json()["type"], "welcome");
+                client
+            })
+            .collect();
+        let mut streams: Vec<_> = ["/events", "/file"].map(|path| stream(address, path)).into();
+        loaded.send(()).expect("the server waits");
+        for client in &mut live {
+            assert_eq!(client.closed().0, 1001);
+            client.close();
+        }
+        let rest: Vec<String> = streams.iter_mut().map(|(stream, seen)| finish(stream, seen)).collect();
+        assert!(rest[0].ends_with("\r\n\r\n0\r\n\r\n"), "{}", rest[0]);
+        assert!(rest[1].ends_with("last\r\n0\r\n\r\n"), "{}", rest[1]);
+        let mut again = WebSocket::to(address, handshake("/live", ""));
+        assert_eq!(again.json()["type"], "welcome");
+        done.send(()).expect("the server waits");
+    });
+    let ended = listening.run_until(async {
+        reloaded.await.expect("clients are there");
+        control.reload().await.expect("it loads again");
+        let _ = stop.await;
+    });
+    ended.await.expect("a good end");
+    clients.join().expect("the clients saw what they should");
+}
+
+/// A GET whose answer has begun.
+fn stream(address: std::net::SocketAddr, path: &str) -> (std::net::TcpStream, String) {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(crate::support::DEADLINE)).expect("a timeout");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").expect("the server reads");
+    let mut seen = String::new();
+    while !seen.contains("\r\n\r\n") {
+        read_more(&mut stream, &mut seen);
+    }
+    (stream, seen)
+}
+
+fn read_more(stream: &mut std::net::TcpStream, seen: &mut String) {
+    use std::io::Read;
+    let mut space = [0; 1024];
+    let n = stream.read(&mut space).expect("bytes");
+    assert_ne!(n, 0, "the connection ended: {seen}");
+    seen.push_str(&String::from_utf8_lossy(&space[..n]));
+}
+
+/// All of the answer, up to its last chunk.
+fn finish(stream: &mut std::net::TcpStream, seen: &mut String) -> String {
+    while !seen.ends_with("0\r\n\r\n") {
+        read_more(stream, seen);
+    }
+    seen.clone()
+}

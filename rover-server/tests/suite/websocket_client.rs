@@ -1,7 +1,7 @@
 //! A WebSocket client that speaks in frames.
 
 use std::io::{BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
@@ -56,8 +56,12 @@ impl WebSocket {
 
     /// As [`connect`](WebSocket::connect), with the bytes of the request, and of what follows it.
     pub fn open(app: &App, request: impl AsRef<[u8]>) -> WebSocket {
-        let mut socket =
-            WebSocket { stream: BufReader::new(TcpStream::connect(app.address).expect("the server listens")) };
+        WebSocket::to(app.address, request)
+    }
+
+    /// The same, to a server that is no [`App`].
+    pub fn to(address: SocketAddr, request: impl AsRef<[u8]>) -> WebSocket {
+        let mut socket = WebSocket { stream: BufReader::new(TcpStream::connect(address).expect("the server listens")) };
         let stream = socket.stream.get_ref();
         stream.set_read_timeout(Some(crate::support::DEADLINE)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
