@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -47,7 +47,8 @@ impl Crowd {
     pub(super) fn enter(crowd: &Rc<Crowd>, client: Rc<Client>) -> Seat {
         if !crowd.is_started.replace(true) {
             crowd.hub.add(crowd.mailbox.clone());
-            tokio::task::spawn_local(Postman(crowd.clone()));
+            let mailbox = crowd.mailbox.clone();
+            tokio::task::spawn_local(Postman { crowd: Rc::downgrade(crowd), mailbox });
         }
         crowd.set_count(crowd.count.get() + 1);
         crowd.endpoints.borrow_mut().entry(client.endpoint).or_default().insert(client.id, client.clone());
@@ -131,26 +132,33 @@ impl Drop for Seat {
     }
 }
 
-/// Hands on what comes from other workers; never ends by itself.
-struct Postman(Rc<Crowd>);
+impl Drop for Crowd {
+    /// The version of the app is gone.
+    fn drop(&mut self) {
+        self.hub.remove(&self.mailbox);
+        self.mailbox.wake();
+    }
+}
+
+/// Hands on what comes from other workers, as long as there is somebody to hand it to.
+struct Postman {
+    crowd: Weak<Crowd>,
+    mailbox: Arc<Mailbox>,
+}
 
 impl Future for Postman {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..MOST_AT_ONCE {
-            match self.0.mailbox.poll_next(cx) {
-                Poll::Ready(delivery) => self.0.hand_out(&delivery),
+            let polled = self.mailbox.poll_next(cx);
+            let Some(crowd) = self.crowd.upgrade() else { return Poll::Ready(()) };
+            match polled {
+                Poll::Ready(delivery) => crowd.hand_out(&delivery),
                 Poll::Pending => return Poll::Pending,
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-}
-
-impl Drop for Postman {
-    fn drop(&mut self) {
-        self.0.hub.remove(&self.0.mailbox);
     }
 }

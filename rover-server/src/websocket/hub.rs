@@ -104,6 +104,14 @@ impl Mailbox {
         true
     }
 
+    /// Lets whoever waits for a message look at the world again.
+    pub(super) fn wake(&self) {
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// The next message for the worker.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Delivery> {
         let mut waiting = self.lock();
