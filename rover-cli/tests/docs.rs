@@ -6,6 +6,7 @@
 //! | ```` ```lua NAME.lua ```` | a file beside the next app |
 //! | ```` ```lua fragment ```` | only parsed |
 //! | ```` ```console ```` | commands against the last app, each with its exact output |
+//! | ```` ```websocket /path ```` | what clients send (`NAME> text`) and get (`NAME< text`), as `docs/websocket.rs` plays it |
 //! | ```` ```log ```` | lines that the last app must have written to its log |
 //!
 //! Commands are `curl` with `-X`, `-H`, `-d`, `-i` and `-I`, sent by a client in this file; and `rover …`, by the real
@@ -22,6 +23,9 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+
+#[path = "docs/websocket.rs"]
+mod websocket;
 
 const ROVER: &str = env!("CARGO_BIN_EXE_rover");
 
@@ -89,6 +93,11 @@ fn examples(name: &str, page: &str) -> Vec<Example> {
             "console" => {
                 let example = examples.last_mut().unwrap_or_else(|| panic!("{place}: no app before it"));
                 example.commands.extend(commands(name, &block));
+            }
+            info if info.starts_with("websocket ") => {
+                let example = examples.last_mut().unwrap_or_else(|| panic!("{place}: no app before it"));
+                let words = info.split(' ').map(str::to_owned).collect();
+                example.commands.push(Shell { place, words, output: block.text });
             }
             "log" => {
                 let example = examples.last_mut().unwrap_or_else(|| panic!("{place}: no app before it"));
@@ -177,8 +186,12 @@ fn same_json(expected: &Value, actual: &Value) -> bool {
 }
 
 fn same_line(expected: &str, actual: &str) -> bool {
-    let json = |text| serde_json::from_str::<Value>(text).ok();
-    matches(expected, actual) || json(expected).zip(json(actual)).is_some_and(|(a, b)| same_json(&a, &b))
+    // What stands before the first brace, such as the name of a client, is no JSON.
+    let json = |text: &str| serde_json::from_str::<Value>(&text[text.find(['{', '[']).unwrap_or(0)..]).ok();
+    let before = |text: &str| text.find(['{', '[']).map(|at| text[..at].to_owned());
+    matches(expected, actual)
+        || before(expected) == before(actual)
+            && json(expected).zip(json(actual)).is_some_and(|(a, b)| same_json(&a, &b))
 }
 
 /// What is wrong where the page's output is not the real one.
@@ -311,7 +324,7 @@ fn curl(place: &str, arguments: &[String], address: &str, shows_nosniff: bool) -
 }
 
 fn read_answer(mut stream: BufReader<TcpStream>, shows_head: bool, is_head: bool, shows_nosniff: bool) -> String {
-    let (mut head, mut length) = (String::new(), 0);
+    let (mut head, mut length, mut is_chunked) = (String::new(), 0, false);
     loop {
         let mut line = String::new();
         assert_ne!(stream.read_line(&mut line).unwrap(), 0, "the connection ended early: {head}");
@@ -319,6 +332,7 @@ fn read_answer(mut stream: BufReader<TcpStream>, shows_head: bool, is_head: bool
         if let Some(value) = line.strip_prefix("content-length: ") {
             length = value.parse().unwrap();
         }
+        is_chunked |= line == "transfer-encoding: chunked";
         let is_everywhere = line == NOSNIFF && !shows_nosniff;
         if !line.starts_with("date: ") && !is_everywhere {
             head.push_str(line);
@@ -330,6 +344,17 @@ fn read_answer(mut stream: BufReader<TcpStream>, shows_head: bool, is_head: bool
     }
     let mut body = vec![0; if is_head { 0 } else { length }];
     stream.read_exact(&mut body).unwrap();
+    while is_chunked && !is_head {
+        let mut line = String::new();
+        if stream.read_line(&mut line).unwrap() == 0 {
+            body.extend_from_slice(b"curl: (18) transfer closed with outstanding read data remaining\n");
+            break;
+        }
+        let mut chunk = vec![0; usize::from_str_radix(line.trim_end(), 16).unwrap() + 2];
+        stream.read_exact(&mut chunk).unwrap();
+        is_chunked = chunk.len() > 2;
+        body.extend_from_slice(&chunk[..chunk.len() - 2]);
+    }
     let body = String::from_utf8(body).unwrap();
     if shows_head { head + &body } else { body }
 }
@@ -351,6 +376,11 @@ fn run(example: &Example, workers: usize) -> Vec<String> {
                 let server = server.get_or_insert_with(|| Served::start(rover, workers));
                 let printed = curl(&shell.place, arguments, &server.address, shell.output.contains(NOSNIFF));
                 wrong.extend(difference(&shell.place, &shell.output, &printed));
+            }
+            [name, path] if name == "websocket" => {
+                let server = server.get_or_insert_with(|| Served::start(rover, workers));
+                let truth = websocket::play(path, &shell.output, &server.address);
+                wrong.extend(difference(&shell.place, &shell.output, &truth));
             }
             [name, app] if name == "rover" && app == "app.lua" => server = Some(Served::start(rover, workers)),
             [name, arguments @ ..] if name == "rover" => {

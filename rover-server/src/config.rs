@@ -13,6 +13,7 @@ mod security_headers;
 mod store;
 mod value;
 mod watch;
+mod websocket;
 
 use std::fmt;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 pub(crate) use watch::Limits;
+pub(crate) use websocket::{SocketOrigins, WebSocketConfig};
 
 use crate::log::Level;
 
@@ -63,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) security_headers: SecurityHeaders,
     pub(crate) rate_limit: RateLimit,
     pub(crate) load_shedding: LoadShedding,
+    pub(crate) websocket: WebSocketConfig,
     pub(crate) store: StoreLimits,
 }
 
@@ -100,6 +103,7 @@ impl Default for Config {
             security_headers: SecurityHeaders::default(),
             rate_limit: RateLimit::default(),
             load_shedding: LoadShedding::default(),
+            websocket: WebSocketConfig::default(),
             store: StoreLimits::DEFAULT,
         }
     }

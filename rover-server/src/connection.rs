@@ -68,6 +68,8 @@ enum Stage {
     /// The server stops, and the client was not waiting for anything.
     Leaving,
     Closing,
+    /// What the connection had become is over. Its client may never read the rest.
+    Parting(Pin<Box<Sleep>>),
     Lingering(Pin<Box<Sleep>>),
 }
 
@@ -157,7 +159,7 @@ impl Future for Connection {
                     // Who does the work learns of a failed write when it flushes, or reads.
                     let _ = this.socket.poll_flush(cx);
                     ready!(ended);
-                    this.stage = Stage::Closing;
+                    this.stage = Stage::Parting(Box::pin(sleep(LINGER)));
                 }
                 Stage::Leaving => {
                     let _ = ready!(this.socket.poll_shutdown(cx));
@@ -170,6 +172,12 @@ impl Future for Connection {
                         return Poll::Ready(());
                     }
                     this.stage = Stage::Lingering(Box::pin(sleep(LINGER)));
+                }
+                Stage::Parting(clock) => {
+                    if clock.as_mut().poll(cx).is_ready() || ready!(this.socket.poll_shutdown(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    return this.socket.poll_drain(cx);
                 }
                 Stage::Lingering(clock) => {
                     if clock.as_mut().poll(cx).is_ready() {

@@ -83,6 +83,7 @@ mod metrics; // and its figures
 
 // What the stages stand on.
 mod app; // loads an app into a VM
+mod websocket; // connections that speak WebSocket
 mod stream; // bodies that Lua functions make piece by piece
 mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers

@@ -116,7 +116,6 @@ impl Responder {
 
     /// As [`push_stream`](Responder::push_stream), for a response of status 101 after which `upgrade` takes over the
     /// connection with `peer`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the upgrades to come"))]
     pub(crate) fn push_upgrade(&self, stack: &mut Stack<'_>, peer: Rc<Peer>, upgrade: Upgrade) {
         self.sequels.push(stack, Cell::new(Some(Sequel::Upgrade(peer, upgrade))));
     }

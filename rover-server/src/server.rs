@@ -81,6 +81,7 @@ impl Server {
             workers: num_cpus::get(),
             memory_limit: 0,
             files: Files::default(),
+            hub: Arc::default(),
         };
         Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
     }

@@ -88,7 +88,8 @@ impl Version {
     pub(crate) async fn retire(self, mut hurry: watch::Receiver<bool>) {
         self.tell();
         // Every request that has begun holds the site or the app until it ends.
-        let is_used = || Rc::strong_count(&self.site) > 1 || Rc::strong_count(&self.site.app) > 1;
+        let app = &self.site.app;
+        let is_used = || Rc::strong_count(&self.site) > 1 || Rc::strong_count(app) > 1 || app.tasks.has_guests();
         let patience = self.site.config.shutdown_timeout;
         let began = Instant::now();
         let mut has_warned = false;

@@ -130,7 +130,7 @@ function node_meta.__index(node, key)
   local name = key:match("^{([%a_][%w_]*)}$")
   if name then key = "p_" .. name end
   if key == "ws" then
-    note(written(place) .. ".ws: WebSockets are not part of this version of Rover, and ws is reserved for them")
+    note(("%s.ws: ws is reserved for WebSockets; declare one with function %s.ws(ws)"):format(written(place), written(place)))
   end
   return child_of(place, key)
 end
@@ -142,6 +142,20 @@ local function declare_route(place, verb, handler)
   end
   local file, line = where(4)
   declared.routes[#declared.routes + 1] = { verb = verb, handler = handler, file = file, line = line, place = place }
+end
+
+local sockets = {} -- places with an endpoint of WebSockets, in the order written
+
+local function declare_socket(place, declaration)
+  local name = written(place) .. ".ws"
+  if type(declaration) ~= "function" then
+    return note(("%s must be a function, not %s"):format(name, a(declaration)))
+  elseif place.socket then
+    return note(("%s is already declared (%s); remove one of the two"):format(name, place.socket.place))
+  end
+  local file, line = where(4)
+  place.socket = { declaration = declaration, file = file, line = line, place = place_of(file, line) }
+  sockets[#sockets + 1] = place
 end
 
 local hook_places = {} -- name -> place
@@ -171,7 +185,7 @@ function node_meta.__newindex(node, key, value)
   if key == "before" or key == "after" then
     note(("give this hook a name: function %s.NAME(ctx)"):format(name))
   elseif key == "ws" then
-    note(name .. ": WebSockets are not part of this version of Rover, and ws is reserved for them")
+    declare_socket(place, value)
   elseif type(value) == "function" then
     note(native.unknown_verb(name, tostring(key)))
   else
@@ -325,6 +339,38 @@ end
 
 local M = {}
 
+-- Runs the declarations of WebSockets. Their handshakes are GET requests: what else a GET of their paths declares answers
+-- requests that are none.
+local function settle_sockets()
+  for number, place in ipairs(sockets) do
+    local socket = place.socket
+    local ok, endpoint = xpcall(function() return M.declare_socket(number, socket.declaration, socket.place) end, native.failure)
+    if not ok then
+      -- `native.failure` gave the error and where it was raised.
+      local message = tostring(type(endpoint) == "table" and endpoint[1] or endpoint)
+      local file, line, rest = message:match("^(.-):(%d+): (.*)$")
+      if file then
+        declared.mistakes[#declared.mistakes + 1] = { file, tonumber(line), rest }
+      else
+        declared.mistakes[#declared.mistakes + 1] = { socket.file, socket.line, message }
+      end
+    else
+      local get, any
+      for _, route in ipairs(declared.routes) do
+        if route.place == place and route.verb == "get" then get = route end
+        if route.place == place and route.verb == "any" then any = route end
+      end
+      if get then
+        get.handler = M.socket_handler(endpoint, get.handler)
+      else
+        declared.routes[#declared.routes + 1] = {
+          verb = "get", handler = M.socket_handler(endpoint, any and any.handler), file = socket.file, line = socket.line, place = place,
+        }
+      end
+    end
+  end
+end
+
 function M.server(config)
   if root then
     note(("rover.server may be called once per app; the first call is at %s"):format(origin))
@@ -359,6 +405,7 @@ function M.seal(returned)
     if not root then message = "the app never calls rover.server { … }" end
     declared.mistakes[#declared.mistakes + 1] = { native.name, 0, message }
   end
+  if root then settle_sockets() end
   for number, route in ipairs(declared.routes) do
     tell(route)
     route.limits = limits_of(route, number)

@@ -20,6 +20,7 @@ use crate::state;
 use crate::stdlib;
 use crate::stream;
 use crate::tasks::{self, Tasks};
+use crate::websocket::{self, Sockets};
 
 use super::declared::{self, Declared, Hooks, Mistakes, Told};
 use super::{App, Blueprint, Files, Source, natives};
@@ -77,7 +78,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     )?;
     let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
-    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
+    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
 
     let rover =
         stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits, &blueprint.stores)?;
@@ -85,6 +86,10 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
     stream::install(lua, &native, &tasks, &responder)?;
+    let sockets = Sockets::new(&tasks, &installed.contexts, &responder, &waits, blueprint.hub.clone());
+    let (declare, handler) = websockets(lua, &rover, &sockets, (&response_meta, &builders, &mistake))?;
+    dsl.raw_set("declare_socket", declare)?;
+    dsl.raw_set("socket_handler", handler)?;
     state::install(lua, &rover, &tasks, &vocabulary, &blueprint.stores)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
@@ -120,6 +125,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         hooks,
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,
+        sockets,
         places,
         takes_context,
         debug,
@@ -131,6 +137,24 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     };
     count_coroutines(&app);
     Ok((app, declared))
+}
+
+/// What `dsl.lua` needs for endpoints of WebSockets: the function that runs a declaration, and the one that makes the handler.
+fn websockets(
+    lua: &Lua,
+    rover: &Table,
+    sockets: &Rc<Sockets>,
+    (response_meta, builders, mistake): (&Table, &Table, &Function),
+) -> mlua::Result<(Function, Function)> {
+    let native = websocket::install(lua, rover, sockets)?;
+    own(lua, "websocket", include_str!("websocket.lua"))?.call((
+        native,
+        mistake,
+        response_meta,
+        builders.raw_get::<Function>("error")?,
+        rover.raw_get::<Table>("json")?.raw_get::<Function>("decode")?,
+        rover.raw_get::<Table>("log")?.raw_get::<Function>("debug")?,
+    ))
 }
 
 /// Registers the figures of the coroutines that run tasks.

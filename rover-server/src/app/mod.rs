@@ -27,6 +27,7 @@ use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
 use crate::store::Stores;
 use crate::tasks::Tasks;
+use crate::websocket::{Hub, Sockets};
 
 /// Where the app's code is.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ pub(crate) struct Blueprint {
     pub(crate) workers: usize,
     /// Bytes that the VM may hold while the app loads; 0 for no limit.
     pub(crate) memory_limit: u64,
+    /// How the workers' WebSockets hear of each other.
+    pub(crate) hub: Arc<Hub>,
     pub(crate) files: Files,
 }
 
@@ -87,6 +90,7 @@ pub(crate) struct App {
     cors_origins: Option<mlua::Function>,
     /// Known once the server starts.
     limits: Rc<OnceCell<Arc<RateLimits>>>,
+    sockets: Rc<Sockets>,
     /// Where each entry was declared.
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
@@ -165,6 +169,7 @@ impl App {
         self.debug.set(config.debug);
         self.watches_waits.set(config.slow_request.is_some());
         self.tasks.set_keep_alive(config.sse_keep_alive);
+        self.sockets.settle(&config.websocket);
         self.workers.set(config.workers);
         limit_memory(self.coroutines.lua(), config.limits.memory_limit);
     }

@@ -13,6 +13,7 @@ use super::security_headers::SECURITY_HEADER_KEYS;
 use super::store::STORE_KEYS;
 use super::value::ConfigValue;
 use super::watch::WATCH_KEYS;
+use super::websocket::WEBSOCKET_KEYS;
 use super::{Config, Host, TrailingSlash};
 use crate::log::Level;
 
@@ -55,6 +56,7 @@ static GROUPS: &[&[ConfigKey]] = &[
     RATE_LIMIT_KEYS,
     LOAD_SHEDDING_KEYS,
     WATCH_KEYS,
+    WEBSOCKET_KEYS,
     STORE_KEYS,
 ];
 

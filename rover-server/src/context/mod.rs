@@ -75,6 +75,12 @@ pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) -> C
     Current { context: stack.identity(ctx), ticket }
 }
 
+/// Lets the context at `index` stand for another request from now on: that of `ticket`.
+pub(crate) fn transfer(stack: &mut Stack<'_>, index: c_int, ticket: Ticket) {
+    stack.set_number(index, cached::SLOT, f64::from(ticket.slot));
+    stack.set_number(index, cached::SERIAL, ticket.serial as f64);
+}
+
 /// The ticket of the context at index 1, where a method finds its receiver.
 ///
 /// That is nearly always the context of the handler that runs, which is known without a look into the object: five

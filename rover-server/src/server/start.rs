@@ -37,8 +37,9 @@ impl Server {
     }
 
     fn start(mut self) -> Result<Listening, Error> {
-        // Two servers of one description share nothing; the versions of one server share its stores.
+        // Two servers of one description share nothing; the versions of one server share its stores and its clients.
         self.blueprint.stores = Arc::default();
+        self.blueprint.hub = Arc::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
         let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;

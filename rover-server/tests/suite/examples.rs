@@ -1,11 +1,13 @@
 //! Every app in `examples/` loads, and answers what its page promises.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rover_server::Server;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, App, each_worker_count};
+use crate::websocket_client::WebSocket;
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -155,4 +157,51 @@ fn the_readme_tells_the_truth() {
         let found = found || !readme.contains(&format!("| `{name}` |"));
         assert!(found, "{name}: {default}");
     }
+}
+
+#[test]
+fn sse_goes_on_behind_the_last_event() {
+    let app = serve("sse.lua", 1);
+    assert!(app.get("/").text().contains("new EventSource(\"/ticks\")"));
+    let squares = app.get("/squares.csv");
+    assert_eq!(squares.text().lines().count(), 1000);
+    assert!(squares.text().ends_with("1000,1000000\n"));
+    let mut client = app.connect();
+    client.send("GET /ticks HTTP/1.1\r\nHost: test\r\nLast-Event-ID: 41\r\n\r\n");
+    let mut seen = String::new();
+    while !seen.contains("id: 42\n") {
+        let mut space = [0; 1024];
+        let n = client.socket().read(&mut space).expect("an event");
+        assert_ne!(n, 0, "{seen}");
+        seen.push_str(&String::from_utf8_lossy(&space[..n]));
+    }
+    assert!(seen.contains("retry: 2000\n\n") && seen.contains("event: tick\n"), "{seen}");
+}
+
+#[test]
+fn chat_keeps_its_rooms_apart() {
+    each_worker_count(|workers| {
+        let app = serve("chat.lua", workers);
+        assert!(app.get("/").text().contains("new WebSocket(address)"));
+        let mut ada = WebSocket::connect(&app, "/chat/tea?name=Ada");
+        assert_eq!(ada.json(), json!({"type": "joined", "name": "Ada"}));
+        let mut bob = WebSocket::connect(&app, "/chat/tea?name=Bob");
+        let mut eve = WebSocket::connect(&app, "/chat/other?name=Eve");
+        assert_eq!(eve.json()["name"], "Eve");
+        for client in [&mut ada, &mut bob] {
+            assert_eq!(client.json(), json!({"type": "joined", "name": "Bob"}));
+        }
+        ada.text(r#"{"type":"say","text":"hello"}"#);
+        for client in [&mut ada, &mut bob] {
+            assert_eq!(client.json(), json!({"type": "said", "name": "Ada", "text": "hello"}));
+        }
+        assert_eq!(app.post("/say/tea", r#"{"name":"robot","text":"beep"}"#).status, 204);
+        for client in [&mut ada, &mut bob] {
+            assert_eq!(client.json(), json!({"type": "said", "name": "robot", "text": "beep"}));
+        }
+        bob.close();
+        assert_eq!(ada.json(), json!({"type": "left", "name": "Bob"}));
+        eve.text(r#"{"type":"say"}"#);
+        assert_eq!(eve.closed().0, 1008);
+    });
 }
