@@ -65,8 +65,10 @@ mod access_log; // the line about it
 
 // What the stages stand on.
 mod app; // loads an app into a VM
+mod fetch; // `rover.http`
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
+mod outbound; // requests to other servers
 mod json; // from and to the Lua stack
 mod header_names; // names that Lua writes, parsed once
 mod lua; // the border to LuaJIT

@@ -4,13 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mlua::{Function, Lua, Table, Value};
 
 use crate::context;
+use crate::fetch;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
+use crate::outbound::Figures;
 use crate::response::Responder;
 use crate::stdlib;
 use crate::tasks::{self, Tasks};
@@ -66,6 +69,8 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
+    let figures = Arc::<Figures>::default();
+    fetch::install(lua, &rover, &vocabulary, &tasks, &waits, &figures)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -92,6 +97,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         responder,
         waits,
         tasks,
+        figures,
         hooks,
         places,
         takes_context,

@@ -19,6 +19,7 @@ pub(crate) use declared::{Declared, Hooks, Mistakes};
 use crate::config::Config;
 use crate::context::{Contexts, Shapes};
 use crate::lua::{Coroutines, Waits};
+use crate::outbound::Figures;
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
 use crate::tasks::Tasks;
@@ -57,6 +58,8 @@ pub(crate) struct App {
     pub(crate) responder: Rc<Responder>,
     pub(crate) waits: Rc<Waits>,
     pub(crate) tasks: Rc<Tasks>,
+    /// What the clients of this worker count; may be read from other threads.
+    pub(crate) figures: Arc<Figures>,
     pub(crate) hooks: Hooks,
     /// Where each entry was declared.
     places: Vec<String>,

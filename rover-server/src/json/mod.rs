@@ -62,6 +62,11 @@ impl Vocabulary {
         Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts, shapes: Shapes::new(lua)? })
     }
 
+    /// Whether the value at `index` is a userdata that is encoded as its text.
+    pub(crate) fn is_text(&self, stack: &mut Stack<'_>, index: c_int) -> bool {
+        self.texts.get(stack, index).is_some()
+    }
+
     /// Pushes a new array with room for `items`.
     pub(crate) fn push_array(&self, stack: &mut Stack<'_>, items: usize) {
         stack.push_table(items, 0);

@@ -22,6 +22,7 @@ use crate::lua::{Coroutines, Waits};
 use crate::response::Responder;
 
 pub(crate) use functions::install;
+pub(crate) use run::{Held, Run};
 use spawned::Spawned;
 
 /// How many functions one worker runs beside its handlers, at most.

@@ -10,12 +10,12 @@ use std::task::{Context, Poll, ready};
 use crate::context::Current;
 use crate::failure::Failure;
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Value, Wait, traceback};
 
 use super::{MOST_TASKS, Tasks};
 
 /// Values that wait on a stack of their own until somebody takes copies.
-pub(super) struct Held {
+pub(crate) struct Held {
     /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
     tasks: Weak<Tasks>,
     coroutine: Option<Coroutine>,
@@ -23,10 +23,18 @@ pub(super) struct Held {
 
 impl Held {
     /// The values `first..=last` of `stack`.
-    pub(super) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
+    pub(crate) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
         let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(tasks.coroutines.take()) };
         let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
         if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
+    }
+
+    /// Looks at the first value; nil where there is none.
+    pub(crate) fn look_first<R>(&mut self, look: impl FnOnce(Value<'_>) -> R) -> R {
+        match &mut self.coroutine {
+            Some(coroutine) => look(coroutine.stack().value(1)),
+            None => look(Value::Nil),
+        }
     }
 
     /// Pushes copies of all values and says how many.
@@ -38,7 +46,7 @@ impl Held {
     }
 
     /// Pushes a copy of the first value, or nil.
-    pub(super) fn push_first(&mut self, stack: &mut Stack<'_>) {
+    pub(crate) fn push_first(&mut self, stack: &mut Stack<'_>) {
         let copied = self.coroutine.as_mut().is_some_and(|coroutine| {
             let mut own = coroutine.stack();
             own.top() > 0 && own.copy_to(1, 1, stack)
@@ -58,7 +66,7 @@ impl Drop for Held {
 }
 
 /// A function being run. Dropping it cancels the function, which cleans up before this returns.
-pub(super) struct Run {
+pub(crate) struct Run {
     tasks: Rc<Tasks>,
     /// `None` once it has ended.
     coroutine: Option<Coroutine>,
@@ -99,7 +107,7 @@ impl Run {
     }
 
     /// As [`Run::new`], for the function that `held` holds.
-    pub(super) fn again(tasks: &Rc<Tasks>, held: &mut Held, place: &Rc<str>) -> Result<Run, Raise> {
+    pub(crate) fn again(tasks: &Rc<Tasks>, held: &mut Held, place: &Rc<str>) -> Result<Run, Raise> {
         match &mut held.coroutine {
             Some(coroutine) => Run::new(tasks, &mut coroutine.stack(), 1, 1, place),
             None => Err(Raise::mistake("nothing to run")),

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test's failure is its report")]
 
 mod support;
+mod upstream;
 
 mod accept;
 mod embedding;
@@ -13,9 +14,12 @@ mod http_body;
 mod http_framing;
 mod http_pipeline;
 mod lifetime;
+mod http_client_faults;
+mod http_client_resilience;
 mod lua_body;
 mod lua_context;
 mod lua_errors;
+mod lua_http;
 mod lua_json;
 mod lua_load_mistakes;
 mod lua_middleware;
