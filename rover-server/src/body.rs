@@ -14,6 +14,9 @@ use http_body::{Frame, SizeHint};
 /// A body that comes over time.
 pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted>>>;
 
+/// The body of a request that nobody has read. It may be sent on from another task.
+pub(crate) type Unread = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted> + Send>>;
+
 /// The body of a response.
 #[derive(Default)]
 pub(crate) enum Body {
@@ -39,6 +42,22 @@ impl fmt::Display for Aborted {
 }
 
 impl std::error::Error for Aborted {}
+
+/// A stream that ends at once: what HEAD gets in place of one, with the head that GET would have.
+pub(crate) fn nothing() -> Stream {
+    struct Nothing;
+
+    impl http_body::Body for Nothing {
+        type Data = Bytes;
+        type Error = Aborted;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+            Poll::Ready(None)
+        }
+    }
+
+    Box::pin(Nothing)
+}
 
 impl Body {
     /// The length in bytes, as far as it is known: 0 for a stream.

@@ -1,10 +1,11 @@
 //! One connection from its first byte to its last.
 //!
-//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Site`] answers them, and
+//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Current`] answers them, and
 //! the [`Socket`] is flushed once at the end of each turn.
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -18,14 +19,20 @@ use tokio::time::{Sleep, sleep};
 use crate::body::Body;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
-use crate::service::{Answer, Site};
+use crate::log::{self, Level};
+use crate::service::{Answer, Current};
 use crate::socket::{Socket, SocketHandle, SpareBuffers, Transport};
+use crate::upgrade::{Ending, Upgrade, Upgraded};
+
+/// How long a connection without a request stays open when the server stops. A request that is on its way meanwhile is
+/// answered, and its answer says that it was the last.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a closing connection waits for its client to stop sending, at most.
 const LINGER: Duration = Duration::from_secs(2);
 
 struct Requests {
-    site: Rc<Site>,
+    current: Rc<Current>,
     peer: Rc<Peer>,
 }
 
@@ -36,26 +43,49 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Answer<Incoming> {
-        self.site.call(request, &self.peer)
+        self.current.call(request, &self.peer)
     }
 }
 
 /// A connection being served. Ends by itself.
 pub(crate) struct Connection {
-    http: http1::Connection<SocketHandle, Requests>,
+    /// `None` once the connection has left HTTP.
+    http: Option<http1::Connection<SocketHandle, Requests>>,
     socket: Rc<Socket>,
+    peer: Rc<Peer>,
     seat: Seat,
     stage: Stage,
 }
 
 enum Stage {
-    Serving {
-        told_to_end: bool,
-    },
+    Serving,
+    /// The server stops: the next response is the last, and the clock says how long one is waited for.
+    Ending(Pin<Box<Sleep>>),
+    /// hyper has been told to end.
+    Told,
+    /// The connection speaks something else.
+    Upgraded(Box<Switched>),
     /// The server stops, and the client was not waiting for anything.
     Leaving,
     Closing,
     Lingering(Pin<Box<Sleep>>),
+}
+
+/// What an upgraded connection does.
+struct Switched {
+    work: Pin<Box<dyn Future<Output = ()>>>,
+    ending: Ending,
+}
+
+impl Switched {
+    /// Ready when the work is done. A panic costs this connection alone.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            log::event(Level::Error, "Rover panicked on an upgraded connection; this is a bug in Rover").emit();
+            Poll::Ready(())
+        })
+    }
 }
 
 impl Connection {
@@ -63,23 +93,28 @@ impl Connection {
     pub(crate) fn new(
         transport: Transport,
         peer: Peer,
-        site: Rc<Site>,
+        current: Rc<Current>,
         lifecycle: &Rc<Lifecycle>,
         spare: Rc<SpareBuffers>,
     ) -> Connection {
         let socket = Socket::new(transport, spare);
         // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
         // instructions a response; 100 KB take 25 % more CPU with it.
-        let keeps_bodies_apart = site.app.responder.sends_large();
-        let requests = Requests { site, peer: Rc::new(peer) };
-        Connection {
-            http: http1::Builder::new()
-                .writev(keeps_bodies_apart)
-                .serve_connection(SocketHandle(socket.clone()), requests),
-            socket,
-            seat: Lifecycle::sit(lifecycle),
-            stage: Stage::Serving { told_to_end: false },
-        }
+        let keeps_bodies_apart = current.site().app.responder.sends_large();
+        let peer = Rc::new(peer);
+        let requests = Requests { current, peer: peer.clone() };
+        let http =
+            http1::Builder::new().writev(keeps_bodies_apart).serve_connection(SocketHandle(socket.clone()), requests);
+        Connection { http: Some(http), socket, peer, seat: Lifecycle::sit(lifecycle), stage: Stage::Serving }
+    }
+
+    /// Hands the connection over; the 101 is written.
+    #[cold]
+    fn switch(&mut self, upgrade: Upgrade) -> Stage {
+        let unread = self.http.take().map(|http| http.into_parts().read_buf).unwrap_or_default();
+        let ending = Ending::default();
+        let upgraded = Upgraded::new(self.socket.clone(), unread, ending.clone());
+        Stage::Upgraded(Box::new(Switched { work: upgrade(upgraded), ending }))
     }
 }
 
@@ -90,19 +125,39 @@ impl Future for Connection {
         let this = &mut *self;
         loop {
             match &mut this.stage {
-                Stage::Serving { told_to_end } => {
-                    let is_told = this.seat.must_end(cx) && !*told_to_end;
-                    if is_told {
-                        *told_to_end = true;
-                        Pin::new(&mut this.http).graceful_shutdown();
+                Stage::Serving | Stage::Ending(_) | Stage::Told => {
+                    let Some(http) = &mut this.http else { return Poll::Ready(()) };
+                    if matches!(this.stage, Stage::Serving) && this.seat.must_end(cx) {
+                        this.stage = Stage::Ending(Box::pin(sleep(LAST_CHANCE)));
                     }
-                    let served = Pin::new(&mut this.http).poll(cx);
+                    if let Stage::Ending(clock) = &mut this.stage
+                        && clock.as_mut().poll(cx).is_ready()
+                    {
+                        this.stage = Stage::Told;
+                        Pin::new(&mut *http).graceful_shutdown();
+                    }
+                    let served = Pin::new(http).poll(cx);
                     if let Poll::Ready(Err(_)) = this.socket.poll_flush(cx) {
                         return Poll::Ready(());
                     }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
                     let served = ready!(served);
-                    this.stage = if is_told && served.is_ok() { Stage::Leaving } else { Stage::Closing };
+                    let is_told = matches!(this.stage, Stage::Told);
+                    this.stage = match this.peer.upgrade.take() {
+                        Some(upgrade) if served.is_ok() => this.switch(upgrade),
+                        _ if is_told && served.is_ok() => Stage::Leaving,
+                        _ => Stage::Closing,
+                    };
+                }
+                Stage::Upgraded(switched) => {
+                    if this.seat.must_end(cx) {
+                        switched.ending.tell();
+                    }
+                    let ended = switched.poll(cx);
+                    // Who does the work learns of a failed write when it flushes, or reads.
+                    let _ = this.socket.poll_flush(cx);
+                    ready!(ended);
+                    this.stage = Stage::Closing;
                 }
                 Stage::Leaving => {
                     let _ = ready!(this.socket.poll_shutdown(cx));

@@ -45,11 +45,15 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
-mod accept; // listens, and deals connections out in turn
+mod handover; // sockets from one process to its successor
+mod workers; // whose turn it is
+mod accept; // listens
 mod worker; // one thread, one runtime, one Lua VM
+mod version; // one version of the app in a worker
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
+mod upgrade; // what it becomes after a 101
 mod local; // instead of the above: an app without a socket
 mod service; // one request through all stages
 mod edge; // what HTTP itself refuses
@@ -65,7 +69,9 @@ mod access_log; // the line about it
 
 // What the stages stand on.
 mod app; // loads an app into a VM
+mod proxy; // requests that go on to other servers
 mod fetch; // `rover.http`
+mod stream; // bodies that Lua functions make piece by piece
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
 mod outbound; // requests to other servers
@@ -84,7 +90,7 @@ pub use error::Error;
 pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
-pub use server::{AppInfo, Listening, RouteInfo, Server};
+pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.
 #[cfg(doctest)]

@@ -3,6 +3,7 @@
 //! Comes in: a request from hyper (or from a test, without a socket). Goes out: a future of its response, which is
 //! ready at once when nothing has to be waited for.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::c_int;
 use std::future::Future;
@@ -23,19 +24,49 @@ use http_body::{Frame, SizeHint};
 use crate::access_log::{self, Access};
 use crate::app::App;
 use crate::body::{Aborted, Body, Stream};
-use crate::collect::Collect;
+use crate::collect::{Collect, Patient};
 use crate::config::Config;
 use crate::context::{self, Open, Peer};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
 use crate::route::{FastRouter, Found, Params, RouteId};
-use crate::{edge, failure};
+use crate::{edge, failure, lifecycle};
 
 /// Everything that the requests of one worker need.
 pub(crate) struct Site {
     pub(crate) app: Rc<App>,
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+}
+
+/// The version of the app that requests go to from now on. A connection asks for it at each request, so that it serves
+/// the next version with its next request; what has begun ends in the version where it began.
+pub(crate) struct Current(RefCell<Rc<Site>>);
+
+impl Current {
+    /// Begins with `site`.
+    pub(crate) fn new(site: Rc<Site>) -> Rc<Current> {
+        Rc::new(Current(RefCell::new(site)))
+    }
+
+    /// The site of the next request.
+    pub(crate) fn site(&self) -> Rc<Site> {
+        self.0.borrow().clone()
+    }
+
+    /// Lets the next request go to `site`.
+    pub(crate) fn switch(&self, site: Rc<Site>) {
+        self.0.replace(site);
+    }
+
+    /// Begins to answer `request`. Nothing switches meanwhile, for that takes a task of its own.
+    #[inline]
+    pub(crate) fn call<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        self.0.borrow().call(request, peer)
+    }
 }
 
 impl Site {
@@ -47,7 +78,7 @@ impl Site {
     #[inline]
     pub(crate) fn call<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let record = match self.config.access_log && log::enabled(Level::Info) {
             true => Some(Record::new(&request, peer)),
@@ -55,7 +86,7 @@ impl Site {
         };
         let mut answer = Answer { response: None, stage: Stage::Over, record };
         let (head, body) = request.into_parts();
-        let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
+        let request = context::Request { head, body: None, unread: None, route: None, peer: peer.clone(), id: None };
         let request = self.app.contexts.requests.open(request);
         match request.look(|request| self.begin(request, body)) {
             Some(ControlFlow::Continue((None, call))) => {
@@ -74,7 +105,7 @@ impl Site {
     #[inline(always)]
     fn begin<B>(&self, request: &mut context::Request, body: B) -> ControlFlow<Box<Response<Body>>, Begun<B>>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let head = &request.head;
         if let Some(refusal) = edge::refusal(head) {
@@ -94,6 +125,11 @@ impl Site {
             ControlFlow::Break(response) => return ControlFlow::Break(Box::new(response)),
         };
         let is_missing = route.is_none();
+        if has_body && self.app.leaves_body(entry) {
+            request.unread = Some(Box::pin(Patient::new(body, self.config.body_timeout)));
+            request.route = route;
+            return ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }));
+        }
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             request.route = route;
             return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout) {
@@ -268,7 +304,10 @@ where
         if self.response.is_none() {
             ready!(self.poll_response(cx));
         }
-        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if lifecycle::is_ending() {
+            edge::close(&mut response);
+        }
         match self.record.take() {
             Some(record) => Poll::Ready(Ok(record.at_end(response))),
             None => Poll::Ready(Ok(response)),

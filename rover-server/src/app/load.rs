@@ -1,7 +1,8 @@
 //! Loads an app into a fresh VM.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_int;
+use std::ffi::{OsStr, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,12 +15,15 @@ use crate::fetch;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::outbound::Figures;
+use crate::proxy;
 use crate::response::Responder;
+use crate::route::RouteDecl;
 use crate::stdlib;
+use crate::stream;
 use crate::tasks::{self, Tasks};
 
-use super::declared::{self, Declared, Hooks, Mistakes};
-use super::{App, Blueprint, Source, natives};
+use super::declared::{Declared, Hooks, Mistakes, Told};
+use super::{App, Blueprint, Files, Source, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -35,6 +39,7 @@ impl App {
 
 fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let declared = Rc::new(RefCell::new(Declared::default()));
+    let told = Rc::new(RefCell::new(Told::default()));
     let waits = Waits::install(lua)?;
     let workers = Rc::new(Cell::new(blueprint.workers));
     let debug = Rc::new(Cell::new(false));
@@ -46,7 +51,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let installed = context::install(lua, Rc::default(), vocabulary.clone(), bodies, &body_meta)?;
 
     let mistake = lua::mistake_function(lua)?;
-    let native = natives::early(lua, &display_name(&blueprint.source), &installed, &declared)?;
+    let native = natives::early(lua, &display_name(&blueprint.source), &installed, &declared, &told)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
         own(lua, "response", include_str!("response.lua"))?.call((&native, &mistake))?;
     let responder = Rc::new(Responder::new(lua, &response_meta)?);
@@ -58,24 +63,24 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits: waits.clone(),
     };
     natives::failing(lua, &native, failing)?;
-    let (join, or_missing): (Function, Function) = own(lua, "chain", include_str!("chain.lua"))?.call((
-        &native,
-        respond,
-        builders.raw_get::<Function>("error")?,
-    ))?;
+    let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
+        .call((&native, respond, builders.raw_get::<Function>("error")?))?;
+    let figures = Arc::<Figures>::default();
+    let about = (&installed.contexts, &responder);
+    proxy::install(lua, &native, &installed.methods, &builders, about, &waits, &figures)?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
 
     let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
-    let figures = Arc::<Figures>::default();
     fetch::install(lua, &rover, &vocabulary, &tasks, &waits, &figures)?;
+    stream::install(lua, &native, &tasks, &responder)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
 
-    let ended = run(lua, &blueprint.source, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
+    let ended = run(lua, blueprint, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let mut declared = declared.take();
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
@@ -87,8 +92,12 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         }
     };
     mistakes(&sealed, &mut declared)?;
+    let told = told.take();
+    declared.routes = told.routes;
+    declared.mistakes.0.extend(told.mistakes);
 
-    let (entries, takes_context, places, hooks) = entries(lua, &sealed, (&join, &or_missing), &mut declared)?;
+    let (entries, (takes_context, leaves_body), places, hooks) =
+        entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
     let app = App {
@@ -101,6 +110,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         hooks,
         places,
         takes_context,
+        leaves_body,
         debug,
         workers,
     };
@@ -125,25 +135,15 @@ fn mistakes(table: &Table, declared: &mut Declared) -> mlua::Result<()> {
 fn entries(
     lua: &Lua,
     sealed: &Table,
-    (join, or_missing): (&Function, &Function),
-    declared: &mut Declared,
-) -> mlua::Result<(Table, Vec<bool>, Vec<String>, Hooks)> {
+    (join, join_all, or_missing): (&Function, &Function, &Function),
+    routes: &[RouteDecl],
+) -> mlua::Result<(Table, (Vec<bool>, Vec<bool>), Vec<String>, Hooks)> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
-    let entries = lua.create_table()?;
-    let mut places = Vec::new();
-    let mut takes_context = Vec::new();
-    for table in sealed.raw_get::<Table>("routes")?.sequence_values::<Table>() {
-        let route = declared::route(&table?, declared)?;
-        let Some(decl) = route.decl else { continue };
-        let place = decl.origin.to_string();
-        let (entry, takes): (Function, bool) =
-            join.call((route.handler, route.before, route.after, &on_error, place.as_str()))?;
-        entries.raw_push(entry)?;
-        takes_context.push(takes);
-        places.push(place);
-        declared.routes.push(decl);
-    }
+    // A route with a mistake has an entry but no declaration; such an app never serves.
+    let (entries, mut takes_context, leaves_body): (Table, Vec<bool>, Vec<bool>) =
+        join_all.call((sealed.raw_get::<Table>("routes")?, &on_error))?;
+    let mut places: Vec<String> = routes.iter().map(|route| route.origin.to_string()).collect();
     let mut found = Hooks::default();
     let mut add = |name: &str, answers: bool| -> mlua::Result<Option<c_int>> {
         let Some(hook) = hooks.raw_get::<Option<Function>>(name)? else { return Ok(None) };
@@ -168,7 +168,7 @@ fn entries(
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
-    Ok((entries, takes_context, places, found))
+    Ok((entries, (takes_context, leaves_body), places, found))
 }
 
 /// One of Rover's own Lua files.
@@ -184,10 +184,11 @@ fn display_name(source: &Source) -> String {
 }
 
 /// Runs the top-level code of the app and gives back what it returned.
-fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
-    let name = display_name(source);
-    let (beside, code) = match source {
+fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
+    let name = display_name(&blueprint.source);
+    let (beside, code) = match &blueprint.source {
         Source::File(path) => {
+            blueprint.files.note(path.clone());
             let read = std::fs::read(path);
             let code = read.map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?;
             (Some(path.as_path()), code)
@@ -195,6 +196,7 @@ fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
         Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
     search_for_modules(lua, beside)?;
+    note_modules(lua, &blueprint.files)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
@@ -260,4 +262,14 @@ fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
         package.raw_set(key, format!("{first}{known};{last}"))?;
     }
     Ok(())
+}
+
+/// Has `require` note each Lua file that it finds, also one that then turns out to be wrong.
+fn note_modules(lua: &Lua, files: &Files) -> mlua::Result<()> {
+    let files = files.clone();
+    let note = lua.create_function(move |_, file: mlua::LuaString| {
+        files.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
+        Ok(())
+    })?;
+    own(lua, "modules", include_str!("modules.lua"))?.call(note)
 }

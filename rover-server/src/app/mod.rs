@@ -9,10 +9,11 @@ mod load;
 mod natives;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use declared::{Declared, Hooks, Mistakes};
 
@@ -49,6 +50,22 @@ pub(crate) struct Blueprint {
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
+    pub(crate) files: Files,
+}
+
+/// The Lua files that an app consists of, as far as any of its VMs has looked for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files(Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl Files {
+    fn note(&self, file: PathBuf) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+    }
+
+    /// In the order of their names.
+    pub(crate) fn list(&self) -> Vec<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
 }
 
 /// The app of one worker.
@@ -65,6 +82,8 @@ pub(crate) struct App {
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
     takes_context: Vec<bool>,
+    /// Whether each route's handler passes the body of its requests on, and so gets it unread.
+    leaves_body: Vec<bool>,
     debug: Rc<Cell<bool>>,
     workers: Rc<Cell<usize>>,
 }
@@ -93,6 +112,11 @@ impl App {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
     }
 
+    /// Whether the function of `entry` wants the body of its request unread.
+    pub(crate) fn leaves_body(&self, entry: c_int) -> bool {
+        self.leaves_body.get((entry - 1) as usize).is_some_and(|leaves| *leaves)
+    }
+
     /// Whether the function of `entry` has a parameter that a context could be given to.
     #[inline]
     pub(crate) fn takes_context(&self, entry: c_int) -> bool {
@@ -103,6 +127,7 @@ impl App {
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
         let _ = self.contexts.shapes.set(Shapes::of(router));
         self.debug.set(config.debug);
+        self.tasks.set_keep_alive(config.sse_keep_alive);
         self.workers.set(config.workers);
     }
 }

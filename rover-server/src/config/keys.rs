@@ -149,6 +149,17 @@ static KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        name: "drain_delay",
+        what: "seconds that the server goes on accepting after a stop signal, while it is no longer ready",
+        takes: "a time: seconds, or text such as \"500ms\"",
+        default: "0",
+        example: "5",
+        store: |config, value| {
+            config.drain_delay = value.time().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
         name: "trailing_slash",
         what: "whether /users/ answers 404 or leads to a declared /users, and the reverse",
         takes: "\"strict\" or \"redirect\"",
@@ -160,6 +171,17 @@ static KEYS: &[ConfigKey] = &[
                 Some("redirect") => TrailingSlash::Redirect,
                 _ => return Err(""),
             };
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "sse.keep_alive",
+        what: "seconds of silence after which a stream of events sends a comment",
+        takes: "a time above 0: seconds, or text such as \"500ms\"",
+        default: "15",
+        example: "30",
+        store: |config, value| {
+            config.sse_keep_alive = value.time().filter(|time| !time.is_zero()).ok_or("")?;
             Ok(())
         },
     },

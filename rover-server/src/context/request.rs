@@ -8,8 +8,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::HeaderValue;
 
+use crate::body::Unread;
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
+use crate::upgrade;
 
 /// Who is at the other end of a connection.
 #[derive(Debug)]
@@ -18,6 +20,15 @@ pub(crate) struct Peer {
     pub(crate) ip: Option<IpAddr>,
     /// "http", or "https" once TLS is in front.
     pub(crate) scheme: &'static str,
+    /// What the connection becomes after a 101.
+    pub(crate) upgrade: upgrade::Slot,
+}
+
+impl Peer {
+    /// The other end of a connection that speaks HTTP.
+    pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
+        Peer { ip, scheme, upgrade: upgrade::Slot::default() }
+    }
 }
 
 /// A request as its handler sees it.
@@ -25,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) head: http::request::Parts,
     /// The collected body; `None` where there is none, or where the method has none to collect.
     pub(crate) body: Option<Bytes>,
+    /// The body of a request whose route leaves it unread, until somebody takes it.
+    pub(crate) unread: Option<Unread>,
     /// The route that matched, and where the path holds its parameters; `None` for the app's `not_found`.
     pub(crate) route: Option<(RouteId, Params)>,
     pub(crate) peer: Rc<Peer>,

@@ -82,11 +82,8 @@ pub(crate) fn install(
     native.raw_set("random", shared.function(lua, random)?)?;
     native.raw_set("default", shared.function(lua, default_client)?.call::<mlua::Value>(())?)?;
     let encode: Function = rover.raw_get::<Table>("json")?.raw_get("encode")?;
-    let http: Table = lua.load(include_str!("http.lua")).set_name("=rover/http").call((
-        native,
-        encode,
-        mistake_function(lua)?,
-    ))?;
+    let http: Table =
+        lua.load(include_str!("http.lua")).set_name("=rover/http").call((native, encode, mistake_function(lua)?))?;
     rover.raw_set("http", http)
 }
 

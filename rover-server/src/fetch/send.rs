@@ -202,7 +202,7 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
     enum Chunk {
         Some(Bytes),
         End,
-        Other(String),
+        Other(&'static str),
     }
     let place: Rc<str> = "the body of a request".into();
     loop {
@@ -212,17 +212,14 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
             Err(_) => return Err(Outcome::Raised(None)),
         };
         let mut returned = run.await.map_err(|error| Outcome::Raised(Some(error)))?;
-        let chunk = returned.look_first(|value| match value {
-            Value::Nil => Chunk::End,
-            Value::String(bytes) => Chunk::Some(Bytes::copy_from_slice(bytes)),
-            other => Chunk::Other(match other {
-                Value::Boolean(_) => "boolean".to_owned(),
-                Value::Number(_) => "number".to_owned(),
-                Value::Table => "table".to_owned(),
-                Value::Other(kind) => kind.name().to_owned(),
-                Value::Nil | Value::String(_) => String::new(),
-            }),
-        });
+        let chunk = match returned.stack() {
+            None => Chunk::End,
+            Some(stack) => match stack.value(1) {
+                Value::Nil => Chunk::End,
+                Value::String(bytes) => Chunk::Some(Bytes::copy_from_slice(bytes)),
+                _ => Chunk::Other(stack.kind(1).name()),
+            },
+        };
         drop(returned);
         match chunk {
             // To the connection an empty chunk means the end.

@@ -97,7 +97,7 @@ enum Source {
 
 impl Inflow {
     /// The body as it comes.
-    pub(super) fn plain(body: Incoming, active: Active) -> Inflow {
+    pub(crate) fn plain(body: Incoming, active: Active) -> Inflow {
         Inflow { source: Source::Plain(body), active, patience: None, clock: None }
     }
 

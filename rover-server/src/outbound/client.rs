@@ -22,6 +22,7 @@ use lru::LruCache;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::Problem;
 use super::body::{Inflow, Outgoing};
 use super::breaker::{Breaker, BreakerOptions, Pass};
 use super::connect::Connector;
@@ -32,7 +33,6 @@ use super::redirect::{self, Redirected};
 use super::retry::{self, RetryOptions};
 use super::tls::{Tls, TlsOptions};
 use super::url::origin_of;
-use super::Problem;
 
 /// The most origins whose breaker and queue one client remembers.
 const MOST_ORIGINS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();

@@ -7,10 +7,10 @@ use http::header::{
 use http::response::Parts;
 use http::{Method, StatusCode};
 
+use super::Problem;
 use super::body::Outgoing;
 use super::client::Call;
 use super::url::{resolve, same_origin};
-use super::Problem;
 
 /// Whether an answer leads on.
 pub(super) enum Redirected {

@@ -161,7 +161,10 @@ mod tests {
         let no = |text: &str| parse(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(no("/path"), "invalid URL: it must begin with http:// or https://");
         assert_eq!(no("ftp://a.test/"), "invalid URL: only http and https can be requested");
-        assert_eq!(no("http://me:secret@a.test/"), "invalid URL: a user and password belong into the Authorization header");
+        assert_eq!(
+            no("http://me:secret@a.test/"),
+            "invalid URL: a user and password belong into the Authorization header"
+        );
         assert_eq!(no("http://a.test:99999/"), "invalid URL: the port is not a number up to 65535");
         for text in ["", "http://", "http:///x", "://x"] {
             assert!(no(text).starts_with("invalid URL: "), "{text}");

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use crate::context::Current;
 use crate::failure::Failure;
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Value, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, traceback};
 
 use super::{MOST_TASKS, Tasks};
 
@@ -29,12 +29,9 @@ impl Held {
         if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
     }
 
-    /// Looks at the first value; nil where there is none.
-    pub(crate) fn look_first<R>(&mut self, look: impl FnOnce(Value<'_>) -> R) -> R {
-        match &mut self.coroutine {
-            Some(coroutine) => look(coroutine.stack().value(1)),
-            None => look(Value::Nil),
-        }
+    /// The stack that holds them, from index 1.
+    pub(crate) fn stack(&mut self) -> Option<Stack<'_>> {
+        self.coroutine.as_mut().map(Coroutine::stack)
     }
 
     /// Pushes copies of all values and says how many.
@@ -115,7 +112,7 @@ impl Run {
     }
 
     /// The same, with its error logged.
-    pub(super) fn logged(mut self) -> Run {
+    pub(crate) fn logged(mut self) -> Run {
         self.is_logged = true;
         self
     }

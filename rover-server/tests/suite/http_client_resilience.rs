@@ -61,11 +61,9 @@ fn idempotent_requests_are_tried_again() {
 
 #[test]
 fn other_requests_are_not() {
-    for (target, outcome) in [
-        ("/post", json!([503, "failed"])),
-        ("/fed", json!([503, "failed"])),
-        ("/off", json!([503, "failed"])),
-    ] {
+    for (target, outcome) in
+        [("/post", json!([503, "failed"])), ("/fed", json!([503, "failed"])), ("/off", json!([503, "failed"]))]
+    {
         let upstream = failing(1, "503 Service Unavailable", "");
         let app = start(&upstream.url(), RETRY, 1);
         assert_eq!(body(&app, target), outcome, "{target}");

@@ -1,0 +1,98 @@
+//! From an app's file to workers that are ready.
+//!
+//! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
+//! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`.
+
+use std::sync::Arc;
+
+use super::{AppInfo, Listening, Server};
+use crate::accept::Listeners;
+use crate::app::{Blueprint, Declared, Mistakes};
+use crate::config::{AppTable, Config, TrailingSlash};
+use crate::error::Error;
+use crate::log;
+use crate::route::FastRouter;
+use crate::version::Plan;
+use crate::worker::Worker;
+
+impl Server {
+    /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the app, its routes and its config; an address that cannot be bound; an
+    /// `on_start` that fails.
+    pub fn bind(self) -> Result<Listening, Error> {
+        let started = self.start();
+        if started.is_err() {
+            log::flush();
+        }
+        started
+    }
+
+    fn start(self) -> Result<Listening, Error> {
+        // Until the app's own table is known, the log follows the environment and the embedding program.
+        let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
+        log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
+
+        // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
+        let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
+        let at_once = if is_known { early.workers } else { 1 };
+        let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
+        let mut workers = Vec::new();
+        for worker in 1..=at_once {
+            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+        }
+        let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
+        let (config, router) = self.settle(declared)?;
+        let _ = log::init(config.log_level);
+
+        let estate = self.inheritance.take();
+        let endpoints = config
+            .host
+            .endpoints(config.port)
+            .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
+        let listeners = Listeners::bind(&endpoints, estate.serving)?;
+
+        blueprint.workers = config.workers;
+        for worker in workers.len() + 1..=config.workers {
+            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+        }
+        for worker in workers.iter().skip(1) {
+            worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
+        }
+        let info = AppInfo::new(&router);
+        let plan = Plan { router: Arc::new(router), config: Arc::new(config) };
+        for worker in &mut workers {
+            worker.go(plan.clone());
+        }
+        for worker in &mut workers {
+            worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
+        }
+        Ok(Listening::new(self, listeners, estate.predecessor, workers, info, plan))
+    }
+
+    /// Decides the config and builds the router.
+    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter), Error> {
+        let table = AppTable { origin: &declared.origin, entries: &declared.config };
+        let config = Config::resolve(table, variable, &self.overrides);
+        let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
+        let router = FastRouter::build(declared.routes, trailing);
+        match (config, router, declared.mistakes.0.is_empty()) {
+            (Ok(config), Ok(router), true) => Ok((config, router)),
+            (config, router, _) => {
+                let mut all = declared.mistakes.0;
+                all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));
+                all.extend(config.err().into_iter().flatten().map(|mistake| mistake.to_string()));
+                Err(Error::app(Mistakes(all).sorted().to_string()))
+            }
+        }
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn start_worker(blueprint: &Blueprint) -> Result<Worker, Error> {
+    Worker::start(blueprint.clone()).map_err(|error| Error::io("cannot start a worker", error))
+}
