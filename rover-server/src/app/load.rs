@@ -96,7 +96,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     declared.routes = told.routes;
     declared.mistakes.0.extend(told.mistakes);
 
-    let (entries, (takes_context, leaves_body), places, hooks) =
+    let Entries { entries, takes_context, leaves_body, places, hooks } =
         entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
@@ -131,13 +131,22 @@ fn mistakes(table: &Table, declared: &mut Declared) -> mlua::Result<()> {
     Ok(())
 }
 
+/// The functions that answer requests, and what is known of each.
+struct Entries {
+    entries: Table,
+    takes_context: Vec<bool>,
+    leaves_body: Vec<bool>,
+    places: Vec<String>,
+    hooks: Hooks,
+}
+
 /// The table of entry functions: the routes in the order of their ids, then the hooks.
 fn entries(
     lua: &Lua,
     sealed: &Table,
     (join, join_all, or_missing): (&Function, &Function, &Function),
     routes: &[RouteDecl],
-) -> mlua::Result<(Table, (Vec<bool>, Vec<bool>), Vec<String>, Hooks)> {
+) -> mlua::Result<Entries> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
     // A route with a mistake has an entry but no declaration; such an app never serves.
@@ -168,7 +177,7 @@ fn entries(
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
-    Ok((entries, (takes_context, leaves_body), places, found))
+    Ok(Entries { entries, takes_context, leaves_body, places, hooks: found })
 }
 
 /// One of Rover's own Lua files.

@@ -76,6 +76,7 @@ pub(crate) struct App {
     pub(crate) waits: Rc<Waits>,
     pub(crate) tasks: Rc<Tasks>,
     /// What the clients of this worker count; may be read from other threads.
+    #[expect(dead_code, reason = "for the page of metrics to come")]
     pub(crate) figures: Arc<Figures>,
     pub(crate) hooks: Hooks,
     /// Where each entry was declared.

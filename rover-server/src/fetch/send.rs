@@ -175,7 +175,6 @@ fn headers(stack: &mut Stack<'_>) -> Result<HeaderMap, Raise> {
 }
 
 /// The body, and what makes it where a function does.
-#[expect(clippy::type_complexity, reason = "the future has no name")]
 fn body(
     stack: &mut Stack<'_>,
     fetch: &Fetch,

@@ -12,10 +12,13 @@ use lru::LruCache;
 /// How many pairs of client and origin are kept; the one that was unused for longest goes first.
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
+/// The names of a client and an origin.
+type Key = (Arc<str>, Arc<str>);
+
 /// The counters of all clients of one worker.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    rows: Mutex<LruCache<(Arc<str>, Arc<str>), Arc<OriginFigures>>>,
+    rows: Mutex<LruCache<Key, Arc<OriginFigures>>>,
 }
 
 impl Default for Figures {

@@ -11,6 +11,9 @@ use super::Problem;
 /// # Errors
 /// It is none, and why.
 pub(crate) fn parse(text: &[u8]) -> Result<Uri, Problem> {
+    if memchr::memmem::find(text, b"://").is_none() {
+        return Err(Problem::BadUrl("it must begin with http:// or https://"));
+    }
     let end = memchr::memchr(b'#', text).unwrap_or(text.len());
     let mut clean = String::with_capacity(end);
     for &byte in &text[..end] {

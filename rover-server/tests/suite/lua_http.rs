@@ -400,7 +400,7 @@ fn mistakes_name_the_line_of_the_app() {
             "app.lua:12: the value of the header a has a control character in it",
             "app.lua:13: the header content-length is set by Rover and cannot be changed",
             "app.lua:14: rover.http.post has more than one body: give the data, json, body, form or multipart",
-            "app.lua:15: JSON cannot hold a function (at data.f)",
+            "app.lua:15: f is a function, which JSON cannot hold",
             "app.lua:16: \"A B\" is not a method",
             "app.lua:17: unknown key \"failure\" in breaker; the keys are failures, open_ms, trials, window_ms",
             "app.lua:18: the function of a request's body returned a table, not a string or nil",
