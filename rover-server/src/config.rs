@@ -3,6 +3,7 @@
 
 mod host;
 mod keys;
+mod store;
 mod value;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 
 use crate::log::Level;
@@ -34,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) trailing_slash: TrailingSlash,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
+    pub(crate) store: StoreLimits,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -61,6 +64,7 @@ impl Default for Config {
             drain_delay: Duration::ZERO,
             trailing_slash: TrailingSlash::Strict,
             sse_keep_alive: Duration::from_secs(15),
+            store: StoreLimits::DEFAULT,
         }
     }
 }
@@ -147,6 +151,7 @@ impl Config {
             self.workers = running.workers;
             changed.push("workers");
         }
+        changed.extend(self.store.keep(&running.store));
         changed
     }
 

@@ -49,6 +49,12 @@ pub(crate) struct Failure {
     pub(crate) asked: Option<Asked>,
 }
 
+/// Whether a message begins with a file and a line, as one that comes from another coroutine does.
+fn has_place(message: &str) -> bool {
+    let place = message.split_once(": ").and_then(|(place, _)| place.rsplit_once(':'));
+    place.is_some_and(|(file, line)| !file.is_empty() && line.parse::<u32>().is_ok())
+}
+
 /// An error that is an answer.
 pub(crate) enum Asked {
     /// `error { status = …, … }`: the table is the body, as JSON.
@@ -118,7 +124,7 @@ impl Failure {
 
     /// The same failure, at `place` where Lua does not know a better one: a tail call leaves no trace of its caller.
     pub(crate) fn placed(mut self, place: &str) -> Failure {
-        if self.frames.is_empty() && self.asked.is_none() {
+        if self.frames.is_empty() && self.asked.is_none() && !has_place(&self.message) {
             self.message = format!("{place}: {}", self.message);
         }
         self

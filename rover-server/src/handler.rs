@@ -216,7 +216,7 @@ fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) {
 /// # Errors
 /// What the hook raised.
 pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure> {
-    let mut held = Held { app, coroutine: app.coroutines.take() };
+    let mut held = Held { app, entry, coroutine: app.coroutines.take(), is_waiting: false };
     held.coroutine.stack().push_item(App::ENTRIES, entry);
     let mut step = advance(app, &mut held.coroutine, Current::NONE, 0);
     loop {
@@ -230,19 +230,58 @@ pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure>
                 let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
                 return Err(failure.placed(&app.place_of(entry)));
             }
-            Step::Waits(wait) => step = go_on(app, &mut held.coroutine, Current::NONE, wait.await),
+            Step::Waits(wait) => {
+                held.is_waiting = true;
+                let resume = wait.await;
+                held.is_waiting = false;
+                step = go_on(app, &mut held.coroutine, Current::NONE, resume);
+            }
         }
     }
 }
 
-/// The coroutine of a hook. Hooks are rare, so theirs is not used again.
+/// The coroutine of a hook. Hooks are rare, so theirs is not used again. Dropping it while it waits cancels the hook, as
+/// happens when the server stops or the hook takes too long.
 struct Held<'a> {
     app: &'a Rc<App>,
+    entry: c_int,
     coroutine: Coroutine,
+    is_waiting: bool,
+}
+
+impl Held<'_> {
+    #[cold]
+    fn cancel(&mut self) {
+        let app = self.app;
+        app.contexts.requests.enter(Current::NONE);
+        let place = app.place_of(self.entry);
+        match app.waits.cancel(&mut self.coroutine) {
+            Cancelled::Returned | Cancelled::Through => {}
+            Cancelled::Stuck => {
+                log::event(Level::Warn, "a cancelled hook went on to wait, and was ended where it stood")
+                    .field("hook", place.as_str())
+                    .emit();
+            }
+            Cancelled::Raised => {
+                let mut stack = self.coroutine.stack();
+                let frames = traceback(&stack, 0);
+                let (index, lua) = (stack.top(), app.coroutines.lua());
+                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
+                let failure = failure.placed(&place);
+                log::event(Level::Error, &failure.message)
+                    .field("hook", place.as_str())
+                    .field("traceback", failure.trace().as_str())
+                    .emit();
+            }
+        }
+    }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        if self.is_waiting && catch_unwind(AssertUnwindSafe(|| self.cancel())).is_err() {
+            log::event(Level::Error, "Rover panicked while it cancelled a hook; this is a bug in Rover").emit();
+        }
         self.app.coroutines.let_go(&self.coroutine);
     }
 }

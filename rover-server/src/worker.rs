@@ -9,6 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Handle, LocalOptions};
@@ -287,6 +288,9 @@ impl Here {
     }
 }
 
+/// How long a worker that ends waits for work on other threads, such as a file being written.
+const PATIENCE_WITH_BLOCKED: Duration = Duration::from_secs(1);
+
 /// The life of a worker's thread.
 fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Receiver<Plan>) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
@@ -306,7 +310,8 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
         Ok(())
     });
     // Tasks that are left must not outlive the VMs that they point into.
-    drop(runtime);
+    // Work on other threads may be stuck for good, say in a pipe that nobody writes to: only then this takes its time.
+    runtime.shutdown_timeout(PATIENCE_WITH_BLOCKED);
     HERE.set(None);
     served
 }

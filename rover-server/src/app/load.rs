@@ -18,6 +18,7 @@ use crate::outbound::Figures;
 use crate::proxy;
 use crate::response::Responder;
 use crate::route::RouteDecl;
+use crate::state;
 use crate::stdlib;
 use crate::stream;
 use crate::tasks::{self, Tasks};
@@ -70,12 +71,14 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     proxy::install(lua, &native, &installed.methods, &builders, about, &waits, &figures)?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
 
-    let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
+    let rover =
+        stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits, &blueprint.stores)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
     fetch::install(lua, &rover, &vocabulary, &tasks, &waits, &figures)?;
     stream::install(lua, &native, &tasks, &responder)?;
+    state::install(lua, &rover, &tasks, &vocabulary, &blueprint.stores)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -112,6 +115,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         takes_context,
         leaves_body,
         debug,
+        stores: blueprint.stores.clone(),
         workers,
     };
     Ok((app, declared))

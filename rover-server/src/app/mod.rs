@@ -23,6 +23,7 @@ use crate::lua::{Coroutines, Waits};
 use crate::outbound::Figures;
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
+use crate::store::Stores;
 use crate::tasks::Tasks;
 
 /// Where the app's code is.
@@ -47,6 +48,8 @@ pub(crate) type Setup = Arc<dyn Fn(&mlua::Lua, &Rc<Waits>) -> mlua::Result<()> +
 pub(crate) struct Blueprint {
     pub(crate) source: Source,
     pub(crate) setup: Vec<Setup>,
+    /// What all workers share.
+    pub(crate) stores: Arc<Stores>,
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
@@ -86,6 +89,7 @@ pub(crate) struct App {
     /// Whether each route's handler passes the body of its requests on, and so gets it unread.
     leaves_body: Vec<bool>,
     debug: Rc<Cell<bool>>,
+    stores: Arc<Stores>,
     workers: Rc<Cell<usize>>,
 }
 
@@ -127,6 +131,7 @@ impl App {
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
         let _ = self.contexts.shapes.set(Shapes::of(router));
+        self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.workers.set(config.workers);

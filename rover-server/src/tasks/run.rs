@@ -81,7 +81,7 @@ impl Run {
     ///
     /// # Errors
     /// The worker runs too many.
-    pub(super) fn new(
+    pub(crate) fn new(
         tasks: &Rc<Tasks>,
         stack: &mut Stack<'_>,
         first: c_int,
