@@ -16,6 +16,7 @@ mod http_pipeline;
 mod lifetime;
 mod http_client_faults;
 mod http_client_resilience;
+mod http_client_tls;
 mod lua_body;
 mod lua_cache;
 mod lua_context;
