@@ -3,6 +3,7 @@
 
 mod host;
 mod keys;
+mod operating;
 mod store;
 mod value;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use operating::{AccessLog, Management, TraceContext};
 pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 
@@ -24,7 +26,7 @@ pub(crate) struct Config {
     /// 1 to 1024.
     pub(crate) workers: usize,
     pub(crate) log_level: Level,
-    pub(crate) access_log: bool,
+    pub(crate) access_log: AccessLog,
     pub(crate) debug: bool,
     /// Bytes.
     pub(crate) body_size_limit: u64,
@@ -33,6 +35,10 @@ pub(crate) struct Config {
     pub(crate) shutdown_timeout: Duration,
     /// For how long the server accepts after the stop signal.
     pub(crate) drain_delay: Duration,
+    /// Requests that take so long are logged. Never zero.
+    pub(crate) slow_request: Option<Duration>,
+    pub(crate) trace_context: TraceContext,
+    pub(crate) management: Management,
     pub(crate) trailing_slash: TrailingSlash,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
@@ -56,12 +62,15 @@ impl Default for Config {
             port: 4242,
             workers: num_cpus::get().clamp(1, keys::MOST_WORKERS as usize),
             log_level: Level::Info,
-            access_log: true,
+            access_log: AccessLog::Auto,
             debug: false,
             body_size_limit: 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             drain_delay: Duration::ZERO,
+            slow_request: None,
+            trace_context: TraceContext::Keep,
+            management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
             sse_keep_alive: Duration::from_secs(15),
             store: StoreLimits::DEFAULT,
@@ -150,6 +159,10 @@ impl Config {
         if self.workers != running.workers {
             self.workers = running.workers;
             changed.push("workers");
+        }
+        if self.management != running.management {
+            self.management = running.management.clone();
+            changed.push("management");
         }
         changed.extend(self.store.keep(&running.store));
         changed

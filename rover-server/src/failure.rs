@@ -39,6 +39,15 @@ fn json_response(status: StatusCode, body: Bytes) -> Response<Body> {
     response
 }
 
+/// A call stack as text, a line for each level.
+pub(crate) fn trace_text(frames: &[Frame]) -> String {
+    let mut text = String::new();
+    for frame in frames.iter().filter(|frame| frame.line > 0) {
+        let _ = write!(text, "{}{frame}", if text.is_empty() { "" } else { "\n" });
+    }
+    text
+}
+
 /// An error that a handler or hook raised.
 pub(crate) struct Failure {
     /// What the error says, with the file and line where it was raised.
@@ -132,11 +141,7 @@ impl Failure {
 
     /// The call stack, a line for each level.
     pub(crate) fn trace(&self) -> String {
-        let mut text = String::new();
-        for frame in &self.frames {
-            let _ = write!(text, "{}{frame}", if text.is_empty() { "" } else { "\n" });
-        }
-        text
+        trace_text(&self.frames)
     }
 
     /// The message and, where it says more, the call stack below it.

@@ -45,6 +45,7 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod management; // where it tells of itself
 mod handover; // sockets from one process to its successor
 mod workers; // whose turn it is
 mod accept; // listens
@@ -61,11 +62,14 @@ mod edge; // what HTTP itself refuses
 pub mod route; // method and path to handler
 mod collect; // the request body
 mod handler; // the handler's coroutine
+mod readiness; // whether the app is ready
 mod context; // what the handler gets
 mod response; // what it returned
 mod body; // its bytes, at once or over time
 mod failure; // what went wrong, as a response
+mod record; // what is noted of it
 mod access_log; // the line about it
+mod metrics; // and its figures
 
 // What the stages stand on.
 mod app; // loads an app into a VM

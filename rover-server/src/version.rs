@@ -16,6 +16,7 @@ use crate::app::{App, Declared, Mistakes};
 use crate::config::Config;
 use crate::handler;
 use crate::log::{self, Level};
+use crate::metrics::Archive;
 use crate::route::FastRouter;
 use crate::service::Site;
 use crate::tasks::Driver;
@@ -41,14 +42,19 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Runs `on_start`. `worker` is the worker's number.
+    /// Runs `on_start`. `worker` is the worker's number, `archive` keeps what the version counts.
     ///
     /// # Errors
     /// The app declares other routes than the plan has, or `on_start` failed.
-    pub(crate) async fn start(app: App, declared: &Declared, plan: Plan, worker: usize) -> Result<Version, Mistakes> {
+    pub(crate) async fn start(
+        app: App,
+        declared: &Declared,
+        plan: Plan,
+        worker: usize,
+        archive: &Archive,
+    ) -> Result<Version, Mistakes> {
         declared.must_be_like(plan.router.routes(), worker)?;
-        app.settle(&plan.router, &plan.config);
-        let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
+        let site = Site::new(app, plan.router, plan.config, archive);
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
         let mut version = Version { site, driver };
         let app = version.site.app.clone();

@@ -14,7 +14,8 @@ use crate::context;
 use crate::fetch;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
-use crate::outbound::Figures;
+use crate::metrics::Sources;
+use crate::outbound::{BreakerState, Figures};
 use crate::proxy;
 use crate::response::Responder;
 use crate::route::RouteDecl;
@@ -109,7 +110,6 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         responder,
         waits,
         tasks,
-        figures,
         hooks,
         places,
         takes_context,
@@ -117,8 +117,61 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         debug,
         stores: blueprint.stores.clone(),
         workers,
+        watches_waits: Cell::new(false),
+        sources: Sources::default(),
+        gc_rounds: own(lua, "gc", include_str!("gc.lua"))?.call(())?,
     };
+    count_coroutines(&app);
+    count_requests_to_others(&app, figures);
     Ok((app, declared))
+}
+
+/// Registers the figures of requests to other servers.
+fn count_requests_to_others(app: &App, figures: Arc<Figures>) {
+    app.sources.add(move |samples| {
+        for row in figures.rows() {
+            let labels = [("client", &*row.client), ("origin", &*row.origin)];
+            let help = "Connections to other servers that are open.";
+            samples.gauge("rover_outbound_connections", help, &labels, row.open as f64);
+            let help = "Connections to other servers that wait for use.";
+            samples.gauge("rover_outbound_idle_connections", help, &labels, row.idle as f64);
+            let help = "Requests to other servers in progress.";
+            samples.gauge("rover_outbound_active_requests", help, &labels, row.active as f64);
+            let help = "Requests to other servers that wait for their turn.";
+            samples.gauge("rover_outbound_queued_requests", help, &labels, row.queued as f64);
+            let help = "Workers whose circuit to the other server is not closed.";
+            let is_broken = row.breaker != BreakerState::Closed;
+            samples.gauge("rover_outbound_broken_circuits", help, &labels, f64::from(u8::from(is_broken)));
+            let help = "Requests sent to other servers, each attempt counted.";
+            samples.counter("rover_outbound_requests_total", help, &labels, row.requests as f64);
+            let help = "Requests to other servers that failed: no answer, or a status from 500 on.";
+            samples.counter("rover_outbound_failures_total", help, &labels, row.failures as f64);
+            let help = "Requests to other servers that repeated another.";
+            samples.counter("rover_outbound_retries_total", help, &labels, row.retries as f64);
+            let help = "Requests to other servers that were refused without being sent.";
+            samples.counter("rover_outbound_rejected_total", help, &labels, row.rejected as f64);
+        }
+    });
+}
+
+/// Registers the figures of the coroutines that run tasks.
+fn count_coroutines(app: &App) {
+    let tasks = Rc::downgrade(&app.tasks);
+    app.sources.add(move |samples| {
+        let Some(tasks) = tasks.upgrade() else { return };
+        let (running, (idle, busy, created)) = tasks.counts();
+        samples.gauge(
+            "rover_tasks",
+            "Functions that run beside handlers: rover.spawn, every, all, timeout.",
+            &[],
+            running as f64,
+        );
+        let help = "Coroutines by what they are for and whether they are in use.";
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "idle")], idle as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "busy")], busy as f64);
+        let help = "Coroutines that were made because none was idle.";
+        samples.gauge("rover_coroutines_created", help, &[("pool", "tasks")], created as f64);
+    });
 }
 
 /// Reads the mistakes that `dsl.lua` noted.
@@ -180,6 +233,7 @@ fn entries(
     found.not_found = add("not_found", true)?;
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
+    found.on_ready_check = add("on_ready_check", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
     Ok(Entries { entries, takes_context, leaves_body, places, hooks: found })
 }

@@ -21,7 +21,7 @@ mod url;
 pub(crate) use body::{Inflow, Outgoing};
 pub(crate) use breaker::BreakerOptions;
 pub(crate) use client::{Active, Call, Client, Origin, Settings};
-pub(crate) use figures::{Figures, Row};
+pub(crate) use figures::{BreakerState, Figures, Row};
 pub(crate) use limit::LimitOptions;
 pub(crate) use problem::Problem;
 pub(crate) use retry::RetryOptions;

@@ -33,6 +33,7 @@ mod lua_routes;
 mod lua_scheduler;
 mod lua_shared;
 mod lua_stdlib;
+mod management;
 mod lua_streams;
 mod lua_tasks;
 mod smoke;
