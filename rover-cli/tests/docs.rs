@@ -10,9 +10,9 @@
 //! | ```` ```log ```` | lines that the last app must have written to its log |
 //!
 //! Commands are `curl` with `-X`, `-H`, `-d`, `-i` and `-I`, sent by a client in this file; and `rover …`, by the real
-//! binary (`NAME=value rover app.lua` serves with that variable set). `…` stands for text that varies, the headers `date` and
-//! (where the page does not show it) `x-content-type-options` are left out, and the keys of a JSON object may come in any
-//! order. An app without a log block must log no errors.
+//! binary (`NAME=value rover app.lua` serves with that variable set). `localhost:4242` within an app is the app itself. `…`
+//! stands for text that varies, the headers `date` and (where the page does not show it) `x-content-type-options` are left
+//! out, and the keys of a JSON object may come in any order. An app without a log block must log no errors.
 #![allow(clippy::unwrap_used, reason = "a test's failure is its report")]
 
 use std::fmt::Write as _;
@@ -203,23 +203,34 @@ fn difference(place: &str, expected: &str, actual: &str) -> Option<String> {
 }
 
 /// The example's files in a folder of their own, removed at the end.
-struct Folder(PathBuf);
+struct Folder {
+    path: PathBuf,
+    /// 0 where any will do.
+    port: u16,
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
 
 impl Folder {
     fn new(example: &Example, workers: usize) -> Folder {
         let name = format!("docs-{}-{workers}", example.place.replace([':', '.'], "-"));
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let asks_itself = example.files.iter().any(|(_, text)| text.contains("localhost:4242"));
+        let port = if asks_itself { free_port() } else { 0 };
         for (name, text) in &example.files {
             let path = dir.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            std::fs::write(path, text.replace("localhost:4242", &format!("127.0.0.1:{port}"))).unwrap();
         }
-        Folder(dir)
+        Folder { path: dir, port }
     }
 
     fn rover(&self) -> Command {
         let mut command = Command::new(ROVER);
-        command.current_dir(&self.0);
+        command.current_dir(&self.path);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ROVER_") {
                 command.env_remove(name);
@@ -231,7 +242,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -244,8 +255,8 @@ struct Served {
 }
 
 impl Served {
-    fn start(mut command: Command, workers: usize) -> Served {
-        command.args(["app.lua", "--port", "0", "--workers", &workers.to_string()]);
+    fn start(mut command: Command, workers: usize, port: u16) -> Served {
+        command.args(["app.lua", "--port", &port.to_string(), "--workers", &workers.to_string()]);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
@@ -373,16 +384,18 @@ fn run(example: &Example, workers: usize) -> Vec<String> {
         rover.envs(variables.iter().filter_map(|variable| variable.split_once('=')));
         match arguments {
             [name, arguments @ ..] if name == "curl" => {
-                let server = server.get_or_insert_with(|| Served::start(rover, workers));
+                let server = server.get_or_insert_with(|| Served::start(rover, workers, folder.port));
                 let printed = curl(&shell.place, arguments, &server.address, shell.output.contains(NOSNIFF));
                 wrong.extend(difference(&shell.place, &shell.output, &printed));
             }
             [name, path] if name == "websocket" => {
-                let server = server.get_or_insert_with(|| Served::start(rover, workers));
+                let server = server.get_or_insert_with(|| Served::start(rover, workers, folder.port));
                 let truth = websocket::play(path, &shell.output, &server.address);
                 wrong.extend(difference(&shell.place, &shell.output, &truth));
             }
-            [name, app] if name == "rover" && app == "app.lua" => server = Some(Served::start(rover, workers)),
+            [name, app] if name == "rover" && app == "app.lua" => {
+                server = Some(Served::start(rover, workers, folder.port))
+            }
             [name, arguments @ ..] if name == "rover" => {
                 let output = rover.args(arguments).output().unwrap();
                 let printed = [output.stdout, output.stderr].concat();
@@ -395,7 +408,7 @@ fn run(example: &Example, workers: usize) -> Vec<String> {
     let server = match server {
         Some(server) => server,
         None if checked => return wrong,
-        None => Served::start(folder.rover(), workers),
+        None => Served::start(folder.rover(), workers, folder.port),
     };
     let log = server.stop();
     let is_missing = |line: &&String| !log.lines().any(|own| matches(line, own));

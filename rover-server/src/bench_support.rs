@@ -133,8 +133,9 @@ impl InProcess {
         let start = Instant::now();
         for _ in 0..times {
             let (head, ()) = http::Request::new(()).into_parts();
+            let peer = peer.clone();
             let request =
-                Request { head, body: None, route: None, peer: peer.clone(), id: None, client: None, told: None };
+                Request { head, body: None, unread: None, route: None, peer, id: None, client: None, told: None };
             let request = site.app.contexts.requests.open(request);
             let mut response = None;
             handler::start(&site.app, 1, request, &mut response);

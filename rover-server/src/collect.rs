@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::body::Aborted;
 
 /// The memory that a body gets on the strength of its Content-Length alone, in bytes.
 const TRUST_MOST: u64 = 64 * 1024;
@@ -91,5 +93,47 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     fn take(&mut self) -> Option<Bytes> {
         let body = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.rest).freeze());
         (!body.is_empty()).then_some(body)
+    }
+}
+
+/// A body that whoever reads it waits for no longer than a client may stop sending.
+pub(crate) struct Patient<B> {
+    body: B,
+    patience: Duration,
+    /// Runs while nothing arrives.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Patient<B> {
+    pub(crate) fn new(body: B, patience: Duration) -> Patient<B> {
+        Patient { body, patience, clock: None }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Patient<B> {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.clock = None;
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| Aborted)))
+            }
+            Poll::Pending => {
+                let patience = this.patience;
+                let clock = this.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
+                clock.as_mut().poll(cx).map(|()| Some(Err(Aborted)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -84,10 +84,13 @@ mod metrics; // and its figures
 // What the stages stand on.
 mod app; // loads an app into a VM
 mod websocket; // connections that speak WebSocket
+mod proxy; // requests that go on to other servers
+mod fetch; // `rover.http`
 mod stream; // bodies that Lua functions make piece by piece
 mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
+mod outbound; // requests to other servers
 mod store; // what all workers share
 mod json; // from and to the Lua stack
 mod header_names; // names that Lua writes, parsed once

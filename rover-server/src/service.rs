@@ -21,7 +21,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::app::App;
 use crate::body::Body;
-use crate::collect::Collect;
+use crate::collect::{Collect, Patient};
 use crate::config::{Config, TraceContext};
 use crate::context::{self, Open, Peer};
 use crate::guard::{Guard, Pass};
@@ -69,7 +69,7 @@ impl Current {
     #[inline]
     pub(crate) fn call<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         self.0.borrow().call(request, peer)
     }
@@ -106,7 +106,7 @@ impl Site {
     #[inline]
     pub(crate) fn call<B>(self: &Rc<Self>, mut request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         if self.config.trace_context == TraceContext::New {
             context::ensure_trace(request.headers_mut());
@@ -118,8 +118,16 @@ impl Site {
         let mut answer = Answer { response: None, stage: Stage::Over, record };
         let mut ending = Ending { pass: None, pinned: false };
         let (head, body) = request.into_parts();
-        let request =
-            context::Request { head, body: None, route: None, peer: peer.clone(), id: None, client: None, told: None };
+        let request = context::Request {
+            head,
+            body: None,
+            unread: None,
+            route: None,
+            peer: peer.clone(),
+            id: None,
+            client: None,
+            told: None,
+        };
         let request = self.app.contexts.requests.open(request);
         let begun = request.look(|request| {
             let begun = self.begin(request, body, &mut ending.pass);
@@ -168,7 +176,7 @@ impl Site {
         pass: &mut Option<Box<Pass>>,
     ) -> ControlFlow<Box<Response<Body>>, Begun<B>>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let head = &request.head;
         if let Some(refusal) = edge::refusal(head) {
@@ -200,6 +208,11 @@ impl Site {
         }
         let head = &request.head;
         let is_missing = route.is_none();
+        if has_body && self.app.leaves_body(entry) {
+            request.unread = Some(Box::pin(Patient::new(body, self.config.body_timeout)));
+            request.route = route;
+            return ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }));
+        }
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             request.route = route;
             return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout) {

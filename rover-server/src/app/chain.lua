@@ -91,16 +91,19 @@ local function join(handler, before, after, on_error, place, limits)
   end, true
 end
 
--- All routes at once: the list of their functions, and a list of whether each takes a context.
+-- All routes at once: the list of their functions, a list of whether each takes a context, and one of whether its handler
+-- passes the body of its requests on.
 local function join_all(routes, on_error)
-  local entries, takes = {}, {}
+  local entries, takes, passes = {}, {}, {}
+  local proxies = native.proxies
   for i = 1, #routes do
     local route = routes[i]
     -- Only a function around the handler has a use for the place.
     local place = (on_error or #route.after > 0) and ("%s:%d"):format(route.file, route.line)
+    passes[i] = proxies[route.handler] or false
     entries[i], takes[i] = join(route.handler, route.before, route.after, on_error, place, route.limits)
   end
-  return entries, takes
+  return entries, takes, passes
 end
 
 -- `not_found` as a handler: where it returns nothing, the default answers.

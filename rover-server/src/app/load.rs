@@ -5,15 +5,19 @@ use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mlua::{Function, Lua, Table, Value};
 
 use crate::context;
 use crate::failure::Failure;
+use crate::fetch;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::metrics::Sources;
+use crate::outbound::{BreakerState, Figures};
+use crate::proxy;
 use crate::response::Responder;
 use crate::route::RouteDecl;
 use crate::state;
@@ -78,6 +82,9 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     )?;
     let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
+    let figures = Arc::<Figures>::default();
+    let about = (&installed.contexts, &responder);
+    proxy::install(lua, &native, &installed.methods, &builders, about, &waits, &figures)?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
 
     let rover =
@@ -85,6 +92,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
+    fetch::install(lua, &rover, &vocabulary, &tasks, &waits, &figures)?;
     stream::install(lua, &native, &tasks, &responder)?;
     let sockets = Sockets::new(&tasks, &installed.contexts, &responder, &waits, blueprint.hub.clone());
     let (declare, handler) = websockets(lua, &rover, &sockets, (&response_meta, &builders, &mistake))?;
@@ -112,7 +120,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     declared.mistakes.0.extend(told.mistakes);
     declared::limits(&sealed, told.limits, &mut declared)?;
 
-    let (entries, takes_context, places, hooks) =
+    let Entries { entries, takes_context, leaves_body, places, hooks } =
         entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
@@ -128,6 +136,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         sockets,
         places,
         takes_context,
+        leaves_body,
         debug,
         stores: blueprint.stores.clone(),
         workers,
@@ -136,6 +145,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         gc_rounds: own(lua, "gc", include_str!("gc.lua"))?.call(())?,
     };
     count_coroutines(&app);
+    count_requests_to_others(&app, figures);
     Ok((app, declared))
 }
 
@@ -155,6 +165,34 @@ fn websockets(
         rover.raw_get::<Table>("json")?.raw_get::<Function>("decode")?,
         rover.raw_get::<Table>("log")?.raw_get::<Function>("debug")?,
     ))
+}
+
+/// Registers the figures of requests to other servers.
+fn count_requests_to_others(app: &App, figures: Arc<Figures>) {
+    app.sources.add(move |samples| {
+        for row in figures.rows() {
+            let labels = [("client", &*row.client), ("origin", &*row.origin)];
+            let help = "Connections to other servers that are open.";
+            samples.gauge("rover_outbound_connections", help, &labels, row.open as f64);
+            let help = "Connections to other servers that wait for use.";
+            samples.gauge("rover_outbound_idle_connections", help, &labels, row.idle as f64);
+            let help = "Requests to other servers in progress.";
+            samples.gauge("rover_outbound_active_requests", help, &labels, row.active as f64);
+            let help = "Requests to other servers that wait for their turn.";
+            samples.gauge("rover_outbound_queued_requests", help, &labels, row.queued as f64);
+            let help = "Workers whose circuit to the other server is not closed.";
+            let is_broken = row.breaker != BreakerState::Closed;
+            samples.gauge("rover_outbound_broken_circuits", help, &labels, f64::from(u8::from(is_broken)));
+            let help = "Requests sent to other servers, each attempt counted.";
+            samples.counter("rover_outbound_requests_total", help, &labels, row.requests as f64);
+            let help = "Requests to other servers that failed: no answer, or a status from 500 on.";
+            samples.counter("rover_outbound_failures_total", help, &labels, row.failures as f64);
+            let help = "Requests to other servers that repeated another.";
+            samples.counter("rover_outbound_retries_total", help, &labels, row.retries as f64);
+            let help = "Requests to other servers that were refused without being sent.";
+            samples.counter("rover_outbound_rejected_total", help, &labels, row.rejected as f64);
+        }
+    });
 }
 
 /// Registers the figures of the coroutines that run tasks.
@@ -191,17 +229,26 @@ fn mistakes(table: &Table, declared: &mut Declared) -> mlua::Result<()> {
     Ok(())
 }
 
+/// The functions that answer requests, and what is known of each.
+struct Entries {
+    entries: Table,
+    takes_context: Vec<bool>,
+    leaves_body: Vec<bool>,
+    places: Vec<String>,
+    hooks: Hooks,
+}
+
 /// The table of entry functions: the routes in the order of their ids, then the hooks.
 fn entries(
     lua: &Lua,
     sealed: &Table,
     (join, join_all, or_missing): (&Function, &Function, &Function),
     routes: &[RouteDecl],
-) -> mlua::Result<(Table, Vec<bool>, Vec<String>, Hooks)> {
+) -> mlua::Result<Entries> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
     // A route with a mistake has an entry but no declaration; such an app never serves.
-    let (entries, mut takes_context): (Table, Vec<bool>) =
+    let (entries, mut takes_context, leaves_body): (Table, Vec<bool>, Vec<bool>) =
         join_all.call((sealed.raw_get::<Table>("routes")?, &on_error))?;
     let mut places: Vec<String> = routes.iter().map(|route| route.origin.to_string()).collect();
     let mut found = Hooks::default();
@@ -229,7 +276,7 @@ fn entries(
     found.on_ready = add("on_ready", false)?;
     found.on_ready_check = add("on_ready_check", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
-    Ok((entries, takes_context, places, found))
+    Ok(Entries { entries, takes_context, leaves_body, places, hooks: found })
 }
 
 /// One of Rover's own Lua files.

@@ -95,6 +95,8 @@ pub(crate) struct App {
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
     takes_context: Vec<bool>,
+    /// Whether each route's handler passes the body of its requests on, and so gets it unread.
+    leaves_body: Vec<bool>,
     debug: Rc<Cell<bool>>,
     stores: Arc<Stores>,
     workers: Rc<Cell<usize>>,
@@ -127,6 +129,11 @@ impl App {
     /// Where the function of `entry` was declared, as `app.lua:12`.
     pub(crate) fn place_of(&self, entry: c_int) -> String {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
+    }
+
+    /// Whether the function of `entry` wants the body of its request unread.
+    pub(crate) fn leaves_body(&self, entry: c_int) -> bool {
+        self.leaves_body.get((entry - 1) as usize).is_some_and(|leaves| *leaves)
     }
 
     /// Whether the function of `entry` has a parameter that a context could be given to.

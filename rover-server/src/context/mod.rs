@@ -148,19 +148,21 @@ pub(crate) fn install(
     methods.raw_set("trace_id", shared.function(lua, trace::function)?)?;
     let field = shared.function(lua, fields::field)?;
     let metatable: mlua::Table = lua.load(include_str!("context.lua")).set_name("=rover/context").call((
-        methods,
+        &methods,
         field,
         shared.function(lua, params::values)?,
         shared.function(lua, params::names)?,
         mistake_function(lua)?,
     ))?;
-    Ok(Installed { metatable, contexts, shared })
+    Ok(Installed { metatable, methods, contexts, shared })
 }
 
 /// What [`install`] leaves behind.
 pub(crate) struct Installed {
     /// The metatable of every context.
     pub(crate) metatable: mlua::Table,
+    /// What can be called on a context; more may be added.
+    pub(crate) methods: mlua::Table,
     pub(crate) contexts: Rc<Contexts>,
     /// For further functions that need a request.
     pub(crate) shared: Shared<Contexts>,

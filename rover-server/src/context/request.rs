@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
+use crate::body::Unread;
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
 use crate::upgrade;
@@ -47,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) head: http::request::Parts,
     /// The collected body; `None` where there is none, or where the method has none to collect.
     pub(crate) body: Option<Bytes>,
+    /// The body of a request whose route leaves it unread, until somebody takes it.
+    pub(crate) unread: Option<Unread>,
     /// The route that matched, and where the path holds its parameters; `None` for the app's `not_found`.
     pub(crate) route: Option<(RouteId, Params)>,
     pub(crate) peer: Rc<Peer>,

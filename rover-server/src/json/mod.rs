@@ -62,6 +62,11 @@ impl Vocabulary {
         Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts, shapes: Shapes::new(lua)? })
     }
 
+    /// Whether the value at `index` is a userdata that is encoded as its text.
+    pub(crate) fn is_text(&self, stack: &mut Stack<'_>, index: c_int) -> bool {
+        self.texts.get(stack, index).is_some()
+    }
+
     /// Whether this is the identity of the metatable that marks arrays.
     pub(crate) fn is_array(&self, metatable: *const std::ffi::c_void) -> bool {
         metatable == self.known.array

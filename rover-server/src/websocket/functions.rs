@@ -79,8 +79,16 @@ fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     head.version = request.head.version;
     head.headers = request.head.headers.clone();
     let peer = request.peer.clone();
-    let copy =
-        context::Request { head, body: None, route: request.route.clone(), peer: peer.clone(), id: request.id.clone() };
+    let copy = context::Request {
+        head,
+        body: None,
+        unread: None,
+        route: request.route.clone(),
+        peer: peer.clone(),
+        id: request.id.clone(),
+        client: request.client.clone(),
+        told: None,
+    };
     drop(request);
     let request = sockets.contexts.requests.open(copy);
     let context = Held::copies(&tasks, stack, 1, 1)?;

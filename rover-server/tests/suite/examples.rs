@@ -7,6 +7,7 @@ use rover_server::Server;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, App, each_worker_count};
+use crate::upstream::{Then, Upstream, answer};
 use crate::websocket_client::WebSocket;
 
 fn examples() -> PathBuf {
@@ -51,6 +52,55 @@ fn hello() {
         assert_eq!(app.get("/").text(), format!("Hello from Rover {}", env!("CARGO_PKG_VERSION")));
         assert_eq!(app.get("/hello/Ada").text(), r#"{"message":"Hello, Ada!"}"#);
         assert_eq!(app.get("/hello").status, 404);
+    });
+}
+
+/// An example that finds its upstreams in variables, told them in its text instead.
+fn serve_before(file: &str, defaults: &[(&str, &str)], workers: usize) -> App {
+    let mut code = std::fs::read_to_string(examples().join(file)).expect("the example");
+    for (default, url) in defaults {
+        assert!(code.contains(default), "{file} has {default}");
+        code = code.replace(default, url);
+    }
+    App::start(&code, workers)
+}
+
+#[test]
+fn gateway() {
+    each_worker_count(|workers| {
+        let (users, orders) = (Upstream::says("users"), Upstream::says("orders"));
+        let defaults = [("http://127.0.0.1:9001", &*users.url()), ("http://127.0.0.1:9002", &*orders.url())];
+        let app = serve_before("gateway.lua", &defaults, workers);
+        let answer = app.get("/users/1?x=2");
+        assert_eq!((answer.text(), answer.header("x-gateway")), ("users", Some("rover")));
+        assert_eq!(users.asked()[0].target, "/users/1?x=2");
+        assert_eq!(app.post("/orders/new", "{}").status, 401);
+        assert!(orders.asked().is_empty());
+        let order = app.send(
+            "POST /orders/new HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer secret\r\nContent-Length: 2\r\n\r\n{}",
+        );
+        assert_eq!((order.text(), orders.asked()[0].text()), ("orders", "{}".to_owned()));
+        assert_eq!(app.get("/health").status, 200);
+    });
+}
+
+#[test]
+fn fanout() {
+    each_worker_count(|workers| {
+        let shop = Upstream::start(|asked, stream| {
+            let body: &[u8] = match asked.target.as_str() {
+                "/product/1" => br#"{"name":"tea"}"#,
+                "/stock/1" => b"7",
+                target if target.starts_with("/reviews") => return Then::Close,
+                _ => return answer(stream, "404 Not Found", "", b""),
+            };
+            answer(stream, "200 OK", "Content-Type: application/json\r\n", body)
+        });
+        let app = serve_before("fanout.lua", &[("http://127.0.0.1:9001", &*shop.url())], workers);
+        assert_eq!(parsed(&app.get("/product/1")), json!({"product": {"name": "tea"}, "stock": 7, "reviews": []}));
+        let missing = app.get("/product/2");
+        assert_eq!(missing.status, 404);
+        assert_eq!(parsed(&missing), json!({"status": 404, "error": "no such product"}));
     });
 }
 

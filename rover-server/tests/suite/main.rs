@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test's failure is its report")]
 
 mod support;
+mod upstream;
 
 mod accept;
 mod embedding;
@@ -18,15 +19,20 @@ mod http_proxies;
 mod http_rate_limits;
 mod http_security_headers;
 mod lifetime;
+mod http_client_faults;
+mod http_client_resilience;
+mod http_client_tls;
 mod lua_body;
 mod lua_cache;
 mod lua_context;
 mod lua_errors;
+mod lua_http;
 mod lua_files;
 mod lua_json;
 mod lua_load_mistakes;
 mod lua_middleware;
 mod lua_modules;
+mod lua_proxy;
 mod lua_responses;
 mod lua_routes;
 mod lua_scheduler;

@@ -94,6 +94,28 @@ fn requests_are_counted_while_they_wait_and_when_their_client_goes() {
 }
 
 #[test]
+fn requests_to_other_servers_are_counted() {
+    let code = "local api = rover.server {}
+                local client = rover.http.create { name = 'c', breaker = { failures = 2 } }
+                function api.get() return select(2, client.get('http://127.0.0.1:1/')) end
+                return api";
+    let app = start(code, 1);
+    let answers: Vec<_> = (0..3).map(|_| app.get("/").text().to_owned()).collect();
+    assert_eq!(answers, ["connection refused", "connection refused", "circuit open"]);
+    let figures = figures(&app);
+    for (name, number) in [
+        ("requests_total", 2.0),
+        ("failures_total", 2.0),
+        ("rejected_total", 1.0),
+        ("broken_circuits", 1.0),
+        ("active_requests", 0.0),
+    ] {
+        let key = format!(r#"rover_outbound_{name}{{client="c",origin="http://127.0.0.1:1"}}"#);
+        assert_eq!(figures.get(&key), Some(&number), "{key} {figures:#?}");
+    }
+}
+
+#[test]
 fn counts_outlive_a_reload() {
     each_worker_count(|workers| {
         let app = start(APP, workers);
