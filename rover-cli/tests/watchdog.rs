@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -29,7 +29,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(file: &PathBuf, limit: &str) -> Running {
+    fn start(file: &Path, limit: &str) -> Running {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rover"))
             .arg("app.lua")
             .args(["--port", "0", "--workers", "1"])
