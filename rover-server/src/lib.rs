@@ -55,11 +55,13 @@ mod service; // one request through all stages
 mod edge; // what HTTP itself refuses
 #[doc(hidden)]
 pub mod route; // method and path to handler
+mod assets; // files, where no route answers
 mod collect; // the request body
 mod handler; // the handler's coroutine
 mod context; // what the handler gets
 mod response; // what it returned
 mod body; // its bytes, at once or over time
+mod coding; // how bytes may be compressed for a client
 mod failure; // what went wrong, as a response
 mod access_log; // the line about it
 

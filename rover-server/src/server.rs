@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::accept::Listeners;
 use crate::app::{App, Blueprint, Declared, Mistakes, Source};
+use crate::assets::{MountDecl, Mounts};
 use crate::config::{AppTable, Config, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
@@ -207,8 +208,8 @@ impl Server {
     /// Everything that is wrong with the app, its routes and its config.
     pub fn check(&self) -> Result<AppInfo, Error> {
         let (_, declared) = App::load(&self.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (_, router) = self.settle(declared)?;
-        Ok(AppInfo::new(&router))
+        let (_, router, mounts) = self.settle(declared)?;
+        Ok(AppInfo::new(&router, &mounts))
     }
 
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
@@ -223,12 +224,10 @@ impl Server {
     pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
         let blueprint = Blueprint { workers: 1, ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (mut config, router) = self.settle(declared)?;
+        let (mut config, router, mounts) = self.settle(declared)?;
         config.workers = 1;
         config.access_log = false;
-        let router = Arc::new(router);
-        app.settle(&router, &config);
-        Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) }))
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), Arc::new(mounts)))
     }
 
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -258,8 +257,8 @@ impl Server {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let routes = declared.routes.clone();
-        let (config, router) = self.settle(declared)?;
+        let (routes, mounted) = (declared.routes.clone(), declared.mounts.clone());
+        let (config, router, mounts) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
         let endpoints = config
@@ -275,9 +274,10 @@ impl Server {
         for (n, worker) in workers.iter().enumerate().skip(1) {
             let declared = worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
             same_routes(&routes, &declared.routes, n + 1)?;
+            same_mounts(&mounted, &declared.mounts, n + 1)?;
         }
-        let info = AppInfo::new(&router);
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config) };
+        let info = AppInfo::new(&router, &mounts);
+        let plan = Plan { router: Arc::new(router), config: Arc::new(config), mounts: Arc::new(mounts) };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
@@ -287,16 +287,18 @@ impl Server {
         Ok(Listening { listeners, workers, info, plan })
     }
 
-    /// Decides the config and builds the router.
-    fn settle(&self, declared: Declared) -> Result<(Config, FastRouter), Error> {
+    /// Decides the config, builds the router and checks the folders.
+    fn settle(&self, declared: Declared) -> Result<(Config, FastRouter, Mounts), Error> {
         let table = AppTable { origin: &declared.origin, entries: &declared.config };
         let config = Config::resolve(table, variable, &self.overrides);
         let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
         let router = FastRouter::build(declared.routes, trailing);
-        match (config, router, declared.mistakes.0.is_empty()) {
-            (Ok(config), Ok(router), true) => Ok((config, router)),
-            (config, router, _) => {
+        let mounts = Mounts::build(&declared.mounts, self.blueprint.source.folder());
+        match (config, router, mounts, declared.mistakes.0.is_empty()) {
+            (Ok(config), Ok(router), Ok(mounts), true) => Ok((config, router, mounts)),
+            (config, router, mounts, _) => {
                 let mut all = declared.mistakes.0;
+                all.extend(mounts.err().into_iter().flatten());
                 all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));
                 all.extend(config.err().into_iter().flatten().map(|mistake| mistake.to_string()));
                 Err(Error::app(Mistakes(all).sorted().to_string()))
@@ -335,6 +337,17 @@ fn same_routes(first: &[RouteDecl], other: &[RouteDecl], worker: usize) -> Resul
     )))
 }
 
+/// Every VM must declare the same folders, for the first one's are served by all.
+fn same_mounts(first: &[MountDecl], other: &[MountDecl], worker: usize) -> Result<(), Error> {
+    if first == other {
+        return Ok(());
+    }
+    Err(Error::app(format!(
+        "worker {worker} declares other static folders than worker 1: they must not depend on the worker, on time or on \
+         chance"
+    )))
+}
+
 /// What an app declares.
 #[derive(Debug, Clone)]
 pub struct AppInfo {
@@ -344,7 +357,8 @@ pub struct AppInfo {
 /// One route of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteInfo {
-    /// The method, such as `GET`; `any` for a handler of every method that the path does not declare.
+    /// The method, such as `GET`; `any` for a handler of every method that the path does not declare, `static` for a
+    /// folder of files.
     pub method: String,
     /// The pattern, such as `/users/{id}`.
     pub path: String,
@@ -355,17 +369,23 @@ pub struct RouteInfo {
 }
 
 impl AppInfo {
-    fn new(router: &FastRouter) -> AppInfo {
+    fn new(router: &FastRouter, mounts: &Mounts) -> AppInfo {
         let routes = router.routes().iter().map(|route| RouteInfo {
             method: route.verb.to_string(),
             path: route.pattern.to_string(),
             file: route.origin.file.to_string(),
             line: route.origin.line,
         });
-        AppInfo { routes: routes.collect() }
+        let mounts = mounts.places().map(|(path, origin)| RouteInfo {
+            method: "static".to_owned(),
+            path,
+            file: origin.file.to_string(),
+            line: origin.line,
+        });
+        AppInfo { routes: routes.chain(mounts).collect() }
     }
 
-    /// The routes in the order declared.
+    /// The routes in the order declared, then the folders of static files.
     pub fn routes(&self) -> &[RouteInfo] {
         &self.routes
     }

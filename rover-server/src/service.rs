@@ -15,13 +15,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ALLOW, LOCATION};
+use http::header::ALLOW;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use crate::access_log::{self, Access};
 use crate::app::App;
+use crate::assets::{Assets, Mounts};
 use crate::body::{Aborted, Body, Stream};
 use crate::collect::Collect;
 use crate::config::Config;
@@ -36,9 +37,20 @@ pub(crate) struct Site {
     pub(crate) app: Rc<App>,
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    assets: Option<Assets>,
 }
 
 impl Site {
+    /// What a worker needs once its app has loaded and everything is settled.
+    pub(crate) fn new(app: App, router: Arc<FastRouter>, config: Arc<Config>, mounts: Arc<Mounts>) -> Rc<Site> {
+        app.settle(&router, &config);
+        let assets = Assets::new(mounts);
+        if assets.is_some() {
+            app.responder.expect_large();
+        }
+        Rc::new(Site { app: Rc::new(app), router, config, assets })
+    }
+
     /// Begins to answer `request`.
     ///
     /// The request moves into its slot here and stays there. A handler that needs no body runs right away: what the
@@ -129,9 +141,12 @@ impl Site {
         let path = head.uri.path();
         let response = match self.router.find(&head.method, path) {
             Found::Route { id, params } => return ControlFlow::Continue((App::entry_of(id), Some((id, params)))),
-            Found::NotFound => match self.app.hooks.not_found {
-                Some(entry) => return ControlFlow::Continue((entry, None)),
-                None => failure::answer(StatusCode::NOT_FOUND),
+            Found::NotFound => match self.assets.as_ref().and_then(|assets| assets.answer(head)) {
+                Some(file) => file,
+                None => match self.app.hooks.not_found {
+                    Some(entry) => return ControlFlow::Continue((entry, None)),
+                    None => failure::answer(StatusCode::NOT_FOUND),
+                },
             },
             Found::MethodNotAllowed { allow } => {
                 let mut response = failure::answer(StatusCode::METHOD_NOT_ALLOWED);
@@ -144,26 +159,13 @@ impl Site {
                 response.headers_mut().insert(ALLOW, allow.clone());
                 response
             }
-            Found::Redirect(change) => redirect(&change.apply(path), head.uri.query()),
+            Found::Redirect(change) => failure::moved(&change.apply(path), head.uri.query()),
             Found::BadEncoding => {
                 failure::with_message(StatusCode::BAD_REQUEST, "the path holds broken percent-encoding")
             }
         };
         ControlFlow::Break(response)
     }
-}
-
-fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
-    let target = match query {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    let Ok(location) = HeaderValue::try_from(target) else {
-        return failure::answer(StatusCode::NOT_FOUND);
-    };
-    let mut response = failure::answer(StatusCode::PERMANENT_REDIRECT);
-    response.headers_mut().insert(LOCATION, location);
-    response
 }
 
 /// The entry that answers, and its route unless it is the app's own `not_found`.

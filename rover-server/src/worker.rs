@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::accept::Accepted;
 use crate::app::{App, Blueprint, Declared, Mistakes};
+use crate::assets::Mounts;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::context::Peer;
@@ -33,6 +34,7 @@ use crate::tasks::Driver;
 pub(crate) struct Plan {
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    pub(crate) mounts: Arc<Mounts>,
 }
 
 /// What a worker tells while the server starts.
@@ -210,8 +212,7 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
     let (app, declared) = App::load(blueprint)?;
     let _ = report.send(Report::Loaded(declared));
     let Ok(plan) = plans.recv() else { return Ok(()) };
-    app.settle(&plan.router, &plan.config);
-    let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
+    let site = Site::new(app, plan.router, plan.config, plan.mounts);
     let this = Rc::new(Here { site, lifecycle: Rc::default(), spare: Rc::default(), stop: Notify::new() });
     HERE.set(Some(this.clone()));
     let served = runtime.block_on(serve(&this, runtime.handle(), report));

@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 
 /// Every module and what it imports of this crate. Callers stand above what they call, so a cycle cannot be written.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("server", &["accept", "app", "config", "context", "error", "local", "log", "lua", "route", "service", "worker"]),
+    (
+        "server",
+        &["accept", "app", "assets", "config", "context", "error", "local", "log", "lua", "route", "service", "worker"],
+    ),
     ("local", &["context", "service", "tasks"]),
     (
         "worker",
         &[
             "accept",
             "app",
+            "assets",
             "config",
             "connection",
             "context",
@@ -32,16 +36,31 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("socket", &[]),
     (
         "service",
-        &["access_log", "app", "body", "collect", "config", "context", "edge", "failure", "handler", "log", "route"],
+        &[
+            "access_log",
+            "app",
+            "assets",
+            "body",
+            "collect",
+            "config",
+            "context",
+            "edge",
+            "failure",
+            "handler",
+            "log",
+            "route",
+        ],
     ),
     ("edge", &["body", "failure"]),
     ("collect", &[]),
     ("handler", &["app", "body", "context", "failure", "log", "lua"]),
-    ("app", &["config", "context", "failure", "json", "lua", "response", "route", "stdlib", "tasks"]),
+    ("app", &["assets", "config", "context", "failure", "json", "lua", "response", "route", "stdlib", "tasks"]),
+    ("assets", &["body", "coding", "config", "failure", "log", "route"]),
     ("tasks", &["context", "failure", "log", "lua", "response"]),
     ("failure", &["body", "context", "json", "log", "lua", "response"]),
     ("response", &["body", "context", "header_names", "json", "lua"]),
     ("body", &[]),
+    ("coding", &[]),
     ("context", &["header_names", "json", "lua", "route"]),
     ("header_names", &[]),
     ("route", &["config"]),

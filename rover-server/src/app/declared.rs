@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mlua::{Table, Value};
 
+use crate::assets::MountDecl;
 use crate::config::ConfigValue;
 use crate::lua::described_type;
 use crate::route::{Origin, Pattern, RouteDecl, Verb};
@@ -19,6 +20,8 @@ pub(crate) struct Declared {
     pub(crate) config: Vec<(String, ConfigValue)>,
     /// The routes, in the order written; a route's place is its id.
     pub(crate) routes: Vec<RouteDecl>,
+    /// The folders of static files, in the order written.
+    pub(crate) mounts: Vec<MountDecl>,
     /// What is wrong with the declarations.
     pub(crate) mistakes: Mistakes,
 }
@@ -78,6 +81,28 @@ pub(super) fn config(table: &Table, declared: &mut Declared) {
         declared.config.push((name, config_value(value, DEEPEST_CONFIG)));
     }
     declared.config.sort_by(|a, b| a.0.cmp(&b.0));
+}
+
+/// Reads the declaration of a folder: its path, how it is written, its options, where it is.
+pub(super) fn mount(
+    (fields, written, options, file, line): (Vec<mlua::LuaString>, String, Table, mlua::LuaString, u32),
+) -> MountDecl {
+    let mut options: Vec<_> = options
+        .pairs::<Value, Value>()
+        .flatten()
+        .map(|(key, value)| {
+            let name = key.as_string().map(|name| name.to_string_lossy());
+            let name = name.unwrap_or_else(|| format!("[{}]", key.to_string().unwrap_or_default()));
+            (name, config_value(value, DEEPEST_CONFIG))
+        })
+        .collect();
+    options.sort_by(|a, b| a.0.cmp(&b.0));
+    MountDecl {
+        fields: fields.iter().map(|field| field.as_bytes().to_vec()).collect(),
+        written,
+        options,
+        origin: Origin { file: Arc::from(file.to_string_lossy()), line },
+    }
 }
 
 /// How deep config tables may lie in each other.

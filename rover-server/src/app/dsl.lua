@@ -7,6 +7,7 @@
 local native, mistake, builders = ...
 
 local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
+local getmetatable = getmetatable
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
 local HOOKS = { on_start = true, on_ready = true, on_shutdown = true, on_error = true, not_found = true }
@@ -128,18 +129,34 @@ function node_meta.__index(node, key)
   return child_of(node, key)
 end
 
-local function declare_route(node, verb, handler)
-  if type(handler) ~= "function" then
-    return note(("%s.%s must be a function, not %s"):format(written(node), verb, a(handler)))
-  end
+-- The segments from the root to `node`.
+local function segments_of(node)
   local segments, at = {}, node
   while at ~= root do
     table.insert(segments, 1, segment[at])
     at = parent[at]
   end
+  return segments
+end
+
+local function declare_route(node, verb, handler)
+  if type(handler) ~= "function" then
+    return note(("%s.%s must be a function, not %s"):format(written(node), verb, a(handler)))
+  end
+  local segments = segments_of(node)
   local file, line = where()
   declared.routes[#declared.routes + 1] =
     { verb = verb, handler = handler, file = file, line = line, node = node, segments = segments }
+end
+
+-- `api.assets.static { dir = … }`: a folder of files under the path of `above`.
+local function declare_mount(node, above, options)
+  refuse_when_sealed("serving a folder")
+  if type(options) ~= "table" or getmetatable(options) == node_meta then
+    return note(('%s takes a table: %s { dir = "public" }'):format(written(node), written(node)))
+  end
+  local file, line = where()
+  native.mount(segments_of(above), written(node), options, file, line)
 end
 
 local hook_places = {} -- name -> place
@@ -178,7 +195,12 @@ end
 
 function node_meta.__call(node, ...)
   local build = builder[node]
-  if not build then mistake(written(node) .. " is a path, not a function") end
+  if not build then
+    if segment[node] ~= "static" then mistake(written(node) .. " is a path, not a function") end
+    local options = ...
+    if options == parent[node] then options = select(2, ...) end
+    return declare_mount(node, parent[node], options)
+  end
   -- `api.json(t)` and `api:json(t)`, `api.json.status(201, t)` and `api.json:status(201, t)` are the same.
   local first = ...
   if first == root or (first ~= nil and first == parent[node]) then

@@ -37,6 +37,14 @@ pub(super) fn early(
         })?,
     )?;
     native.raw_set("unknown_verb", lua.create_function(|_, (name, verb)| Ok(unknown_verb(name, verb)))?)?;
+    let mounting = declared.clone();
+    native.raw_set(
+        "mount",
+        lua.create_function(move |_, mount| {
+            mounting.borrow_mut().mounts.push(declared::mount(mount));
+            Ok(())
+        })?,
+    )?;
     let declared = declared.clone();
     native.raw_set(
         "configure",

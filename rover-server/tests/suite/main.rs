@@ -23,5 +23,6 @@ mod lua_modules;
 mod lua_responses;
 mod lua_routes;
 mod lua_scheduler;
+mod lua_static;
 mod lua_stdlib;
 mod smoke;
