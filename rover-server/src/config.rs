@@ -1,6 +1,7 @@
 //! Comes in: the app's table as plain data, the environment, and what a Rust program or the command line sets. Goes out:
 //! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
 
+mod compression;
 mod host;
 mod keys;
 mod value;
@@ -8,6 +9,7 @@ mod value;
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use compression::CompressionConfig;
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
 pub(crate) use value::ConfigValue;
@@ -30,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) compression: CompressionConfig,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -55,6 +58,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
+            compression: CompressionConfig::default(),
         }
     }
 }

@@ -57,9 +57,11 @@ mod edge; // what HTTP itself refuses
 pub mod route; // method and path to handler
 mod assets; // files, where no route answers
 mod collect; // the request body
+mod decode; // its content coding
 mod handler; // the handler's coroutine
 mod context; // what the handler gets
 mod response; // what it returned
+mod compression; // a coding for it, where the client takes one
 mod body; // its bytes, at once or over time
 mod coding; // how bytes may be compressed for a client
 mod failure; // what went wrong, as a response
@@ -70,6 +72,7 @@ mod app; // loads an app into a VM
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
 mod json; // from and to the Lua stack
+mod wildcard; // names with a star
 mod header_names; // names that Lua writes, parsed once
 mod lua; // the border to LuaJIT
 mod config;

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::ALLOW;
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
@@ -25,12 +25,13 @@ use crate::app::App;
 use crate::assets::{Assets, Mounts};
 use crate::body::{Aborted, Body, Stream};
 use crate::collect::Collect;
+use crate::compression::{Compression, Negotiation};
 use crate::config::Config;
 use crate::context::{self, Open, Peer};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
 use crate::route::{FastRouter, Found, Params, RouteId};
-use crate::{edge, failure};
+use crate::{decode, edge, failure};
 
 /// Everything that the requests of one worker need.
 pub(crate) struct Site {
@@ -38,6 +39,7 @@ pub(crate) struct Site {
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
     assets: Option<Assets>,
+    compression: Option<Rc<Compression>>,
 }
 
 impl Site {
@@ -48,7 +50,8 @@ impl Site {
         if assets.is_some() {
             app.responder.expect_large();
         }
-        Rc::new(Site { app: Rc::new(app), router, config, assets })
+        let compression = Compression::new(&config.compression);
+        Rc::new(Site { app: Rc::new(app), router, config, assets, compression })
     }
 
     /// Begins to answer `request`.
@@ -65,7 +68,8 @@ impl Site {
             true => Some(Record::new(&request, peer)),
             false => None,
         };
-        let mut answer = Answer { response: None, stage: Stage::Over, record };
+        let negotiation = self.compression.as_ref().map(|rules| rules.negotiate(request.headers()));
+        let mut answer = Answer { response: None, stage: Stage::Over, negotiation, record };
         let (head, body) = request.into_parts();
         let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
         let request = self.app.contexts.requests.open(request);
@@ -107,8 +111,11 @@ impl Site {
         };
         let is_missing = route.is_none();
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+            let Ok(coding) = decode::coding(&head.headers) else {
+                return ControlFlow::Break(Box::new(edge::closing(unknown_coding())));
+            };
             request.route = route;
-            return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout) {
+            return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout, coding) {
                 Ok(collect) => ControlFlow::Continue((Some(collect), Call { entry, is_missing, close })),
                 Err(status) => ControlFlow::Break(Box::new(edge::closing(failure::answer(status)))),
             };
@@ -168,6 +175,13 @@ impl Site {
     }
 }
 
+#[cold]
+fn unknown_coding() -> Response<Body> {
+    let mut response = failure::answer(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(decode::ACCEPTED));
+    response
+}
+
 /// The entry that answers, and its route unless it is the app's own `not_found`.
 type Target = (c_int, Option<(RouteId, Params)>);
 
@@ -221,6 +235,7 @@ pub(crate) struct Answer<B> {
     /// What most requests have at once.
     response: Option<Response<Body>>,
     stage: Stage<B>,
+    negotiation: Option<Negotiation>,
     record: Option<Box<Record>>,
 }
 
@@ -234,10 +249,17 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                     let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
                         return Poll::Ready(());
                     };
-                    let Collecting { request, call, site, .. } = *collecting;
+                    let Collecting { request, call, site, collect } = *collecting;
                     match collected {
                         Ok(body) => {
-                            request.look(|request| request.body = body);
+                            request.look(|request| {
+                                request.body = body;
+                                if collect.is_coded() {
+                                    // The handler gets plain bytes, and another number of them.
+                                    request.head.headers.remove(CONTENT_ENCODING);
+                                    request.head.headers.remove(CONTENT_LENGTH);
+                                }
+                            });
                             self.stage = site.start(request, call, &mut self.response);
                         }
                         Err(status) => self.response = Some(edge::closing(failure::answer(status))),
@@ -270,7 +292,10 @@ where
         if self.response.is_none() {
             ready!(self.poll_response(cx));
         }
-        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if let Some(negotiation) = self.negotiation.take() {
+            response = negotiation.apply(response);
+        }
         match self.record.take() {
             Some(record) => Poll::Ready(Ok(record.at_end(response))),
             None => Poll::Ready(Ok(response)),

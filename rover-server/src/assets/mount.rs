@@ -13,6 +13,7 @@ use super::open;
 use super::path::Relative;
 use crate::config::ConfigValue;
 use crate::route::{Origin, Pattern, Segment};
+use crate::wildcard;
 
 /// A mount as the app declares it.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +66,7 @@ impl Caching {
         let is_immutable = match &self.immutable {
             Immutable::None => false,
             Immutable::All => true,
-            Immutable::Some(patterns) => patterns.iter().any(|pattern| matches(pattern.as_bytes(), name)),
+            Immutable::Some(patterns) => patterns.iter().any(|pattern| wildcard::matches(pattern.as_bytes(), name)),
         };
         match self.max_age.as_secs() {
             _ if is_immutable => HeaderValue::from_static("max-age=31536000, immutable"),
@@ -74,21 +75,6 @@ impl Caching {
                 .unwrap_or_else(|_| HeaderValue::from_static("no-cache")),
         }
     }
-}
-
-/// Whether `name` is `pattern`, in which `*` stands for any text.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let mut parts = pattern.split(|byte| *byte == b'*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
-    let parts: Vec<&[u8]> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        match memchr::memmem::find(rest, part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 /// The names of the options, for the message about an unknown one.
@@ -330,27 +316,5 @@ impl<'a> Options<'a> {
             }
         }
         headers
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_with_stars() {
-        for (pattern, name) in [
-            ("assets/*", "assets/a-1.js"),
-            ("*", "a"),
-            ("*.js", "x/y.js"),
-            ("a*b*c", "a1b2c"),
-            ("a", "a"),
-            ("*-*.css", "a-b.css"),
-        ] {
-            assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
-        for (pattern, name) in [("assets/*", "a.js"), ("*.js", "a.jsx"), ("a*b", "ab1"), ("a", "ab"), ("a*a", "a")] {
-            assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! A new key is a field of `Config` and of `Overrides`, its default, and one row here; the tests hold them together.
 
+use super::compression::COMPRESSION_KEYS;
 use super::value::ConfigValue;
 use super::{Config, Host, TrailingSlash};
 use crate::log::Level;
@@ -38,7 +39,7 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 }
 
 /// Keys that belong together, each group in a file of its own where it is more than a few.
-static GROUPS: &[&[ConfigKey]] = &[KEYS];
+static GROUPS: &[&[ConfigKey]] = &[KEYS, COMPRESSION_KEYS];
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 

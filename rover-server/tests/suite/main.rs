@@ -10,6 +10,7 @@ mod accept;
 mod embedding;
 mod examples;
 mod http_body;
+mod http_compression;
 mod http_framing;
 mod http_pipeline;
 mod lifetime;
