@@ -1,10 +1,9 @@
-//! Listens, and hands each accepted connection to the next worker in turn.
+//! Listens, and accepts connections.
 //!
-//! Comes in: addresses to bind. Goes out: accepted sockets. One thread accepts for all workers, so the turns are exact:
-//! the kernel's own distribution over several listeners is uneven where there are few connections. This module must not
-//! know what is spoken on a connection.
+//! Comes in: addresses to bind. Goes out: accepted sockets. One thread accepts for all workers, so their turns are
+//! exact: the kernel's own distribution over several listeners is uneven where there are few connections. This module
+//! must not know what is spoken on a connection, nor who gets it.
 
-use std::cell::Cell;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -86,18 +85,12 @@ impl Listeners {
         self.bound.iter().map(|bound| &bound.endpoint)
     }
 
-    /// Accepts until the other end of `stop` is closed, calling `hand_over` with the number of the worker whose turn it
-    /// is, from 0 to `workers`. Blocks the calling thread.
+    /// Accepts until the other end of `stop` is closed, and gives each connection to `hand_over`. Blocks the calling
+    /// thread.
     ///
     /// # Errors
     /// When the sockets cannot be watched.
-    pub(crate) fn accept(
-        self,
-        workers: usize,
-        stop: &UnixStream,
-        hand_over: impl Fn(usize, Accepted),
-    ) -> io::Result<()> {
-        let turn = Turn { next: Cell::new(0), workers, hand_over };
+    pub(crate) fn accept(self, stop: &UnixStream, hand_over: impl Fn(Accepted)) -> io::Result<()> {
         let mut watched: Vec<PollFd<'_>> =
             self.bound.iter().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect();
         watched.push(PollFd::new(stop, PollFlags::IN));
@@ -110,7 +103,7 @@ impl Listeners {
                 return Ok(());
             }
             for (bound, watched) in self.bound.iter().zip(&watched) {
-                if !watched.revents().is_empty() && turn.accept_all(bound).is_err() {
+                if !watched.revents().is_empty() && bound.accept_all(&hand_over).is_err() {
                     // Out of resources: waiting is all that helps, unless the server is to end.
                     let mut only_stop = [PollFd::new(stop, PollFlags::IN)];
                     let _ = poll(&mut only_stop, Some(&PAUSE));
@@ -120,25 +113,15 @@ impl Listeners {
     }
 }
 
-struct Turn<F> {
-    next: Cell<usize>,
-    workers: usize,
-    hand_over: F,
-}
-
-impl<F: Fn(usize, Accepted)> Turn<F> {
+impl Bound {
     /// Takes what the kernel has ready.
     ///
     /// # Errors
     /// When the system has no resources for another connection; it has been logged.
-    fn accept_all(&self, bound: &Bound) -> io::Result<()> {
+    fn accept_all(&self, hand_over: &impl Fn(Accepted)) -> io::Result<()> {
         loop {
-            match bound.accept() {
-                Ok(accepted) => {
-                    let worker = self.next.get();
-                    self.next.set((worker + 1) % self.workers);
-                    (self.hand_over)(worker, accepted);
-                }
+            match self.accept() {
+                Ok(accepted) => hand_over(accepted),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
@@ -150,9 +133,7 @@ impl<F: Fn(usize, Accepted)> Turn<F> {
             }
         }
     }
-}
 
-impl Bound {
     fn accept(&self) -> io::Result<Accepted> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         if matches!(self.endpoint, Endpoint::Unix(_)) {

@@ -118,7 +118,7 @@ impl InProcess {
     pub fn serve(&self, requests: &[Vec<u8>], times: usize) -> usize {
         let (script, answered) = Script::new(requests, times);
         let transport = Transport::Other(Box::new(script));
-        let peer = Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" };
+        let peer = Peer::new(Some([127, 0, 0, 1].into()), "http");
         let connection = Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
         self.runtime.block_on(connection);
         answered.get()
@@ -128,7 +128,7 @@ impl InProcess {
 impl InProcess {
     /// How long so many calls of the first route's handler take, from a parsed request to its response.
     pub fn handle(&self, times: u64) -> Duration {
-        let peer = Rc::new(Peer { ip: None, scheme: "http" });
+        let peer = Rc::new(Peer::new(None, "http"));
         let start = Instant::now();
         for _ in 0..times {
             let (head, ()) = http::Request::new(()).into_parts();

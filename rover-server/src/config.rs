@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trailing_slash: TrailingSlash,
     pub(crate) compression: CompressionConfig,
+    /// Never zero.
+    pub(crate) sse_keep_alive: Duration,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -59,6 +61,7 @@ impl Default for Config {
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
             compression: CompressionConfig::default(),
+            sse_keep_alive: Duration::from_secs(15),
         }
     }
 }
@@ -76,6 +79,8 @@ pub(crate) struct Overrides {
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
+    /// Any key by its name, as text.
+    pub(crate) named: Vec<(String, String)>,
 }
 
 /// The app's `rover.server { … }`.
@@ -117,6 +122,12 @@ impl Config {
             if let Some(key) = find(name) {
                 mistakes.extend(config.take(key, name, &value));
             }
+        }
+        for (name, value) in &overrides.named {
+            mistakes.extend(match find(name) {
+                Some(key) => config.take(key, name, &ConfigValue::Text(value.clone())),
+                None => Some(unknown("set", name)),
+            });
         }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
@@ -209,10 +220,7 @@ fn is_group(name: &str) -> bool {
 fn unknown(origin: &str, name: &str) -> ConfigMistake {
     let cure = match keys::nearest(name) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => {
-            let known: Vec<_> = config_keys().map(|key| key.name).collect();
-            format!("the known keys are {}", known.join(", "))
-        }
+        None => "rover --help lists the known ones".to_owned(),
     };
     ConfigMistake(format!("{origin}: unknown config key {name:?}, {cure}"))
 }

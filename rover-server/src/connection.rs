@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -18,8 +19,10 @@ use tokio::time::{Sleep, sleep};
 use crate::body::Body;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
+use crate::log::{self, Level};
 use crate::service::{Answer, Site};
 use crate::socket::{Socket, SocketHandle, SpareBuffers, Transport};
+use crate::upgrade::{Ending, Upgrade, Upgraded};
 
 /// How long a closing connection waits for its client to stop sending, at most.
 const LINGER: Duration = Duration::from_secs(2);
@@ -42,8 +45,10 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
 /// A connection being served. Ends by itself.
 pub(crate) struct Connection {
-    http: http1::Connection<SocketHandle, Requests>,
+    /// `None` once the connection has left HTTP.
+    http: Option<http1::Connection<SocketHandle, Requests>>,
     socket: Rc<Socket>,
+    peer: Rc<Peer>,
     seat: Seat,
     stage: Stage,
 }
@@ -52,10 +57,29 @@ enum Stage {
     Serving {
         told_to_end: bool,
     },
+    /// The connection speaks something else.
+    Upgraded(Box<Switched>),
     /// The server stops, and the client was not waiting for anything.
     Leaving,
     Closing,
     Lingering(Pin<Box<Sleep>>),
+}
+
+/// What an upgraded connection does.
+struct Switched {
+    work: Pin<Box<dyn Future<Output = ()>>>,
+    ending: Ending,
+}
+
+impl Switched {
+    /// Ready when the work is done. A panic costs this connection alone.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            log::event(Level::Error, "Rover panicked on an upgraded connection; this is a bug in Rover").emit();
+            Poll::Ready(())
+        })
+    }
 }
 
 impl Connection {
@@ -71,15 +95,26 @@ impl Connection {
         // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
         // instructions a response; 100 KB take 25 % more CPU with it.
         let keeps_bodies_apart = site.app.responder.sends_large();
-        let requests = Requests { site, peer: Rc::new(peer) };
+        let peer = Rc::new(peer);
+        let requests = Requests { site, peer: peer.clone() };
+        let http =
+            http1::Builder::new().writev(keeps_bodies_apart).serve_connection(SocketHandle(socket.clone()), requests);
         Connection {
-            http: http1::Builder::new()
-                .writev(keeps_bodies_apart)
-                .serve_connection(SocketHandle(socket.clone()), requests),
+            http: Some(http),
             socket,
+            peer,
             seat: Lifecycle::sit(lifecycle),
             stage: Stage::Serving { told_to_end: false },
         }
+    }
+
+    /// Hands the connection over; the 101 is written.
+    #[cold]
+    fn switch(&mut self, upgrade: Upgrade) -> Stage {
+        let unread = self.http.take().map(|http| http.into_parts().read_buf).unwrap_or_default();
+        let ending = Ending::default();
+        let upgraded = Upgraded::new(self.socket.clone(), unread, ending.clone());
+        Stage::Upgraded(Box::new(Switched { work: upgrade(upgraded), ending }))
     }
 }
 
@@ -91,18 +126,33 @@ impl Future for Connection {
         loop {
             match &mut this.stage {
                 Stage::Serving { told_to_end } => {
+                    let Some(http) = &mut this.http else { return Poll::Ready(()) };
                     let is_told = this.seat.must_end(cx) && !*told_to_end;
                     if is_told {
                         *told_to_end = true;
-                        Pin::new(&mut this.http).graceful_shutdown();
+                        Pin::new(&mut *http).graceful_shutdown();
                     }
-                    let served = Pin::new(&mut this.http).poll(cx);
+                    let served = Pin::new(http).poll(cx);
                     if let Poll::Ready(Err(_)) = this.socket.poll_flush(cx) {
                         return Poll::Ready(());
                     }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
                     let served = ready!(served);
-                    this.stage = if is_told && served.is_ok() { Stage::Leaving } else { Stage::Closing };
+                    this.stage = match this.peer.upgrade.take() {
+                        Some(upgrade) if served.is_ok() => this.switch(upgrade),
+                        _ if is_told && served.is_ok() => Stage::Leaving,
+                        _ => Stage::Closing,
+                    };
+                }
+                Stage::Upgraded(switched) => {
+                    if this.seat.must_end(cx) {
+                        switched.ending.tell();
+                    }
+                    let ended = switched.poll(cx);
+                    // Who does the work learns of a failed write when it flushes, or reads.
+                    let _ = this.socket.poll_flush(cx);
+                    ready!(ended);
+                    this.stage = Stage::Closing;
                 }
                 Stage::Leaving => {
                     let _ = ready!(this.socket.poll_shutdown(cx));

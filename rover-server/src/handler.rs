@@ -11,10 +11,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
+use http::{Method, Response};
 
 use crate::app::App;
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::context::{self, Current, Open, Request};
 use crate::failure::Failure;
 use crate::log::{self, Level};
@@ -84,8 +84,14 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
         if let Err(problem) = app.responder.respond(&mut stack, call.results, &app.contexts, headers, response) {
             *response = Some(refuse(app, &problem, request, call.entry));
         }
-        if let (Some(id), Some(response)) = (&request.id, response) {
+        let Some(response) = response else { return };
+        if let Some(id) = &request.id {
             response.headers_mut().insert("x-request-id", id.clone());
+        }
+        if let Body::Stream(body) = response.body_mut()
+            && request.head.method == Method::HEAD
+        {
+            *body = body::nothing();
         }
     });
     app.coroutines.put_back(coroutine);
@@ -94,6 +100,8 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
 /// The handler returned what cannot be sent.
 #[cold]
 fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Response<Body> {
+    // No 101 goes out: the connection stays what it is.
+    drop(request.peer.upgrade.take());
     let failure = Failure::at(&app.place_of(entry), &format!("the returned value cannot be sent: {problem}"));
     answer(app, failure, request)
 }

@@ -190,7 +190,7 @@ impl Here {
         };
         match transport {
             Ok(transport) => {
-                let peer = Peer { ip, scheme: "http" };
+                let peer = Peer::new(ip, "http");
                 let connection =
                     Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
                 tokio::task::spawn_local(connection);
@@ -232,6 +232,7 @@ async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) 
     }
     let _ = report.send(Report::Ready(handle.clone()));
     this.stop.notified().await;
+    app.tasks.ending().tell();
     let timeout = this.site.config.shutdown_timeout;
     if tokio::time::timeout(timeout, this.lifecycle.drain()).await.is_err() {
         log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();

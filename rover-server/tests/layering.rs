@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 const IMPORTS: &[(&str, &[&str])] = &[
     (
         "server",
-        &["accept", "app", "assets", "config", "context", "error", "local", "log", "lua", "route", "service", "worker"],
+        &[
+            "accept", "app", "assets", "config", "context", "error", "local", "log", "lua", "route", "service",
+            "worker", "workers",
+        ],
     ),
+    ("workers", &["accept", "worker"]),
     ("local", &["context", "service", "tasks"]),
     (
         "worker",
@@ -31,9 +35,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("accept", &["config", "error", "log"]),
-    ("connection", &["body", "context", "lifecycle", "service", "socket"]),
+    ("connection", &["body", "context", "lifecycle", "log", "service", "socket", "upgrade"]),
     ("lifecycle", &[]),
-    ("socket", &[]),
     (
         "service",
         &[
@@ -57,16 +60,22 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("collect", &["decode"]),
     ("decode", &[]),
     ("handler", &["app", "body", "context", "failure", "log", "lua"]),
-    ("app", &["assets", "config", "context", "failure", "json", "lua", "response", "route", "stdlib", "tasks"]),
+    (
+        "app",
+        &["assets", "config", "context", "failure", "json", "lua", "response", "route", "stdlib", "stream", "tasks"],
+    ),
     ("assets", &["body", "coding", "config", "failure", "log", "route", "wildcard"]),
-    ("tasks", &["context", "failure", "log", "lua", "response"]),
+    ("stream", &["body", "json", "log", "lua", "response", "tasks"]),
+    ("tasks", &["context", "failure", "json", "log", "lua", "response", "upgrade"]),
     ("failure", &["body", "context", "json", "log", "lua", "response"]),
-    ("response", &["body", "context", "header_names", "json", "lua"]),
+    ("response", &["body", "context", "header_names", "json", "lua", "upgrade"]),
     ("compression", &["body", "coding", "config", "wildcard"]),
     ("body", &[]),
     ("coding", &[]),
     ("wildcard", &[]),
-    ("context", &["header_names", "json", "lua", "route"]),
+    ("context", &["header_names", "json", "lua", "route", "upgrade"]),
+    ("upgrade", &["socket"]),
+    ("socket", &[]),
     ("header_names", &[]),
     ("route", &["config"]),
     ("stdlib", &["json", "log", "lua"]),

@@ -1,7 +1,7 @@
 -- The functions of one route, joined into the one function that a request calls.
 --
 -- A route without hooks is its handler, with nothing in between. Comes in: `native`, `respond`, and `refusal`, which builds
--- the response of an error. Goes out: `join`, and `or_missing` for the app's `not_found`.
+-- the response of an error. Goes out: `join`, `join_all`, and `or_missing` for the app's `not_found`.
 
 local native, respond, refusal = ...
 
@@ -76,6 +76,18 @@ local function join(handler, before, after, on_error, place)
   end, true
 end
 
+-- All routes at once: the list of their functions, and a list of whether each takes a context.
+local function join_all(routes, on_error)
+  local entries, takes = {}, {}
+  for i = 1, #routes do
+    local route = routes[i]
+    -- Only a function around the handler has a use for the place.
+    local place = (on_error or #route.after > 0) and ("%s:%d"):format(route.file, route.line)
+    entries[i], takes[i] = join(route.handler, route.before, route.after, on_error, place)
+  end
+  return entries, takes
+end
+
 -- `not_found` as a handler: where it returns nothing, the default answers.
 local function or_missing(not_found)
   return function(ctx)
@@ -85,4 +97,4 @@ local function or_missing(not_found)
   end
 end
 
-return join, or_missing
+return join, join_all, or_missing

@@ -1,5 +1,6 @@
 //! What an app declares, as plain data.
 
+use std::cell::RefCell;
 use std::ffi::c_int;
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use mlua::{Table, Value};
 
 use crate::assets::MountDecl;
 use crate::config::ConfigValue;
-use crate::lua::described_type;
+use crate::lua::{Returns, Stack, described_type};
 use crate::route::{Origin, Pattern, RouteDecl, Verb};
 
 /// The config and the routes of an app that has loaded.
@@ -138,38 +139,32 @@ fn config_value(value: Value, depth: usize) -> ConfigValue {
     }
 }
 
-/// One route as `dsl.lua` records it, and the function that answers it.
-pub(super) struct Route {
-    pub(super) decl: Option<RouteDecl>,
-    pub(super) handler: mlua::Function,
-    pub(super) before: Table,
-    pub(super) after: Table,
+/// The routes as `dsl.lua` tells of them.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) routes: Vec<RouteDecl>,
+    pub(super) mistakes: Vec<String>,
+    /// The file of the last route: most often that of the next one.
+    file: Option<Arc<str>>,
 }
 
-/// Reads one route; a wrong one leaves its mistake in `declared`.
-pub(super) fn route(table: &Table, declared: &mut Declared) -> mlua::Result<Route> {
-    let origin = Origin {
-        file: Arc::from(table.raw_get::<mlua::LuaString>("file")?.to_string_lossy()),
-        line: table.raw_get("line")?,
+/// `route(verb, file, line, segment…)`, with the last segment of the path first. A wrong one leaves its mistake in `told`.
+///
+/// One call for each route, with plain values: reading tables through mlua takes ten times as long.
+pub(super) fn route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
+    let told = &mut *told.borrow_mut();
+    let text = |index| String::from_utf8_lossy(stack.bytes(index).unwrap_or_default());
+    let name = text(2);
+    let file = match &told.file {
+        Some(file) if **file == *name => file.clone(),
+        _ => told.file.insert(Arc::from(name)).clone(),
     };
-    let verb = Verb::from_name(&table.raw_get::<mlua::LuaString>("verb")?.to_string_lossy());
-    let fields: Vec<Vec<u8>> = table
-        .raw_get::<Table>("segments")?
-        .sequence_values::<mlua::LuaString>()
-        .map(|segment| segment.map(|segment| segment.as_bytes().to_vec()))
-        .collect::<mlua::Result<_>>()?;
-    let decl = match (verb, Pattern::parse(&fields)) {
-        (Some(verb), Ok(pattern)) => Some(RouteDecl { verb, pattern, origin }),
-        (_, Err(mistake)) => {
-            declared.mistakes.0.push(format!("{origin}: {mistake}"));
-            None
-        }
-        (None, _) => None,
-    };
-    Ok(Route {
-        decl,
-        handler: table.raw_get("handler")?,
-        before: table.raw_get("before")?,
-        after: table.raw_get("after")?,
-    })
+    let origin = Origin { file, line: stack.number(3) as u32 };
+    let fields: Vec<&[u8]> = (4..=stack.top()).rev().map(|index| stack.bytes(index).unwrap_or_default()).collect();
+    match (Verb::from_name(&text(1)), Pattern::parse(&fields)) {
+        (Some(verb), Ok(pattern)) => told.routes.push(RouteDecl { verb, pattern, origin }),
+        (_, Err(mistake)) => told.mistakes.push(format!("{origin}: {mistake}")),
+        (None, _) => {}
+    }
+    Ok(0)
 }

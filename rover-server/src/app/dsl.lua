@@ -7,13 +7,13 @@
 local native, mistake, builders = ...
 
 local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
-local getmetatable = getmetatable
+local getmetatable, unpack = getmetatable, unpack
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
 local HOOKS = { on_start = true, on_ready = true, on_shutdown = true, on_error = true, not_found = true }
 
 local declared = {
-  routes = {},   -- { verb, handler, file, line, node, segments }
+  routes = {},   -- { verb, handler, file, line, place, before, after }
   hooks = {},    -- name -> function
   mistakes = {}, -- { file, line, message }; line 0 where the mistake has none
 }
@@ -21,17 +21,16 @@ local declared = {
 local root         -- the node that `rover.server` returned
 local origin       -- where `rover.server` was called
 local sealed       -- true once the app has loaded
-local children = {} -- node -> { segment -> node }
-local parent = {}  -- node -> node
-local segment = {} -- node -> text
-local stages = {}  -- node -> { before = stage, after = stage }
-local entries = {} -- stage -> array of { name, function, place }, in the order written
-local builder = {} -- node -> what calling it does
+-- What is known of a node: { node, parent, segment, children, stages, builder }. The parent is such a place as well, the
+-- children are nodes by their segment, the stages { before = stage, after = stage }; these two are made when they are
+-- needed. One table for all of it, without room for what few nodes have, keeps an app with many routes quick to load.
+local place_at = {} -- node -> place
+local entries = {}  -- stage -> array of { name, function, place }, in the order written
 
 -- The file and line of the app's code that is running: the innermost function that is neither C nor Rover's own. Where a
--- tail call has left none, the app's file alone.
-local function where()
-  local level = 3
+-- tail call has left none, the app's file alone. `level` is where the search begins, if that is known.
+local function where(level)
+  level = level or 3
   local at = getinfo(level, "Sl")
   while at and (at.currentline <= 0 or at.source:sub(1, 7) == "=rover/") do
     level = level + 1
@@ -59,12 +58,12 @@ local function a(value)
   return value == nil and "nil" or "a " .. type(value)
 end
 
--- How a Lua author writes this node: `api.users.p_id`.
-local function written(node)
-  if node == root then return "api" end
-  local key = segment[node]
+-- How a Lua author writes the node of this place: `api.users.p_id`.
+local function written(place)
+  if not place.parent then return "api" end
+  local key = place.segment
   local own = key:find("^[%a_][%w_]*$") and "." .. key or ("[%q]"):format(key)
-  return written(parent[node]) .. own
+  return written(place.parent) .. own
 end
 
 local function refuse_when_sealed(what)
@@ -73,90 +72,88 @@ end
 
 local node_meta, stage_meta = {}, {}
 
-local function new_node(above, key)
-  local node = setmetatable({}, node_meta)
-  children[node] = {}
-  parent[node] = above
-  segment[node] = key
-  if above == root then
-    builder[node] = builders[key]
-  elseif builder[above] and parent[above] == root then
-    builder[node] = builders[segment[above] .. "." .. key]
-  end
-  return node
+local function builder_of(above, key)
+  if not above.parent then return builders[key] end
+  if above.builder and not above.parent.parent then return builders[above.segment .. "." .. key] end
 end
 
-local function child_of(node, key)
-  local child = children[node][key]
-  if not child then
-    child = new_node(node, key)
-    children[node][key] = child
+-- The node below `above`, made where there is none.
+local function child_of(above, key)
+  local children = above.children
+  local child = children and children[key]
+  if child then return child end
+  child = setmetatable({}, node_meta)
+  local place = { node = child, parent = above, segment = key, children = false }
+  local build = builder_of(above, key)
+  if build then place.builder = build end
+  place_at[child] = place
+  if children then
+    children[key] = child
+  else
+    above.children = { [key] = child }
   end
   return child
 end
 
-local function stage_of(node, name)
-  local own = stages[node]
-  if not own then
-    own = {}
-    stages[node] = own
+local function stage_of(place, name)
+  local stages = place.stages
+  if not stages then
+    stages = {}
+    place.stages = stages
   end
-  local stage = own[name]
+  local stage = stages[name]
   if not stage then
     stage = setmetatable({}, stage_meta)
     entries[stage] = {}
-    own[name] = stage
+    stages[name] = stage
   end
   return stage
 end
 
 function node_meta.__index(node, key)
-  local child = children[node][key]
+  local place = place_at[node]
+  local children = place.children
+  local child = children and children[key]
   if child then return child end
   if sealed then
     mistake(("%s has no field '%s'; routes and hooks are declared at the top level of the app"):format(
-      written(node), tostring(key)))
+      written(place), tostring(key)))
   end
-  if key == "before" or key == "after" then return stage_of(node, key) end
+  if key == "before" or key == "after" then return stage_of(place, key) end
   if type(key) == "number" and key % 1 == 0 then key = ("%d"):format(key) end
   if type(key) ~= "string" then mistake("a path segment is a string, not a " .. type(key)) end
   -- Two spellings of one parameter are one place, with the same hooks.
   local name = key:match("^{([%a_][%w_]*)}$")
   if name then key = "p_" .. name end
   if key == "ws" then
-    note(written(node) .. ".ws: WebSockets are not part of this version of Rover, and ws is reserved for them")
+    note(written(place) .. ".ws: WebSockets are not part of this version of Rover, and ws is reserved for them")
   end
-  return child_of(node, key)
+  return child_of(place, key)
 end
 
--- The segments from the root to `node`.
-local function segments_of(node)
-  local segments, at = {}, node
-  while at ~= root do
-    table.insert(segments, 1, segment[at])
-    at = parent[at]
-  end
-  return segments
-end
-
-local function declare_route(node, verb, handler)
+-- Called by `node_meta.__newindex` alone, for `where`.
+local function declare_route(place, verb, handler)
   if type(handler) ~= "function" then
-    return note(("%s.%s must be a function, not %s"):format(written(node), verb, a(handler)))
+    return note(("%s.%s must be a function, not %s"):format(written(place), verb, a(handler)))
   end
-  local segments = segments_of(node)
-  local file, line = where()
-  declared.routes[#declared.routes + 1] =
-    { verb = verb, handler = handler, file = file, line = line, node = node, segments = segments }
+  local file, line = where(4)
+  declared.routes[#declared.routes + 1] = { verb = verb, handler = handler, file = file, line = line, place = place }
 end
 
--- `api.assets.static { dir = … }`: a folder of files under the path of `above`.
-local function declare_mount(node, above, options)
+-- `api.assets.static { dir = … }`: a folder of files under the path above `place`.
+local function declare_mount(place, options)
   refuse_when_sealed("serving a folder")
+  local name = written(place)
   if type(options) ~= "table" or getmetatable(options) == node_meta then
-    return note(('%s takes a table: %s { dir = "public" }'):format(written(node), written(node)))
+    return note(('%s takes a table: %s { dir = "public" }'):format(name, name))
+  end
+  local segments, at = {}, place.parent
+  while at.parent do
+    table.insert(segments, 1, at.segment)
+    at = at.parent
   end
   local file, line = where()
-  native.mount(segments_of(above), written(node), options, file, line)
+  native.mount(segments, name, options, file, line)
 end
 
 local hook_places = {} -- name -> place
@@ -173,15 +170,16 @@ local function declare_hook(name, hook)
 end
 
 function node_meta.__newindex(node, key, value)
-  if sealed then refuse_when_sealed("assigning to " .. written(node) .. "." .. tostring(key)) end
+  local place = place_at[node]
+  if sealed then refuse_when_sealed("assigning to " .. written(place) .. "." .. tostring(key)) end
   if VERBS[key] then
-    declare_route(node, key, value)
+    declare_route(place, key, value)
     return
   elseif node == root and HOOKS[key] then
     declare_hook(key, value)
     return
   end
-  local name = ("%s.%s"):format(written(node), tostring(key))
+  local name = ("%s.%s"):format(written(place), tostring(key))
   if key == "before" or key == "after" then
     note(("give this hook a name: function %s.NAME(ctx)"):format(name))
   elseif key == "ws" then
@@ -194,22 +192,23 @@ function node_meta.__newindex(node, key, value)
 end
 
 function node_meta.__call(node, ...)
-  local build = builder[node]
+  local place = place_at[node]
+  local build = place.builder
   if not build then
-    if segment[node] ~= "static" then mistake(written(node) .. " is a path, not a function") end
+    if place.segment ~= "static" then mistake(written(place) .. " is a path, not a function") end
     local options = ...
-    if options == parent[node] then options = select(2, ...) end
-    return declare_mount(node, parent[node], options)
+    if options == place.parent.node then options = select(2, ...) end
+    return declare_mount(place, options)
   end
   -- `api.json(t)` and `api:json(t)`, `api.json.status(201, t)` and `api.json:status(201, t)` are the same.
   local first = ...
-  if first == root or (first ~= nil and first == parent[node]) then
+  if first == root or (first ~= nil and place.parent and first == place.parent.node) then
     return build(select(2, ...))
   end
   return build(...)
 end
 
-function node_meta.__tostring(node) return written(node) end
+function node_meta.__tostring(node) return written(place_at[node]) end
 
 function stage_meta.__newindex(stage, name, value)
   refuse_when_sealed("adding the hook '" .. tostring(name) .. "'")
@@ -233,21 +232,35 @@ function stage_meta.__index(stage, name)
   end
 end
 
--- All functions of one stage that apply to `node`, from the outermost table inward.
-local function collect(node, name)
-  local path, all = {}, {}
-  local at = node
-  while at do
-    table.insert(path, 1, at)
-    at = parent[at]
+local none = {}
+
+-- All functions of one stage that apply to `place`, from the outermost table inward.
+local function collect(place, name)
+  local path
+  while place do
+    if place.stages and place.stages[name] then path = { stage = place.stages[name], inward = path } end
+    place = place.parent
   end
-  for _, step in ipairs(path) do
-    local stage = stages[step] and stages[step][name]
-    if stage then
-      for _, entry in ipairs(entries[stage]) do all[#all + 1] = entry[2] end
-    end
+  if not path then return none end
+  local all = {}
+  while path do
+    for _, entry in ipairs(entries[path.stage]) do all[#all + 1] = entry[2] end
+    path = path.inward
   end
   return all
+end
+
+-- Tells Rust of a route: its verb, file and line, and its path.
+local function tell(route)
+  local segments, place = {}, route.place
+  local n = 0
+  while place.parent do
+    n = n + 1
+    segments[n] = place.segment
+    place = place.parent
+  end
+  -- From the last segment to the first.
+  native.route(route.verb, route.file, route.line, unpack(segments, 1, n))
 end
 
 local M = {}
@@ -263,7 +276,7 @@ function M.server(config)
   origin = place_of(where())
   native.configure(config or {}, origin)
   root = setmetatable({}, node_meta)
-  children[root] = {}
+  place_at[root] = { node = root }
   return root
 end
 
@@ -285,17 +298,18 @@ function M.seal(returned)
     declared.mistakes[#declared.mistakes + 1] = { native.name, 0, message }
   end
   for _, route in ipairs(declared.routes) do
-    route.before = collect(route.node, "before")
-    route.after = collect(route.node, "after")
-    route.node = nil
+    tell(route)
+    route.before = collect(route.place, "before")
+    route.after = collect(route.place, "after")
+    route.place = nil
   end
   -- Builders are read without a metamethod from here on.
   if root then
     for name in pairs(builders) do
       local outer, inner = name:match("^([^.]+)%.?(.*)$")
-      local node = child_of(root, outer)
+      local node = child_of(place_at[root], outer)
       rawset(root, outer, node)
-      if inner ~= "" then rawset(node, inner, child_of(node, inner)) end
+      if inner ~= "" then rawset(node, inner, child_of(place_at[node], inner)) end
     end
   end
   sealed = true

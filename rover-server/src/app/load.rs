@@ -12,10 +12,12 @@ use crate::context;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::response::Responder;
+use crate::route::RouteDecl;
 use crate::stdlib;
+use crate::stream;
 use crate::tasks::{self, Tasks};
 
-use super::declared::{self, Declared, Hooks, Mistakes};
+use super::declared::{Declared, Hooks, Mistakes, Told};
 use super::{App, Blueprint, Source, natives};
 
 impl App {
@@ -32,6 +34,7 @@ impl App {
 
 fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let declared = Rc::new(RefCell::new(Declared::default()));
+    let told = Rc::new(RefCell::new(Told::default()));
     let waits = Waits::install(lua)?;
     let workers = Rc::new(Cell::new(blueprint.workers));
     let debug = Rc::new(Cell::new(false));
@@ -43,7 +46,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let installed = context::install(lua, Rc::default(), vocabulary.clone(), bodies, &body_meta)?;
 
     let mistake = lua::mistake_function(lua)?;
-    let native = natives::early(lua, &display_name(&blueprint.source), &installed, &declared)?;
+    let native = natives::early(lua, &display_name(&blueprint.source), &installed, &declared, &told)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
         own(lua, "response", include_str!("response.lua"))?.call((&native, &mistake))?;
     let responder = Rc::new(Responder::new(lua, &response_meta)?);
@@ -55,17 +58,15 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits: waits.clone(),
     };
     natives::failing(lua, &native, failing)?;
-    let (join, or_missing): (Function, Function) = own(lua, "chain", include_str!("chain.lua"))?.call((
-        &native,
-        respond,
-        builders.raw_get::<Function>("error")?,
-    ))?;
+    let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
+        .call((&native, respond, builders.raw_get::<Function>("error")?))?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
 
     let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
+    stream::install(lua, &native, &tasks, &responder)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -82,8 +83,12 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         }
     };
     mistakes(&sealed, &mut declared)?;
+    let told = told.take();
+    declared.routes = told.routes;
+    declared.mistakes.0.extend(told.mistakes);
 
-    let (entries, takes_context, places, hooks) = entries(lua, &sealed, (&join, &or_missing), &mut declared)?;
+    let (entries, takes_context, places, hooks) =
+        entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
     let app = App {
@@ -119,25 +124,15 @@ fn mistakes(table: &Table, declared: &mut Declared) -> mlua::Result<()> {
 fn entries(
     lua: &Lua,
     sealed: &Table,
-    (join, or_missing): (&Function, &Function),
-    declared: &mut Declared,
+    (join, join_all, or_missing): (&Function, &Function, &Function),
+    routes: &[RouteDecl],
 ) -> mlua::Result<(Table, Vec<bool>, Vec<String>, Hooks)> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
-    let entries = lua.create_table()?;
-    let mut places = Vec::new();
-    let mut takes_context = Vec::new();
-    for table in sealed.raw_get::<Table>("routes")?.sequence_values::<Table>() {
-        let route = declared::route(&table?, declared)?;
-        let Some(decl) = route.decl else { continue };
-        let place = decl.origin.to_string();
-        let (entry, takes): (Function, bool) =
-            join.call((route.handler, route.before, route.after, &on_error, place.as_str()))?;
-        entries.raw_push(entry)?;
-        takes_context.push(takes);
-        places.push(place);
-        declared.routes.push(decl);
-    }
+    // A route with a mistake has an entry but no declaration; such an app never serves.
+    let (entries, mut takes_context): (Table, Vec<bool>) =
+        join_all.call((sealed.raw_get::<Table>("routes")?, &on_error))?;
+    let mut places: Vec<String> = routes.iter().map(|route| route.origin.to_string()).collect();
     let mut found = Hooks::default();
     let mut add = |name: &str, answers: bool| -> mlua::Result<Option<c_int>> {
         let Some(hook) = hooks.raw_get::<Option<Function>>(name)? else { return Ok(None) };

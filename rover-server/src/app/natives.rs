@@ -13,7 +13,7 @@ use crate::lua::{Kind, Returns, Shared, Stack, Waits, traceback};
 use crate::response::Responder;
 use crate::route::Verb;
 
-use super::declared::{self, Declared};
+use super::declared::{self, Declared, Told};
 
 /// Everything that `response.lua` and `dsl.lua` need before there are responses.
 ///
@@ -23,6 +23,7 @@ pub(super) fn early(
     name: &str,
     installed: &Installed,
     declared: &Rc<RefCell<Declared>>,
+    told: &Rc<RefCell<Told>>,
 ) -> mlua::Result<Table> {
     let native = lua.create_table()?;
     native.raw_set("name", name)?;
@@ -45,6 +46,7 @@ pub(super) fn early(
             Ok(())
         })?,
     )?;
+    native.raw_set("route", Shared::new(lua, told.clone())?.function(lua, declared::route)?)?;
     let declared = declared.clone();
     native.raw_set(
         "configure",

@@ -52,7 +52,7 @@ fn each_source_wins_over_the_one_before() {
 }
 
 #[test]
-fn every_key_is_in_the_overrides() {
+fn overrides_are_taken() {
     let overrides = Overrides {
         host: Some("::1".into()),
         port: Some(1),
@@ -64,22 +64,22 @@ fn every_key_is_in_the_overrides() {
         body_timeout: Some(Duration::from_millis(1)),
         shutdown_timeout: Some(Duration::from_millis(2)),
         trailing_slash: Some(TrailingSlash::Redirect),
+        named: vec![("shutdown_timeout".to_owned(), "3s".to_owned())],
     };
-    let set: Vec<_> = overrides.values().map(|(name, _)| name).collect();
-    // Those of a group are for the app and the environment.
-    for key in config_keys().filter(|key| !key.name.contains('.')) {
-        assert!(set.contains(&key.name), "{}", key.name);
-    }
+    let names: Vec<_> = overrides.values().map(|(name, _)| name).collect();
+    assert!(names.iter().all(|name| find(name).is_some()), "{names:?}");
     let config = resolve(&[], &[], &overrides).unwrap();
     assert_eq!(config.body_timeout, Duration::from_millis(1));
     assert_eq!(config.log_level, Level::Nope);
     assert_eq!(config.trailing_slash, TrailingSlash::Redirect);
+    assert_eq!(config.shutdown_timeout, Duration::from_secs(3), "what is named comes last");
+    let overrides = Overrides { named: vec![("prot".to_owned(), "1".to_owned())], ..none() };
+    let mistakes = resolve(&[], &[], &overrides).unwrap_err();
+    assert_eq!(mistakes, ["set: unknown config key \"prot\", did you mean \"port\"?"]);
 }
 
 #[test]
 fn all_mistakes_at_once_each_with_its_source() {
-    let known: Vec<_> = config_keys().map(|key| key.name).collect();
-    let known = known.join(", ");
     let app = [
         ("prot", ConfigValue::Number(3000.0)),
         ("port", text("http")),
@@ -97,7 +97,7 @@ fn all_mistakes_at_once_each_with_its_source() {
             "app.lua:1: port must be a whole number from 0 to 65535, got \"http\"",
             "app.lua:1: workers must be a whole number from 1 to 1024, got 0; leave it out for one worker on each core",
             "app.lua:1: host must be an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\"), got a table",
-            &format!("app.lua:1: unknown config key \"certificate\", the known keys are {known}"),
+            "app.lua:1: unknown config key \"certificate\", rover --help lists the known ones",
             "ROVER_PORT must be a whole number from 0 to 65535, got \"abc\"",
             "ROVER_LOG_LEVEL must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got \"loud\"",
             "workers must be a whole number from 1 to 1024, got 5000",

@@ -38,8 +38,9 @@ impl FastRouter {
         let mut tables = Tables::default();
         let mut mistakes = Vec::new();
         for (i, route) in routes.iter().enumerate() {
+            let shape = route.pattern.shape();
             let found = match u32::try_from(i) {
-                Ok(id) => tables.declare(RouteId(id), &routes).or_else(|| names.check(route)),
+                Ok(id) => tables.declare(RouteId(id), &shape, &routes).or_else(|| names.check(route, &shape)),
                 Err(_) => Some("there are more routes than the router can count; split the app".to_owned()),
             };
             mistakes.extend(found.map(|message| Mistake { origin: route.origin.clone(), message }));
@@ -55,7 +56,7 @@ impl FastRouter {
 #[derive(Default)]
 struct Tables {
     paths: Vec<Path>,
-    by_shape: HashMap<String, u32>,
+    by_shape: HashMap<String, u32, foldhash::fast::RandomState>,
     exact: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
     segments: matchit::Router<u32>,
     rests: HashMap<usize, matchit::Router<u32>>,
@@ -63,13 +64,11 @@ struct Tables {
 
 impl Tables {
     /// Enters the handler; returns a mistake's message if its place is taken.
-    fn declare(&mut self, id: RouteId, routes: &[RouteDecl]) -> Option<String> {
+    fn declare(&mut self, id: RouteId, shape: &str, routes: &[RouteDecl]) -> Option<String> {
         let route = routes.get(id.index())?;
-        let depth = route.pattern.segments().len();
-        let shape = route.pattern.shape(depth);
-        let index = match self.by_shape.get(&shape) {
+        let index = match self.by_shape.get(shape) {
             Some(index) => *index,
-            None => match self.add_path(route, &shape) {
+            None => match self.add_path(route, shape) {
                 Ok(index) => index,
                 Err(message) => return Some(message),
             },
@@ -124,22 +123,26 @@ impl Tables {
 /// Which name a parameter has in its place, the place being all that stands before it.
 #[derive(Default)]
 struct NamesInPlace<'a> {
-    first: HashMap<String, (&'a str, &'a RouteDecl)>,
+    first: HashMap<Box<str>, (&'a str, &'a RouteDecl), foldhash::fast::RandomState>,
     reported: HashSet<(String, &'a str)>,
 }
 
 impl<'a> NamesInPlace<'a> {
     /// Returns a mistake's message if another name stands in the place of a parameter. A wrong name is told once, not
-    /// for every route beneath it.
-    fn check(&mut self, route: &'a RouteDecl) -> Option<String> {
+    /// for every route beneath it. `shape` is that of the route's pattern.
+    fn check(&mut self, route: &'a RouteDecl, shape: &str) -> Option<String> {
         let mut message = None;
-        for (i, segment) in route.pattern.segments().iter().enumerate() {
-            let Some(name) = segment.param_name() else {
+        let mut end = 0;
+        for segment in route.pattern.segments() {
+            end += 1 + segment.shape().len();
+            let (Some(name), Some(place)) = (segment.param_name(), shape.get(..end)) else {
                 continue;
             };
-            let place = route.pattern.shape(i + 1);
-            let (first_name, first) = *self.first.entry(place.clone()).or_insert((name, route));
-            if first_name == name || !self.reported.insert((place, name)) {
+            let Some(&(first_name, first)) = self.first.get(place) else {
+                self.first.insert(place.into(), (name, route));
+                continue;
+            };
+            if first_name == name || !self.reported.insert((place.to_owned(), name)) {
                 continue;
             }
             message.get_or_insert(format!(

@@ -63,9 +63,9 @@ impl Pattern {
             ));
         }
         let text = write_path(&segments, |segment| match segment {
-            Segment::Literal(text) => text.to_string(),
-            Segment::Param(name) => format!("{{{name}}}"),
-            Segment::Rest(name) => format!("{{*{name}}}"),
+            Segment::Literal(text) => ["", text, ""],
+            Segment::Param(name) => ["{", name, "}"],
+            Segment::Rest(name) => ["{*", name, "}"],
         });
         Ok(Pattern { segments: segments.into(), text: text.into() })
     }
@@ -92,14 +92,10 @@ impl Pattern {
         self.segments.iter().filter_map(Segment::param_name).map(Box::from).collect()
     }
 
-    /// The pattern of its first `depth` segments without the parameters' names: equal for patterns that match the
-    /// same paths, and the syntax of `matchit`. No ambiguity: a literal never holds a brace.
-    pub(super) fn shape(&self, depth: usize) -> String {
-        write_path(self.segments.get(..depth).unwrap_or(&self.segments), |segment| match segment {
-            Segment::Literal(text) => text.to_string(),
-            Segment::Param(_) => "{p}".to_owned(),
-            Segment::Rest(_) => "{*p}".to_owned(),
-        })
+    /// The pattern without the parameters' names: equal for patterns that match the same paths, and the syntax of
+    /// `matchit`. No ambiguity: a literal never holds a brace.
+    pub(super) fn shape(&self) -> String {
+        write_path(&self.segments, |segment| ["", segment.shape(), ""])
     }
 }
 
@@ -118,6 +114,15 @@ impl fmt::Display for PatternMistake {
 impl std::error::Error for PatternMistake {}
 
 impl Segment {
+    /// What stands for it in the shape of a pattern, after a `/`.
+    pub(super) fn shape(&self) -> &str {
+        match self {
+            Segment::Literal(text) => text,
+            Segment::Param(_) => "{p}",
+            Segment::Rest(_) => "{*p}",
+        }
+    }
+
     /// Returns the name under which a parameter or a rest of the path arrives.
     #[must_use]
     pub fn param_name(&self) -> Option<&str> {
@@ -128,11 +133,17 @@ impl Segment {
     }
 }
 
-fn write_path(segments: &[Segment], write: impl Fn(&Segment) -> String) -> String {
+/// A path of what `parts` gives for each segment.
+fn write_path<'s>(segments: &'s [Segment], parts: impl Fn(&'s Segment) -> [&'s str; 3]) -> String {
     if segments.is_empty() {
         return "/".to_owned();
     }
-    segments.iter().flat_map(|segment| ["/".to_owned(), write(segment)]).collect()
+    let mut path = String::with_capacity(segments.len() * 12);
+    for segment in segments {
+        path.push('/');
+        path.extend(parts(segment));
+    }
+    path
 }
 
 fn mistake<T>(message: String) -> Result<T, PatternMistake> {

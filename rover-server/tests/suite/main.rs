@@ -26,4 +26,5 @@ mod lua_routes;
 mod lua_scheduler;
 mod lua_static;
 mod lua_stdlib;
+mod lua_streams;
 mod smoke;

@@ -1,0 +1,47 @@
+//! What an app declares, for whoever asks from outside.
+
+use crate::assets::Mounts;
+use crate::route::FastRouter;
+
+/// What an app declares.
+#[derive(Debug, Clone)]
+pub struct AppInfo {
+    routes: Vec<RouteInfo>,
+}
+
+/// One route of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteInfo {
+    /// The method, such as `GET`; `any` for a handler of every method that the path does not declare, `static` for a
+    /// folder of files.
+    pub method: String,
+    /// The pattern, such as `/users/{id}`.
+    pub path: String,
+    /// The file that declares it, as it was named to Rover.
+    pub file: String,
+    /// The line of the declaration.
+    pub line: u32,
+}
+
+impl AppInfo {
+    pub(super) fn new(router: &FastRouter, mounts: &Mounts) -> AppInfo {
+        let routes = router.routes().iter().map(|route| RouteInfo {
+            method: route.verb.to_string(),
+            path: route.pattern.to_string(),
+            file: route.origin.file.to_string(),
+            line: route.origin.line,
+        });
+        let mounts = mounts.places().map(|(path, origin)| RouteInfo {
+            method: "static".to_owned(),
+            path,
+            file: origin.file.to_string(),
+            line: origin.line,
+        });
+        AppInfo { routes: routes.chain(mounts).collect() }
+    }
+
+    /// The routes in the order declared, then the folders of static files.
+    pub fn routes(&self) -> &[RouteInfo] {
+        &self.routes
+    }
+}
