@@ -314,3 +314,55 @@ fn codings_that_are_unknown_or_wrong() {
         assert_eq!(post(&app, "/echo", coding, &whole[..whole.len() - 1]).status, 400, "{coding}, cut off");
     }
 }
+
+#[test]
+fn an_event_stream_is_compressed_without_being_held_back() {
+    let code = "local api = rover.server { compression = { enabled = true } }
+        local may_go = false
+        function api.go.get() may_go = true end
+        function api.wait.get() may_go = false end
+        function api.events.get()
+          local n = 0
+          return api.sse(function()
+            n = n + 1
+            while n > 1 and not may_go do rover.sleep(0.01) end
+            if n <= 3 then return 'event ' .. n end
+          end)
+        end
+        return api";
+    let app = App::start(code, 1);
+    for coding in ["gzip", "br", "zstd"] {
+        app.get("/wait");
+        let mut client = app.connect();
+        client.send(format!("GET /events HTTP/1.1\r\nHost: test\r\nAccept-Encoding: {coding}\r\n\r\n"));
+        let head = client.head_answer();
+        assert_eq!((head.header("content-encoding"), head.header("vary")), (Some(coding), Some("Accept-Encoding")));
+        let mut body = Vec::new();
+        let mut text = String::new();
+        while !text.contains("event 1") {
+            body.extend(client.chunk().expect("a chunk"));
+            text = decoded_so_far(coding, &body);
+        }
+        assert!(!text.contains("event 2"));
+        assert_eq!(app.get("/go").status, 204);
+        while let Some(chunk) = client.chunk() {
+            body.extend(chunk);
+        }
+        assert_eq!(decoded_so_far(coding, &body), "data: event 1\n\ndata: event 2\n\ndata: event 3\n\n");
+    }
+}
+
+/// What a client can read of a stream that has not ended.
+fn decoded_so_far(coding: &str, body: &[u8]) -> String {
+    let mut decoder: Box<dyn Read> = match coding {
+        "gzip" => Box::new(flate2::read::GzDecoder::new(body)),
+        "br" => Box::new(brotli::Decompressor::new(body, 4096)),
+        _ => Box::new(zstd::stream::read::Decoder::new(body).unwrap()),
+    };
+    let mut text = vec![0; 4096];
+    let mut length = 0;
+    while let Ok(more @ 1..) = decoder.read(&mut text[length..]) {
+        length += more;
+    }
+    String::from_utf8(text[..length].to_vec()).unwrap()
+}
