@@ -1,6 +1,7 @@
 -- A small site: files from a folder, a little API beside them. `rover examples/site/app.lua`, then open
 -- http://localhost:4242.
-local api = rover.server { compression = { enabled = true } }
+-- One worker, for the entries below are in a local, of which each worker has its own.
+local api = rover.server { workers = 1, compression = { enabled = true } }
 
 -- Everything in public/ at the root of the site. What is not there, such as /guestbook, is a page that the script shows.
 api.static { dir = "public", fallback = "index.html" }

@@ -110,10 +110,17 @@ fn parse(element: &str) -> Option<(&str, u16)> {
         Some(weight) => {
             let digits = weight.strip_prefix("q=").or_else(|| weight.strip_prefix("Q="))?;
             let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-            if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+            if fraction.len() > 3 {
                 return None;
             }
-            let thousandths = format!("{fraction:0<3}").parse::<u16>().ok()?;
+            let mut thousandths = 0;
+            for place in 0..3 {
+                let digit = match fraction.as_bytes().get(place) {
+                    Some(byte) => char::from(*byte).to_digit(10)?,
+                    None => 0,
+                };
+                thousandths = thousandths * 10 + digit as u16;
+            }
             match whole {
                 "0" => thousandths,
                 "1" if thousandths == 0 => 1000,
