@@ -12,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   rover app.lua                        serve app.lua on http://127.0.0.1:4242
   rover app.lua --port 3000 --debug    show errors in answers while developing
+  rover app.lua --watch                load the app anew when its files change
   rover app.lua --host 0.0.0.0         listen on every IPv4 address
   rover app.lua --host /run/app.sock   listen on a Unix socket
   rover check app.lua                  report every mistake without serving
@@ -76,6 +77,9 @@ struct Flags {
     /// Show error messages and tracebacks in answers
     #[arg(long, global = true)]
     debug: bool,
+    /// Load the app anew when one of its Lua files changes
+    #[arg(long, global = true)]
+    watch: bool,
 }
 
 /// What the command line asks for.
@@ -83,6 +87,8 @@ struct Flags {
 pub(crate) struct Request {
     pub(crate) task: Task,
     pub(crate) app: PathBuf,
+    /// Whether changes of the app's files reload it.
+    pub(crate) watch: bool,
     flags: Flags,
 }
 
@@ -122,7 +128,8 @@ impl Request {
             }
         };
         let flags = cli.flags;
-        Ok(Request { task, app, flags })
+        let watch = flags.watch;
+        Ok(Request { task, app, watch, flags })
     }
 
     /// The server that the arguments describe.
@@ -189,7 +196,7 @@ mod tests {
             "rover run --port=1 --debug --workers=2 --log-level=nope app.lua",
             "rover --port=1 --debug run --workers=2 --log-level=nope app.lua",
         ] {
-            let Request { task, app, flags } = read(line).unwrap();
+            let Request { task, app, flags, .. } = read(line).unwrap();
             assert_eq!((task, app), (Task::Serve, "app.lua".into()), "{line}");
             assert_eq!((flags.port, flags.workers), (Some(1), Some(2)), "{line}");
             assert_eq!(flags.log_level, Some(Level::Nope), "{line}");

@@ -5,8 +5,10 @@
 mod args;
 mod routes;
 mod serve;
+mod watch;
 
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -17,7 +19,10 @@ use args::{Request, Task};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match run(&Request::read()) {
+    let request = Request::read();
+    // Before any thread is started.
+    let outcome = serve::given_sockets().and_then(|sockets| run(&request, sockets));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell when stderr is closed.
@@ -27,10 +32,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(request: &Request) -> anyhow::Result<()> {
+fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     let server = request.server();
     match request.task {
-        Task::Serve => serve::serve(server),
+        Task::Serve => serve::serve(server.inherit(sockets)?.succeed()?, request.watch),
         Task::Check => {
             let count = server.check()?.routes().len();
             let noun = if count == 1 { "route" } else { "routes" };

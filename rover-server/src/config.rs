@@ -31,6 +31,8 @@ pub(crate) struct Config {
     /// Never zero.
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
+    /// For how long the server accepts after the stop signal.
+    pub(crate) drain_delay: Duration,
     pub(crate) trailing_slash: TrailingSlash,
     pub(crate) compression: CompressionConfig,
     /// Never zero.
@@ -59,6 +61,7 @@ impl Default for Config {
             body_size_limit: 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
+            drain_delay: Duration::ZERO,
             trailing_slash: TrailingSlash::Strict,
             compression: CompressionConfig::default(),
             sse_keep_alive: Duration::from_secs(15),
@@ -78,6 +81,7 @@ pub(crate) struct Overrides {
     pub(crate) body_size_limit: Option<u64>,
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
+    pub(crate) drain_delay: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
     /// Any key by its name, as text.
     pub(crate) named: Vec<(String, String)>,
@@ -130,6 +134,24 @@ impl Config {
             });
         }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+
+    /// Takes over from `running` what a server cannot change while it runs, and gives the keys that differed.
+    pub(crate) fn keep(&mut self, running: &Config) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        if self.host != running.host {
+            self.host = running.host.clone();
+            changed.push("host");
+        }
+        if self.port != running.port {
+            self.port = running.port;
+            changed.push("port");
+        }
+        if self.workers != running.workers {
+            self.workers = running.workers;
+            changed.push("workers");
+        }
+        changed
     }
 
     fn take_table(&mut self, app: AppTable<'_>, mistakes: &mut Vec<ConfigMistake>) {
@@ -201,6 +223,7 @@ impl Overrides {
             ("body_size_limit", self.body_size_limit.map(number)),
             ("body_timeout", self.body_timeout.map(time)),
             ("shutdown_timeout", self.shutdown_timeout.map(time)),
+            ("drain_delay", self.drain_delay.map(time)),
             ("trailing_slash", self.trailing_slash.map(slash)),
         ]
         .into_iter()

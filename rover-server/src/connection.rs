@@ -1,6 +1,6 @@
 //! One connection from its first byte to its last.
 //!
-//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Site`] answers them, and
+//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Current`] answers them, and
 //! the [`Socket`] is flushed once at the end of each turn.
 
 use std::convert::Infallible;
@@ -20,15 +20,19 @@ use crate::body::Body;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
 use crate::log::{self, Level};
-use crate::service::{Answer, Site};
+use crate::service::{Answer, Current};
 use crate::socket::{Socket, SocketHandle, SpareBuffers, Transport};
 use crate::upgrade::{Ending, Upgrade, Upgraded};
+
+/// How long a connection without a request stays open when the server stops. A request that is on its way meanwhile is
+/// answered, and its answer says that it was the last.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a closing connection waits for its client to stop sending, at most.
 const LINGER: Duration = Duration::from_secs(2);
 
 struct Requests {
-    site: Rc<Site>,
+    current: Rc<Current>,
     peer: Rc<Peer>,
 }
 
@@ -39,7 +43,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Answer<Incoming> {
-        self.site.call(request, &self.peer)
+        self.current.call(request, &self.peer)
     }
 }
 
@@ -54,9 +58,11 @@ pub(crate) struct Connection {
 }
 
 enum Stage {
-    Serving {
-        told_to_end: bool,
-    },
+    Serving,
+    /// The server stops: the next response is the last, and the clock says how long one is waited for.
+    Ending(Pin<Box<Sleep>>),
+    /// hyper has been told to end.
+    Told,
     /// The connection speaks something else.
     Upgraded(Box<Switched>),
     /// The server stops, and the client was not waiting for anything.
@@ -87,25 +93,19 @@ impl Connection {
     pub(crate) fn new(
         transport: Transport,
         peer: Peer,
-        site: Rc<Site>,
+        current: Rc<Current>,
         lifecycle: &Rc<Lifecycle>,
         spare: Rc<SpareBuffers>,
     ) -> Connection {
         let socket = Socket::new(transport, spare);
         // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
         // instructions a response; 100 KB take 25 % more CPU with it.
-        let keeps_bodies_apart = site.app.responder.sends_large();
+        let keeps_bodies_apart = current.site().app.responder.sends_large();
         let peer = Rc::new(peer);
-        let requests = Requests { site, peer: peer.clone() };
+        let requests = Requests { current, peer: peer.clone() };
         let http =
             http1::Builder::new().writev(keeps_bodies_apart).serve_connection(SocketHandle(socket.clone()), requests);
-        Connection {
-            http: Some(http),
-            socket,
-            peer,
-            seat: Lifecycle::sit(lifecycle),
-            stage: Stage::Serving { told_to_end: false },
-        }
+        Connection { http: Some(http), socket, peer, seat: Lifecycle::sit(lifecycle), stage: Stage::Serving }
     }
 
     /// Hands the connection over; the 101 is written.
@@ -125,11 +125,15 @@ impl Future for Connection {
         let this = &mut *self;
         loop {
             match &mut this.stage {
-                Stage::Serving { told_to_end } => {
+                Stage::Serving | Stage::Ending(_) | Stage::Told => {
                     let Some(http) = &mut this.http else { return Poll::Ready(()) };
-                    let is_told = this.seat.must_end(cx) && !*told_to_end;
-                    if is_told {
-                        *told_to_end = true;
+                    if matches!(this.stage, Stage::Serving) && this.seat.must_end(cx) {
+                        this.stage = Stage::Ending(Box::pin(sleep(LAST_CHANCE)));
+                    }
+                    if let Stage::Ending(clock) = &mut this.stage
+                        && clock.as_mut().poll(cx).is_ready()
+                    {
+                        this.stage = Stage::Told;
                         Pin::new(&mut *http).graceful_shutdown();
                     }
                     let served = Pin::new(http).poll(cx);
@@ -138,6 +142,7 @@ impl Future for Connection {
                     }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
                     let served = ready!(served);
+                    let is_told = matches!(this.stage, Stage::Told);
                     this.stage = match this.peer.upgrade.take() {
                         Some(upgrade) if served.is_ok() => this.switch(upgrade),
                         _ if is_told && served.is_ok() => Stage::Leaving,

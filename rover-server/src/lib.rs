@@ -45,9 +45,11 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod handover; // sockets from one process to its successor
 mod workers; // whose turn it is
 mod accept; // listens
 mod worker; // one thread, one runtime, one Lua VM
+mod version; // one version of the app in a worker
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
@@ -90,7 +92,7 @@ pub use error::Error;
 pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
-pub use server::{AppInfo, Listening, RouteInfo, Server};
+pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.
 #[cfg(doctest)]

@@ -7,6 +7,17 @@ use std::task::{Context, Waker};
 use slab::Slab;
 use tokio::sync::Notify;
 
+thread_local! {
+    /// The worker of this thread ends. Asked at every response, which knows of no lifecycle.
+    static ENDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the connections of this thread's worker are to end with their next response.
+#[inline]
+pub(crate) fn is_ending() -> bool {
+    ENDING.get()
+}
+
 /// Counts a worker's connections and ends them.
 #[derive(Default)]
 pub(crate) struct Lifecycle {
@@ -23,9 +34,15 @@ impl Lifecycle {
         Seat { lifecycle: lifecycle.clone(), number, is_known: false }
     }
 
+    /// How many connections there are.
+    pub(crate) fn count(&self) -> usize {
+        self.seats.borrow().len()
+    }
+
     /// Tells every connection to end with the response that it is about to send, and waits until all have.
     pub(crate) async fn drain(&self) {
         self.draining.set(true);
+        ENDING.set(true);
         for waker in self.seats.borrow().iter().filter_map(|(_, waker)| waker.as_ref()) {
             waker.wake_by_ref();
         }

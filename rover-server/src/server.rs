@@ -1,11 +1,14 @@
 //! The public face: configure a server, start it, learn where it listens, run it until it is told to stop.
 //!
 //! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
-//! loads the app and binds the sockets, `listening` serves and stops.
+//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile.
 
+mod control;
 mod info;
 mod listening;
+mod reload;
 mod start;
+mod succession;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -15,10 +18,13 @@ use std::time::Duration;
 
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua};
 
+pub use control::Control;
 pub use info::{AppInfo, RouteInfo};
 pub use listening::Listening;
 
-use crate::app::{App, Blueprint, Source};
+use succession::Inheritance;
+
+use crate::app::{App, Blueprint, Files, Source};
 use crate::config::{Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
@@ -49,6 +55,7 @@ use crate::service::Site;
 pub struct Server {
     blueprint: Blueprint,
     overrides: Overrides,
+    inheritance: Inheritance,
 }
 
 impl Server {
@@ -63,8 +70,9 @@ impl Server {
     }
 
     fn new(source: Source) -> Server {
-        let blueprint = Blueprint { source, setup: Vec::new(), worker: 1, workers: num_cpus::get() };
-        Server { blueprint, overrides: Overrides::default() }
+        let blueprint =
+            Blueprint { source, setup: Vec::new(), worker: 1, workers: num_cpus::get(), files: Files::default() };
+        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.
@@ -127,6 +135,14 @@ impl Server {
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Server {
         self.overrides.shutdown_timeout = Some(time);
+        self
+    }
+
+    /// Goes on accepting connections for so long after the stop signal, while the readiness check fails already. The
+    /// default is 0.
+    #[must_use]
+    pub fn drain_delay(mut self, time: Duration) -> Server {
+        self.overrides.drain_delay = Some(time);
         self
     }
 

@@ -3,6 +3,7 @@
 //! Comes in: a request from hyper (or from a test, without a socket). Goes out: a future of its response, which is
 //! ready at once when nothing has to be waited for.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::c_int;
 use std::future::Future;
@@ -31,7 +32,7 @@ use crate::context::{self, Open, Peer};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
 use crate::route::{FastRouter, Found, Params, RouteId};
-use crate::{decode, edge, failure};
+use crate::{decode, edge, failure, lifecycle};
 
 /// Everything that the requests of one worker need.
 pub(crate) struct Site {
@@ -40,6 +41,36 @@ pub(crate) struct Site {
     pub(crate) config: Arc<Config>,
     assets: Option<Assets>,
     compression: Option<Rc<Compression>>,
+}
+
+/// The version of the app that requests go to from now on. A connection asks for it at each request, so that it serves
+/// the next version with its next request; what has begun ends in the version where it began.
+pub(crate) struct Current(RefCell<Rc<Site>>);
+
+impl Current {
+    /// Begins with `site`.
+    pub(crate) fn new(site: Rc<Site>) -> Rc<Current> {
+        Rc::new(Current(RefCell::new(site)))
+    }
+
+    /// The site of the next request.
+    pub(crate) fn site(&self) -> Rc<Site> {
+        self.0.borrow().clone()
+    }
+
+    /// Lets the next request go to `site`.
+    pub(crate) fn switch(&self, site: Rc<Site>) {
+        self.0.replace(site);
+    }
+
+    /// Begins to answer `request`. Nothing switches meanwhile, for that takes a task of its own.
+    #[inline]
+    pub(crate) fn call<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        self.0.borrow().call(request, peer)
+    }
 }
 
 impl Site {
@@ -295,6 +326,9 @@ where
         let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
         if let Some(negotiation) = self.negotiation.take() {
             response = negotiation.apply(response);
+        }
+        if lifecycle::is_ending() {
+            edge::close(&mut response);
         }
         match self.record.take() {
             Some(record) => Poll::Ready(Ok(record.at_end(response))),

@@ -7,35 +7,24 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Handle, LocalOptions};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::accept::Accepted;
 use crate::app::{App, Blueprint, Declared, Mistakes};
-use crate::assets::Mounts;
-use crate::config::Config;
 use crate::connection::Connection;
 use crate::context::Peer;
-use crate::handler;
 use crate::lifecycle::Lifecycle;
 use crate::log::{self, Level};
-use crate::route::FastRouter;
-use crate::service::Site;
+use crate::service::Current;
 use crate::socket::{SpareBuffers, Transport};
-use crate::tasks::Driver;
-
-/// What all workers of a server have in common, decided once the first has loaded the app.
-#[derive(Clone)]
-pub(crate) struct Plan {
-    pub(crate) router: Arc<FastRouter>,
-    pub(crate) config: Arc<Config>,
-    pub(crate) mounts: Arc<Mounts>,
-}
+use crate::version::{Plan, Version};
 
 /// What a worker tells while the server starts.
 pub(crate) enum Report {
@@ -152,19 +141,54 @@ pub(crate) fn adopt(handle: &Handle, accepted: Accepted) {
 
 /// Runs the app's `on_ready` on the worker whose runtime `handle` is of.
 pub(crate) fn announce(handle: &Handle) {
+    handle.spawn(async { here(|this| this.with_version(Version::announce)) });
+}
+
+/// Has a worker load the next version of the app beside the one that serves, and run its `on_start`.
+pub(crate) async fn prepare(handle: &Handle, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
+    let (reply, replied) = oneshot::channel();
+    handle.spawn(async move {
+        here(|this| {
+            let this = this.clone();
+            tokio::task::spawn_local(async move {
+                let _ = reply.send(this.prepare(&blueprint, plan).await);
+            });
+        });
+    });
+    replied.await.unwrap_or_else(|_| Err(Mistakes(vec!["the server has stopped".to_owned()])))
+}
+
+/// Lets a worker's next requests go to the version that has been prepared. The one before ends with its last request.
+pub(crate) async fn switch(handle: &Handle) {
+    let (done, is_done) = oneshot::channel::<()>();
+    handle.spawn(async move {
+        here(|this| this.switch());
+        let _ = done.send(());
+    });
+    let _ = is_done.await;
+}
+
+/// Has a worker end the version that has been prepared, which is not to serve.
+pub(crate) fn discard(handle: &Handle) {
     handle.spawn(async {
         here(|this| {
-            if let Some(entry) = this.site.app.hooks.on_ready {
-                let app = this.site.app.clone();
-                tokio::task::spawn_local(async move { report_hook(&app, entry, "on_ready").await });
-            }
+            let next = this.next.take();
+            this.retire(next);
         });
     });
 }
 
 /// The worker that a thread is.
 struct Here {
-    site: Rc<Site>,
+    current: Rc<Current>,
+    /// The version that serves.
+    version: RefCell<Option<Version>>,
+    /// The one that has been prepared.
+    next: RefCell<Option<Version>>,
+    /// Those that have served, each until its last request has ended.
+    retired: RefCell<Vec<JoinHandle<()>>>,
+    /// Nobody waits for requests of retired versions any more.
+    hurry: watch::Sender<bool>,
     lifecycle: Rc<Lifecycle>,
     spare: Rc<SpareBuffers>,
     stop: Notify,
@@ -183,6 +207,25 @@ fn here(work: impl FnOnce(&Rc<Here>)) {
 }
 
 impl Here {
+    fn new(version: Version) -> Rc<Here> {
+        Rc::new(Here {
+            current: Current::new(version.site.clone()),
+            version: RefCell::new(Some(version)),
+            next: RefCell::default(),
+            retired: RefCell::default(),
+            hurry: watch::Sender::new(false),
+            lifecycle: Rc::default(),
+            spare: Rc::default(),
+            stop: Notify::new(),
+        })
+    }
+
+    fn with_version(&self, look: impl FnOnce(&Version)) {
+        if let Some(version) = &*self.version.borrow() {
+            look(version);
+        }
+    }
+
     fn serve(&self, accepted: Accepted) {
         let (transport, ip) = match accepted {
             Accepted::Tcp(stream, ip) => (TcpStream::from_std(stream).map(Transport::Tcp), Some(ip)),
@@ -192,12 +235,54 @@ impl Here {
             Ok(transport) => {
                 let peer = Peer::new(ip, "http");
                 let connection =
-                    Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
+                    Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone());
                 tokio::task::spawn_local(connection);
             }
             Err(error) => log::event(Level::Error, "cannot watch an accepted connection")
                 .field("error", error.to_string().as_str())
                 .emit(),
+        }
+    }
+
+    async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
+        let (app, declared) = App::load(blueprint)?;
+        let next = Version::start(app, &declared, plan, blueprint.worker).await?;
+        let stale = self.next.replace(Some(next));
+        self.retire(stale);
+        Ok(())
+    }
+
+    fn switch(&self) {
+        let Some(next) = self.next.take() else { return };
+        self.current.switch(next.site.clone());
+        let last = self.version.replace(Some(next));
+        self.retire(last);
+    }
+
+    fn retire(&self, version: Option<Version>) {
+        let Some(version) = version else { return };
+        let mut retired = self.retired.borrow_mut();
+        retired.retain(|task| !task.is_finished());
+        retired.push(tokio::task::spawn_local(version.retire(self.hurry.subscribe())));
+    }
+
+    /// Lets the requests end within the time that the config gives them, and then every version.
+    async fn wind_down(&self) {
+        let timeout = self.current.site().config.shutdown_timeout;
+        let deadline = Instant::now() + timeout;
+        self.with_version(Version::tell);
+        if timeout_at(deadline, self.lifecycle.drain()).await.is_err() {
+            log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
+        }
+        let next = self.next.take();
+        self.retire(next);
+        let _ = self.hurry.send(true);
+        for retired in self.retired.take() {
+            let _ = retired.await;
+        }
+        let version = self.version.take();
+        if let Some(version) = version {
+            version.end(deadline).await;
         }
     }
 }
@@ -210,47 +295,18 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
         .build_local(LocalOptions::default())
         .map_err(|error| Mistakes(vec![format!("cannot start a worker's runtime: {error}")]))?;
     let (app, declared) = App::load(blueprint)?;
-    let _ = report.send(Report::Loaded(declared));
+    let _ = report.send(Report::Loaded(declared.clone()));
     let Ok(plan) = plans.recv() else { return Ok(()) };
-    let site = Site::new(app, plan.router, plan.config, plan.mounts);
-    let this = Rc::new(Here { site, lifecycle: Rc::default(), spare: Rc::default(), stop: Notify::new() });
-    HERE.set(Some(this.clone()));
-    let served = runtime.block_on(serve(&this, runtime.handle(), report));
-    // Tasks that are left must not outlive the VM that they point into.
+    let served = runtime.block_on(async {
+        let this = Here::new(Version::start(app, &declared, plan, blueprint.worker).await?);
+        HERE.set(Some(this.clone()));
+        let _ = report.send(Report::Ready(runtime.handle().clone()));
+        this.stop.notified().await;
+        this.wind_down().await;
+        Ok(())
+    });
+    // Tasks that are left must not outlive the VMs that they point into.
     drop(runtime);
     HERE.set(None);
     served
-}
-
-async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) -> Result<(), Mistakes> {
-    let app = &this.site.app;
-    let driver = tokio::task::spawn_local(Driver::new(app.tasks.clone()));
-    if let Some(entry) = app.hooks.on_start {
-        handler::run_hook(app, entry)
-            .await
-            .map_err(|failure| Mistakes(vec![format!("on_start failed: {}", failure.described())]))?;
-    }
-    let _ = report.send(Report::Ready(handle.clone()));
-    this.stop.notified().await;
-    app.tasks.ending().tell();
-    let timeout = this.site.config.shutdown_timeout;
-    if tokio::time::timeout(timeout, this.lifecycle.drain()).await.is_err() {
-        log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
-    }
-    app.tasks.stop();
-    driver.abort();
-    let _ = driver.await;
-    if let Some(entry) = app.hooks.on_shutdown {
-        report_hook(app, entry, "on_shutdown").await;
-    }
-    Ok(())
-}
-
-/// Runs a hook whose failure stops nothing.
-async fn report_hook(app: &Rc<App>, entry: std::ffi::c_int, name: &str) {
-    if let Err(failure) = handler::run_hook(app, entry).await {
-        log::event(Level::Error, &format!("{name} failed: {}", failure.message))
-            .field("traceback", failure.trace().as_str())
-            .emit();
-    }
 }

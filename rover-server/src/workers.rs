@@ -44,6 +44,11 @@ impl Workers {
         }
     }
 
+    /// The runtime of each worker, in the order of their numbers, as they are now.
+    pub(crate) fn handles(&self) -> Vec<Handle> {
+        self.turns().handles.clone()
+    }
+
     fn turns(&self) -> MutexGuard<'_, Turns> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -27,6 +27,39 @@ pub(crate) struct Declared {
     pub(crate) mistakes: Mistakes,
 }
 
+impl Declared {
+    /// Every VM must declare the same routes, for their numbers are what the workers share, and the same folders.
+    /// `worker` is the number of the one that declares these.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub(crate) fn must_be_like(
+        &self,
+        routes: &[RouteDecl],
+        mounts: &[MountDecl],
+        worker: usize,
+    ) -> Result<(), Mistakes> {
+        let shown = |route: &RouteDecl| format!("{} {} ({})", route.verb, route.pattern, route.origin);
+        let same = |a: &RouteDecl, b: &RouteDecl| a.verb == b.verb && a.pattern == b.pattern;
+        let n = routes.iter().zip(&self.routes).take_while(|(a, b)| same(a, b)).count();
+        let difference = match (routes.get(n), self.routes.get(n)) {
+            (None, None) if self.mounts == mounts => return Ok(()),
+            (None, None) => {
+                return Err(Mistakes(vec![format!(
+                    "worker {worker} declares other static folders than worker 1: they must not depend on the worker, \
+                     on time or on chance"
+                )]));
+            }
+            (Some(a), Some(b)) => format!("{} where worker 1 has {}", shown(b), shown(a)),
+            (Some(a), None) => format!("nothing where worker 1 has {}", shown(a)),
+            (None, Some(b)) => format!("{}, which worker 1 has not", shown(b)),
+        };
+        Err(Mistakes(vec![format!(
+            "worker {worker} declares {difference}: routes must not depend on the worker, on time or on chance"
+        )]))
+    }
+}
+
 /// The entries of the functions that are not routes; `None` where the app declares none.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Hooks {

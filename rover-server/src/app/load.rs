@@ -1,7 +1,8 @@
 //! Loads an app into a fresh VM.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_int;
+use std::ffi::{OsStr, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -18,7 +19,7 @@ use crate::stream;
 use crate::tasks::{self, Tasks};
 
 use super::declared::{Declared, Hooks, Mistakes, Told};
-use super::{App, Blueprint, Source, natives};
+use super::{App, Blueprint, Files, Source, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -71,7 +72,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         setup(lua, &waits)?;
     }
 
-    let ended = run(lua, &blueprint.source, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
+    let ended = run(lua, blueprint, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let mut declared = declared.take();
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
@@ -173,10 +174,11 @@ fn display_name(source: &Source) -> String {
 }
 
 /// Runs the top-level code of the app and gives back what it returned.
-fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
-    let name = display_name(source);
-    let (beside, code) = match source {
+fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
+    let name = display_name(&blueprint.source);
+    let (beside, code) = match &blueprint.source {
         Source::File(path) => {
+            blueprint.files.note(path.clone());
             let read = std::fs::read(path);
             let code = read.map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?;
             (Some(path.as_path()), code)
@@ -184,6 +186,7 @@ fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
         Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
     search_for_modules(lua, beside)?;
+    note_modules(lua, &blueprint.files)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
@@ -249,4 +252,14 @@ fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
         package.raw_set(key, format!("{first}{known};{last}"))?;
     }
     Ok(())
+}
+
+/// Has `require` note each Lua file that it finds, also one that then turns out to be wrong.
+fn note_modules(lua: &Lua, files: &Files) -> mlua::Result<()> {
+    let files = files.clone();
+    let note = lua.create_function(move |_, file: mlua::LuaString| {
+        files.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
+        Ok(())
+    })?;
+    own(lua, "modules", include_str!("modules.lua"))?.call(note)
 }

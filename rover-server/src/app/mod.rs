@@ -9,10 +9,11 @@ mod load;
 mod natives;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use declared::{Declared, Hooks, Mistakes};
 
@@ -58,6 +59,22 @@ pub(crate) struct Blueprint {
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
+    pub(crate) files: Files,
+}
+
+/// The Lua files that an app consists of, as far as any of its VMs has looked for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files(Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl Files {
+    fn note(&self, file: PathBuf) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+    }
+
+    /// In the order of their names.
+    pub(crate) fn list(&self) -> Vec<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
 }
 
 /// The app of one worker.

@@ -42,6 +42,7 @@ use resource::{Loaded, Resource};
 pub(crate) struct Mounts {
     /// The longest path first.
     mounts: Vec<Mount>,
+    declared: Vec<MountDecl>,
 }
 
 impl Mounts {
@@ -49,10 +50,10 @@ impl Mounts {
     ///
     /// # Errors
     /// Every mistake, each with its place and the cure.
-    pub(crate) fn build(declared: &[MountDecl], base: &Path) -> Result<Mounts, Vec<String>> {
+    pub(crate) fn build(declared: Vec<MountDecl>, base: &Path) -> Result<Mounts, Vec<String>> {
         let mut mounts: Vec<Mount> = Vec::new();
         let mut mistakes = Vec::new();
-        for decl in declared {
+        for decl in &declared {
             match Mount::new(decl, base) {
                 Err(wrong) => mistakes.extend(wrong),
                 Ok(mount) => match mounts.iter().find(|earlier| earlier.prefix == mount.prefix) {
@@ -65,7 +66,12 @@ impl Mounts {
             }
         }
         mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
-        if mistakes.is_empty() { Ok(Mounts { mounts }) } else { Err(mistakes) }
+        if mistakes.is_empty() { Ok(Mounts { mounts, declared }) } else { Err(mistakes) }
+    }
+
+    /// What they were built from.
+    pub(crate) fn declared(&self) -> &[MountDecl] {
+        &self.declared
     }
 
     /// The path of each mount, `/assets/{*path}`, and where it is declared.

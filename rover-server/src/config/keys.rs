@@ -150,6 +150,17 @@ static KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        name: "drain_delay",
+        what: "seconds that the server goes on accepting after a stop signal, while it is no longer ready",
+        takes: "a time: seconds, or text such as \"500ms\"",
+        default: "0",
+        example: "5",
+        store: |config, value| {
+            config.drain_delay = value.time().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
         name: "trailing_slash",
         what: "whether /users/ answers 404 or leads to a declared /users, and the reverse",
         takes: "\"strict\" or \"redirect\"",

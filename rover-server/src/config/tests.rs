@@ -63,6 +63,7 @@ fn overrides_are_taken() {
         body_size_limit: Some(1),
         body_timeout: Some(Duration::from_millis(1)),
         shutdown_timeout: Some(Duration::from_millis(2)),
+        drain_delay: Some(Duration::from_millis(3)),
         trailing_slash: Some(TrailingSlash::Redirect),
         named: vec![("shutdown_timeout".to_owned(), "3s".to_owned())],
     };

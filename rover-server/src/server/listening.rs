@@ -7,11 +7,14 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-use super::AppInfo;
+use super::control::{Control, Shared};
+use super::{AppInfo, Server};
 use crate::accept::Listeners;
 use crate::error::Error;
+use crate::handover::Predecessor;
 use crate::log::{self, Level};
-use crate::worker::{Plan, Worker};
+use crate::version::Plan;
+use crate::worker::Worker;
 use crate::workers::Workers;
 
 /// A server whose workers are ready and whose address is bound.
@@ -19,15 +22,31 @@ use crate::workers::Workers;
 /// Dropping it closes the address and ends the workers.
 pub struct Listening {
     // Dropped first: no connection must come to workers that are ending.
-    listeners: Listeners,
+    listeners: Arc<Listeners>,
+    predecessor: Option<Predecessor>,
     workers: Vec<Worker>,
     info: AppInfo,
-    plan: Plan,
+    shared: Arc<Shared>,
 }
 
 impl Listening {
-    pub(super) fn new(listeners: Listeners, workers: Vec<Worker>, info: AppInfo, plan: Plan) -> Listening {
-        Listening { listeners, workers, info, plan }
+    pub(super) fn new(
+        server: Server,
+        listeners: Listeners,
+        predecessor: Option<Predecessor>,
+        workers: Vec<Worker>,
+        info: AppInfo,
+        plan: Plan,
+    ) -> Listening {
+        let listeners = Arc::new(listeners);
+        let turns = Workers::new(workers.iter().filter_map(Worker::handle).collect());
+        let shared = Shared::new(server, turns, &listeners, plan);
+        Listening { listeners, predecessor, workers, info, shared }
+    }
+
+    /// A handle to act on the server while it runs.
+    pub fn control(&self) -> Control {
+        Control { shared: self.shared.clone() }
     }
 
     /// Where clients find the server: `http://127.0.0.1:4242`, `unix:/run/app.sock`.
@@ -40,8 +59,8 @@ impl Listening {
         &self.info
     }
 
-    /// Serves until `stop` completes; then accepts nothing more, lets running requests finish within
-    /// [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
+    /// Serves until `stop` completes; then goes on for [`drain_delay`](Server::drain_delay), accepts nothing more, lets
+    /// running requests finish within [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
     ///
     /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
     ///
@@ -49,21 +68,23 @@ impl Listening {
     /// The system refuses the acceptor's thread.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
-        let Listening { listeners, workers, info, plan } = self;
-        let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::handle).collect()));
+        let Listening { listeners, predecessor, workers, info, shared } = self;
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
         let acceptor = {
-            let turns = turns.clone();
+            let shared = shared.clone();
             thread::Builder::new()
                 .name("rover-accept".to_owned())
                 .spawn(move || {
-                    if let Err(error) = listeners.accept(&ending, |accepted| turns.hand_over(accepted)) {
+                    let delay = || shared.plan().config.drain_delay;
+                    if let Err(error) = listeners.accept(&ending, delay, |accepted| shared.workers.hand_over(accepted))
+                    {
                         log::event(Level::Error, "cannot accept connections")
                             .field("error", error.to_string().as_str())
                             .emit();
                     }
+                    drop(listeners);
                     let _ = finish.send(());
                 })
                 .map_err(|error| Error::io("cannot start the acceptor", error))?
@@ -73,14 +94,18 @@ impl Listening {
             "rover {} listening on {}, {}, {}",
             env!("CARGO_PKG_VERSION"),
             addresses.join(" and "),
-            count(plan.config.workers, "worker"),
+            count(workers.len(), "worker"),
             count(info.routes().len(), "route"),
         );
         log::event(Level::Info, &message).emit();
-        turns.announce();
+        shared.workers.announce();
+        if let Some(predecessor) = predecessor {
+            predecessor.relieve();
+        }
 
         stop.await;
 
+        log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
         drop(end);
         let _ = finished.await;
         let _ = acceptor.join();

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use super::{AppInfo, Listening, Server};
 use crate::accept::Listeners;
 use crate::app::{Blueprint, Declared, Mistakes};
-use crate::assets::{MountDecl, Mounts};
+use crate::assets::Mounts;
 use crate::config::{AppTable, Config, TrailingSlash};
 use crate::error::Error;
 use crate::log;
-use crate::route::{FastRouter, RouteDecl};
-use crate::worker::{Plan, Worker};
+use crate::route::FastRouter;
+use crate::version::Plan;
+use crate::worker::Worker;
 
 impl Server {
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -43,24 +44,22 @@ impl Server {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (routes, mounted) = (declared.routes.clone(), declared.mounts.clone());
         let (config, router, mounts) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
+        let estate = self.inheritance.take();
         let endpoints = config
             .host
             .endpoints(config.port)
             .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
-        let listeners = Listeners::bind(&endpoints)?;
+        let listeners = Listeners::bind(&endpoints, estate.serving)?;
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
         }
-        for (n, worker) in workers.iter().enumerate().skip(1) {
-            let declared = worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-            same_routes(&routes, &declared.routes, n + 1)?;
-            same_mounts(&mounted, &declared.mounts, n + 1)?;
+        for worker in workers.iter().skip(1) {
+            worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
         let info = AppInfo::new(&router, &mounts);
         let plan = Plan { router: Arc::new(router), config: Arc::new(config), mounts: Arc::new(mounts) };
@@ -70,7 +69,7 @@ impl Server {
         for worker in &mut workers {
             worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        Ok(Listening::new(listeners, workers, info, plan))
+        Ok(Listening::new(self, listeners, estate.predecessor, workers, info, plan))
     }
 
     /// Decides the config, builds the router and checks the folders.
@@ -79,7 +78,7 @@ impl Server {
         let config = Config::resolve(table, variable, &self.overrides);
         let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
         let router = FastRouter::build(declared.routes, trailing);
-        let mounts = Mounts::build(&declared.mounts, self.blueprint.source.folder());
+        let mounts = Mounts::build(declared.mounts, self.blueprint.source.folder());
         match (config, router, mounts, declared.mistakes.0.is_empty()) {
             (Ok(config), Ok(router), Ok(mounts), true) => Ok((config, router, mounts)),
             (config, router, mounts, _) => {
@@ -99,31 +98,4 @@ fn variable(name: &str) -> Option<String> {
 
 fn start_worker(blueprint: &Blueprint) -> Result<Worker, Error> {
     Worker::start(blueprint.clone()).map_err(|error| Error::io("cannot start a worker", error))
-}
-
-/// Every VM must declare the same routes, for their numbers are what the workers share.
-fn same_routes(first: &[RouteDecl], other: &[RouteDecl], worker: usize) -> Result<(), Error> {
-    let shown = |route: &RouteDecl| format!("{} {} ({})", route.verb, route.pattern, route.origin);
-    let same = |a: &RouteDecl, b: &RouteDecl| a.verb == b.verb && a.pattern == b.pattern;
-    let n = first.iter().zip(other).take_while(|(a, b)| same(a, b)).count();
-    let difference = match (first.get(n), other.get(n)) {
-        (None, None) => return Ok(()),
-        (Some(a), Some(b)) => format!("{} where worker 1 has {}", shown(b), shown(a)),
-        (Some(a), None) => format!("nothing where worker 1 has {}", shown(a)),
-        (None, Some(b)) => format!("{}, which worker 1 has not", shown(b)),
-    };
-    Err(Error::app(format!(
-        "worker {worker} declares {difference}: routes must not depend on the worker, on time or on chance"
-    )))
-}
-
-/// Every VM must declare the same folders, for the first one's are served by all.
-fn same_mounts(first: &[MountDecl], other: &[MountDecl], worker: usize) -> Result<(), Error> {
-    if first == other {
-        return Ok(());
-    }
-    Err(Error::app(format!(
-        "worker {worker} declares other static folders than worker 1: they must not depend on the worker, on time or on \
-         chance"
-    )))
 }
