@@ -204,3 +204,39 @@ impl Drop for Loan {
         self.buffers.put_back(std::mem::take(&mut self.memory));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::task::noop_waker;
+    use http_body::Body;
+
+    use super::*;
+
+    fn poll(body: &mut FileBody) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        Pin::new(body).poll_frame(&mut Context::from_waker(&noop_waker()))
+    }
+
+    #[test]
+    fn the_third_frame_waits_until_the_first_has_left() {
+        let path = std::env::temp_dir().join(format!("rover-body-{}", std::process::id()));
+        std::fs::write(&path, vec![7; 3 * BUFFER + 5]).unwrap();
+        let file = Arc::new(File::open(&path).unwrap());
+        let whole = Part::File(Span { first: 0, last: 3 * BUFFER as u64 + 4 });
+        let mut body = FileBody::new(file, "x".to_owned(), VecDeque::from([whole, Part::Text("end".into())]));
+        assert_eq!(body.size_hint().exact(), Some(3 * BUFFER as u64 + 8));
+        let mut frame = || match poll(&mut body) {
+            Poll::Ready(Some(Ok(frame))) => Some(frame.into_data().unwrap()),
+            _ => None,
+        };
+        let (first, second) = (frame().unwrap(), frame().unwrap());
+        assert_eq!((first.len(), second.len()), (BUFFER, BUFFER));
+        assert!(frame().is_none());
+        drop(first);
+        assert_eq!(frame().unwrap().len(), BUFFER);
+        drop(second);
+        assert_eq!(frame().unwrap().len(), 5);
+        assert_eq!(frame().unwrap(), "end");
+        assert!(frame().is_none() && body.is_end_stream());
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -479,6 +479,15 @@ fn a_large_file_is_sent_whole_in_ranges_and_to_many() {
     assert!(text.contains("Content-Range: bytes 0-99999/3000000\r\n\r\n"));
     assert!(memchr_find(&answer.body, &bytes[..100_000]) && memchr_find(&answer.body, &bytes[2_900_000..]));
 
+    // Once more from the disk, where the file system lets go of what it has in memory.
+    let file = File::open(folder.0.join("public/large.bin")).unwrap();
+    file.sync_all().unwrap();
+    for _ in 0..3 {
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        client.send("GET /large.bin HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert!(client.answer().body == bytes);
+    }
+
     // Clients that read nothing at first; each gets everything in the end.
     let mut clients: Vec<_> = (0..20).map(|_| app.connect()).collect();
     for client in &mut clients {
