@@ -424,6 +424,25 @@ fn requests_end_in_the_version_where_they_began() {
 }
 
 #[test]
+fn what_workers_share_survives_a_reload() {
+    let code = |version: &str| {
+        format!(
+            "local api = rover.server {{ port = 0, workers = 2 }}\n\
+             function api.get() return '{version} ' .. rover.shared.visits:incr('all', 1, 0) end\n\
+             function api.on_ready() rover.log.info('{version} is ready') end\nreturn api"
+        )
+    };
+    let app = App::new("shared", &[("app.lua", &code("first"))]);
+    let mut server = app.serve(&[]);
+    server.logged("first is ready");
+    assert_eq!(server.get("/").as_deref(), Some("first 1"));
+    app.write("app.lua", &code("second"));
+    server.signal("HUP");
+    server.logged("second is ready");
+    assert_eq!(server.get("/").as_deref(), Some("second 2"));
+}
+
+#[test]
 fn changed_files_reload_the_app_with_watch() {
     let code = "local api = rover.server { port = 0, workers = 2 }\nlocal part = require 'lib.part'\n\
                 function api.get() return part.text end\nreturn api";

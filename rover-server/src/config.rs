@@ -4,6 +4,7 @@
 mod compression;
 mod host;
 mod keys;
+mod store;
 mod value;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub(crate) use compression::CompressionConfig;
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 
 use crate::log::Level;
@@ -37,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) compression: CompressionConfig,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
+    pub(crate) store: StoreLimits,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -65,6 +68,7 @@ impl Default for Config {
             trailing_slash: TrailingSlash::Strict,
             compression: CompressionConfig::default(),
             sse_keep_alive: Duration::from_secs(15),
+            store: StoreLimits::DEFAULT,
         }
     }
 }

@@ -74,8 +74,10 @@ mod access_log; // the line about it
 // What the stages stand on.
 mod app; // loads an app into a VM
 mod stream; // bodies that Lua functions make piece by piece
+mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
+mod store; // what all workers share
 mod json; // from and to the Lua stack
 mod wildcard; // names with a star
 mod header_names; // names that Lua writes, parsed once

@@ -70,8 +70,14 @@ impl Server {
     }
 
     fn new(source: Source) -> Server {
-        let blueprint =
-            Blueprint { source, setup: Vec::new(), worker: 1, workers: num_cpus::get(), files: Files::default() };
+        let blueprint = Blueprint {
+            source,
+            setup: Vec::new(),
+            stores: Arc::default(),
+            worker: 1,
+            workers: num_cpus::get(),
+            files: Files::default(),
+        };
         Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
     }
 
@@ -229,7 +235,8 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn check(&self) -> Result<AppInfo, Error> {
-        let (_, declared) = App::load(&self.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
+        let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
+        let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (_, router, mounts) = self.settle(declared)?;
         Ok(AppInfo::new(&router, &mounts))
     }
@@ -244,7 +251,7 @@ impl Server {
 
     /// The app on the calling thread, as its only worker.
     pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
-        let blueprint = Blueprint { workers: 1, ..self.blueprint.clone() };
+        let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (mut config, router, mounts) = self.settle(declared)?;
         config.workers = 1;

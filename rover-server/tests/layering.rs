@@ -49,10 +49,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("handler", &["app", "body", "context", "failure", "log", "lua"]),
     (
         "app",
-        &["assets", "config", "context", "failure", "json", "lua", "response", "route", "stdlib", "stream", "tasks"],
+        &[
+            "assets", "config", "context", "failure", "json", "lua", "response", "route", "state", "stdlib", "store",
+            "stream", "tasks",
+        ],
     ),
     ("assets", &["body", "coding", "config", "failure", "log", "route", "wildcard"]),
     ("stream", &["body", "json", "log", "lua", "response", "tasks"]),
+    ("state", &["json", "lua", "store", "tasks"]),
     ("tasks", &["context", "failure", "json", "log", "lua", "response", "upgrade"]),
     ("failure", &["body", "context", "json", "log", "lua", "response"]),
     ("response", &["body", "context", "header_names", "json", "lua", "upgrade"]),
@@ -66,6 +70,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("header_names", &[]),
     ("route", &["config"]),
     ("stdlib", &["json", "log", "lua"]),
+    ("store", &["config"]),
     ("json", &["lua"]),
     ("lua", &[]),
     ("access_log", &["log"]),

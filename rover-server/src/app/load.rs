@@ -14,6 +14,7 @@ use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::response::Responder;
 use crate::route::RouteDecl;
+use crate::state;
 use crate::stdlib;
 use crate::stream;
 use crate::tasks::{self, Tasks};
@@ -68,6 +69,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
     stream::install(lua, &native, &tasks, &responder)?;
+    state::install(lua, &rover, &tasks, &vocabulary, &blueprint.stores)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -102,6 +104,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         places,
         takes_context,
         debug,
+        stores: blueprint.stores.clone(),
         workers,
     };
     Ok((app, declared))

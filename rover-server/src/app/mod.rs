@@ -22,6 +22,7 @@ use crate::context::{Contexts, Shapes};
 use crate::lua::{Coroutines, Waits};
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
+use crate::store::Stores;
 use crate::tasks::Tasks;
 
 /// Where the app's code is.
@@ -56,6 +57,8 @@ pub(crate) type Setup = Arc<dyn Fn(&mlua::Lua, &Rc<Waits>) -> mlua::Result<()> +
 pub(crate) struct Blueprint {
     pub(crate) source: Source,
     pub(crate) setup: Vec<Setup>,
+    /// What all workers share.
+    pub(crate) stores: Arc<Stores>,
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
@@ -90,6 +93,7 @@ pub(crate) struct App {
     /// Whether each entry has a parameter, and so gets a context.
     takes_context: Vec<bool>,
     debug: Rc<Cell<bool>>,
+    stores: Arc<Stores>,
     workers: Rc<Cell<usize>>,
 }
 
@@ -126,6 +130,7 @@ impl App {
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
         let _ = self.contexts.shapes.set(Shapes::of(router));
+        self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.workers.set(config.workers);

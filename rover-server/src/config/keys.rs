@@ -5,6 +5,7 @@
 //! A new key is a field of `Config` and of `Overrides`, its default, and one row here; the tests hold them together.
 
 use super::compression::COMPRESSION_KEYS;
+use super::store::STORE_KEYS;
 use super::value::ConfigValue;
 use super::{Config, Host, TrailingSlash};
 use crate::log::Level;
@@ -39,7 +40,7 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 }
 
 /// Keys that belong together, each group in a file of its own where it is more than a few.
-static GROUPS: &[&[ConfigKey]] = &[KEYS, COMPRESSION_KEYS];
+static GROUPS: &[&[ConfigKey]] = &[KEYS, STORE_KEYS, COMPRESSION_KEYS];
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 

@@ -30,7 +30,9 @@ impl Server {
         started
     }
 
-    fn start(self) -> Result<Listening, Error> {
+    fn start(mut self) -> Result<Listening, Error> {
+        // Two servers of one description share nothing; the versions of one server share its stores.
+        self.blueprint.stores = Arc::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
         let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;

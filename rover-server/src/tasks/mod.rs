@@ -94,6 +94,11 @@ impl Tasks {
         &self.contexts.vocabulary
     }
 
+    /// How Lua code waits in this VM.
+    pub(crate) fn waits(&self) -> &Rc<Waits> {
+        &self.waits
+    }
+
     fn add(&self, task: Spawned) {
         self.incoming.borrow_mut().push(task);
         let waker = self.driver.borrow_mut().take();

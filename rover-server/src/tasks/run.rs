@@ -43,7 +43,7 @@ impl Held {
     }
 
     /// Pushes a copy of the first value, or nil.
-    pub(super) fn push_first(&mut self, stack: &mut Stack<'_>) {
+    pub(crate) fn push_first(&mut self, stack: &mut Stack<'_>) {
         let copied = self.coroutine.as_mut().is_some_and(|coroutine| {
             let mut own = coroutine.stack();
             own.top() > 0 && own.copy_to(1, 1, stack)
@@ -81,7 +81,7 @@ impl Run {
     ///
     /// # Errors
     /// The worker runs too many.
-    pub(super) fn new(
+    pub(crate) fn new(
         tasks: &Rc<Tasks>,
         stack: &mut Stack<'_>,
         first: c_int,
