@@ -11,8 +11,8 @@ use zstd::zstd_safe::CParameter;
 
 use crate::coding::Coding;
 
-/// How hard the encoders try. These take about as long as each other for a page of HTML; a step more costs far more time
-/// than it saves bytes.
+/// How hard the encoders try: for answers that are made anew each time, a step more costs more time than its bytes are
+/// worth. `docs/compression.md` has the figures.
 const GZIP_LEVEL: u32 = 5;
 const BR_LEVEL: u32 = 4;
 const ZSTD_LEVEL: i32 = 3;
