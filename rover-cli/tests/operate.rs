@@ -357,6 +357,33 @@ fn five_restarts_under_load_lose_no_request() {
 }
 
 #[test]
+fn the_management_listener_is_handed_over_too() {
+    let app =
+        App::new("restart-management", &[("app.lua", &APP.replace("port = 0", "port = 0, management = { port = 0 }"))]);
+    let mut server = app.serve(&[]);
+    let line = server.logged("metrics and health on http://");
+    let address = line.split_once("http://").unwrap().1.split('"').next().unwrap().to_owned();
+    let first = server.process;
+    server.signal("USR2");
+    let taken = server.logged("another process has taken over");
+    let second: u32 = taken.split_once("\"pid\":").unwrap().1.split([',', '}']).next().unwrap().parse().unwrap();
+    assert_eq!(server.exit_code(), Some(0));
+    server.process = second;
+    assert_ne!(first, second);
+    // The two processes write to the same stderr, in any order.
+    let told = format!("metrics and health on http://{address}");
+    if server.seen.iter().filter(|line| line.contains(&told)).count() < 2 {
+        server.logged(&told);
+    }
+    let mut client = TcpStream::connect(&address).unwrap();
+    client.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("{\"ready\":true}\n"), "{answer}");
+    server.signal("TERM");
+}
+
+#[test]
 fn a_successor_that_fails_leaves_the_server_as_it_is() {
     let app = App::new("restart-fails", &[("app.lua", APP)]);
     let mut server = app.serve(&[]);

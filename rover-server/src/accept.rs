@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
@@ -155,6 +156,49 @@ impl Listeners {
             bound.finish(&hand_over);
         }
         Ok(())
+    }
+}
+
+impl Listeners {
+    /// As [`accept`](Listeners::accept), in the calling task, until it is dropped.
+    ///
+    /// # Errors
+    /// When the sockets cannot be watched.
+    pub(crate) async fn accept_here(&self, hand_over: impl Fn(Accepted)) -> io::Result<()> {
+        let hand_over = &hand_over;
+        let each = self.bound.iter().map(|bound| async move {
+            let socket = bound.socket.try_clone()?;
+            let watched = match bound.endpoint {
+                Endpoint::Tcp(_) => Watched::Tcp(tokio::net::TcpListener::from_std(socket.into())?),
+                Endpoint::Unix(_) => Watched::Unix(tokio::net::UnixListener::from_std(socket.into())?),
+            };
+            loop {
+                match watched.accept().await {
+                    Ok(accepted) => hand_over(accepted),
+                    Err(error) if is_passing(&error) => {}
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        });
+        try_join_all(each).await.map(|_: Vec<()>| ())
+    }
+}
+
+/// A listener of the calling task's runtime.
+enum Watched {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Watched {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Watched::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Accepted::Tcp(stream.into_std()?, address.ip().to_canonical()))
+            }
+            Watched::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
+        }
     }
 }
 

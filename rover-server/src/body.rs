@@ -56,6 +56,33 @@ pub(crate) fn nothing() -> Stream {
     Box::pin(Nothing)
 }
 
+/// The same stream, which keeps something until it is dropped.
+pub(crate) fn keeping<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
+    struct Keeping<K> {
+        stream: Stream,
+        _kept: K,
+    }
+
+    impl<K: Unpin> http_body::Body for Keeping<K> {
+        type Data = Bytes;
+        type Error = Aborted;
+
+        fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+            self.get_mut().stream.as_mut().poll_frame(cx)
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.stream.is_end_stream()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.stream.size_hint()
+        }
+    }
+
+    Box::pin(Keeping { stream, _kept: kept })
+}
+
 impl Body {
     /// The length in bytes, as far as it is known: 0 for a stream.
     pub(crate) fn len(&self) -> u64 {

@@ -4,6 +4,7 @@
 mod compression;
 mod host;
 mod keys;
+mod operating;
 mod store;
 mod value;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub(crate) use compression::CompressionConfig;
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use operating::{AccessLog, Management, TraceContext};
 pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 
@@ -26,7 +28,7 @@ pub(crate) struct Config {
     /// 1 to 1024.
     pub(crate) workers: usize,
     pub(crate) log_level: Level,
-    pub(crate) access_log: bool,
+    pub(crate) access_log: AccessLog,
     pub(crate) debug: bool,
     /// Bytes.
     pub(crate) body_size_limit: u64,
@@ -35,6 +37,10 @@ pub(crate) struct Config {
     pub(crate) shutdown_timeout: Duration,
     /// For how long the server accepts after the stop signal.
     pub(crate) drain_delay: Duration,
+    /// Requests that take so long are logged. Never zero.
+    pub(crate) slow_request: Option<Duration>,
+    pub(crate) trace_context: TraceContext,
+    pub(crate) management: Management,
     pub(crate) trailing_slash: TrailingSlash,
     pub(crate) compression: CompressionConfig,
     /// Never zero.
@@ -59,12 +65,15 @@ impl Default for Config {
             port: 4242,
             workers: num_cpus::get().clamp(1, keys::MOST_WORKERS as usize),
             log_level: Level::Info,
-            access_log: true,
+            access_log: AccessLog::Auto,
             debug: false,
             body_size_limit: 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             drain_delay: Duration::ZERO,
+            slow_request: None,
+            trace_context: TraceContext::Keep,
+            management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
             compression: CompressionConfig::default(),
             sse_keep_alive: Duration::from_secs(15),
@@ -155,6 +164,11 @@ impl Config {
             self.workers = running.workers;
             changed.push("workers");
         }
+        if self.management != running.management {
+            self.management = running.management.clone();
+            changed.push("management");
+        }
+        changed.extend(self.store.keep(&running.store));
         changed
     }
 

@@ -55,6 +55,15 @@ fn json_response(status: StatusCode, body: Bytes) -> Response<Body> {
     response
 }
 
+/// A call stack as text, a line for each level.
+pub(crate) fn trace_text(frames: &[Frame]) -> String {
+    let mut text = String::new();
+    for frame in frames.iter().filter(|frame| frame.line > 0) {
+        let _ = write!(text, "{}{frame}", if text.is_empty() { "" } else { "\n" });
+    }
+    text
+}
+
 /// An error that a handler or hook raised.
 pub(crate) struct Failure {
     /// What the error says, with the file and line where it was raised.
@@ -63,6 +72,12 @@ pub(crate) struct Failure {
     pub(crate) frames: Vec<Frame>,
     /// What the error itself asks to be answered with.
     pub(crate) asked: Option<Asked>,
+}
+
+/// Whether a message begins with a file and a line, as one that comes from another coroutine does.
+fn has_place(message: &str) -> bool {
+    let place = message.split_once(": ").and_then(|(place, _)| place.rsplit_once(':'));
+    place.is_some_and(|(file, line)| !file.is_empty() && line.parse::<u32>().is_ok())
 }
 
 /// An error that is an answer.
@@ -134,7 +149,7 @@ impl Failure {
 
     /// The same failure, at `place` where Lua does not know a better one: a tail call leaves no trace of its caller.
     pub(crate) fn placed(mut self, place: &str) -> Failure {
-        if self.frames.is_empty() && self.asked.is_none() {
+        if self.frames.is_empty() && self.asked.is_none() && !has_place(&self.message) {
             self.message = format!("{place}: {}", self.message);
         }
         self
@@ -142,11 +157,7 @@ impl Failure {
 
     /// The call stack, a line for each level.
     pub(crate) fn trace(&self) -> String {
-        let mut text = String::new();
-        for frame in &self.frames {
-            let _ = write!(text, "{}{frame}", if text.is_empty() { "" } else { "\n" });
-        }
-        text
+        trace_text(&self.frames)
     }
 
     /// The message and, where it says more, the call stack below it.

@@ -10,15 +10,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 
 use crate::app::App;
 use crate::body::{self, Body};
 use crate::context::{self, Current, Open, Request};
-use crate::failure::Failure;
+use crate::failure::{Failure, trace_text};
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Resume, Step, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, traceback};
 
 /// A handler being called.
 #[derive(Clone, Copy)]
@@ -57,7 +58,15 @@ pub(crate) fn start(
         Step::Returned => finish(app, coroutine, &request, call, response),
         Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
-            return Some(Box::new(Running { app: app.clone(), call, coroutine: Some(coroutine), request, wait }));
+            let longest = app.watches_waits().then(Longest::begin);
+            return Some(Box::new(Running {
+                app: app.clone(),
+                call,
+                coroutine: Some(coroutine),
+                request,
+                wait,
+                longest,
+            }));
         }
     }
     None
@@ -77,7 +86,7 @@ fn go_on(app: &App, coroutine: &mut Coroutine, current: Current, resume: Resume)
 
 /// Sends what the handler returned.
 #[inline]
-fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
+fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
     let mut stack = coroutine.stack();
     request.look(|request| {
         let headers = &mut request.head.headers;
@@ -88,10 +97,24 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
         if let Some(id) = &request.id {
             response.headers_mut().insert("x-request-id", id.clone());
         }
-        if let Body::Stream(body) = response.body_mut()
-            && request.head.method == Method::HEAD
+        if let Body::Stream(stream) = response.body_mut() {
+            let own = std::mem::replace(stream, body::nothing());
+            if request.head.method != Method::HEAD {
+                // The app is in use until the last piece, also where another version has taken its place.
+                *stream = body::keeping(own, app.clone());
+            }
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(upgrade) = request.peer.upgrade.take()
         {
-            *body = body::nothing();
+            let app = app.clone();
+            request.peer.upgrade.put(Box::new(move |upgraded| {
+                let work = upgrade(upgraded);
+                Box::pin(async move {
+                    let _kept = app;
+                    work.await;
+                })
+            }));
         }
     });
     app.coroutines.put_back(coroutine);
@@ -135,6 +158,45 @@ pub(crate) struct Running {
     coroutine: Option<Coroutine>,
     request: Open,
     wait: Wait,
+    /// Noted only where slow requests are logged.
+    longest: Option<Longest>,
+}
+
+/// The longest wait of a handler.
+struct Longest {
+    /// When the wait began that it is in.
+    since: Instant,
+    wait: Duration,
+    /// The call stack in the longest one.
+    place: Vec<Frame>,
+}
+
+impl Longest {
+    #[cold]
+    fn begin() -> Longest {
+        Longest { since: Instant::now(), wait: Duration::ZERO, place: Vec::new() }
+    }
+
+    /// A wait is over, or seen from outside.
+    #[cold]
+    fn note(&mut self, coroutine: &mut Coroutine) {
+        let wait = self.since.elapsed();
+        if wait > self.wait {
+            self.wait = wait;
+            self.place = traceback(&coroutine.stack(), 0);
+        }
+    }
+}
+
+impl Running {
+    /// How long the handler has waited at once, and the call stack there. `None` unless slow requests are logged.
+    pub(crate) fn longest_wait(&mut self) -> Option<(Duration, String)> {
+        let longest = self.longest.as_mut()?;
+        if let Some(coroutine) = &mut self.coroutine {
+            longest.note(coroutine);
+        }
+        Some((longest.wait, trace_text(&longest.place)))
+    }
 }
 
 impl Future for Running {
@@ -146,6 +208,9 @@ impl Future for Running {
             let resume = ready!(self.wait.as_mut().poll(cx));
             let this = &mut *self;
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
+            if let Some(longest) = &mut this.longest {
+                longest.note(&mut coroutine);
+            }
             match go_on(&this.app, &mut coroutine, this.call.current, resume) {
                 Step::Returned => {
                     let mut response = None;
@@ -156,6 +221,9 @@ impl Future for Running {
                 Step::Waits(wait) => {
                     this.coroutine = Some(coroutine);
                     this.wait = wait;
+                    if let Some(longest) = &mut this.longest {
+                        longest.since = Instant::now();
+                    }
                 }
             }
         }
@@ -216,12 +284,24 @@ fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) {
 /// # Errors
 /// What the hook raised.
 pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure> {
-    let mut held = Held { app, coroutine: app.coroutines.take() };
+    run_to_end(app, entry, |_, _| ()).await
+}
+
+/// Runs a hook, and reads what it returned: `read` is given where the stack holds its results.
+///
+/// # Errors
+/// What the hook raised.
+pub(crate) async fn run_to_end<R>(
+    app: &Rc<App>,
+    entry: c_int,
+    read: impl FnOnce(&mut Stack<'_>, c_int) -> R,
+) -> Result<R, Failure> {
+    let mut held = Held { app, entry, coroutine: app.coroutines.take(), is_waiting: false };
     held.coroutine.stack().push_item(App::ENTRIES, entry);
     let mut step = advance(app, &mut held.coroutine, Current::NONE, 0);
     loop {
         match step {
-            Step::Returned => return Ok(()),
+            Step::Returned => return Ok(read(&mut held.coroutine.stack(), App::BASE + 1)),
             Step::Raised => {
                 let mut stack = held.coroutine.stack();
                 let frames = traceback(&stack, 0);
@@ -230,19 +310,58 @@ pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure>
                 let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
                 return Err(failure.placed(&app.place_of(entry)));
             }
-            Step::Waits(wait) => step = go_on(app, &mut held.coroutine, Current::NONE, wait.await),
+            Step::Waits(wait) => {
+                held.is_waiting = true;
+                let resume = wait.await;
+                held.is_waiting = false;
+                step = go_on(app, &mut held.coroutine, Current::NONE, resume);
+            }
         }
     }
 }
 
-/// The coroutine of a hook. Hooks are rare, so theirs is not used again.
+/// The coroutine of a hook. Hooks are rare, so theirs is not used again. Dropping it while it waits cancels the hook, as
+/// happens when the server stops or the hook takes too long.
 struct Held<'a> {
     app: &'a Rc<App>,
+    entry: c_int,
     coroutine: Coroutine,
+    is_waiting: bool,
+}
+
+impl Held<'_> {
+    #[cold]
+    fn cancel(&mut self) {
+        let app = self.app;
+        app.contexts.requests.enter(Current::NONE);
+        let place = app.place_of(self.entry);
+        match app.waits.cancel(&mut self.coroutine) {
+            Cancelled::Returned | Cancelled::Through => {}
+            Cancelled::Stuck => {
+                log::event(Level::Warn, "a cancelled hook went on to wait, and was ended where it stood")
+                    .field("hook", place.as_str())
+                    .emit();
+            }
+            Cancelled::Raised => {
+                let mut stack = self.coroutine.stack();
+                let frames = traceback(&stack, 0);
+                let (index, lua) = (stack.top(), app.coroutines.lua());
+                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
+                let failure = failure.placed(&place);
+                log::event(Level::Error, &failure.message)
+                    .field("hook", place.as_str())
+                    .field("traceback", failure.trace().as_str())
+                    .emit();
+            }
+        }
+    }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        if self.is_waiting && catch_unwind(AssertUnwindSafe(|| self.cancel())).is_err() {
+            log::event(Level::Error, "Rover panicked while it cancelled a hook; this is a bug in Rover").emit();
+        }
         self.app.coroutines.let_go(&self.coroutine);
     }
 }

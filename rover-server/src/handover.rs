@@ -73,14 +73,18 @@ impl Successor {
 }
 
 /// The server that this process succeeds.
-pub(crate) struct Predecessor(UnixStream);
+pub(crate) struct Predecessor {
+    channel: UnixStream,
+    /// What it gave, each with its note.
+    pub(crate) sockets: Vec<(OwnedFd, u8)>,
+}
 
 impl Predecessor {
-    /// The sockets that the predecessor gives, each with its note; `None` where this process succeeds nobody.
+    /// Takes the sockets that the predecessor gives. `None` where this process succeeds nobody.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn find() -> io::Result<Option<(Predecessor, Vec<(OwnedFd, u8)>)>> {
+    pub(crate) fn find() -> io::Result<Option<Predecessor>> {
         // A process that the successor starts has the variable too, but another parent.
         let named = std::env::var(VARIABLE).ok().and_then(|number| number.parse().ok());
         if named != Some(parent_id()) {
@@ -95,13 +99,13 @@ impl Predecessor {
             RecvAncillaryMessage::ScmRights(sockets) => sockets.collect::<Vec<_>>(),
             _ => Vec::new(),
         });
-        let sockets: Vec<_> = sockets.zip(notes).take(received.bytes).collect();
-        Ok(Some((Predecessor(channel), sockets)))
+        let sockets = sockets.zip(notes).take(received.bytes).collect();
+        Ok(Some(Predecessor { channel, sockets }))
     }
 
     /// Says that this process serves. The predecessor ends then.
     pub(crate) fn relieve(mut self) {
         // Where it is gone already, nothing is left to say.
-        let _ = self.0.write_all(SERVES);
+        let _ = self.channel.write_all(SERVES);
     }
 }

@@ -45,6 +45,7 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod management; // where it tells of itself
 mod handover; // sockets from one process to its successor
 mod workers; // whose turn it is
 mod accept; // listens
@@ -63,13 +64,16 @@ mod assets; // files, where no route answers
 mod collect; // the request body
 mod decode; // its content coding
 mod handler; // the handler's coroutine
+mod readiness; // whether the app is ready
 mod context; // what the handler gets
 mod response; // what it returned
 mod compression; // a coding for it, where the client takes one
 mod body; // its bytes, at once or over time
 mod coding; // how bytes may be compressed for a client
 mod failure; // what went wrong, as a response
+mod record; // what is noted of it
 mod access_log; // the line about it
+mod metrics; // and its figures
 
 // What the stages stand on.
 mod app; // loads an app into a VM

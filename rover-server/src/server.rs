@@ -3,6 +3,7 @@
 //! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
 //! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile.
 
+mod board;
 mod control;
 mod info;
 mod listening;
@@ -25,12 +26,13 @@ pub use listening::Listening;
 use succession::Inheritance;
 
 use crate::app::{App, Blueprint, Files, Source};
-use crate::config::{Overrides, TrailingSlash};
+use crate::config::{AccessLog, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
 use crate::local::LocalApp;
 use crate::log::Level;
 use crate::lua::{self, async_function};
+use crate::metrics::Archive;
 use crate::service::Site;
 
 /// A server to be: an app, and what the embedding program decides about it.
@@ -255,8 +257,8 @@ impl Server {
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (mut config, router, mounts) = self.settle(declared)?;
         config.workers = 1;
-        config.access_log = false;
-        Ok(Site::new(app, Arc::new(router), Arc::new(config), Arc::new(mounts)))
+        config.access_log = AccessLog::Off;
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), Arc::new(mounts), &Archive::default()))
     }
 }
 

@@ -13,24 +13,23 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
 
-use crate::access_log::{self, Access};
 use crate::app::App;
 use crate::assets::{Assets, Mounts};
-use crate::body::{Aborted, Body, Stream};
+use crate::body::Body;
 use crate::collect::Collect;
 use crate::compression::{Compression, Negotiation};
-use crate::config::Config;
+use crate::config::{Config, TraceContext};
 use crate::context::{self, Open, Peer};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
+use crate::metrics::{Archive, Arrival, Meter};
+use crate::record::Record;
 use crate::route::{FastRouter, Found, Params, RouteId};
 use crate::{decode, edge, failure, lifecycle};
 
@@ -41,6 +40,8 @@ pub(crate) struct Site {
     pub(crate) config: Arc<Config>,
     assets: Option<Assets>,
     compression: Option<Rc<Compression>>,
+    /// Counts requests, where the management listener is on.
+    pub(crate) meter: Option<Rc<Meter>>,
 }
 
 /// The version of the app that requests go to from now on. A connection asks for it at each request, so that it serves
@@ -74,15 +75,25 @@ impl Current {
 }
 
 impl Site {
-    /// What a worker needs once its app has loaded and everything is settled.
-    pub(crate) fn new(app: App, router: Arc<FastRouter>, config: Arc<Config>, mounts: Arc<Mounts>) -> Rc<Site> {
+    /// Tells `app` what was decided after it had loaded, and makes it ready for requests. `archive` keeps what they count.
+    pub(crate) fn new(
+        app: App,
+        router: Arc<FastRouter>,
+        config: Arc<Config>,
+        mounts: Arc<Mounts>,
+        archive: &Archive,
+    ) -> Rc<Site> {
         app.settle(&router, &config);
+        let meter = config.management.is_on().then(|| {
+            let routes = router.routes().iter();
+            archive.meter(routes.map(|route| (route.verb.to_string(), route.pattern.to_string())))
+        });
         let assets = Assets::new(mounts);
         if assets.is_some() {
             app.responder.expect_large();
         }
         let compression = Compression::new(&config.compression);
-        Rc::new(Site { app: Rc::new(app), router, config, assets, compression })
+        Rc::new(Site { app: Rc::new(app), router, config, assets, compression, meter })
     }
 
     /// Begins to answer `request`.
@@ -91,14 +102,17 @@ impl Site {
     /// request holds of hyper's buffer is given back before hyper reads on, and the buffer is used again (two allocations
     /// and 400 instructions less than when the answer is polled first).
     #[inline]
-    pub(crate) fn call<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    pub(crate) fn call<B>(self: &Rc<Self>, mut request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        let record = match self.config.access_log && log::enabled(Level::Info) {
-            true => Some(Record::new(&request, peer)),
-            false => None,
-        };
+        if self.config.trace_context == TraceContext::New {
+            context::ensure_trace(request.headers_mut());
+        }
+        let record =
+            if Record::is_wanted(&self.config) { Some(Record::new(&self.config, &request, peer)) } else { None };
+        let arrival = self.meter.as_ref().map(|_| Arrival::now(request.method()));
+        let mut route = UNMATCHED;
         let negotiation = self.compression.as_ref().map(|rules| rules.negotiate(request.headers()));
         let mut answer = Answer { response: None, stage: Stage::Over, negotiation, record };
         let (head, body) = request.into_parts();
@@ -106,13 +120,23 @@ impl Site {
         let request = self.app.contexts.requests.open(request);
         match request.look(|request| self.begin(request, body)) {
             Some(ControlFlow::Continue((None, call))) => {
+                route = call.route();
                 answer.stage = self.start(request, call, &mut answer.response);
             }
             Some(ControlFlow::Continue((Some(collect), call))) => {
+                route = call.route();
                 answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call, site: self.clone() }));
             }
             Some(ControlFlow::Break(response)) => answer.response = Some(*response),
             None => {}
+        }
+        if let (Some(meter), Some(arrival)) = (&self.meter, arrival) {
+            match &answer.response {
+                Some(response) if !matches!(response.body(), Body::Stream(_)) => {
+                    meter.note(arrival, route, response.status().as_u16());
+                }
+                _ => answer.follow(meter, arrival, route),
+            }
         }
         answer
     }
@@ -213,6 +237,9 @@ fn unknown_coding() -> Response<Body> {
     response
 }
 
+/// What a meter counts as no route.
+const UNMATCHED: usize = usize::MAX;
+
 /// The entry that answers, and its route unless it is the app's own `not_found`.
 type Target = (c_int, Option<(RouteId, Params)>);
 
@@ -230,6 +257,12 @@ struct Call {
 }
 
 impl Call {
+    /// The id of the route that answers, as a meter counts it.
+    #[inline]
+    fn route(self) -> usize {
+        if self.is_missing { UNMATCHED } else { self.entry as usize - 1 }
+    }
+
     /// The last touch to what a handler answered: `not_found` that names no status answers 404.
     #[inline(always)]
     fn finish(self, response: &mut Option<Response<Body>>) {
@@ -270,6 +303,24 @@ pub(crate) struct Answer<B> {
     record: Option<Box<Record>>,
 }
 
+impl<B> Answer<B> {
+    /// Counts a request that is not over yet.
+    #[cold]
+    fn follow(&mut self, meter: &Rc<Meter>, arrival: Arrival, route: usize) {
+        self.record.get_or_insert_with(Record::silent).follow(meter.follow(arrival, route));
+    }
+}
+
+impl<B> Drop for Answer<B> {
+    /// The client went away: where its handler waited is known as long as that is not cancelled.
+    #[inline]
+    fn drop(&mut self) {
+        if let (Stage::Running(running, _), Some(record)) = (&mut self.stage, &mut self.record) {
+            record.waited(running.longest_wait());
+        }
+    }
+}
+
 impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
     /// Goes on where there is no response yet.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -304,6 +355,9 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                         Err(_) => Some(panicked()),
                     };
                     call.finish(&mut self.response);
+                    if let Some(record) = &mut self.record {
+                        record.waited(running.longest_wait());
+                    }
                     self.stage = Stage::Over;
                 }
                 Stage::Over => return Poll::Ready(()),
@@ -341,91 +395,4 @@ where
 fn panicked() -> Response<Body> {
     log::event(Level::Error, "Rover panicked while it served a request; this is a bug in Rover").emit();
     failure::answer(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// What the access log tells of a request once its answer is known.
-struct Record {
-    began: Instant,
-    method: Method,
-    uri: http::Uri,
-    version: http::Version,
-    peer: Rc<Peer>,
-}
-
-impl Record {
-    fn new<B>(request: &Request<B>, peer: &Rc<Peer>) -> Box<Record> {
-        Box::new(Record {
-            began: Instant::now(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            peer: peer.clone(),
-        })
-    }
-
-    /// Writes the line when all bytes of the response are known, or are with hyper.
-    fn at_end(self: Box<Self>, response: Response<Body>) -> Response<Body> {
-        if let Body::Stream(_) = response.body() {
-            let (head, body) = response.into_parts();
-            let Body::Stream(stream) = body else { return Response::from_parts(head, body) };
-            let request_id = head.headers.get("x-request-id").cloned();
-            let recorded = Recorded { stream, record: self, status: head.status, request_id, bytes: 0 };
-            return Response::from_parts(head, Body::Stream(Box::pin(recorded)));
-        }
-        self.write(response.status(), response.body().len(), response.headers().get("x-request-id"));
-        response
-    }
-
-    fn write(&self, status: StatusCode, bytes: u64, request_id: Option<&HeaderValue>) {
-        let ip = self.peer.ip.map(|ip| ip.to_string()).unwrap_or_default();
-        access_log::record(&Access {
-            method: self.method.as_str(),
-            path: self.uri.path(),
-            query: self.uri.query(),
-            status: status.as_u16(),
-            bytes,
-            duration: self.began.elapsed(),
-            ip: &ip,
-            request_id: request_id.and_then(|id| id.to_str().ok()),
-            version: context::version_name(self.version),
-        });
-    }
-}
-
-/// A stream whose line is written when it ends, however it does.
-struct Recorded {
-    stream: Stream,
-    record: Box<Record>,
-    status: StatusCode,
-    request_id: Option<HeaderValue>,
-    /// Sent so far.
-    bytes: u64,
-}
-
-impl http_body::Body for Recorded {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let this = self.get_mut();
-        let frame = ready!(this.stream.as_mut().poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.stream.size_hint()
-    }
-}
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        self.record.write(self.status, self.bytes, self.request_id.as_ref());
-    }
 }

@@ -7,7 +7,7 @@
 //!
 //! Comes in: an accepted stream. Goes out: hyper's `Read` and `Write`. This module must not know of HTTP.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -80,20 +80,37 @@ const COLLECT_MOST: usize = 32 * 1024;
 /// answer waits for the client to read do not count.
 const END_HELD_BACK: u8 = 4;
 
-/// Write buffers of one worker that no connection needs at the moment.
+/// Write buffers of one worker that no connection needs at the moment, and the bytes that went through all of them.
 #[derive(Default)]
-pub(crate) struct SpareBuffers(RefCell<Vec<Vec<u8>>>);
+pub(crate) struct SpareBuffers {
+    buffers: RefCell<Vec<Vec<u8>>>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
 
 impl SpareBuffers {
     /// How many are kept.
     const MOST: usize = 8;
 
     fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// The bytes that all connections of the worker have received and sent.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        (self.received.get(), self.sent.get())
+    }
+
+    #[inline]
+    fn count_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = &written {
+            self.sent.set(self.sent.get() + *n as u64);
+        }
+        written
     }
 
     fn put_back(&self, mut buffer: Vec<u8>) {
-        let mut spare = self.0.borrow_mut();
+        let mut spare = self.buffers.borrow_mut();
         if spare.len() < Self::MOST {
             buffer.clear();
             spare.push(buffer);
@@ -104,6 +121,8 @@ impl SpareBuffers {
 /// A transport that holds back its end.
 struct Incoming {
     transport: Transport,
+    /// Bytes that have not been counted yet.
+    received: u64,
     /// The client has closed its side.
     saw_end: bool,
     /// For how many turns hyper has not been told of that.
@@ -131,7 +150,9 @@ impl AsyncRead for Incoming {
         if !this.saw_end {
             let before = buf.filled().len();
             ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
-            this.saw_end = buf.filled().len() == before;
+            let n = buf.filled().len() - before;
+            this.received += n as u64;
+            this.saw_end = n == 0;
         }
         if this.saw_end && this.is_blocked {
             // The write that is blocked wakes the task.
@@ -164,7 +185,7 @@ impl Socket {
     /// Wraps an accepted stream.
     pub(crate) fn new(transport: Transport, spare: Rc<SpareBuffers>) -> Rc<Socket> {
         let inner = Inner {
-            io: TokioIo::new(Incoming { transport, saw_end: false, end_held_back: 0, is_blocked: false }),
+            io: TokioIo::new(Incoming { transport, received: 0, saw_end: false, end_held_back: 0, is_blocked: false }),
             waiting: Vec::new(),
             sent: 0,
             is_shut: false,
@@ -245,6 +266,7 @@ impl Inner {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += n;
+            spare.sent.set(spare.sent.get() + n as u64);
         }
         self.sent = 0;
         spare.put_back(std::mem::take(&mut self.waiting));
@@ -268,7 +290,7 @@ impl Inner {
     #[inline]
     fn poll_take(&mut self, cx: &mut Context<'_>, buf: &[u8], spare: &SpareBuffers) -> Poll<io::Result<usize>> {
         if !ready!(self.poll_room(cx, buf.len(), spare))? {
-            return Pin::new(self.transport()).poll_write(cx, buf);
+            return spare.count_sent(Pin::new(self.transport()).poll_write(cx, buf));
         }
         self.waiting.extend_from_slice(buf);
         Poll::Ready(Ok(buf.len()))
@@ -283,7 +305,7 @@ impl Inner {
     ) -> Poll<io::Result<usize>> {
         let length = bufs.iter().map(|buf| buf.len()).sum();
         if !ready!(self.poll_room(cx, length, spare))? {
-            return Pin::new(self.transport()).poll_write_vectored(cx, bufs);
+            return spare.count_sent(Pin::new(self.transport()).poll_write_vectored(cx, bufs));
         }
         for buf in bufs {
             self.waiting.extend_from_slice(buf);
@@ -298,7 +320,11 @@ pub(crate) struct SocketHandle(pub(crate) Rc<Socket>);
 impl Read for SocketHandle {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.inner.borrow_mut();
-        Pin::new(&mut inner.io).poll_read(cx, buf)
+        let read = Pin::new(&mut inner.io).poll_read(cx, buf);
+        let received = std::mem::take(&mut inner.io.inner_mut().received);
+        let spare = &self.0.spare;
+        spare.received.set(spare.received.get() + received);
+        read
     }
 }
 

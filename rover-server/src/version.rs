@@ -17,6 +17,7 @@ use crate::assets::Mounts;
 use crate::config::Config;
 use crate::handler;
 use crate::log::{self, Level};
+use crate::metrics::Archive;
 use crate::route::FastRouter;
 use crate::service::Site;
 use crate::tasks::Driver;
@@ -43,13 +44,19 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Runs `on_start`. `worker` is the worker's number.
+    /// Runs `on_start`. `worker` is the worker's number, `archive` keeps what the version counts.
     ///
     /// # Errors
     /// The app declares other routes or folders than the plan has, or `on_start` failed.
-    pub(crate) async fn start(app: App, declared: &Declared, plan: Plan, worker: usize) -> Result<Version, Mistakes> {
+    pub(crate) async fn start(
+        app: App,
+        declared: &Declared,
+        plan: Plan,
+        worker: usize,
+        archive: &Archive,
+    ) -> Result<Version, Mistakes> {
         declared.must_be_like(plan.router.routes(), plan.mounts.declared(), worker)?;
-        let site = Site::new(app, plan.router, plan.config, plan.mounts);
+        let site = Site::new(app, plan.router, plan.config, plan.mounts, archive);
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
         let mut version = Version { site, driver };
         let app = version.site.app.clone();

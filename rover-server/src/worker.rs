@@ -4,27 +4,26 @@
 //! server starts. Nothing of a worker is shared with another one: a request runs to its end on the thread that owns its
 //! connection, without a channel, a lock or a wake-up across threads.
 
-use std::cell::RefCell;
+mod here;
+mod report;
+
 use std::io;
-use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Handle, LocalOptions};
-use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::oneshot;
 
-use crate::accept::Accepted;
+pub(crate) use here::{adopt, announce, check, discard, prepare, switch};
+pub(crate) use report::{Figures, report};
+
 use crate::app::{App, Blueprint, Declared, Mistakes};
-use crate::connection::Connection;
-use crate::context::Peer;
-use crate::lifecycle::Lifecycle;
-use crate::log::{self, Level};
-use crate::service::Current;
-use crate::socket::{SpareBuffers, Transport};
+use crate::log;
+use crate::metrics::Archive;
 use crate::version::{Plan, Version};
+
+use here::{Here, here};
 
 /// What a worker tells while the server starts.
 pub(crate) enum Report {
@@ -134,158 +133,8 @@ fn died() -> Mistakes {
     Mistakes(vec!["a worker ended unexpectedly while it started; this is a bug in Rover".to_owned()])
 }
 
-/// Gives a connection to the worker whose runtime `handle` is of.
-pub(crate) fn adopt(handle: &Handle, accepted: Accepted) {
-    handle.spawn(async move { here(|this| this.serve(accepted)) });
-}
-
-/// Runs the app's `on_ready` on the worker whose runtime `handle` is of.
-pub(crate) fn announce(handle: &Handle) {
-    handle.spawn(async { here(|this| this.with_version(Version::announce)) });
-}
-
-/// Has a worker load the next version of the app beside the one that serves, and run its `on_start`.
-pub(crate) async fn prepare(handle: &Handle, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
-    let (reply, replied) = oneshot::channel();
-    handle.spawn(async move {
-        here(|this| {
-            let this = this.clone();
-            tokio::task::spawn_local(async move {
-                let _ = reply.send(this.prepare(&blueprint, plan).await);
-            });
-        });
-    });
-    replied.await.unwrap_or_else(|_| Err(Mistakes(vec!["the server has stopped".to_owned()])))
-}
-
-/// Lets a worker's next requests go to the version that has been prepared. The one before ends with its last request.
-pub(crate) async fn switch(handle: &Handle) {
-    let (done, is_done) = oneshot::channel::<()>();
-    handle.spawn(async move {
-        here(|this| this.switch());
-        let _ = done.send(());
-    });
-    let _ = is_done.await;
-}
-
-/// Has a worker end the version that has been prepared, which is not to serve.
-pub(crate) fn discard(handle: &Handle) {
-    handle.spawn(async {
-        here(|this| {
-            let next = this.next.take();
-            this.retire(next);
-        });
-    });
-}
-
-/// The worker that a thread is.
-struct Here {
-    current: Rc<Current>,
-    /// The version that serves.
-    version: RefCell<Option<Version>>,
-    /// The one that has been prepared.
-    next: RefCell<Option<Version>>,
-    /// Those that have served, each until its last request has ended.
-    retired: RefCell<Vec<JoinHandle<()>>>,
-    /// Nobody waits for requests of retired versions any more.
-    hurry: watch::Sender<bool>,
-    lifecycle: Rc<Lifecycle>,
-    spare: Rc<SpareBuffers>,
-    stop: Notify,
-}
-
-thread_local! {
-    /// How tasks that come from other threads find the worker: nothing of it could travel with them.
-    static HERE: RefCell<Option<Rc<Here>>> = const { RefCell::new(None) };
-}
-
-fn here(work: impl FnOnce(&Rc<Here>)) {
-    let this = HERE.with_borrow(Clone::clone);
-    if let Some(this) = this {
-        work(&this);
-    }
-}
-
-impl Here {
-    fn new(version: Version) -> Rc<Here> {
-        Rc::new(Here {
-            current: Current::new(version.site.clone()),
-            version: RefCell::new(Some(version)),
-            next: RefCell::default(),
-            retired: RefCell::default(),
-            hurry: watch::Sender::new(false),
-            lifecycle: Rc::default(),
-            spare: Rc::default(),
-            stop: Notify::new(),
-        })
-    }
-
-    fn with_version(&self, look: impl FnOnce(&Version)) {
-        if let Some(version) = &*self.version.borrow() {
-            look(version);
-        }
-    }
-
-    fn serve(&self, accepted: Accepted) {
-        let (transport, ip) = match accepted {
-            Accepted::Tcp(stream, ip) => (TcpStream::from_std(stream).map(Transport::Tcp), Some(ip)),
-            Accepted::Unix(stream) => (UnixStream::from_std(stream).map(Transport::Unix), None),
-        };
-        match transport {
-            Ok(transport) => {
-                let peer = Peer::new(ip, "http");
-                let connection =
-                    Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone());
-                tokio::task::spawn_local(connection);
-            }
-            Err(error) => log::event(Level::Error, "cannot watch an accepted connection")
-                .field("error", error.to_string().as_str())
-                .emit(),
-        }
-    }
-
-    async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
-        let (app, declared) = App::load(blueprint)?;
-        let next = Version::start(app, &declared, plan, blueprint.worker).await?;
-        let stale = self.next.replace(Some(next));
-        self.retire(stale);
-        Ok(())
-    }
-
-    fn switch(&self) {
-        let Some(next) = self.next.take() else { return };
-        self.current.switch(next.site.clone());
-        let last = self.version.replace(Some(next));
-        self.retire(last);
-    }
-
-    fn retire(&self, version: Option<Version>) {
-        let Some(version) = version else { return };
-        let mut retired = self.retired.borrow_mut();
-        retired.retain(|task| !task.is_finished());
-        retired.push(tokio::task::spawn_local(version.retire(self.hurry.subscribe())));
-    }
-
-    /// Lets the requests end within the time that the config gives them, and then every version.
-    async fn wind_down(&self) {
-        let timeout = self.current.site().config.shutdown_timeout;
-        let deadline = Instant::now() + timeout;
-        self.with_version(Version::tell);
-        if timeout_at(deadline, self.lifecycle.drain()).await.is_err() {
-            log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
-        }
-        let next = self.next.take();
-        self.retire(next);
-        let _ = self.hurry.send(true);
-        for retired in self.retired.take() {
-            let _ = retired.await;
-        }
-        let version = self.version.take();
-        if let Some(version) = version {
-            version.end(deadline).await;
-        }
-    }
-}
+/// How long a worker that ends waits for work on other threads, such as a file being written.
+const PATIENCE_WITH_BLOCKED: Duration = Duration::from_secs(1);
 
 /// The life of a worker's thread.
 fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Receiver<Plan>) -> Result<(), Mistakes> {
@@ -298,15 +147,17 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
     let _ = report.send(Report::Loaded(declared.clone()));
     let Ok(plan) = plans.recv() else { return Ok(()) };
     let served = runtime.block_on(async {
-        let this = Here::new(Version::start(app, &declared, plan, blueprint.worker).await?);
-        HERE.set(Some(this.clone()));
+        let archive = Archive::default();
+        let version = Version::start(app, &declared, plan, blueprint.worker, &archive).await?;
+        let this = Here::begin(version, blueprint.worker, archive);
         let _ = report.send(Report::Ready(runtime.handle().clone()));
         this.stop.notified().await;
         this.wind_down().await;
         Ok(())
     });
     // Tasks that are left must not outlive the VMs that they point into.
-    drop(runtime);
-    HERE.set(None);
+    // Work on other threads may be stuck for good, say in a pipe that nobody writes to: only then this takes its time.
+    runtime.shutdown_timeout(PATIENCE_WITH_BLOCKED);
+    Here::end();
     served
 }

@@ -65,6 +65,7 @@ impl Declared {
 pub(crate) struct Hooks {
     pub(crate) on_start: Option<c_int>,
     pub(crate) on_ready: Option<c_int>,
+    pub(crate) on_ready_check: Option<c_int>,
     pub(crate) on_shutdown: Option<c_int>,
     pub(crate) not_found: Option<c_int>,
 }

@@ -10,7 +10,9 @@ local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, typ
 local getmetatable, unpack = getmetatable, unpack
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
-local HOOKS = { on_start = true, on_ready = true, on_shutdown = true, on_error = true, not_found = true }
+local HOOKS = {
+  on_start = true, on_ready = true, on_ready_check = true, on_shutdown = true, on_error = true, not_found = true,
+}
 
 local declared = {
   routes = {},   -- { verb, handler, file, line, place, before, after }

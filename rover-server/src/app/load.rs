@@ -12,6 +12,7 @@ use mlua::{Function, Lua, Table, Value};
 use crate::context;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
+use crate::metrics::Sources;
 use crate::response::Responder;
 use crate::route::RouteDecl;
 use crate::state;
@@ -64,7 +65,8 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
 
-    let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
+    let rover =
+        stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits, &blueprint.stores)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
@@ -106,8 +108,32 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         debug,
         stores: blueprint.stores.clone(),
         workers,
+        watches_waits: Cell::new(false),
+        sources: Sources::default(),
+        gc_rounds: own(lua, "gc", include_str!("gc.lua"))?.call(())?,
     };
+    count_coroutines(&app);
     Ok((app, declared))
+}
+
+/// Registers the figures of the coroutines that run tasks.
+fn count_coroutines(app: &App) {
+    let tasks = Rc::downgrade(&app.tasks);
+    app.sources.add(move |samples| {
+        let Some(tasks) = tasks.upgrade() else { return };
+        let (running, (idle, busy, created)) = tasks.counts();
+        samples.gauge(
+            "rover_tasks",
+            "Functions that run beside handlers: rover.spawn, every, all, timeout.",
+            &[],
+            running as f64,
+        );
+        let help = "Coroutines by what they are for and whether they are in use.";
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "idle")], idle as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "busy")], busy as f64);
+        let help = "Coroutines that were made because none was idle.";
+        samples.gauge("rover_coroutines_created", help, &[("pool", "tasks")], created as f64);
+    });
 }
 
 /// Reads the mistakes that `dsl.lua` noted.
@@ -160,6 +186,7 @@ fn entries(
     found.not_found = add("not_found", true)?;
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
+    found.on_ready_check = add("on_ready_check", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
     Ok((entries, takes_context, places, found))
 }

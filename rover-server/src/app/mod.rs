@@ -20,6 +20,7 @@ pub(crate) use declared::{Declared, Hooks, Mistakes};
 use crate::config::Config;
 use crate::context::{Contexts, Shapes};
 use crate::lua::{Coroutines, Waits};
+use crate::metrics::Sources;
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
 use crate::store::Stores;
@@ -95,6 +96,11 @@ pub(crate) struct App {
     debug: Rc<Cell<bool>>,
     stores: Arc<Stores>,
     workers: Rc<Cell<usize>>,
+    watches_waits: Cell<bool>,
+    /// Where the parts of the VM register what they count.
+    pub(crate) sources: Sources,
+    /// Lua: how many rounds the garbage collector has finished.
+    gc_rounds: mlua::Function,
 }
 
 impl App {
@@ -127,11 +133,22 @@ impl App {
         self.takes_context.get((entry - 1) as usize).is_none_or(|takes| *takes)
     }
 
+    /// Whether somebody wants to know where handlers wait.
+    pub(crate) fn watches_waits(&self) -> bool {
+        self.watches_waits.get()
+    }
+
+    /// How many rounds the VM's garbage collector has finished.
+    pub(crate) fn gc_rounds(&self) -> u64 {
+        self.gc_rounds.call::<f64>(()).map_or(0, |rounds| rounds as u64)
+    }
+
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
         let _ = self.contexts.shapes.set(Shapes::of(router));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
+        self.watches_waits.set(config.slow_request.is_some());
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.workers.set(config.workers);
     }

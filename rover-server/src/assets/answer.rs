@@ -90,7 +90,7 @@ impl Assets {
         headers.insert(CONTENT_TYPE, kind);
         let body = match &chosen.bytes {
             Some(bytes) => from_memory(bytes, &parts),
-            None => self.from_file(n, mount, resource, coding, parts)?,
+            None => self.read_while_sending(n, mount, resource, coding, parts)?,
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
@@ -99,7 +99,7 @@ impl Assets {
     }
 
     /// A body that is read while it is sent. A file that is no longer the one that the headers tell of is not sent.
-    fn from_file(
+    fn read_while_sending(
         &self,
         n: usize,
         mount: &Mount,

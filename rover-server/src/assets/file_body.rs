@@ -46,6 +46,9 @@ impl Part {
     }
 }
 
+/// A buffer, and how much of it was filled.
+type Read = io::Result<(Vec<u8>, usize)>;
+
 /// Sends parts of a file.
 pub(super) struct FileBody {
     file: Arc<File>,
@@ -54,7 +57,7 @@ pub(super) struct FileBody {
     parts: VecDeque<Part>,
     left: u64,
     buffers: Arc<Buffers>,
-    reading: Option<JoinHandle<io::Result<(Vec<u8>, usize)>>>,
+    reading: Option<JoinHandle<Read>>,
 }
 
 impl FileBody {
@@ -74,8 +77,8 @@ impl FileBody {
         }
     }
 
-    /// Sends what was read from the front of the parts; `read` is a buffer and how much of it is filled.
-    fn finish(&mut self, read: io::Result<(Vec<u8>, usize)>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+    /// Sends what was read from the front of the parts.
+    fn finish(&mut self, read: Read) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let problem = match read {
             Ok((memory, length)) if length > 0 => return Poll::Ready(Some(Ok(self.emit(memory, length)))),
             Ok(_) => "it has become shorter".to_owned(),

@@ -91,10 +91,13 @@ impl Mounts {
 /// How long a folder is used before it is opened anew: one that was deleted and made again is another one.
 const REOPEN: Duration = Duration::from_secs(1);
 
+/// A folder, and when it was opened.
+type OpenFolder = (Rc<OwnedFd>, Instant);
+
 /// The files of one worker.
 pub(crate) struct Assets {
     mounts: Arc<Mounts>,
-    folders: RefCell<Vec<Option<(Rc<OwnedFd>, Instant)>>>,
+    folders: RefCell<Vec<Option<OpenFolder>>>,
     cache: RefCell<Cache>,
 }
 
@@ -197,7 +200,6 @@ impl Assets {
         let Some(folder) = self.folder(n, mount, now) else { return Found::Missing };
         match Resource::load(&folder, mount, name, previous.as_deref()) {
             Ok(Loaded::Resource(resource)) => {
-                let resource = Rc::new(resource);
                 self.cache.borrow_mut().put(key, &resource, now);
                 Found::Resource(resource)
             }

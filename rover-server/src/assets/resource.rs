@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -46,7 +47,7 @@ pub(super) struct Representation {
 
 /// What a name leads to.
 pub(super) enum Loaded {
-    Resource(Resource),
+    Resource(Rc<Resource>),
     Folder,
 }
 
@@ -80,13 +81,13 @@ impl Resource {
             }
         }
         coded.sort_by_key(|(_, representation)| representation.identity.length);
-        Ok(Loaded::Resource(Resource {
+        Ok(Loaded::Resource(Rc::new(Resource {
             name: name.to_vec(),
             kind: kind(mount, name),
             cache_control: mount.caching.of(name),
             plain,
             coded,
-        }))
+        })))
     }
 
     /// The file in a coding, or as it is.

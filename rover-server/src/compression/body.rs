@@ -155,7 +155,10 @@ mod tests {
 
     /// Gives what a test has put in, and waits where there is nothing.
     #[derive(Clone, Default)]
-    struct Source(Rc<RefCell<VecDeque<Option<Result<Frame<Bytes>, Aborted>>>>>);
+    struct Source(Rc<RefCell<VecDeque<Given>>>);
+
+    /// A frame, or the end.
+    type Given = Option<Result<Frame<Bytes>, Aborted>>;
 
     impl Source {
         fn put(&self, bytes: &[u8]) {

@@ -5,6 +5,7 @@
 //! A new key is a field of `Config` and of `Overrides`, its default, and one row here; the tests hold them together.
 
 use super::compression::COMPRESSION_KEYS;
+use super::operating::OPERATING_KEYS;
 use super::store::STORE_KEYS;
 use super::value::ConfigValue;
 use super::{Config, Host, TrailingSlash};
@@ -40,7 +41,7 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 }
 
 /// Keys that belong together, each group in a file of its own where it is more than a few.
-static GROUPS: &[&[ConfigKey]] = &[KEYS, STORE_KEYS, COMPRESSION_KEYS];
+static GROUPS: &[&[ConfigKey]] = &[KEYS, OPERATING_KEYS, STORE_KEYS, COMPRESSION_KEYS];
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 
@@ -96,17 +97,6 @@ static KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
-        name: "access_log",
-        what: "one line for each request, at level info",
-        takes: "true or false",
-        default: "true",
-        example: "false",
-        store: |config, value| {
-            config.access_log = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
         name: "debug",
         what: "error messages and tracebacks in answers; not for production",
         takes: "true or false",
@@ -147,17 +137,6 @@ static KEYS: &[ConfigKey] = &[
         example: "30",
         store: |config, value| {
             config.shutdown_timeout = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "drain_delay",
-        what: "seconds that the server goes on accepting after a stop signal, while it is no longer ready",
-        takes: "a time: seconds, or text such as \"500ms\"",
-        default: "0",
-        example: "5",
-        store: |config, value| {
-            config.drain_delay = value.time().ok_or("")?;
             Ok(())
         },
     },

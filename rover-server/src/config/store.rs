@@ -33,6 +33,26 @@ impl StoreLimits {
     };
 }
 
+impl StoreLimits {
+    /// Takes over what was made when it was first used, and gives the keys that differed.
+    pub(super) fn keep(&mut self, running: &StoreLimits) -> Vec<&'static str> {
+        let kept = [
+            ("shared.memory_limit", &mut self.shared_memory, running.shared_memory),
+            ("cache.memory_limit", &mut self.cache_memory, running.cache_memory),
+            ("cache.entries_limit", &mut self.cache_entries, running.cache_entries),
+            ("fs.concurrency", &mut self.fs_concurrency, running.fs_concurrency),
+            ("exec.concurrency", &mut self.exec_concurrency, running.exec_concurrency),
+        ];
+        let differ = kept.into_iter().filter(|(_, own, running)| **own != *running);
+        differ
+            .map(|(key, own, running)| {
+                *own = running;
+                key
+            })
+            .collect()
+    }
+}
+
 const SIZE: &str = "a size: a number of bytes, or text such as \"64MB\"";
 
 pub(super) static STORE_KEYS: &[ConfigKey] = &[

@@ -29,7 +29,8 @@ fn the_contract_s_defaults() {
     assert_eq!(config.port, 4242);
     assert_eq!(config.workers, num_cpus::get());
     assert_eq!(config.log_level, Level::Info);
-    assert!(!config.debug && config.access_log);
+    assert!(!config.debug && !config.management.is_on() && config.slow_request.is_none());
+    assert_eq!(config.access_log, AccessLog::Auto);
     assert_eq!(config.body_size_limit, 1 << 20);
     assert_eq!(config.trailing_slash, TrailingSlash::Strict);
     assert_eq!(config.shutdown_timeout, Duration::from_secs(10));

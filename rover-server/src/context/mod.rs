@@ -14,6 +14,7 @@ mod lookup;
 mod params;
 mod query;
 mod request;
+mod trace;
 
 use std::cell::OnceCell;
 use std::ffi::c_int;
@@ -26,7 +27,8 @@ pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
-pub(crate) use request::{Current, Open, Peer, Request, Requests, Ticket};
+pub(crate) use request::{Current, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
+pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 
 use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
@@ -137,6 +139,7 @@ pub(crate) fn install(
     methods.raw_set("body", shared.function(lua, body::body)?)?;
     methods.raw_set("json", shared.function(lua, body::json)?)?;
     methods.raw_set("request_id", shared.function(lua, fields::request_id)?)?;
+    methods.raw_set("trace_id", shared.function(lua, trace::function)?)?;
     let field = shared.function(lua, fields::field)?;
     let metatable: mlua::Table = lua.load(include_str!("context.lua")).set_name("=rover/context").call((
         methods,

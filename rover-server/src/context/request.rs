@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
@@ -46,10 +46,7 @@ impl Request {
     /// The request's id: the client's where it is a sane token, else a new random one.
     pub(crate) fn id(&mut self) -> &HeaderValue {
         let headers = &self.head.headers;
-        self.id.get_or_insert_with(|| match headers.get("x-request-id") {
-            Some(id) if is_sane_id(id.as_bytes()) => id.clone(),
-            _ => new_id(),
-        })
+        self.id.get_or_insert_with(|| sent_id(headers).cloned().unwrap_or_else(new_id))
     }
 }
 
@@ -61,7 +58,13 @@ fn is_sane_id(id: &[u8]) -> bool {
     (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b))
 }
 
-fn new_id() -> HeaderValue {
+/// The id that the client gave its request, where that is a sane token.
+pub(crate) fn sent_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get("x-request-id").filter(|id| is_sane_id(id.as_bytes()))
+}
+
+/// A random id for a request.
+pub(crate) fn new_id() -> HeaderValue {
     let text = format!("{:032x}", fastrand::u128(..));
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }

@@ -2,7 +2,7 @@
 //!
 //! Creating a Lua thread for each request would cost more than everything else that Lua does for it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 
 use mlua::ffi;
@@ -61,6 +61,8 @@ pub(crate) struct Coroutines {
     /// The table in which every coroutine is marked as Rover's own, so that no app resumes it.
     marks: Option<c_int>,
     idle: RefCell<Vec<Coroutine>>,
+    created: Cell<u64>,
+    gone: Cell<u64>,
 }
 
 impl Coroutines {
@@ -69,7 +71,15 @@ impl Coroutines {
         let mut main = std::ptr::null_mut();
         // SAFETY: only copies the pointer; outside of any call the current state is the main one.
         unsafe { lua.exec_raw::<()>((), |l| main = l)? };
-        Ok(Coroutines { lua: lua.clone(), main, base, marks: waits.marks(), idle: RefCell::default() })
+        Ok(Coroutines {
+            lua: lua.clone(),
+            main,
+            base,
+            marks: waits.marks(),
+            idle: RefCell::default(),
+            created: Cell::new(0),
+            gone: Cell::new(0),
+        })
     }
 
     /// The VM of these coroutines.
@@ -81,6 +91,22 @@ impl Coroutines {
     #[inline]
     pub(crate) fn base(&self) -> c_int {
         self.base.len() as c_int
+    }
+
+    /// How many coroutines are ready to run, how many run or wait, and how many have been made so far.
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
+        let (idle, created) = (self.idle.borrow().len() as u64, self.created.get());
+        (idle, created.saturating_sub(self.gone.get() + idle), created)
+    }
+
+    /// Bytes that the VM holds, garbage included.
+    pub(crate) fn heap(&self) -> u64 {
+        // SAFETY: `self.lua` keeps the VM alive; asking allocates nothing and cannot raise.
+        unsafe {
+            let kilobytes = ffi::lua_gc(self.main, ffi::LUA_GCCOUNT, 0);
+            let bytes = ffi::lua_gc(self.main, ffi::LUA_GCCOUNTB, 0);
+            u64::try_from(kilobytes).unwrap_or(0) * 1024 + u64::try_from(bytes).unwrap_or(0)
+        }
     }
 
     /// A coroutine that is ready to run.
@@ -96,6 +122,7 @@ impl Coroutines {
 
     #[cold]
     fn create(&self) -> Coroutine {
+        self.created.set(self.created.get() + 1);
         // SAFETY: `self.lua` keeps the VM alive; the new thread is anchored before anything else is allocated in it.
         unsafe {
             let state = ffi::lua_newthread(self.main);
@@ -136,6 +163,7 @@ impl Coroutines {
 
     /// Gives a coroutine to the garbage collector. It must not be resumed any more.
     pub(crate) fn let_go(&self, coroutine: &Coroutine) {
+        self.gone.set(self.gone.get() + 1);
         // SAFETY: the anchor is the one that `create` made, and is given up with the coroutine.
         unsafe { ffi::luaL_unref(self.main, ffi::LUA_REGISTRYINDEX, coroutine.anchor) }
     }

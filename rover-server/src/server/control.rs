@@ -1,7 +1,10 @@
 //! What can be done to a server while it runs, from any thread.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use std::time::SystemTime;
 
 use super::Server;
 use crate::accept::Listeners;
@@ -20,20 +23,78 @@ pub(super) struct Shared {
     pub(super) workers: Workers,
     /// While the server listens.
     pub(super) listeners: Weak<Listeners>,
+    /// As `listeners`, for operators.
+    pub(super) management: Weak<Listeners>,
     plan: Mutex<Plan>,
+    phase: AtomicU8,
+    pub(super) reloads: Reloads,
+    pub(super) started: SystemTime,
     /// Held while the app is loaded anew: one version after the other.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
 
+/// Where in its life a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    Starting,
+    Serving,
+    Stopping,
+}
+
+/// How often the app was loaded anew.
+pub(super) struct Reloads(Mutex<(u64, u64, SystemTime)>);
+
+impl Reloads {
+    fn new() -> Reloads {
+        Reloads(Mutex::new((0, 0, SystemTime::now())))
+    }
+
+    /// Counts one.
+    pub(super) fn note(&self, is_done: bool) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_done {
+            true => (counts.0, counts.2) = (counts.0 + 1, SystemTime::now()),
+            false => counts.1 += 1,
+        }
+    }
+
+    /// How many succeeded, how many failed, and when the version that serves was loaded.
+    pub(super) fn counts(&self) -> (u64, u64, SystemTime) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Shared {
-    pub(super) fn new(server: Server, workers: Workers, listeners: &Arc<Listeners>, plan: Plan) -> Arc<Shared> {
+    pub(super) fn new(
+        server: Server,
+        workers: Workers,
+        (listeners, management): (&Arc<Listeners>, Option<&Arc<Listeners>>),
+        plan: Plan,
+    ) -> Arc<Shared> {
         Arc::new(Shared {
             server,
             workers,
             listeners: Arc::downgrade(listeners),
+            management: management.map(Arc::downgrade).unwrap_or_default(),
             plan: Mutex::new(plan),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            reloads: Reloads::new(),
+            started: SystemTime::now(),
             turn: tokio::sync::Mutex::new(()),
         })
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Stopping,
+        }
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// The router and config of the version that serves.

@@ -7,12 +7,14 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-use super::control::{Control, Shared};
-use super::{AppInfo, Server};
+use super::control::{Control, Phase, Shared};
+use super::succession::Estate;
+use super::{AppInfo, Server, board};
 use crate::accept::Listeners;
 use crate::error::Error;
 use crate::handover::Predecessor;
 use crate::log::{self, Level};
+use crate::management::Management;
 use crate::version::Plan;
 use crate::worker::Worker;
 use crate::workers::Workers;
@@ -23,6 +25,7 @@ use crate::workers::Workers;
 pub struct Listening {
     // Dropped first: no connection must come to workers that are ending.
     listeners: Arc<Listeners>,
+    management: Option<(Arc<Listeners>, Management)>,
     predecessor: Option<Predecessor>,
     workers: Vec<Worker>,
     info: AppInfo,
@@ -30,18 +33,33 @@ pub struct Listening {
 }
 
 impl Listening {
+    /// # Errors
+    /// The management listener cannot be bound.
     pub(super) fn new(
         server: Server,
         listeners: Listeners,
-        predecessor: Option<Predecessor>,
+        estate: Estate,
         workers: Vec<Worker>,
         info: AppInfo,
         plan: Plan,
-    ) -> Listening {
+    ) -> Result<Listening, Error> {
         let listeners = Arc::new(listeners);
         let turns = Workers::new(workers.iter().filter_map(Worker::handle).collect());
-        let shared = Shared::new(server, turns, &listeners, plan);
-        Listening { listeners, predecessor, workers, info, shared }
+        let wanted = plan.config.management.clone();
+        let failed = |error| Error::io("cannot start the management listener", error);
+        let bound = match wanted.is_on() {
+            true => Some(Arc::new(Listeners::bind(&wanted.endpoints().map_err(failed)?, estate.management)?)),
+            false => None,
+        };
+        let shared = Shared::new(server, turns, (&listeners, bound.as_ref()), plan);
+        let management = match bound {
+            Some(bound) => {
+                let thread = Management::start(bound.clone(), board::pages(shared.clone())).map_err(failed)?;
+                Some((bound, thread))
+            }
+            None => None,
+        };
+        Ok(Listening { listeners, management, predecessor: estate.predecessor, workers, info, shared })
     }
 
     /// A handle to act on the server while it runs.
@@ -52,6 +70,12 @@ impl Listening {
     /// Where clients find the server: `http://127.0.0.1:4242`, `unix:/run/app.sock`.
     pub fn addresses(&self) -> Vec<String> {
         self.listeners.endpoints().map(ToString::to_string).collect()
+    }
+
+    /// Where operators find the management listener; empty where it is off.
+    pub fn management_addresses(&self) -> Vec<String> {
+        let bound = self.management.iter().flat_map(|(bound, _)| bound.endpoints());
+        bound.map(ToString::to_string).collect()
     }
 
     /// What the app declares.
@@ -68,7 +92,7 @@ impl Listening {
     /// The system refuses the acceptor's thread.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
-        let Listening { listeners, predecessor, workers, info, shared } = self;
+        let Listening { listeners, management, predecessor, workers, info, shared } = self;
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
@@ -98,6 +122,12 @@ impl Listening {
             count(info.routes().len(), "route"),
         );
         log::event(Level::Info, &message).emit();
+        if let Some((bound, _)) = &management {
+            let addresses: Vec<String> = bound.endpoints().map(ToString::to_string).collect();
+            let message = format!("metrics and health on {}", addresses.join(" and "));
+            log::event(Level::Info, &message).emit();
+        }
+        shared.enter(Phase::Serving);
         shared.workers.announce();
         if let Some(predecessor) = predecessor {
             predecessor.relieve();
@@ -105,6 +135,7 @@ impl Listening {
 
         stop.await;
 
+        shared.enter(Phase::Stopping);
         log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
         drop(end);
         let _ = finished.await;
@@ -115,6 +146,7 @@ impl Listening {
         for worker in workers {
             worker.ended().await;
         }
+        drop(management);
         log::flush();
         Ok(())
     }

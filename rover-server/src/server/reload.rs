@@ -30,6 +30,7 @@ impl Control {
     pub async fn reload(&self) -> Result<(), Error> {
         let _turn = self.shared.turn.lock().await;
         let reloaded = self.load_next().await;
+        self.shared.reloads.note(reloaded.is_ok());
         match &reloaded {
             Ok(count) => {
                 let workers = *count as u64;

@@ -49,12 +49,12 @@ impl Server {
         let (config, router, mounts) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
-        let estate = self.inheritance.take();
+        let mut estate = self.inheritance.take();
         let endpoints = config
             .host
             .endpoints(config.port)
             .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
-        let listeners = Listeners::bind(&endpoints, estate.serving)?;
+        let listeners = Listeners::bind(&endpoints, std::mem::take(&mut estate.serving))?;
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
@@ -71,7 +71,7 @@ impl Server {
         for worker in &mut workers {
             worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        Ok(Listening::new(self, listeners, estate.predecessor, workers, info, plan))
+        Listening::new(self, listeners, estate, workers, info, plan)
     }
 
     /// Decides the config, builds the router and checks the folders.

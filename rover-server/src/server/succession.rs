@@ -64,8 +64,8 @@ impl Server {
     /// The system refuses the sockets.
     pub fn succeed(self) -> Result<Server, Error> {
         let failed = |error| Error::io("cannot take over the sockets of the running server", error);
-        let Some((predecessor, sockets)) = Predecessor::find().map_err(failed)? else { return Ok(self) };
-        for (socket, note) in sockets {
+        let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
+        for (socket, note) in predecessor.sockets.drain(..) {
             let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?;
             self.inheritance.change(|estate| match note & note::MANAGEMENT {
                 0 => estate.serving.push(given),
@@ -103,10 +103,13 @@ impl Control {
         let failed = |error| Error::io("cannot start a successor", error);
         let stopped = || Error::app("the server has stopped");
         let listeners = self.shared.listeners.upgrade().ok_or_else(stopped)?;
+        let management = self.shared.management.upgrade();
         let mut successor = {
             let lent = |is_lent| if is_lent { note::LENT } else { 0 };
             let serving = listeners.sockets().map(|(socket, is_lent)| (socket, lent(is_lent)));
-            let sockets: Vec<_> = serving.collect();
+            let telling = management.iter().flat_map(|bound| bound.sockets());
+            let telling = telling.map(|(socket, is_lent)| (socket, lent(is_lent) | note::MANAGEMENT));
+            let sockets: Vec<_> = serving.chain(telling).collect();
             Successor::start(command, &sockets).map_err(failed)?
         };
         let process = successor.process.id();
@@ -123,6 +126,9 @@ impl Control {
             .map_err(failed)?;
         replied.await.map_err(|_| stopped())?.map_err(failed)?;
         listeners.leave();
+        if let Some(management) = management {
+            management.leave();
+        }
         Ok(process)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mlua::{Lua, Table};
 
-use super::{data, key, read, ttl};
+use super::{Own, data, key, read, ttl};
 use crate::json::Vocabulary;
 use crate::lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller};
 use crate::store::{Cache, Datum, Joined, Lead, Outcome, Stores};
@@ -17,7 +17,7 @@ use crate::tasks::{Held, Run, Tasks};
 /// A cache as Lua holds it. It is looked up when it is used first, for its size is known only once the app has loaded.
 struct Handle {
     name: Box<[u8]>,
-    cache: OnceCell<Rc<Arc<Cache>>>,
+    cache: OnceCell<Rc<Own<Cache>>>,
 }
 
 struct Functions {
@@ -33,7 +33,7 @@ struct Functions {
 type Computing = Rc<RefCell<Vec<(*const Cache, Rc<[u8]>)>>>;
 
 impl Functions {
-    fn cache(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<Arc<Cache>>, Raise> {
+    fn cache(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<Own<Cache>>, Raise> {
         let Some(handle) = self.handles.get(stack, 1) else {
             return Err(Raise::Mistake(format!("call it with a colon: cache:{call}(…)")));
         };
@@ -46,7 +46,7 @@ impl Functions {
             )));
         }
         match self.stores.cache(&handle.name) {
-            Some(cache) => Ok(handle.cache.get_or_init(|| Rc::new(cache)).clone()),
+            Some(cache) => Ok(handle.cache.get_or_init(|| Rc::new(Own(cache))).clone()),
             None => Err(Raise::mistake("there are too many caches: use keys of one instead")),
         }
     }

@@ -8,6 +8,7 @@ mod data;
 mod read;
 mod shared;
 
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,17 @@ pub(crate) fn install(
 ) -> mlua::Result<()> {
     shared::install(lua, rover, vocabulary, stores)?;
     cache::install(lua, rover, tasks, vocabulary, stores)
+}
+
+/// Something of the server's as one VM holds it: counted here, so that no call changes a count that other threads share.
+struct Own<T: ?Sized>(Arc<T>);
+
+impl<T: ?Sized> Deref for Own<T> {
+    type Target = Arc<T>;
+
+    fn deref(&self) -> &Arc<T> {
+        &self.0
+    }
 }
 
 /// A table whose fields `index` makes when they are asked for.

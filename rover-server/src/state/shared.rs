@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mlua::{Lua, Table};
 
-use super::{data, fails, key, read, ttl};
+use super::{Own, data, fails, key, read, ttl};
 use crate::json::Vocabulary;
 use crate::lua::{Kind, OwnedMeta, Raise, Returns, Shared, Stack};
 use crate::store::{Dictionary, Refusal, Stores};
@@ -16,8 +16,8 @@ const USUAL_KEYS: f64 = 1024.0;
 /// The most keys that fit into a table.
 const MOST_KEYS: f64 = 10_000_000.0;
 
-/// A dictionary as Lua holds it. Not counted across threads, so that a call need not.
-struct Handle(Rc<Arc<dyn Dictionary>>);
+/// A dictionary as Lua holds it.
+struct Handle(Rc<Own<dyn Dictionary>>);
 
 struct Functions {
     stores: Arc<Stores>,
@@ -26,7 +26,7 @@ struct Functions {
 }
 
 impl Functions {
-    fn dictionary(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<Arc<dyn Dictionary>>, Raise> {
+    fn dictionary(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<Own<dyn Dictionary>>, Raise> {
         match self.handles.get(stack, 1) {
             Some(handle) => Ok(handle.0.clone()),
             None => Err(Raise::Mistake(format!("call it with a colon: dict:{call}(…)"))),
@@ -63,7 +63,7 @@ fn find(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     let Some(dictionary) = functions.stores.dictionary(name) else {
         return Err(Raise::mistake("there are too many dictionaries: use keys of one instead"));
     };
-    functions.handles.push(stack, Handle(Rc::new(dictionary)));
+    functions.handles.push(stack, Handle(Rc::new(Own(dictionary))));
     super::keep_field(stack);
     Ok(1)
 }

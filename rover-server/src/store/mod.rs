@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 pub(crate) use cache::{Cache, Joined, Lead, Outcome};
 pub(crate) use datum::Datum;
 pub(crate) use dictionary::{Dictionary, Refusal};
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, Turn};
 
 use crate::config::StoreLimits;
 
@@ -36,12 +36,15 @@ impl Limits {
     }
 }
 
+/// Things by their names.
+type Named<T> = Mutex<HashMap<Box<[u8]>, Arc<T>>>;
+
 /// Everything that the workers of one server share.
 #[derive(Default)]
 pub(crate) struct Stores {
     limits: Arc<Limits>,
-    dictionaries: Mutex<HashMap<Box<[u8]>, Arc<dyn Dictionary>>>,
-    caches: Mutex<HashMap<Box<[u8]>, Arc<Cache>>>,
+    dictionaries: Named<dyn Dictionary>,
+    caches: Named<Cache>,
     files: OnceLock<Gate>,
     processes: OnceLock<Gate>,
 }
@@ -73,11 +76,7 @@ impl Stores {
     }
 }
 
-fn named<T: ?Sized>(
-    all: &Mutex<HashMap<Box<[u8]>, Arc<T>>>,
-    name: &[u8],
-    make: impl FnOnce() -> Arc<T>,
-) -> Option<Arc<T>> {
+fn named<T: ?Sized>(all: &Named<T>, name: &[u8], make: impl FnOnce() -> Arc<T>) -> Option<Arc<T>> {
     let mut all = all.lock();
     if let Some(known) = all.get(name) {
         return Some(known.clone());

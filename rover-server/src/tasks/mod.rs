@@ -69,6 +69,11 @@ impl Tasks {
         }))
     }
 
+    /// How many functions run beside handlers, and the coroutines for them: ready, running or waiting, made so far.
+    pub(crate) fn counts(&self) -> (u64, (u64, u64, u64)) {
+        (self.running.get() as u64, self.coroutines.counts())
+    }
+
     /// Lets no more tasks be spawned.
     pub(crate) fn stop(&self) {
         self.is_stopping.set(true);

@@ -47,7 +47,7 @@ fn decoded(answer: &Answer) -> Vec<u8> {
         Some("gzip") => flate2::read::GzDecoder::new(body).read_to_end(&mut out),
         Some("br") => brotli::Decompressor::new(body, 4096).read_to_end(&mut out),
         Some("zstd") => zstd::stream::read::Decoder::new(body).unwrap().read_to_end(&mut out),
-        None => Ok(out.extend(body)).map(|()| 0),
+        None => return answer.body.clone(),
         other => panic!("{other:?}"),
     }
     .expect("a body in its coding");
@@ -210,7 +210,7 @@ fn files_are_compressed_like_everything_else() {
     for (target, length) in [("/large.css", text.len()), ("/small.css", 4000)] {
         let plain = app.get(target);
         let answer = get(&app, target, "br");
-        assert!(decoded(&answer) == text[..length].as_bytes(), "{target}");
+        assert!(decoded(&answer) == text.as_bytes()[..length], "{target}");
         assert_eq!((answer.header("content-encoding"), answer.header("accept-ranges")), (Some("br"), None));
         let tag = answer.header("etag").unwrap();
         assert_eq!(tag, format!("W/{}", plain.header("etag").unwrap()));

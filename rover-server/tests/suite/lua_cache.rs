@@ -208,7 +208,7 @@ fn mistakes_raise_at_the_line_of_the_app() {
         function api.own.get() return cache:get_or('k', 1, function() return cache:get_or('k', 1, print) end) end
         function api.deeper.get()
           return cache:get_or('k', 1, function()
-            return rover.timeout(1, function() rover.sleep(0) coroutine.wrap(function() cache:get_or('k', 1, print) end)() end)
+            return rover.timeout(1, function() rover.sleep(0) rover.all { function() cache:get_or('k', 1, print) end } end)
           end)
         end
         function api.inner.get() return cache:get_or('a', 1, function() return cache:get_or('b', 1, function() return 'b' end) end) end

@@ -191,6 +191,27 @@ fn servers_of_one_process_see_nothing_of_each_other() {
     }
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn a_reload_keeps_what_is_stored() {
+    let code = "
+        local api = rover.server {}
+        function api.on_start() note(rover.shared.state:incr('starts', 1, 0)) end
+        return api";
+    let starts = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = starts.clone();
+    let note = move |_: &rover_server::mlua::Lua, starts: f64| {
+        seen.lock().expect("notes").push(starts);
+        Ok(())
+    };
+    let server = rover_server::Server::from_source("app.lua", code).workers(2).port(0).function("note", note);
+    let listening = server.log_level(rover_server::Level::Nope).bind().expect("the app loads");
+    let control = listening.control();
+    listening.run_until(async { control.reload().await.expect("it loads again") }).await.expect("a good end");
+    let mut starts = starts.lock().expect("notes").clone();
+    starts.sort_by(f64::total_cmp);
+    assert_eq!(starts, [1.0, 2.0, 3.0, 4.0]);
+}
+
 #[test]
 fn a_full_dictionary_says_so() {
     let code = "

@@ -1,0 +1,226 @@
+//! The worker that a thread is, and what others ask of it.
+//!
+//! Nothing of a worker can travel to another thread. So others spawn a task on its runtime, which finds it here.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::accept::Accepted;
+use crate::app::{App, Blueprint, Mistakes};
+use crate::connection::Connection;
+use crate::context::Peer;
+use crate::lifecycle::Lifecycle;
+use crate::log::{self, Level};
+use crate::metrics::{Archive, Lag};
+use crate::readiness;
+use crate::service::Current;
+use crate::socket::{SpareBuffers, Transport};
+use crate::version::{Plan, Version};
+
+/// Gives a connection to the worker whose runtime `handle` is of.
+pub(crate) fn adopt(handle: &Handle, accepted: Accepted) {
+    handle.spawn(async move { here(|this| this.serve(accepted)) });
+}
+
+/// Runs the app's `on_ready` on the worker whose runtime `handle` is of.
+pub(crate) fn announce(handle: &Handle) {
+    handle.spawn(async { here(|this| this.with_version(Version::announce)) });
+}
+
+/// Has a worker load the next version of the app beside the one that serves, and run its `on_start`.
+pub(crate) async fn prepare(handle: &Handle, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
+    let (reply, replied) = oneshot::channel();
+    handle.spawn(async move {
+        here(|this| {
+            let this = this.clone();
+            tokio::task::spawn_local(async move {
+                let _ = reply.send(this.prepare(&blueprint, plan).await);
+            });
+        });
+    });
+    replied.await.unwrap_or_else(|_| Err(Mistakes(vec!["the server has stopped".to_owned()])))
+}
+
+/// Lets a worker's next requests go to the version that has been prepared. The one before ends with its last request.
+pub(crate) async fn switch(handle: &Handle) {
+    let (done, is_done) = oneshot::channel::<()>();
+    handle.spawn(async move {
+        here(|this| this.switch());
+        let _ = done.send(());
+    });
+    let _ = is_done.await;
+}
+
+/// Has a worker end the version that has been prepared, which is not to serve.
+pub(crate) fn discard(handle: &Handle) {
+    handle.spawn(async {
+        here(|this| {
+            let next = this.next.take();
+            this.retire(next);
+        });
+    });
+}
+
+/// Asks the app in a worker whether it is ready.
+///
+/// # Errors
+/// Why it is not.
+pub(crate) async fn check(handle: &Handle) -> Result<(), String> {
+    let (reply, replied) = oneshot::channel();
+    handle.spawn(async move {
+        here(|this| {
+            let site = this.current.site();
+            tokio::task::spawn_local(async move {
+                let _ = reply.send(readiness::check(&site.app).await);
+            });
+        });
+    });
+    replied.await.unwrap_or_else(|_| Err("the server has stopped".to_owned()))
+}
+
+/// The worker that a thread is.
+pub(super) struct Here {
+    pub(super) number: usize,
+    pub(super) current: Rc<Current>,
+    /// The version that serves.
+    pub(super) version: RefCell<Option<Version>>,
+    /// The one that has been prepared.
+    next: RefCell<Option<Version>>,
+    /// Those that have served, each until its last request has ended.
+    pub(super) retired: RefCell<Vec<JoinHandle<()>>>,
+    /// Nobody waits for requests of retired versions any more.
+    hurry: watch::Sender<bool>,
+    pub(super) lifecycle: Rc<Lifecycle>,
+    pub(super) spare: Rc<SpareBuffers>,
+    pub(super) accepted: Cell<u64>,
+    pub(super) lag: Rc<Lag>,
+    pub(super) archive: Archive,
+    pub(super) stop: Notify,
+}
+
+thread_local! {
+    /// How tasks that come from other threads find the worker: nothing of it could travel with them.
+    static HERE: RefCell<Option<Rc<Here>>> = const { RefCell::new(None) };
+}
+
+pub(super) fn here(work: impl FnOnce(&Rc<Here>)) {
+    let this = HERE.with_borrow(Clone::clone);
+    if let Some(this) = this {
+        work(&this);
+    }
+}
+
+impl Here {
+    /// Makes this thread a worker whose first version has started.
+    pub(super) fn begin(version: Version, number: usize, archive: Archive) -> Rc<Here> {
+        let this = Rc::new(Here {
+            number,
+            current: Current::new(version.site.clone()),
+            version: RefCell::new(Some(version)),
+            next: RefCell::default(),
+            retired: RefCell::default(),
+            hurry: watch::Sender::new(false),
+            lifecycle: Rc::default(),
+            spare: Rc::default(),
+            accepted: Cell::new(0),
+            lag: Rc::default(),
+            archive,
+            stop: Notify::new(),
+        });
+        if this.current.site().config.management.is_on() {
+            this.watch_lag();
+        }
+        HERE.set(Some(this.clone()));
+        this
+    }
+
+    /// This thread is no worker any more.
+    pub(super) fn end() {
+        HERE.set(None);
+    }
+
+    /// Measures how late the event loop is, again and again.
+    fn watch_lag(&self) {
+        let lag = self.lag.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let due = Instant::now() + Lag::PERIOD;
+                sleep_until(due).await;
+                lag.note(due.elapsed());
+            }
+        });
+    }
+
+    fn with_version(&self, look: impl FnOnce(&Version)) {
+        if let Some(version) = &*self.version.borrow() {
+            look(version);
+        }
+    }
+
+    fn serve(&self, accepted: Accepted) {
+        let (transport, ip) = match accepted {
+            Accepted::Tcp(stream, ip) => (TcpStream::from_std(stream).map(Transport::Tcp), Some(ip)),
+            Accepted::Unix(stream) => (UnixStream::from_std(stream).map(Transport::Unix), None),
+        };
+        self.accepted.set(self.accepted.get() + 1);
+        match transport {
+            Ok(transport) => {
+                let peer = Peer::new(ip, "http");
+                let connection =
+                    Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone());
+                tokio::task::spawn_local(connection);
+            }
+            Err(error) => log::event(Level::Error, "cannot watch an accepted connection")
+                .field("error", error.to_string().as_str())
+                .emit(),
+        }
+    }
+
+    async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
+        let (app, declared) = App::load(blueprint)?;
+        let next = Version::start(app, &declared, plan, blueprint.worker, &self.archive).await?;
+        let stale = self.next.replace(Some(next));
+        self.retire(stale);
+        Ok(())
+    }
+
+    fn switch(&self) {
+        let Some(next) = self.next.take() else { return };
+        self.current.switch(next.site.clone());
+        let last = self.version.replace(Some(next));
+        self.retire(last);
+    }
+
+    fn retire(&self, version: Option<Version>) {
+        let Some(version) = version else { return };
+        let mut retired = self.retired.borrow_mut();
+        retired.retain(|task| !task.is_finished());
+        retired.push(tokio::task::spawn_local(version.retire(self.hurry.subscribe())));
+    }
+
+    /// Lets the requests end within the time that the config gives them, and then every version.
+    pub(super) async fn wind_down(&self) {
+        let timeout = self.current.site().config.shutdown_timeout;
+        self.with_version(Version::tell);
+        let deadline = Instant::now() + timeout;
+        if timeout_at(deadline, self.lifecycle.drain()).await.is_err() {
+            log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
+        }
+        let next = self.next.take();
+        self.retire(next);
+        let _ = self.hurry.send(true);
+        for retired in self.retired.take() {
+            let _ = retired.await;
+        }
+        let version = self.version.take();
+        if let Some(version) = version {
+            version.end(deadline).await;
+        }
+    }
+}
