@@ -4,6 +4,7 @@
 //! |---|---|
 //! | ```` ```lua ```` | an app, served as `app.lua` with one worker and with three |
 //! | ```` ```lua NAME.lua ```` | a file beside the next app |
+//! | ```` ```file NAME ```` | the same, for a file that is no Lua |
 //! | ```` ```lua fragment ```` | only parsed |
 //! | ```` ```console ```` | commands against the last app, each with its exact output |
 //! | ```` ```websocket /path ```` | what clients send (`NAME> text`) and get (`NAME< text`), as `docs/websocket.rs` plays it |
@@ -90,6 +91,7 @@ fn examples(name: &str, page: &str) -> Vec<Example> {
                 examples.push(Example { place, files, ..Example::default() });
             }
             info if info.starts_with("lua ") => beside.push((info["lua ".len()..].to_owned(), block.text)),
+            info if info.starts_with("file ") => beside.push((info["file ".len()..].to_owned(), block.text)),
             "console" => {
                 let example = examples.last_mut().unwrap_or_else(|| panic!("{place}: no app before it"));
                 example.commands.extend(commands(name, &block));

@@ -1,6 +1,7 @@
 //! Comes in: the app's table as plain data, the environment, and what a Rust program or the command line sets. Goes out:
 //! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
 
+mod compression;
 mod cors;
 mod host;
 mod keys;
@@ -18,6 +19,7 @@ mod websocket;
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use compression::CompressionConfig;
 pub(crate) use cors::{Cors, Origins};
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
@@ -57,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) trace_context: TraceContext,
     pub(crate) management: Management,
     pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) compression: CompressionConfig,
     pub(crate) limits: Limits,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
@@ -96,6 +99,7 @@ impl Default for Config {
             trace_context: TraceContext::Keep,
             management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
+            compression: CompressionConfig::default(),
             limits: Limits::default(),
             sse_keep_alive: Duration::from_secs(15),
             proxies: Proxies::default(),

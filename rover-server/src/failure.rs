@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::body::Body;
@@ -30,6 +30,22 @@ pub(crate) fn with_message(status: StatusCode, message: &str) -> Response<Body> 
     json::push_text(message.as_bytes(), &mut body);
     body.push(b'}');
     json_response(status, body.into())
+}
+
+/// 308 to another path, with the same query. The path must not begin with `//`, which would name another host (RFC 3986,
+/// section 4.2).
+#[cold]
+pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
+    let target = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let Ok(location) = HeaderValue::try_from(target) else {
+        return answer(StatusCode::NOT_FOUND);
+    };
+    let mut response = answer(StatusCode::PERMANENT_REDIRECT);
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
 
 fn json_response(status: StatusCode, body: Bytes) -> Response<Body> {

@@ -70,12 +70,16 @@ mod security_headers; // what every answer carries
 mod edge; // what HTTP itself refuses
 #[doc(hidden)]
 pub mod route; // method and path to handler
+mod assets; // files, where no route answers
 mod collect; // the request body
+mod decode; // its content coding
 mod handler; // the handler's coroutine
 mod readiness; // whether the app is ready
 mod context; // what the handler gets
 mod response; // what it returned
+mod compression; // a coding for it, where the client takes one
 mod body; // its bytes, at once or over time
+mod coding; // how bytes may be compressed for a client
 mod failure; // what went wrong, as a response
 mod record; // what is noted of it
 mod access_log; // the line about it
@@ -93,6 +97,7 @@ mod stdlib; // the `rover` table
 mod outbound; // requests to other servers
 mod store; // what all workers share
 mod json; // from and to the Lua stack
+mod wildcard; // names with a star
 mod header_names; // names that Lua writes, parsed once
 mod lua; // the border to LuaJIT
 mod config;

@@ -109,6 +109,11 @@ impl Responder {
         self.sends_large.get()
     }
 
+    /// Notes that large bodies will come that this responder does not make.
+    pub(crate) fn expect_large(&self) {
+        self.sends_large.set(true);
+    }
+
     /// Pushes a value that stands for `stream`: what a response of the kind STREAM in `response.lua` holds.
     pub(crate) fn push_stream(&self, stack: &mut Stack<'_>, stream: Stream) {
         self.sequels.push(stack, Cell::new(Some(Sequel::Stream(stream))));

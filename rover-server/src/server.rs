@@ -265,8 +265,8 @@ impl Server {
     pub fn check(&self) -> Result<AppInfo, Error> {
         let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
         let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (config, router, limits) = self.settle(declared)?;
-        Ok(AppInfo::new(&router).warned(config.warnings(!limits.rules.is_empty())))
+        let (config, router, limits, mounts) = self.settle(declared)?;
+        Ok(AppInfo::new(&router, &mounts).warned(config.warnings(!limits.rules.is_empty())))
     }
 
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
@@ -281,11 +281,12 @@ impl Server {
     pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
         let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (mut config, router, limits) = self.settle(declared)?;
+        let (mut config, router, limits, mounts) = self.settle(declared)?;
         config.workers = 1;
         config.access_log = AccessLog::Off;
         let limits = RateLimits::new(&config.rate_limit, &limits);
-        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, &Archive::default()))
+        let archive = Archive::default();
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive))
     }
 }
 

@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{ALLOW, HOST, LOCATION};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::app::App;
+use crate::assets::{Assets, Mounts};
 use crate::body::Body;
 use crate::collect::{Collect, Patient};
+use crate::compression::{Compression, Negotiation};
 use crate::config::{Config, TraceContext};
 use crate::context::{self, Open, Peer};
 use crate::guard::{Guard, Pass};
@@ -32,13 +34,15 @@ use crate::rate_limit::RateLimits;
 use crate::record::Record;
 use crate::route::{FastRouter, Found, Params, RouteId};
 use crate::security_headers::{self, SecurityHeaders};
-use crate::{edge, failure, lifecycle};
+use crate::{decode, edge, failure, lifecycle};
 
 /// Everything that the requests of one worker need.
 pub(crate) struct Site {
     pub(crate) app: Rc<App>,
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    assets: Option<Assets>,
+    compression: Option<Rc<Compression>>,
     /// Counts requests, where the management listener is on.
     pub(crate) meter: Option<Rc<Meter>>,
     guard: Option<Box<Guard>>,
@@ -83,6 +87,7 @@ impl Site {
         router: Arc<FastRouter>,
         config: Arc<Config>,
         limits: Option<Arc<RateLimits>>,
+        mounts: Arc<Mounts>,
         archive: &Archive,
     ) -> Rc<Site> {
         app.settle(&router, &config);
@@ -93,9 +98,14 @@ impl Site {
             let routes = router.routes().iter();
             archive.meter(routes.map(|route| (route.verb.to_string(), route.pattern.to_string())))
         });
+        let assets = Assets::new(mounts);
+        if assets.is_some() {
+            app.responder.expect_large();
+        }
+        let compression = Compression::new(&config.compression);
         let security_headers = SecurityHeaders::new(&config.security_headers);
         let guard = Guard::new(&config, limits);
-        Rc::new(Site { app: Rc::new(app), router, config, meter, guard, security_headers })
+        Rc::new(Site { app: Rc::new(app), router, config, assets, compression, meter, guard, security_headers })
     }
 
     /// Begins to answer `request`.
@@ -115,7 +125,8 @@ impl Site {
             if Record::is_wanted(&self.config) { Some(Record::new(&self.config, &request, peer)) } else { None };
         let arrival = self.meter.as_ref().map(|_| Arrival::now(request.method()));
         let mut route = UNMATCHED;
-        let mut answer = Answer { response: None, stage: Stage::Over, record };
+        let negotiation = self.compression.as_ref().map(|rules| rules.negotiate(request.headers()));
+        let mut answer = Answer { response: None, stage: Stage::Over, negotiation, record };
         let mut ending = Ending { pass: None, pinned: false };
         let (head, body) = request.into_parts();
         let request = context::Request {
@@ -214,8 +225,11 @@ impl Site {
             return ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }));
         }
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+            let Ok(coding) = decode::coding(&head.headers) else {
+                return ControlFlow::Break(Box::new(edge::closing(unknown_coding())));
+            };
             request.route = route;
-            return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout) {
+            return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout, coding) {
                 Ok(collect) => ControlFlow::Continue((Some(collect), Call { entry, is_missing, close })),
                 Err(status) => ControlFlow::Break(Box::new(edge::closing(failure::answer(status)))),
             };
@@ -253,9 +267,12 @@ impl Site {
         let path = head.uri.path();
         let response = match self.router.find(&head.method, path) {
             Found::Route { id, params } => return ControlFlow::Continue((App::entry_of(id), Some((id, params)))),
-            Found::NotFound => match self.app.hooks.not_found {
-                Some(entry) => return ControlFlow::Continue((entry, None)),
-                None => failure::answer(StatusCode::NOT_FOUND),
+            Found::NotFound => match self.assets.as_ref().and_then(|assets| assets.answer(head)) {
+                Some(file) => file,
+                None => match self.app.hooks.not_found {
+                    Some(entry) => return ControlFlow::Continue((entry, None)),
+                    None => failure::answer(StatusCode::NOT_FOUND),
+                },
             },
             Found::MethodNotAllowed { allow } => {
                 let mut response = failure::answer(StatusCode::METHOD_NOT_ALLOWED);
@@ -268,7 +285,7 @@ impl Site {
                 response.headers_mut().insert(ALLOW, allow.clone());
                 response
             }
-            Found::Redirect(change) => redirect(&change.apply(path), head.uri.query()),
+            Found::Redirect(change) => failure::moved(&change.apply(path), head.uri.query()),
             Found::BadEncoding => {
                 failure::with_message(StatusCode::BAD_REQUEST, "the path holds broken percent-encoding")
             }
@@ -277,16 +294,10 @@ impl Site {
     }
 }
 
-fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
-    let target = match query {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    let Ok(location) = HeaderValue::try_from(target) else {
-        return failure::answer(StatusCode::NOT_FOUND);
-    };
-    let mut response = failure::answer(StatusCode::PERMANENT_REDIRECT);
-    response.headers_mut().insert(LOCATION, location);
+#[cold]
+fn unknown_coding() -> Response<Body> {
+    let mut response = failure::answer(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(decode::ACCEPTED));
     response
 }
 
@@ -369,6 +380,7 @@ pub(crate) struct Answer<B> {
     /// What most requests have at once.
     response: Option<Response<Body>>,
     stage: Stage<B>,
+    negotiation: Option<Negotiation>,
     record: Option<Box<Record>>,
 }
 
@@ -410,10 +422,17 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                     let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
                         return Poll::Ready(());
                     };
-                    let Collecting { request, call, ending, site, .. } = *collecting;
+                    let Collecting { request, call, ending, site, collect } = *collecting;
                     match collected {
                         Ok(body) => {
-                            request.look(|request| request.body = body);
+                            request.look(|request| {
+                                request.body = body;
+                                if collect.is_coded() {
+                                    // The handler gets plain bytes, and another number of them.
+                                    request.head.headers.remove(CONTENT_ENCODING);
+                                    request.head.headers.remove(CONTENT_LENGTH);
+                                }
+                            });
                             if let Some(running) = site.start(request, call, &mut self.response) {
                                 self.stage = Stage::Running(Box::new(Waiting { running, call, ending, site }));
                                 self.let_go();
@@ -460,6 +479,9 @@ where
             ready!(self.poll_response(cx));
         }
         let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if let Some(negotiation) = self.negotiation.take() {
+            response = negotiation.apply(response);
+        }
         if lifecycle::is_ending() {
             edge::close(&mut response);
         }

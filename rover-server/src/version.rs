@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::app::{App, Declared, Mistakes};
+use crate::assets::Mounts;
 use crate::config::Config;
 use crate::handler;
 use crate::log::{self, Level};
@@ -35,6 +36,7 @@ pub(crate) struct Plan {
     pub(crate) config: Arc<Config>,
     /// What all workers count together.
     pub(crate) limits: Option<Arc<RateLimits>>,
+    pub(crate) mounts: Arc<Mounts>,
 }
 
 /// A version that has started.
@@ -48,7 +50,7 @@ impl Version {
     /// Runs `on_start`. `worker` is the worker's number, `archive` keeps what the version counts.
     ///
     /// # Errors
-    /// The app declares other routes than the plan has, or `on_start` failed.
+    /// The app declares other routes or folders than the plan has, or `on_start` failed.
     pub(crate) async fn start(
         app: App,
         declared: &Declared,
@@ -56,8 +58,8 @@ impl Version {
         worker: usize,
         archive: &Archive,
     ) -> Result<Version, Mistakes> {
-        declared.must_be_like(plan.router.routes(), worker)?;
-        let site = Site::new(app, plan.router, plan.config, plan.limits, archive);
+        declared.must_be_like(plan.router.routes(), plan.mounts.declared(), worker)?;
+        let site = Site::new(app, plan.router, plan.config, plan.limits, plan.mounts, archive);
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
         let mut version = Version { site, driver };
         let app = version.site.app.clone();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mlua::{Table, Value};
 
+use crate::assets::MountDecl;
 use crate::config::{ConfigValue, LimitRule};
 use crate::lua::{Returns, Stack, described_type};
 use crate::rate_limit::RouteLimits;
@@ -23,22 +24,35 @@ pub(crate) struct Declared {
     pub(crate) routes: Vec<RouteDecl>,
     /// What the routes are limited to.
     pub(crate) limits: RouteLimits,
+    /// The folders of static files, in the order written.
+    pub(crate) mounts: Vec<MountDecl>,
     /// What is wrong with the declarations.
     pub(crate) mistakes: Mistakes,
 }
 
 impl Declared {
-    /// Every VM must declare the same routes, for their numbers are what the workers share. `worker` is the number of
-    /// the one that declares these.
+    /// Every VM must declare the same routes, for their numbers are what the workers share, and the same folders.
+    /// `worker` is the number of the one that declares these.
     ///
     /// # Errors
     /// The first difference.
-    pub(crate) fn must_be_like(&self, routes: &[RouteDecl], worker: usize) -> Result<(), Mistakes> {
+    pub(crate) fn must_be_like(
+        &self,
+        routes: &[RouteDecl],
+        mounts: &[MountDecl],
+        worker: usize,
+    ) -> Result<(), Mistakes> {
         let shown = |route: &RouteDecl| format!("{} {} ({})", route.verb, route.pattern, route.origin);
         let same = |a: &RouteDecl, b: &RouteDecl| a.verb == b.verb && a.pattern == b.pattern;
         let n = routes.iter().zip(&self.routes).take_while(|(a, b)| same(a, b)).count();
         let difference = match (routes.get(n), self.routes.get(n)) {
-            (None, None) => return Ok(()),
+            (None, None) if self.mounts == mounts => return Ok(()),
+            (None, None) => {
+                return Err(Mistakes(vec![format!(
+                    "worker {worker} declares other static folders than worker 1: they must not depend on the worker, \
+                     on time or on chance"
+                )]));
+            }
             (Some(a), Some(b)) => format!("{} where worker 1 has {}", shown(b), shown(a)),
             (Some(a), None) => format!("nothing where worker 1 has {}", shown(a)),
             (None, Some(b)) => format!("{}, which worker 1 has not", shown(b)),
@@ -105,6 +119,28 @@ pub(super) fn config(table: &Table, declared: &mut Declared) {
         declared.config.push((name, config_value(value, DEEPEST_CONFIG)));
     }
     declared.config.sort_by(|a, b| a.0.cmp(&b.0));
+}
+
+/// Reads the declaration of a folder: its path, how it is written, its options, where it is.
+pub(super) fn mount(
+    (fields, written, options, file, line): (Vec<mlua::LuaString>, String, Table, mlua::LuaString, u32),
+) -> MountDecl {
+    let mut options: Vec<_> = options
+        .pairs::<Value, Value>()
+        .flatten()
+        .map(|(key, value)| {
+            let name = key.as_string().map(|name| name.to_string_lossy());
+            let name = name.unwrap_or_else(|| format!("[{}]", key.to_string().unwrap_or_default()));
+            (name, config_value(value, DEEPEST_CONFIG))
+        })
+        .collect();
+    options.sort_by(|a, b| a.0.cmp(&b.0));
+    MountDecl {
+        fields: fields.iter().map(|field| field.as_bytes().to_vec()).collect(),
+        written,
+        options,
+        origin: Origin { file: Arc::from(file.to_string_lossy()), line },
+    }
 }
 
 /// How deep config tables may lie in each other.

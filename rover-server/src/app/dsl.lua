@@ -7,7 +7,7 @@
 local native, mistake, builders = ...
 
 local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
-local unpack = unpack
+local getmetatable, unpack = getmetatable, unpack
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
 local HOOKS = {
@@ -158,6 +158,22 @@ local function declare_socket(place, declaration)
   sockets[#sockets + 1] = place
 end
 
+-- `api.assets.static { dir = … }`: a folder of files under the path above `place`.
+local function declare_mount(place, options)
+  refuse_when_sealed("serving a folder")
+  local name = written(place)
+  if type(options) ~= "table" or getmetatable(options) == node_meta then
+    return note(('%s takes a table: %s { dir = "public" }'):format(name, name))
+  end
+  local segments, at = {}, place.parent
+  while at.parent do
+    table.insert(segments, 1, at.segment)
+    at = at.parent
+  end
+  local file, line = where()
+  native.mount(segments, name, options, file, line)
+end
+
 local hook_places = {} -- name -> place
 
 local function declare_hook(name, hook)
@@ -233,9 +249,11 @@ end
 function node_meta.__call(node, ...)
   local place = place_at[node]
   local build = place.builder
-  if not build and place.segment == "limit" and place.parent then
-    local first = ...
-    return declare_limit(place.parent, first == place.parent.node and select(2, ...) or first)
+  if not build and place.parent and (place.segment == "limit" or place.segment == "static") then
+    local options = ...
+    if options == place.parent.node then options = select(2, ...) end
+    if place.segment == "limit" then return declare_limit(place.parent, options) end
+    return declare_mount(place, options)
   end
   if not build then mistake(written(place) .. " is a path, not a function") end
   -- `api.json(t)` and `api:json(t)`, `api.json.status(201, t)` and `api.json:status(201, t)` are the same.

@@ -11,7 +11,7 @@ mod natives;
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::ffi::c_int;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,6 +41,16 @@ pub(crate) enum Source {
         /// The Lua code.
         code: String,
     },
+}
+
+impl Source {
+    /// The folder that relative names in the app start from.
+    pub(crate) fn folder(&self) -> &Path {
+        match self {
+            Source::File(path) => path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")),
+            Source::Text { .. } => Path::new("."),
+        }
+    }
 }
 
 /// Prepares a VM before the app's own code runs: registers functions, preloads modules.

@@ -43,6 +43,14 @@ pub(super) fn early(
     let tell = Shared::new(lua, told.clone())?;
     native.raw_set("route", tell.function(lua, declared::route)?)?;
     native.raw_set("limit", tell.function(lua, declared::limit)?)?;
+    let mounting = declared.clone();
+    native.raw_set(
+        "mount",
+        lua.create_function(move |_, mount| {
+            mounting.borrow_mut().mounts.push(declared::mount(mount));
+            Ok(())
+        })?,
+    )?;
     let declared = declared.clone();
     native.raw_set(
         "configure",

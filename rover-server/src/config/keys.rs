@@ -4,6 +4,7 @@
 //!
 //! A new key is a field of `Config` and of `Overrides`, its default, and one row here; the tests hold them together.
 
+use super::compression::COMPRESSION_KEYS;
 use super::cors::CORS_KEYS;
 use super::load_shedding::LOAD_SHEDDING_KEYS;
 use super::operating::OPERATING_KEYS;
@@ -57,6 +58,7 @@ static GROUPS: &[&[ConfigKey]] = &[
     LOAD_SHEDDING_KEYS,
     WATCH_KEYS,
     WEBSOCKET_KEYS,
+    COMPRESSION_KEYS,
     STORE_KEYS,
 ];
 

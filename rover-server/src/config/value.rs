@@ -49,7 +49,7 @@ impl fmt::Display for ConfigValue {
 
 impl ConfigValue {
     /// The text, without blanks around it.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             ConfigValue::Text(text) => Some(text.trim()),
             _ => None,
@@ -70,7 +70,7 @@ impl ConfigValue {
     }
 
     /// A whole number from `least` to `most`, also as text: `port = os.getenv("PORT")` must work.
-    pub(super) fn whole(&self, least: u64, most: u64) -> Option<u64> {
+    pub(crate) fn whole(&self, least: u64, most: u64) -> Option<u64> {
         let number = match self {
             ConfigValue::Number(number) => whole(*number)?,
             ConfigValue::Text(text) => text.trim().parse().ok()?,
@@ -80,7 +80,7 @@ impl ConfigValue {
     }
 
     /// `true`, `false`, or one of the words 1/0, yes/no, on/off, in any case.
-    pub(super) fn truth(&self) -> Option<bool> {
+    pub(crate) fn truth(&self) -> Option<bool> {
         match self {
             ConfigValue::Bool(value) => Some(*value),
             ConfigValue::Number(1.0) => Some(true),
@@ -98,7 +98,7 @@ impl ConfigValue {
     ///
     /// KB, MB and GB are powers of 1024, like KiB, MiB and GiB: in a limit both spellings mean the same to most people,
     /// and the larger reading refuses nothing that the smaller one lets through.
-    pub(super) fn size(&self) -> Option<u64> {
+    pub(crate) fn size(&self) -> Option<u64> {
         match self {
             ConfigValue::Number(number) => whole(*number),
             ConfigValue::Text(text) => {
@@ -117,7 +117,7 @@ impl ConfigValue {
     }
 
     /// A time in seconds with fractions, or text with a unit: `"10"`, `"500ms"`, `"10s"`, `"2m"`, `"1h"`.
-    pub(super) fn time(&self) -> Option<Duration> {
+    pub(crate) fn time(&self) -> Option<Duration> {
         let seconds = match self {
             ConfigValue::Number(number) => *number,
             ConfigValue::Text(text) => {

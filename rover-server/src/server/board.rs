@@ -81,7 +81,8 @@ impl Board {
     }
 
     fn routes(&self) -> serde_json::Value {
-        let info = AppInfo::new(&self.shared.plan().router);
+        let plan = self.shared.plan().clone();
+        let info = AppInfo::new(&plan.router, &plan.mounts);
         let routes = info
             .routes()
             .iter()

@@ -1,5 +1,6 @@
 //! What an app declares, for whoever asks from outside.
 
+use crate::assets::Mounts;
 use crate::route::FastRouter;
 
 /// What an app declares.
@@ -12,7 +13,8 @@ pub struct AppInfo {
 /// One route of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteInfo {
-    /// The method, such as `GET`; `any` for a handler of every method that the path does not declare.
+    /// The method, such as `GET`; `any` for a handler of every method that the path does not declare, `static` for a
+    /// folder of files.
     pub method: String,
     /// The pattern, such as `/users/{id}`.
     pub path: String,
@@ -23,14 +25,20 @@ pub struct RouteInfo {
 }
 
 impl AppInfo {
-    pub(super) fn new(router: &FastRouter) -> AppInfo {
+    pub(super) fn new(router: &FastRouter, mounts: &Mounts) -> AppInfo {
         let routes = router.routes().iter().map(|route| RouteInfo {
             method: route.verb.to_string(),
             path: route.pattern.to_string(),
             file: route.origin.file.to_string(),
             line: route.origin.line,
         });
-        AppInfo { routes: routes.collect(), warnings: Vec::new() }
+        let mounts = mounts.places().map(|(path, origin)| RouteInfo {
+            method: "static".to_owned(),
+            path,
+            file: origin.file.to_string(),
+            line: origin.line,
+        });
+        AppInfo { routes: routes.chain(mounts).collect(), warnings: Vec::new() }
     }
 
     /// The same, with what is unsafe about the config.
@@ -38,7 +46,7 @@ impl AppInfo {
         AppInfo { warnings, ..self }
     }
 
-    /// The routes in the order declared.
+    /// The routes in the order declared, then the folders of static files.
     pub fn routes(&self) -> &[RouteInfo] {
         &self.routes
     }

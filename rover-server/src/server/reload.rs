@@ -86,9 +86,9 @@ async fn try_out(server: Server, charge: Arc<Charge>) -> Result<Plan, Error> {
         .spawn(load)
         .map_err(|error| Error::io("cannot start a thread to load the app", error))?;
     let died = || Error::app("loading the app ended unexpectedly; this is a bug in Rover");
-    let (config, router, limits) = replied.await.unwrap_or_else(|_| Err(died()))?;
+    let (config, router, limits, mounts) = replied.await.unwrap_or_else(|_| Err(died()))?;
     let limits = RateLimits::new(&config.rate_limit, &limits);
-    Ok(Plan { router: Arc::new(router), config: Arc::new(config), limits })
+    Ok(Plan { router: Arc::new(router), config: Arc::new(config), limits, mounts: Arc::new(mounts) })
 }
 
 /// The new config, but for what a running server cannot change. What differs is logged.

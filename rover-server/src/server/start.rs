@@ -10,6 +10,7 @@ use super::control::Shared;
 use super::{AppInfo, Listening, Server};
 use crate::accept::Listeners;
 use crate::app::{Blueprint, Declared, Mistakes};
+use crate::assets::Mounts;
 use crate::config::{AppTable, Config, Limits, TrailingSlash};
 use crate::crew::Crew;
 use crate::error::Error;
@@ -64,7 +65,7 @@ impl Server {
             workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (config, router, route_limits) = self.settle(declared)?;
+        let (config, router, route_limits, mounts) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
         let mut estate = self.inheritance.take();
@@ -81,9 +82,9 @@ impl Server {
         for worker in workers.iter().skip(1) {
             worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        let info = AppInfo::new(&router);
+        let info = AppInfo::new(&router, &mounts);
         let limits = RateLimits::new(&config.rate_limit, &route_limits);
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config), limits };
+        let plan = Plan { router: Arc::new(router), config: Arc::new(config), limits, mounts: Arc::new(mounts) };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
@@ -111,16 +112,18 @@ impl Server {
         Ok(Listening::new(listeners, management, estate.predecessor, crew, info, shared))
     }
 
-    /// Decides the config and builds the router.
-    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter, RouteLimits), Error> {
+    /// Decides the config, builds the router and checks the folders.
+    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter, RouteLimits, Mounts), Error> {
         let table = AppTable { origin: &declared.origin, entries: &declared.config };
         let config = Config::resolve(table, variable, &self.overrides);
         let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
         let router = FastRouter::build(declared.routes, trailing);
-        match (config, router, declared.mistakes.0.is_empty()) {
-            (Ok(config), Ok(router), true) => Ok((config, router, declared.limits)),
-            (config, router, _) => {
+        let mounts = Mounts::build(declared.mounts, self.blueprint.source.folder());
+        match (config, router, mounts, declared.mistakes.0.is_empty()) {
+            (Ok(config), Ok(router), Ok(mounts), true) => Ok((config, router, declared.limits, mounts)),
+            (config, router, mounts, _) => {
                 let mut all = declared.mistakes.0;
+                all.extend(mounts.err().into_iter().flatten());
                 all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));
                 all.extend(config.err().into_iter().flatten().map(|mistake| mistake.to_string()));
                 Err(Error::app(Mistakes(all).sorted().to_string()))

@@ -174,6 +174,31 @@ fn bookshop_when_it_fails() {
 }
 
 #[test]
+fn site() {
+    each_worker_count(|workers| {
+        let app = serve("site/app.lua", workers);
+        let ask = |target: &str, lines: &str| app.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n{lines}\r\n"));
+        let page = app.get("/");
+        assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+        for (target, kind) in [
+            ("/css/site.css", "text/css; charset=utf-8"),
+            ("/site.js", "text/javascript; charset=utf-8"),
+            ("/rover.svg", "image/svg+xml"),
+        ] {
+            assert!(page.text().contains(&format!("\"{target}\"")), "{target}");
+            assert_eq!((app.get(target).status, app.get(target).header("content-type")), (200, Some(kind)));
+        }
+        assert_eq!(ask("/guestbook", "Accept: text/html\r\n").text(), page.text());
+        assert_eq!(app.get("/none.css").status, 404);
+        assert_eq!(ask("/", "Accept-Encoding: gzip\r\n").header("content-encoding"), Some("gzip"));
+        assert_eq!(app.get("/entries").text(), "[]");
+        let added = request(&app, "POST", "/entries", "", &json!({"text": "hello"}));
+        assert_eq!((added.status, &parsed(&added)["text"]), (201, &json!("hello")));
+        assert_eq!(request(&app, "POST", "/entries", "", &json!({"text": ""})).status, 422);
+    });
+}
+
+#[test]
 fn builders_with_a_status_are_there_whatever_the_order_of_luas_tables() {
     let code = "local api = rover.server {} function api.get() return api.json:status(201, {}) end return api";
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

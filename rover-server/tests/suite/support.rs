@@ -179,21 +179,24 @@ impl Client {
             body.resize(length.parse().expect("a length"), 0);
             self.stream.read_exact(&mut body).expect("the whole body");
         } else if answer.header("transfer-encoding") == Some("chunked") {
-            loop {
-                let mut line = String::new();
-                self.stream.read_line(&mut line).expect("a chunk size");
-                let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk size in hex");
-                let mut chunk = vec![0; size + 2];
-                self.stream.read_exact(&mut chunk).expect("a whole chunk");
-                if size == 0 {
-                    break;
-                }
-                body.extend_from_slice(&chunk[..size]);
+            while let Some(chunk) = self.chunk() {
+                body.extend(chunk);
             }
         } else {
             self.stream.read_to_end(&mut body).expect("a body up to the end of the connection");
         }
         body
+    }
+
+    /// The next chunk of a body in chunks; `None` at its end.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a chunk size");
+        let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk size in hex");
+        let mut chunk = vec![0; size + 2];
+        self.stream.read_exact(&mut chunk).expect("a whole chunk");
+        chunk.truncate(size);
+        (size > 0).then_some(chunk)
     }
 
     /// Everything until the server closes the connection.
