@@ -3,6 +3,8 @@
 //! Comes in: a request from hyper (or from a test, without a socket). Goes out: a future of its response, which is
 //! ready at once when nothing has to be waited for.
 
+mod record;
+
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::c_int;
@@ -13,30 +15,33 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ALLOW, LOCATION};
+use http::header::{ALLOW, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
 
-use crate::access_log::{self, Access};
 use crate::app::App;
-use crate::body::{Aborted, Body, Stream};
+use crate::body::Body;
 use crate::collect::Collect;
 use crate::config::Config;
 use crate::context::{self, Open, Peer};
+use crate::guard::{Guard, Pass};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
+use crate::rate_limit::RateLimits;
 use crate::route::{FastRouter, Found, Params, RouteId};
+use crate::security_headers::{self, SecurityHeaders};
 use crate::{edge, failure, lifecycle};
+use record::Record;
 
 /// Everything that the requests of one worker need.
 pub(crate) struct Site {
     pub(crate) app: Rc<App>,
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    guard: Option<Box<Guard>>,
+    security_headers: SecurityHeaders,
 }
 
 /// The version of the app that requests go to from now on. A connection asks for it at each request, so that it serves
@@ -70,6 +75,15 @@ impl Current {
 }
 
 impl Site {
+    /// A worker's app, with what all workers share.
+    pub(crate) fn new(app: App, router: Arc<FastRouter>, config: Arc<Config>, limits: Option<Arc<RateLimits>>) -> Site {
+        if let Some(limits) = &limits {
+            app.limit(limits.clone());
+        }
+        let security_headers = SecurityHeaders::new(&config.security_headers);
+        Site { app: Rc::new(app), router, guard: Guard::new(&config, limits), config, security_headers }
+    }
+
     /// Begins to answer `request`.
     ///
     /// The request moves into its slot here and stays there. A handler that needs no body runs right away: what the
@@ -85,25 +99,47 @@ impl Site {
             false => None,
         };
         let mut answer = Answer { response: None, stage: Stage::Over, record };
+        let mut ending = Ending { pass: None, pinned: false };
         let (head, body) = request.into_parts();
-        let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
+        let request =
+            context::Request { head, body: None, route: None, peer: peer.clone(), id: None, client: None, told: None };
         let request = self.app.contexts.requests.open(request);
-        match request.look(|request| self.begin(request, body)) {
+        let begun = request.look(|request| {
+            let begun = self.begin(request, body, &mut ending.pass);
+            ending.pinned = request.scheme() == "https" && is_pinned(request);
+            if let (Some(_), Some(record)) = (&self.guard, &mut answer.record) {
+                // A proxy may have told who the client is.
+                record.client = request.client.clone();
+            }
+            begun
+        });
+        match begun {
             Some(ControlFlow::Continue((None, call))) => {
-                answer.stage = self.start(request, call, &mut answer.response);
+                if let Some(running) = self.start(request, call, &mut answer.response) {
+                    answer.stage = Stage::Running(Box::new(Waiting { running, call, ending, site: self.clone() }));
+                    return answer;
+                }
             }
             Some(ControlFlow::Continue((Some(collect), call))) => {
-                answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call, site: self.clone() }));
+                let collecting = Collecting { collect, request, call, ending, site: self.clone() };
+                answer.stage = Stage::Collecting(Box::new(collecting));
+                return answer;
             }
             Some(ControlFlow::Break(response)) => answer.response = Some(*response),
             None => {}
         }
+        self.finish(&mut answer.response, ending);
         answer
     }
 
     /// Decides what answers the request, and whether its body is needed first.
     #[inline(always)]
-    fn begin<B>(&self, request: &mut context::Request, body: B) -> ControlFlow<Box<Response<Body>>, Begun<B>>
+    fn begin<B>(
+        &self,
+        request: &mut context::Request,
+        body: B,
+        pass: &mut Option<Box<Pass>>,
+    ) -> ControlFlow<Box<Response<Body>>, Begun<B>>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
@@ -117,13 +153,25 @@ impl Site {
         }
         let close = has_body && edge::must_close(head);
         let close_unread = close || has_body && edge::holds_body_back(head);
-        let (entry, route) = match self.route(head) {
-            ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) if close_unread => {
-                return ControlFlow::Break(Box::new(edge::closing(response)));
-            }
-            ControlFlow::Break(response) => return ControlFlow::Break(Box::new(response)),
+        let answered = |response| match close_unread {
+            true => ControlFlow::Break(Box::new(edge::closing(response))),
+            false => ControlFlow::Break(Box::new(response)),
         };
+        if let Some(guard) = &self.guard
+            && let Some(response) = guard.admit(request, &self.app, &self.router, pass)
+        {
+            return answered(response);
+        }
+        let (entry, route) = match self.route(&request.head) {
+            ControlFlow::Continue(target) => target,
+            ControlFlow::Break(response) => return answered(response),
+        };
+        if let (Some(guard), Some((id, _))) = (&self.guard, &route)
+            && let Some(response) = guard.admit_to(*id, request, pass)
+        {
+            return answered(response);
+        }
+        let head = &request.head;
         let is_missing = route.is_none();
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             request.route = route;
@@ -136,22 +184,27 @@ impl Site {
         ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }))
     }
 
-    /// Runs the handler. A panic fails this request alone.
+    /// Runs the handler, up to its response or to its first wait. A panic fails this request alone.
     #[inline(always)]
-    fn start<B>(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Stage<B> {
+    fn start(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Option<Box<Running>> {
         let ran = catch_unwind(AssertUnwindSafe(|| handler::start(&self.app, call.entry, request, response)));
         match ran {
-            Ok(None) => {
-                call.finish(response);
-                Stage::Over
-            }
-            Ok(Some(running)) => Stage::Running(running, call),
-            Err(_) => {
-                *response = Some(panicked());
-                call.finish(response);
-                Stage::Over
-            }
+            Ok(None) => {}
+            Ok(running) => return running,
+            Err(_) => *response = Some(panicked()),
         }
+        call.finish(response);
+        None
+    }
+
+    /// Adds to a response what every one carries.
+    #[inline(always)]
+    fn finish(&self, response: &mut Option<Response<Body>>, ending: Ending) {
+        let response = response.get_or_insert_with(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if let (Some(guard), Some(pass)) = (&self.guard, ending.pass) {
+            guard.finish(*pass, response);
+        }
+        self.security_headers.add(response.headers_mut(), ending.pinned);
     }
 
     /// Finds what answers the request, or answers it.
@@ -233,7 +286,7 @@ impl Call {
 /// Where a request stands that has no response yet. What is rare is boxed, for the whole moves at every request.
 enum Stage<B> {
     Collecting(Box<Collecting<B>>),
-    Running(Box<Running>, Call),
+    Running(Box<Waiting>),
     Over,
 }
 
@@ -242,7 +295,24 @@ struct Collecting<B> {
     collect: Collect<B>,
     request: Open,
     call: Call,
+    ending: Ending,
     site: Rc<Site>,
+}
+
+/// A request whose handler waits.
+struct Waiting {
+    running: Box<Running>,
+    call: Call,
+    ending: Ending,
+    site: Rc<Site>,
+}
+
+/// What the end of a request needs to know of its beginning.
+struct Ending {
+    /// What the guard wants of the response.
+    pass: Option<Box<Pass>>,
+    /// The response goes over TLS, to a host that browsers may bind to it.
+    pinned: bool,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
@@ -263,24 +333,33 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                     let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
                         return Poll::Ready(());
                     };
-                    let Collecting { request, call, site, .. } = *collecting;
+                    let Collecting { request, call, ending, site, .. } = *collecting;
                     match collected {
                         Ok(body) => {
                             request.look(|request| request.body = body);
-                            self.stage = site.start(request, call, &mut self.response);
+                            if let Some(running) = site.start(request, call, &mut self.response) {
+                                self.stage = Stage::Running(Box::new(Waiting { running, call, ending, site }));
+                                continue;
+                            }
                         }
                         Err(status) => self.response = Some(edge::closing(failure::answer(status))),
                     }
+                    site.finish(&mut self.response, ending);
+                    return Poll::Ready(());
                 }
-                Stage::Running(running, call) => {
-                    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(cx)));
-                    self.response = match polled {
+                Stage::Running(waiting) => {
+                    let running = Pin::new(&mut *waiting.running);
+                    let mut response = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
                         Ok(Poll::Pending) => return Poll::Pending,
                         Ok(Poll::Ready(response)) => response,
                         Err(_) => Some(panicked()),
                     };
-                    call.finish(&mut self.response);
-                    self.stage = Stage::Over;
+                    let Stage::Running(waiting) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                        return Poll::Ready(());
+                    };
+                    waiting.call.finish(&mut response);
+                    waiting.site.finish(&mut response, waiting.ending);
+                    self.response = response;
                 }
                 Stage::Over => return Poll::Ready(()),
             }
@@ -310,95 +389,18 @@ where
     }
 }
 
+/// Whether the host of a request over TLS is one that browsers may bind to it.
+#[cold]
+fn is_pinned(request: &context::Request) -> bool {
+    let head = &request.head;
+    let own = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let told = request.client.as_ref().and_then(|client| client.host.as_ref()).map(|host| host.as_bytes());
+    let sent = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    told.or(own).or(sent).is_some_and(security_headers::is_pinned)
+}
+
 #[cold]
 fn panicked() -> Response<Body> {
     log::event(Level::Error, "Rover panicked while it served a request; this is a bug in Rover").emit();
     failure::answer(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-/// What the access log tells of a request once its answer is known.
-struct Record {
-    began: Instant,
-    method: Method,
-    uri: http::Uri,
-    version: http::Version,
-    peer: Rc<Peer>,
-}
-
-impl Record {
-    fn new<B>(request: &Request<B>, peer: &Rc<Peer>) -> Box<Record> {
-        Box::new(Record {
-            began: Instant::now(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            peer: peer.clone(),
-        })
-    }
-
-    /// Writes the line when all bytes of the response are known, or are with hyper.
-    fn at_end(self: Box<Self>, response: Response<Body>) -> Response<Body> {
-        if let Body::Stream(_) = response.body() {
-            let (head, body) = response.into_parts();
-            let Body::Stream(stream) = body else { return Response::from_parts(head, body) };
-            let request_id = head.headers.get("x-request-id").cloned();
-            let recorded = Recorded { stream, record: self, status: head.status, request_id, bytes: 0 };
-            return Response::from_parts(head, Body::Stream(Box::pin(recorded)));
-        }
-        self.write(response.status(), response.body().len(), response.headers().get("x-request-id"));
-        response
-    }
-
-    fn write(&self, status: StatusCode, bytes: u64, request_id: Option<&HeaderValue>) {
-        let ip = self.peer.ip.map(|ip| ip.to_string()).unwrap_or_default();
-        access_log::record(&Access {
-            method: self.method.as_str(),
-            path: self.uri.path(),
-            query: self.uri.query(),
-            status: status.as_u16(),
-            bytes,
-            duration: self.began.elapsed(),
-            ip: &ip,
-            request_id: request_id.and_then(|id| id.to_str().ok()),
-            version: context::version_name(self.version),
-        });
-    }
-}
-
-/// A stream whose line is written when it ends, however it does.
-struct Recorded {
-    stream: Stream,
-    record: Box<Record>,
-    status: StatusCode,
-    request_id: Option<HeaderValue>,
-    /// Sent so far.
-    bytes: u64,
-}
-
-impl http_body::Body for Recorded {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let this = self.get_mut();
-        let frame = ready!(this.stream.as_mut().poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.stream.size_hint()
-    }
-}
-
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        self.record.write(self.status, self.bytes, self.request_id.as_ref());
-    }
 }

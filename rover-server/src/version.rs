@@ -16,6 +16,7 @@ use crate::app::{App, Declared, Mistakes};
 use crate::config::Config;
 use crate::handler;
 use crate::log::{self, Level};
+use crate::rate_limit::RateLimits;
 use crate::route::FastRouter;
 use crate::service::Site;
 use crate::tasks::Driver;
@@ -31,6 +32,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) struct Plan {
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    /// What all workers count together.
+    pub(crate) limits: Option<Arc<RateLimits>>,
 }
 
 /// A version that has started.
@@ -48,7 +51,7 @@ impl Version {
     pub(crate) async fn start(app: App, declared: &Declared, plan: Plan, worker: usize) -> Result<Version, Mistakes> {
         declared.must_be_like(plan.router.routes(), worker)?;
         app.settle(&plan.router, &plan.config);
-        let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
+        let site = Rc::new(Site::new(app, plan.router, plan.config, plan.limits));
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
         let mut version = Version { site, driver };
         let app = version.site.app.clone();

@@ -26,7 +26,7 @@ pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
-pub(crate) use request::{Current, Open, Peer, Request, Requests, Ticket};
+pub(crate) use request::{Client, Current, Open, Peer, Request, Requests, Ticket};
 
 use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
