@@ -61,7 +61,7 @@ impl Current {
     }
 
     /// Begins to answer `request`. Nothing switches meanwhile, for that takes a task of its own.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn call<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
@@ -87,13 +87,10 @@ impl Site {
     /// request holds of hyper's buffer is given back before hyper reads on, and the buffer is used again (two allocations
     /// and 400 instructions less than when the answer is polled first).
     #[inline]
-    pub(crate) fn call<B>(self: &Rc<Self>, mut request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    pub(crate) fn call<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        if self.config.trace_context == TraceContext::New {
-            context::ensure_trace(request.headers_mut());
-        }
         let record =
             if Record::is_wanted(&self.config) { Some(Record::new(&self.config, &request, peer)) } else { None };
         let arrival = self.meter.as_ref().map(|_| Arrival::now(request.method()));
@@ -102,6 +99,9 @@ impl Site {
         let (head, body) = request.into_parts();
         let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
         let request = self.app.contexts.requests.open(request);
+        if self.config.trace_context == TraceContext::New {
+            answer.begin_trace(&request);
+        }
         match request.look(|request| self.begin(request, body)) {
             Some(ControlFlow::Continue((None, call))) => {
                 route = call.route();
@@ -287,6 +287,17 @@ pub(crate) struct Answer<B> {
 }
 
 impl<B> Answer<B> {
+    /// Lets a request that belongs to no trace begin one.
+    #[cold]
+    fn begin_trace(&mut self, request: &Open) {
+        request.look(|request| {
+            context::ensure_trace(&mut request.head.headers);
+            if let Some(record) = &mut self.record {
+                record.within(&request.head.headers);
+            }
+        });
+    }
+
     /// Counts a request that is not over yet.
     #[cold]
     fn follow(&mut self, meter: &Rc<Meter>, arrival: Arrival, route: usize) {
@@ -353,10 +364,13 @@ where
         if self.response.is_none() {
             ready!(self.poll_response(cx));
         }
-        let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
-        if lifecycle::is_ending() {
-            edge::close(&mut response);
+        // In its place, for a response that is changed here would be moved once more.
+        if lifecycle::is_ending()
+            && let Some(response) = &mut self.response
+        {
+            edge::close(response);
         }
+        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
         match self.record.take() {
             Some(record) => Poll::Ready(Ok(record.at_end(response))),
             None => Poll::Ready(Ok(response)),
