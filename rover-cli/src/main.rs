@@ -37,9 +37,14 @@ fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     match request.task {
         Task::Serve => serve::serve(server.inherit(sockets)?.succeed()?, request.watch),
         Task::Check => {
-            let count = server.check()?.routes().len();
+            let app = server.check()?;
+            let count = app.routes().len();
             let noun = if count == 1 { "route" } else { "routes" };
-            print(&format!("{}: ok, {count} {noun}\n", request.app.display()))
+            let mut text = format!("{}: ok, {count} {noun}\n", request.app.display());
+            for warning in app.warnings() {
+                text.push_str(&format!("warning: {warning}\n"));
+            }
+            print(&text)
         }
         Task::Routes { json: false } => print(&routes::table(server.check()?.routes())),
         Task::Routes { json: true } => print(&routes::json(server.check()?.routes())),

@@ -1,18 +1,31 @@
 //! Comes in: the app's table as plain data, the environment, and what a Rust program or the command line sets. Goes out:
 //! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
 
+mod cors;
 mod host;
 mod keys;
 mod operating;
+mod load_shedding;
+mod proxies;
+mod public;
+mod rate_limit;
+mod security_headers;
 mod store;
 mod value;
 
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use cors::{Cors, Origins};
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use load_shedding::LoadShedding;
 pub(crate) use operating::{AccessLog, Management, TraceContext};
+pub(crate) use proxies::{Proxies, ProxyHeaders, Trusted};
+#[cfg(test)]
+pub(crate) use rate_limit::Rate;
+pub(crate) use rate_limit::{LimitRule, Per, RateLimit};
+pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 
@@ -42,6 +55,11 @@ pub(crate) struct Config {
     pub(crate) trailing_slash: TrailingSlash,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
+    pub(crate) proxies: Proxies,
+    pub(crate) cors: Cors,
+    pub(crate) security_headers: SecurityHeaders,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) load_shedding: LoadShedding,
     pub(crate) store: StoreLimits,
 }
 
@@ -73,6 +91,11 @@ impl Default for Config {
             management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
             sse_keep_alive: Duration::from_secs(15),
+            proxies: Proxies::default(),
+            cors: Cors::default(),
+            security_headers: SecurityHeaders::default(),
+            rate_limit: RateLimit::default(),
+            load_shedding: LoadShedding::default(),
             store: StoreLimits::DEFAULT,
         }
     }
@@ -141,6 +164,10 @@ impl Config {
                 Some(key) => config.take(key, name, &ConfigValue::Text(value.clone())),
                 None => Some(unknown("set", name)),
             });
+        }
+        if mistakes.is_empty() {
+            let place = if app.origin.is_empty() { String::new() } else { format!("{}: ", app.origin) };
+            mistakes.extend(config.contradictions().iter().map(|text| ConfigMistake(format!("{place}{text}"))));
         }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }

@@ -97,6 +97,9 @@ fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, r
         if let Some(id) = &request.id {
             response.headers_mut().insert("x-request-id", id.clone());
         }
+        if let Some(told) = request.told.take() {
+            response.headers_mut().extend(*told);
+        }
         if let Body::Stream(stream) = response.body_mut() {
             let own = std::mem::replace(stream, body::nothing());
             if request.head.method != Method::HEAD {
@@ -146,6 +149,9 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
     failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
     let mut response = failure.into_response(&id, app.debug());
     response.headers_mut().insert("x-request-id", id);
+    if let Some(told) = request.told.take() {
+        response.headers_mut().extend(*told);
+    }
     response
 }
 

@@ -55,8 +55,15 @@ mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
 mod upgrade; // what it becomes after a 101
+mod proxy_protocol; // what a proxy tells before the first byte
 mod local; // instead of the above: an app without a socket
 mod service; // one request through all stages
+mod guard; // what is refused or answered by configuration
+mod forwarded; // what proxies tell of the client
+mod cors; // pages of other sites
+mod shed; // too much to do
+mod rate_limit; // too often
+mod security_headers; // what every answer carries
 mod edge; // what HTTP itself refuses
 #[doc(hidden)]
 pub mod route; // method and path to handler

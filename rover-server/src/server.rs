@@ -33,6 +33,7 @@ use crate::local::LocalApp;
 use crate::log::Level;
 use crate::lua::{self, async_function};
 use crate::metrics::Archive;
+use crate::rate_limit::RateLimits;
 use crate::service::Site;
 
 /// A server to be: an app, and what the embedding program decides about it.
@@ -239,8 +240,8 @@ impl Server {
     pub fn check(&self) -> Result<AppInfo, Error> {
         let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
         let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (_, router) = self.settle(declared)?;
-        Ok(AppInfo::new(&router))
+        let (config, router, limits) = self.settle(declared)?;
+        Ok(AppInfo::new(&router).warned(config.warnings(!limits.rules.is_empty())))
     }
 
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
@@ -255,10 +256,11 @@ impl Server {
     pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
         let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (mut config, router) = self.settle(declared)?;
+        let (mut config, router, limits) = self.settle(declared)?;
         config.workers = 1;
         config.access_log = AccessLog::Off;
-        Ok(Site::new(app, Arc::new(router), Arc::new(config), &Archive::default()))
+        let limits = RateLimits::new(&config.rate_limit, &limits);
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, &Archive::default()))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::stdlib;
 use crate::stream;
 use crate::tasks::{self, Tasks};
 
-use super::declared::{Declared, Hooks, Mistakes, Told};
+use super::declared::{self, Declared, Hooks, Mistakes, Told};
 use super::{App, Blueprint, Files, Source, natives};
 
 impl App {
@@ -61,6 +61,12 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits: waits.clone(),
     };
     natives::failing(lua, &native, failing)?;
+    let limits = Rc::default();
+    natives::limiting(
+        lua,
+        &native,
+        natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) },
+    )?;
     let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
@@ -91,6 +97,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let told = told.take();
     declared.routes = told.routes;
     declared.mistakes.0.extend(told.mistakes);
+    declared::limits(&sealed, told.limits, &mut declared)?;
 
     let (entries, takes_context, places, hooks) =
         entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
@@ -103,6 +110,8 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits,
         tasks,
         hooks,
+        cors_origins: sealed.raw_get("cors_origins")?,
+        limits,
         places,
         takes_context,
         debug,

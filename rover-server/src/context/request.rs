@@ -30,6 +30,17 @@ impl Peer {
     }
 }
 
+/// The client behind trusted proxies, as they tell of it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// `None` on a Unix socket.
+    pub(crate) ip: Option<IpAddr>,
+    /// "http" or "https".
+    pub(crate) scheme: &'static str,
+    /// The host that it asked for, where that is another one than the request itself says.
+    pub(crate) host: Option<Box<str>>,
+}
+
 /// A request as its handler sees it.
 pub(crate) struct Request {
     pub(crate) head: http::request::Parts,
@@ -38,11 +49,26 @@ pub(crate) struct Request {
     /// The route that matched, and where the path holds its parameters; `None` for the app's `not_found`.
     pub(crate) route: Option<(RouteId, Params)>,
     pub(crate) peer: Rc<Peer>,
+    /// Set where trusted proxies told of somebody behind the peer.
+    pub(crate) client: Option<Rc<Client>>,
     /// Set when somebody asked for it; sent back as `X-Request-ID`.
     pub(crate) id: Option<HeaderValue>,
+    /// What the answer carries besides, whoever makes it.
+    pub(crate) told: Option<Box<HeaderMap>>,
 }
 
 impl Request {
+    /// The client's address; `None` on a Unix socket.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.client.as_ref().map_or(self.peer.ip, |client| client.ip)
+    }
+
+    /// "http" or "https", as the client speaks it.
+    #[inline]
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.client.as_ref().map_or(self.peer.scheme, |client| client.scheme)
+    }
+
     /// The request's id: the client's where it is a sane token, else a new random one.
     pub(crate) fn id(&mut self) -> &HeaderValue {
         let headers = &self.head.headers;

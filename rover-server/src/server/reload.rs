@@ -15,6 +15,7 @@ use crate::app::{App, Blueprint};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{self, Level};
+use crate::rate_limit::RateLimits;
 use crate::version::Plan;
 use crate::worker;
 
@@ -80,8 +81,9 @@ async fn try_out(server: Server) -> Result<Plan, Error> {
         .spawn(load)
         .map_err(|error| Error::io("cannot start a thread to load the app", error))?;
     let died = || Error::app("loading the app ended unexpectedly; this is a bug in Rover");
-    let (config, router) = replied.await.unwrap_or_else(|_| Err(died()))?;
-    Ok(Plan { router: Arc::new(router), config: Arc::new(config) })
+    let (config, router, limits) = replied.await.unwrap_or_else(|_| Err(died()))?;
+    let limits = RateLimits::new(&config.rate_limit, &limits);
+    Ok(Plan { router: Arc::new(router), config: Arc::new(config), limits })
 }
 
 /// The new config, but for what a running server cannot change. What differs is logged.

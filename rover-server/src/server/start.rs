@@ -11,6 +11,7 @@ use crate::app::{Blueprint, Declared, Mistakes};
 use crate::config::{AppTable, Config, TrailingSlash};
 use crate::error::Error;
 use crate::log;
+use crate::rate_limit::{RateLimits, RouteLimits};
 use crate::route::FastRouter;
 use crate::version::Plan;
 use crate::worker::Worker;
@@ -45,7 +46,7 @@ impl Server {
             workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (config, router) = self.settle(declared)?;
+        let (config, router, limits) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
         let mut estate = self.inheritance.take();
@@ -63,7 +64,8 @@ impl Server {
             worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
         let info = AppInfo::new(&router);
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config) };
+        let limits = RateLimits::new(&config.rate_limit, &limits);
+        let plan = Plan { router: Arc::new(router), config: Arc::new(config), limits };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
@@ -74,13 +76,13 @@ impl Server {
     }
 
     /// Decides the config and builds the router.
-    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter), Error> {
+    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter, RouteLimits), Error> {
         let table = AppTable { origin: &declared.origin, entries: &declared.config };
         let config = Config::resolve(table, variable, &self.overrides);
         let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
         let router = FastRouter::build(declared.routes, trailing);
         match (config, router, declared.mistakes.0.is_empty()) {
-            (Ok(config), Ok(router), true) => Ok((config, router)),
+            (Ok(config), Ok(router), true) => Ok((config, router, declared.limits)),
             (config, router, _) => {
                 let mut all = declared.mistakes.0;
                 all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));

@@ -3,6 +3,7 @@
 //! Nothing of a worker can travel to another thread. So others spawn a task on its runtime, which finds it here.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 
 use tokio::net::{TcpStream, UnixStream};
@@ -18,6 +19,7 @@ use crate::context::Peer;
 use crate::lifecycle::Lifecycle;
 use crate::log::{self, Level};
 use crate::metrics::{Archive, Lag};
+use crate::proxy_protocol;
 use crate::readiness;
 use crate::service::Current;
 use crate::socket::{SpareBuffers, Transport};
@@ -163,7 +165,35 @@ impl Here {
         }
     }
 
-    fn serve(&self, accepted: Accepted) {
+    fn connection(&self, transport: Transport, peer: Peer) -> Connection {
+        Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone())
+    }
+
+    /// Serves a connection that begins with a header of the PROXY protocol. One that does not is closed.
+    async fn serve_behind_proxy(self: Rc<Self>, mut transport: Transport, mut peer: Peer) {
+        let site = self.current.site();
+        let trusted = site.config.proxies.trusted.as_ref();
+        let told = match trusted.is_none_or(|trusted| trusted.contains(peer.ip)) {
+            true => proxy_protocol::read(&mut transport).await,
+            false => Err(io::Error::other("the peer is not one of trusted_proxies")),
+        };
+        drop(site);
+        match told {
+            Ok(told) => {
+                if told.is_secure {
+                    peer.scheme = "https";
+                }
+                peer.ip = told.ip.or(peer.ip);
+                self.connection(transport, peer).await;
+            }
+            Err(error) => log::event(Level::Debug, "a connection without a PROXY header was closed")
+                .field("error", error.to_string().as_str())
+                .field("ip", peer.ip.map(|ip| ip.to_string()).unwrap_or_default().as_str())
+                .emit(),
+        }
+    }
+
+    fn serve(self: &Rc<Self>, accepted: Accepted) {
         let (transport, ip) = match accepted {
             Accepted::Tcp(stream, ip) => (TcpStream::from_std(stream).map(Transport::Tcp), Some(ip)),
             Accepted::Unix(stream) => (UnixStream::from_std(stream).map(Transport::Unix), None),
@@ -172,9 +202,11 @@ impl Here {
         match transport {
             Ok(transport) => {
                 let peer = Peer::new(ip, "http");
-                let connection =
-                    Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone());
-                tokio::task::spawn_local(connection);
+                if self.current.site().config.proxies.protocol {
+                    tokio::task::spawn_local(self.clone().serve_behind_proxy(transport, peer));
+                } else {
+                    tokio::task::spawn_local(self.connection(transport, peer));
+                }
             }
             Err(error) => log::event(Level::Error, "cannot watch an accepted connection")
                 .field("error", error.to_string().as_str())
