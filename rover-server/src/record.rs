@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::access_log::{self, Access};
@@ -96,6 +96,13 @@ impl Record {
     /// A record that leaves no line.
     pub(crate) fn silent() -> Box<Record> {
         Record::with(None)
+    }
+
+    /// Notes the trace that the request belongs to.
+    pub(crate) fn within(&mut self, headers: &HeaderMap) {
+        if let Some(line) = &mut self.line {
+            line.trace = headers.get(context::TRACEPARENT).cloned();
+        }
     }
 
     /// Counts the request when it is over.

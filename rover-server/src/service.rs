@@ -70,7 +70,7 @@ impl Current {
     }
 
     /// Begins to answer `request`. Nothing switches meanwhile, for that takes a task of its own.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn call<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
@@ -114,13 +114,10 @@ impl Site {
     /// request holds of hyper's buffer is given back before hyper reads on, and the buffer is used again (two allocations
     /// and 400 instructions less than when the answer is polled first).
     #[inline]
-    pub(crate) fn call<B>(self: &Rc<Self>, mut request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    pub(crate) fn call<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        if self.config.trace_context == TraceContext::New {
-            context::ensure_trace(request.headers_mut());
-        }
         let record =
             if Record::is_wanted(&self.config) { Some(Record::new(&self.config, &request, peer)) } else { None };
         let arrival = self.meter.as_ref().map(|_| Arrival::now(request.method()));
@@ -140,6 +137,9 @@ impl Site {
             told: None,
         };
         let request = self.app.contexts.requests.open(request);
+        if self.config.trace_context == TraceContext::New {
+            answer.begin_trace(&request);
+        }
         let begun = request.look(|request| {
             let begun = self.begin(request, body, &mut ending.pass);
             ending.pinned = request.scheme() == "https" && is_pinned(request);
@@ -393,6 +393,17 @@ impl<B> Answer<B> {
         }
     }
 
+    /// Lets a request that belongs to no trace begin one.
+    #[cold]
+    fn begin_trace(&mut self, request: &Open) {
+        request.look(|request| {
+            context::ensure_trace(&mut request.head.headers);
+            if let Some(record) = &mut self.record {
+                record.within(&request.head.headers);
+            }
+        });
+    }
+
     /// The same, which is counted when the request is over, where requests are counted.
     fn followed(mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) -> Answer<B> {
         if let (Some(meter), Some(arrival)) = (meter, arrival) {
@@ -478,13 +489,16 @@ where
         if self.response.is_none() {
             ready!(self.poll_response(cx));
         }
-        let mut response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        // In its place, for a response that is changed here would be moved once more.
         if let Some(negotiation) = self.negotiation.take() {
-            response = negotiation.apply(response);
+            self.response = self.response.take().map(|response| negotiation.apply(response));
         }
-        if lifecycle::is_ending() {
-            edge::close(&mut response);
+        if lifecycle::is_ending()
+            && let Some(response) = &mut self.response
+        {
+            edge::close(response);
         }
+        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
         match self.record.take() {
             Some(record) => Poll::Ready(Ok(record.at_end(response))),
             None => Poll::Ready(Ok(response)),
