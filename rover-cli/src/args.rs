@@ -17,6 +17,7 @@ Examples:
   rover app.lua --host /run/app.sock   listen on a Unix socket
   rover check app.lua                  report every mistake without serving
   rover routes app.lua --json          list the routes for another program
+  rover profile app.lua                serve until Ctrl+C, then draw where the time went
   rover ./run                          serve a file that is called like a command";
 
 /// Serves HTTP services written in Lua.
@@ -47,6 +48,17 @@ enum Command {
         /// Print a JSON array of {method, path, file, line}
         #[arg(long)]
         json: bool,
+    },
+    /// Serve an app and draw where its Lua code spends its time, as a flame graph
+    Profile {
+        #[command(flatten)]
+        app: App,
+        /// Stop after so many seconds instead of at Ctrl+C
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        seconds: Option<u32>,
+        /// The SVG file to write
+        #[arg(long, value_name = "FILE", default_value = "profile.svg")]
+        output: PathBuf,
     },
 }
 
@@ -98,6 +110,7 @@ pub(crate) enum Task {
     Serve,
     Check,
     Routes { json: bool },
+    Profile { seconds: Option<u32>, output: PathBuf },
 }
 
 impl Request {
@@ -118,6 +131,7 @@ impl Request {
             (Some(Command::Run(app)), None) => (Task::Serve, app.file),
             (Some(Command::Check(app)), None) => (Task::Check, app.file),
             (Some(Command::Routes { app, json }), None) => (Task::Routes { json }, app.file),
+            (Some(Command::Profile { app, seconds, output }), None) => (Task::Profile { seconds, output }, app.file),
             (_, Some(app)) => {
                 let text = format!("a command stands before the app: move '{}'", app.display());
                 return Err(command.error(ErrorKind::ArgumentConflict, text));
@@ -210,6 +224,8 @@ mod tests {
         assert_eq!((check.task, check.flags.port), (Task::Check, Some(1)));
         let routes = read("rover routes --json app.lua").unwrap();
         assert_eq!(routes.task, Task::Routes { json: true });
+        let profile = read("rover profile app.lua --seconds 5").unwrap();
+        assert_eq!(profile.task, Task::Profile { seconds: Some(5), output: "profile.svg".into() });
     }
 
     #[test]
@@ -233,6 +249,7 @@ mod tests {
             "rover --port 1",
             "rover check",
             "rover routes --yaml app.lua",
+            "rover profile app.lua --seconds 0",
         ] {
             let error = read(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");

@@ -3,6 +3,7 @@
 //! Must not know: anything of the library but its public names.
 
 mod args;
+mod profile;
 mod routes;
 mod serve;
 mod watch;
@@ -34,12 +35,18 @@ fn main() -> ExitCode {
 
 fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     let server = request.server();
-    match request.task {
+    match &request.task {
         Task::Serve => serve::serve(server.inherit(sockets)?.succeed()?, request.watch),
+        Task::Profile { seconds, output } => profile::profile(server.inherit(sockets)?, *seconds, output),
         Task::Check => {
-            let count = server.check()?.routes().len();
+            let app = server.check()?;
+            let count = app.routes().len();
             let noun = if count == 1 { "route" } else { "routes" };
-            print(&format!("{}: ok, {count} {noun}\n", request.app.display()))
+            let mut text = format!("{}: ok, {count} {noun}\n", request.app.display());
+            for warning in app.warnings() {
+                text.push_str(&format!("warning: {warning}\n"));
+            }
+            print(&text)
         }
         Task::Routes { json: false } => print(&routes::table(server.check()?.routes())),
         Task::Routes { json: true } => print(&routes::json(server.check()?.routes())),

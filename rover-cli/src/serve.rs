@@ -118,7 +118,7 @@ struct Signals {
 impl Signals {
     fn new() -> io::Result<Signals> {
         Ok(Signals {
-            stop: Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? },
+            stop: Stop::new()?,
             reload: signal(SignalKind::hangup())?,
             restart: signal(SignalKind::user_defined2())?,
         })
@@ -126,14 +126,20 @@ impl Signals {
 }
 
 /// The signals that ask for the end.
-struct Stop {
+pub(crate) struct Stop {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Stop {
+    /// # Errors
+    /// The system does not let this process handle them.
+    pub(crate) fn new() -> io::Result<Stop> {
+        Ok(Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
     /// Waits for the next one, and gives its number.
-    async fn next(&mut self) -> i32 {
+    pub(crate) async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),

@@ -133,7 +133,8 @@ impl InProcess {
         let start = Instant::now();
         for _ in 0..times {
             let (head, ()) = http::Request::new(()).into_parts();
-            let request = Request { head, body: None, route: None, peer: peer.clone(), id: None };
+            let request =
+                Request { head, body: None, route: None, peer: peer.clone(), id: None, client: None, told: None };
             let request = site.app.contexts.requests.open(request);
             let mut response = None;
             handler::start(&site.app, 1, request, &mut response);

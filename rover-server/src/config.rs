@@ -1,22 +1,37 @@
 //! Comes in: the app's table as plain data, the environment, and what a Rust program or the command line sets. Goes out:
 //! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
 
+mod cors;
 mod host;
 mod keys;
 mod operating;
+mod load_shedding;
+mod proxies;
+mod public;
+mod rate_limit;
+mod security_headers;
 mod store;
 mod value;
 mod websocket;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use cors::{Cors, Origins};
 pub(crate) use host::{Endpoint, Host};
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use load_shedding::LoadShedding;
 pub(crate) use operating::{AccessLog, Management, TraceContext};
+pub(crate) use proxies::{Proxies, ProxyHeaders, Trusted};
+#[cfg(test)]
+pub(crate) use rate_limit::Rate;
+pub(crate) use rate_limit::{LimitRule, Per, RateLimit};
+pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
-pub(crate) use websocket::{Origins, WebSocketConfig};
+pub(crate) use watch::Limits;
+pub(crate) use websocket::{PageOrigins, WebSocketConfig};
 
 use crate::log::Level;
 
@@ -42,9 +57,15 @@ pub(crate) struct Config {
     pub(crate) trace_context: TraceContext,
     pub(crate) management: Management,
     pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) limits: Limits,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
     pub(crate) websocket: WebSocketConfig,
+    pub(crate) proxies: Proxies,
+    pub(crate) cors: Cors,
+    pub(crate) security_headers: SecurityHeaders,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) load_shedding: LoadShedding,
     pub(crate) store: StoreLimits,
 }
 
@@ -75,8 +96,14 @@ impl Default for Config {
             trace_context: TraceContext::Keep,
             management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
+            limits: Limits::default(),
             sse_keep_alive: Duration::from_secs(15),
             websocket: WebSocketConfig::default(),
+            proxies: Proxies::default(),
+            cors: Cors::default(),
+            security_headers: SecurityHeaders::default(),
+            rate_limit: RateLimit::default(),
+            load_shedding: LoadShedding::default(),
             store: StoreLimits::DEFAULT,
         }
     }
@@ -96,6 +123,9 @@ pub(crate) struct Overrides {
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) drain_delay: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
+    pub(crate) handler_cpu_limit: Option<Duration>,
+    pub(crate) worker_stall_limit: Option<Duration>,
+    pub(crate) memory_limit: Option<u64>,
     /// Any key by its name, as text.
     pub(crate) named: Vec<(String, String)>,
 }
@@ -145,6 +175,10 @@ impl Config {
                 Some(key) => config.take(key, name, &ConfigValue::Text(value.clone())),
                 None => Some(unknown("set", name)),
             });
+        }
+        if mistakes.is_empty() {
+            let place = if app.origin.is_empty() { String::new() } else { format!("{}: ", app.origin) };
+            mistakes.extend(config.contradictions().iter().map(|text| ConfigMistake(format!("{place}{text}"))));
         }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
@@ -243,6 +277,9 @@ impl Overrides {
             ("shutdown_timeout", self.shutdown_timeout.map(time)),
             ("drain_delay", self.drain_delay.map(time)),
             ("trailing_slash", self.trailing_slash.map(slash)),
+            ("handler_cpu_limit", self.handler_cpu_limit.map(time)),
+            ("worker_stall_limit", self.worker_stall_limit.map(time)),
+            ("memory_limit", self.memory_limit.map(number)),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))

@@ -16,13 +16,13 @@ use crate::failure;
 #[inline]
 pub(crate) fn refusal(head: &Parts) -> Option<Response<Body>> {
     let headers = &head.headers;
-    if headers.len() == headers.keys_len() && headers.get(HOST).is_some_and(is_host) {
+    if headers.len() == headers.keys_len() && headers.get(HOST).is_some_and(|host| is_host(host.as_bytes())) {
         // No field has a second line, as is usual.
         return None;
     }
     let mut hosts = headers.get_all(HOST).iter();
     let problem = match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_host(host) => return None,
+        (Some(host), None) if is_host(host.as_bytes()) => return None,
         (None, None) if head.version != Version::HTTP_11 => return None,
         (None, None) => "the request has no Host header",
         (Some(_), None) => "the Host header is not a host name with an optional port",
@@ -33,7 +33,7 @@ pub(crate) fn refusal(head: &Parts) -> Option<Response<Body>> {
 
 /// A name of letters, digits and `-._~%!$&'()*+,;=` or a literal in brackets, and a port where there is one: RFC 3986,
 /// sections 3.2.2 and 3.2.3. An empty name is allowed.
-fn is_host(host: &HeaderValue) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     const ALLOWED: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0;
@@ -49,7 +49,6 @@ fn is_host(host: &HeaderValue) -> bool {
         }
         table
     };
-    let host = host.as_bytes();
     let name = host.iter().position(|&byte| !ALLOWED[byte as usize]).unwrap_or(host.len());
     match &host[name..] {
         [] => true,

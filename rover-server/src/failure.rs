@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::context::Contexts;
 use crate::json;
 use crate::log::{self, Level};
-use crate::lua::{self, Frame, Kind, Stack};
+use crate::lua::{self, Frame, Kind, Stack, Stopped};
 use crate::response::Responder;
 
 /// The answer that Rover gives by itself: `{"error":"Not Found"}` with the status's own words.
@@ -56,6 +56,8 @@ pub(crate) struct Failure {
     pub(crate) frames: Vec<Frame>,
     /// What the error itself asks to be answered with.
     pub(crate) asked: Option<Asked>,
+    /// The answer's status, where the error asks for none.
+    status: StatusCode,
 }
 
 /// Whether a message begins with a file and a line, as one that comes from another coroutine does.
@@ -73,7 +75,7 @@ pub(crate) enum Asked {
 }
 
 impl Failure {
-    /// Reads the error at `index`, which was raised where `frames` say.
+    /// Reads the error at `index`, which was raised where `frames` say. No other Lua code has run since.
     pub(crate) fn read(
         stack: &mut Stack<'_>,
         index: i32,
@@ -82,6 +84,9 @@ impl Failure {
         responder: &Responder,
         mut frames: Vec<Frame>,
     ) -> Failure {
+        if let Some(stopped) = lua::stopped() {
+            return Failure::stopped(stopped);
+        }
         let mut asked = None;
         let message = match stack.kind(index) {
             Kind::String => String::from_utf8_lossy(stack.bytes(index).unwrap_or_default()).into_owned(),
@@ -123,12 +128,19 @@ impl Failure {
             }
             _ => message,
         };
-        Failure { message, frames, asked }
+        Failure { message, frames, asked, status: StatusCode::INTERNAL_SERVER_ERROR }
+    }
+
+    /// Lua code that was stopped because it ran for too long: 503.
+    pub(crate) fn stopped(stopped: Stopped) -> Failure {
+        let Stopped { message, frames } = stopped;
+        Failure { message, frames, asked: None, status: StatusCode::SERVICE_UNAVAILABLE }
     }
 
     /// A failure outside of running Lua code, at a known place.
     pub(crate) fn at(place: &str, message: &str) -> Failure {
-        Failure { message: format!("{place}: {message}"), frames: Vec::new(), asked: None }
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Failure { message: format!("{place}: {message}"), frames: Vec::new(), asked: None, status }
     }
 
     /// The same failure, at `place` where Lua does not know a better one: a tail call leaves no trace of its caller.
@@ -177,14 +189,15 @@ impl Failure {
                     body.extend_from_slice(before);
                     json::push_text(value, &mut body);
                 };
-                field(b"{\"error\":", b"Internal Server Error");
+                let error = self.status.canonical_reason().unwrap_or("Error");
+                field(b"{\"error\":", error.as_bytes());
                 field(b",\"request_id\":", request_id.as_bytes());
                 if debug {
                     field(b",\"message\":", self.message.as_bytes());
                     field(b",\"traceback\":", self.trace().as_bytes());
                 }
                 body.push(b'}');
-                json_response(StatusCode::INTERNAL_SERVER_ERROR, body.into())
+                json_response(self.status, body.into())
             }
         }
     }

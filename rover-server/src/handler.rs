@@ -19,7 +19,7 @@ use crate::body::{self, Body};
 use crate::context::{self, Current, Open, Request};
 use crate::failure::{Failure, trace_text};
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
 
 /// A handler being called.
 #[derive(Clone, Copy)]
@@ -54,10 +54,11 @@ pub(crate) fn start(
         (Current::NONE, 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
-    match advance(app, &mut coroutine, current, args) {
+    match advance(app, &mut coroutine, entry, current, args) {
         Step::Returned => finish(app, coroutine, &request, call, response),
         Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
+            request.look(Request::detach);
             let longest = app.watches_waits().then(Longest::begin);
             return Some(Box::new(Running {
                 app: app.clone(),
@@ -73,14 +74,16 @@ pub(crate) fn start(
 }
 
 #[inline]
-fn advance(app: &App, coroutine: &mut Coroutine, current: Current, args: c_int) -> Step {
+fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, args: c_int) -> Step {
+    label(entry.cast_unsigned());
     app.contexts.requests.enter(current);
     app.waits.advance(coroutine, args)
 }
 
 /// Lets a handler go on with what its wait brought.
-fn go_on(app: &App, coroutine: &mut Coroutine, current: Current, resume: Resume) -> Step {
-    app.contexts.requests.enter(current);
+fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume) -> Step {
+    label(call.entry.cast_unsigned());
+    app.contexts.requests.enter(call.current);
     app.waits.go_on(coroutine, resume)
 }
 
@@ -96,6 +99,9 @@ fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, r
         let Some(response) = response else { return };
         if let Some(id) = &request.id {
             response.headers_mut().insert("x-request-id", id.clone());
+        }
+        if let Some(told) = request.told.take() {
+            response.headers_mut().extend(*told);
         }
         if let Body::Stream(stream) = response.body_mut() {
             let own = std::mem::replace(stream, body::nothing());
@@ -146,6 +152,9 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
     failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
     let mut response = failure.into_response(&id, app.debug());
     response.headers_mut().insert("x-request-id", id);
+    if let Some(told) = request.told.take() {
+        response.headers_mut().extend(*told);
+    }
     response
 }
 
@@ -189,6 +198,11 @@ impl Longest {
 }
 
 impl Running {
+    /// The target of the request, which holds nothing of the connection's.
+    pub(crate) fn uri(&self) -> Option<http::Uri> {
+        self.request.look(|request| request.head.uri.clone())
+    }
+
     /// How long the handler has waited at once, and the call stack there. `None` unless slow requests are logged.
     pub(crate) fn longest_wait(&mut self) -> Option<(Duration, String)> {
         let longest = self.longest.as_mut()?;
@@ -211,7 +225,7 @@ impl Future for Running {
             if let Some(longest) = &mut this.longest {
                 longest.note(&mut coroutine);
             }
-            match go_on(&this.app, &mut coroutine, this.call.current, resume) {
+            match go_on(&this.app, &mut coroutine, this.call, resume) {
                 Step::Returned => {
                     let mut response = None;
                     finish(&this.app, coroutine, &this.request, this.call, &mut response);
@@ -298,7 +312,8 @@ pub(crate) async fn run_to_end<R>(
 ) -> Result<R, Failure> {
     let mut held = Held { app, entry, coroutine: app.coroutines.take(), is_waiting: false };
     held.coroutine.stack().push_item(App::ENTRIES, entry);
-    let mut step = advance(app, &mut held.coroutine, Current::NONE, 0);
+    let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
+    let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
     loop {
         match step {
             Step::Returned => return Ok(read(&mut held.coroutine.stack(), App::BASE + 1)),
@@ -314,7 +329,7 @@ pub(crate) async fn run_to_end<R>(
                 held.is_waiting = true;
                 let resume = wait.await;
                 held.is_waiting = false;
-                step = go_on(app, &mut held.coroutine, Current::NONE, resume);
+                step = go_on(app, &mut held.coroutine, call, resume);
             }
         }
     }

@@ -47,16 +47,26 @@
 mod server; // the public face: start and stop
 mod management; // where it tells of itself
 mod handover; // sockets from one process to its successor
+mod crew; // the workers as a whole, and who takes a lost one's place
 mod workers; // whose turn it is
 mod accept; // listens
 mod worker; // one thread, one runtime, one Lua VM
 mod version; // one version of the app in a worker
+mod profile; // where Lua code spends its time
+mod watchdog; // stops code that runs for too long
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
 mod upgrade; // what it becomes after a 101
+mod proxy_protocol; // what a proxy tells before the first byte
 mod local; // instead of the above: an app without a socket
 mod service; // one request through all stages
+mod guard; // what is refused or answered by configuration
+mod forwarded; // what proxies tell of the client
+mod cors; // pages of other sites
+mod shed; // too much to do
+mod rate_limit; // too often
+mod security_headers; // what every answer carries
 mod edge; // what HTTP itself refuses
 #[doc(hidden)]
 pub mod route; // method and path to handler
@@ -94,6 +104,7 @@ pub use error::Error;
 pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
+pub use profile::Profiler;
 pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.

@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use crate::access_log::{self, Access};
 use crate::body::{Aborted, Body, Stream};
 use crate::config::{AccessLog, Config};
-use crate::context::{self, Peer};
+use crate::context::{self, Client, Peer};
 use crate::log::{self, Level};
 use crate::metrics::Measured;
 
@@ -42,6 +42,8 @@ struct Line {
     uri: Uri,
     version: Version,
     peer: Rc<Peer>,
+    /// Whom trusted proxies told of.
+    client: Option<Rc<Client>>,
     request_id: Option<HeaderValue>,
     trace: Option<HeaderValue>,
     /// The longest wait of its handler, and where that was.
@@ -49,6 +51,20 @@ struct Line {
 }
 
 impl Record {
+    /// Holds nothing of the connection's read buffer any more; `uri` is a copy of the target.
+    #[cold]
+    pub(crate) fn let_go(&mut self, uri: Option<Uri>) {
+        let Some(line) = &mut self.line else { return };
+        if let Some(uri) = uri {
+            line.uri = uri;
+        }
+        for value in [&mut line.request_id, &mut line.trace].into_iter().flatten() {
+            if let Ok(own) = HeaderValue::from_bytes(value.as_bytes()) {
+                *value = own;
+            }
+        }
+    }
+
     /// Whether the log tells of requests.
     #[inline]
     pub(crate) fn is_wanted(config: &Config) -> bool {
@@ -65,6 +81,7 @@ impl Record {
             uri: request.uri().clone(),
             version: request.version(),
             peer: peer.clone(),
+            client: None,
             request_id: context::sent_id(request.headers()).cloned(),
             trace: request.headers().get(context::TRACEPARENT).cloned(),
             wait: None,
@@ -84,6 +101,13 @@ impl Record {
     /// Counts the request when it is over.
     pub(crate) fn follow(&mut self, measured: Measured) {
         self.measured = Some(measured);
+    }
+
+    /// Notes whom trusted proxies told of.
+    pub(crate) fn came_from(&mut self, client: Option<Rc<Client>>) {
+        if let Some(line) = &mut self.line {
+            line.client = client;
+        }
     }
 
     /// Notes where the handler waited longest.
@@ -128,7 +152,8 @@ impl Line {
         if !is_slow && self.form == AccessLog::Off {
             return;
         }
-        let ip = self.peer.ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let ip = self.client.as_ref().map_or(self.peer.ip, |client| client.ip);
+        let ip = ip.map(|ip| ip.to_string()).unwrap_or_default();
         let request_id = self.request_id.take().unwrap_or_else(context::new_id);
         let request_id = request_id.to_str().unwrap_or_default();
         let trace_id = self.trace.as_ref().and_then(context::trace_id).unwrap_or_default();

@@ -33,6 +33,7 @@ use crate::local::LocalApp;
 use crate::log::Level;
 use crate::lua::{self, async_function};
 use crate::metrics::Archive;
+use crate::rate_limit::RateLimits;
 use crate::service::Site;
 
 /// A server to be: an app, and what the embedding program decides about it.
@@ -78,6 +79,7 @@ impl Server {
             stores: Arc::default(),
             worker: 1,
             workers: num_cpus::get(),
+            memory_limit: 0,
             files: Files::default(),
             hub: Arc::default(),
         };
@@ -144,6 +146,29 @@ impl Server {
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Server {
         self.overrides.shutdown_timeout = Some(time);
+        self
+    }
+
+    /// Stops Lua code that takes more CPU time than this between two waits, and answers 503. The default is 1 s; zero
+    /// sets no limit. The app's top level and `on_start` get ten times as much.
+    #[must_use]
+    pub fn handler_cpu_limit(mut self, time: Duration) -> Server {
+        self.overrides.handler_cpu_limit = Some(time);
+        self
+    }
+
+    /// Puts another worker in the place of one that has been in the same call for so long. The default is 30 s; zero
+    /// sets no limit.
+    #[must_use]
+    pub fn worker_stall_limit(mut self, time: Duration) -> Server {
+        self.overrides.worker_stall_limit = Some(time);
+        self
+    }
+
+    /// Lets each worker's Lua VM hold so many bytes. The default is 1 GiB; 0 sets no limit.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Server {
+        self.overrides.memory_limit = Some(bytes);
         self
     }
 
@@ -240,8 +265,8 @@ impl Server {
     pub fn check(&self) -> Result<AppInfo, Error> {
         let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
         let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (_, router) = self.settle(declared)?;
-        Ok(AppInfo::new(&router))
+        let (config, router, limits) = self.settle(declared)?;
+        Ok(AppInfo::new(&router).warned(config.warnings(!limits.rules.is_empty())))
     }
 
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
@@ -256,10 +281,11 @@ impl Server {
     pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
         let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (mut config, router) = self.settle(declared)?;
+        let (mut config, router, limits) = self.settle(declared)?;
         config.workers = 1;
         config.access_log = AccessLog::Off;
-        Ok(Site::new(app, Arc::new(router), Arc::new(config), &Archive::default()))
+        let limits = RateLimits::new(&config.rate_limit, &limits);
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, &Archive::default()))
     }
 }
 

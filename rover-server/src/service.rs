@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{ALLOW, LOCATION};
+use http::header::{ALLOW, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
@@ -24,11 +24,14 @@ use crate::body::Body;
 use crate::collect::Collect;
 use crate::config::{Config, TraceContext};
 use crate::context::{self, Open, Peer};
+use crate::guard::{Guard, Pass};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
 use crate::metrics::{Archive, Arrival, Meter};
+use crate::rate_limit::RateLimits;
 use crate::record::Record;
 use crate::route::{FastRouter, Found, Params, RouteId};
+use crate::security_headers::{self, SecurityHeaders};
 use crate::{edge, failure, lifecycle};
 
 /// Everything that the requests of one worker need.
@@ -38,6 +41,8 @@ pub(crate) struct Site {
     pub(crate) config: Arc<Config>,
     /// Counts requests, where the management listener is on.
     pub(crate) meter: Option<Rc<Meter>>,
+    guard: Option<Box<Guard>>,
+    security_headers: SecurityHeaders,
 }
 
 /// The version of the app that requests go to from now on. A connection asks for it at each request, so that it serves
@@ -71,14 +76,26 @@ impl Current {
 }
 
 impl Site {
-    /// Tells `app` what was decided after it had loaded, and makes it ready for requests. `archive` keeps what they count.
-    pub(crate) fn new(app: App, router: Arc<FastRouter>, config: Arc<Config>, archive: &Archive) -> Rc<Site> {
+    /// Tells `app` what was decided after it had loaded, and makes it ready for requests. `limits` are what all workers count
+    /// together, `archive` keeps what this one counts.
+    pub(crate) fn new(
+        app: App,
+        router: Arc<FastRouter>,
+        config: Arc<Config>,
+        limits: Option<Arc<RateLimits>>,
+        archive: &Archive,
+    ) -> Rc<Site> {
         app.settle(&router, &config);
+        if let Some(limits) = &limits {
+            app.limit(limits.clone());
+        }
         let meter = config.management.is_on().then(|| {
             let routes = router.routes().iter();
             archive.meter(routes.map(|route| (route.verb.to_string(), route.pattern.to_string())))
         });
-        Rc::new(Site { app: Rc::new(app), router, config, meter })
+        let security_headers = SecurityHeaders::new(&config.security_headers);
+        let guard = Guard::new(&config, limits);
+        Rc::new(Site { app: Rc::new(app), router, config, meter, guard, security_headers })
     }
 
     /// Begins to answer `request`.
@@ -99,27 +116,44 @@ impl Site {
         let arrival = self.meter.as_ref().map(|_| Arrival::now(request.method()));
         let mut route = UNMATCHED;
         let mut answer = Answer { response: None, stage: Stage::Over, record };
+        let mut ending = Ending { pass: None, pinned: false };
         let (head, body) = request.into_parts();
-        let request = context::Request { head, body: None, route: None, peer: peer.clone(), id: None };
+        let request =
+            context::Request { head, body: None, route: None, peer: peer.clone(), id: None, client: None, told: None };
         let request = self.app.contexts.requests.open(request);
-        match request.look(|request| self.begin(request, body)) {
+        let begun = request.look(|request| {
+            let begun = self.begin(request, body, &mut ending.pass);
+            ending.pinned = request.scheme() == "https" && is_pinned(request);
+            if let (Some(_), Some(record)) = (&self.guard, &mut answer.record) {
+                // A proxy may have told who the client is.
+                record.came_from(request.client.clone());
+            }
+            begun
+        });
+        match begun {
             Some(ControlFlow::Continue((None, call))) => {
                 route = call.route();
-                answer.stage = self.start(request, call, &mut answer.response);
+                if let Some(running) = self.start(request, call, &mut answer.response) {
+                    answer.stage = Stage::Running(Box::new(Waiting { running, call, ending, site: self.clone() }));
+                    answer.let_go();
+                    return answer.followed(self.meter.as_ref(), arrival, route);
+                }
             }
             Some(ControlFlow::Continue((Some(collect), call))) => {
-                route = call.route();
-                answer.stage = Stage::Collecting(Box::new(Collecting { collect, request, call, site: self.clone() }));
+                let collecting = Collecting { collect, request, call, ending, site: self.clone() };
+                answer.stage = Stage::Collecting(Box::new(collecting));
+                return answer.followed(self.meter.as_ref(), arrival, call.route());
             }
             Some(ControlFlow::Break(response)) => answer.response = Some(*response),
             None => {}
         }
+        self.finish(&mut answer.response, ending);
         if let (Some(meter), Some(arrival)) = (&self.meter, arrival) {
             match &answer.response {
                 Some(response) if !matches!(response.body(), Body::Stream(_)) => {
                     meter.note(arrival, route, response.status().as_u16());
                 }
-                _ => answer.follow(meter, arrival, route),
+                _ => return answer.followed(Some(meter), Some(arrival), route),
             }
         }
         answer
@@ -127,7 +161,12 @@ impl Site {
 
     /// Decides what answers the request, and whether its body is needed first.
     #[inline(always)]
-    fn begin<B>(&self, request: &mut context::Request, body: B) -> ControlFlow<Box<Response<Body>>, Begun<B>>
+    fn begin<B>(
+        &self,
+        request: &mut context::Request,
+        body: B,
+        pass: &mut Option<Box<Pass>>,
+    ) -> ControlFlow<Box<Response<Body>>, Begun<B>>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
@@ -141,13 +180,25 @@ impl Site {
         }
         let close = has_body && edge::must_close(head);
         let close_unread = close || has_body && edge::holds_body_back(head);
-        let (entry, route) = match self.route(head) {
-            ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) if close_unread => {
-                return ControlFlow::Break(Box::new(edge::closing(response)));
-            }
-            ControlFlow::Break(response) => return ControlFlow::Break(Box::new(response)),
+        let answered = |response| match close_unread {
+            true => ControlFlow::Break(Box::new(edge::closing(response))),
+            false => ControlFlow::Break(Box::new(response)),
         };
+        if let Some(guard) = &self.guard
+            && let Some(response) = guard.admit(request, &self.app, &self.router, pass)
+        {
+            return answered(response);
+        }
+        let (entry, route) = match self.route(&request.head) {
+            ControlFlow::Continue(target) => target,
+            ControlFlow::Break(response) => return answered(response),
+        };
+        if let (Some(guard), Some((id, _))) = (&self.guard, &route)
+            && let Some(response) = guard.admit_to(*id, request, pass)
+        {
+            return answered(response);
+        }
+        let head = &request.head;
         let is_missing = route.is_none();
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             request.route = route;
@@ -160,22 +211,27 @@ impl Site {
         ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }))
     }
 
-    /// Runs the handler. A panic fails this request alone.
+    /// Runs the handler, up to its response or to its first wait. A panic fails this request alone.
     #[inline(always)]
-    fn start<B>(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Stage<B> {
+    fn start(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Option<Box<Running>> {
         let ran = catch_unwind(AssertUnwindSafe(|| handler::start(&self.app, call.entry, request, response)));
         match ran {
-            Ok(None) => {
-                call.finish(response);
-                Stage::Over
-            }
-            Ok(Some(running)) => Stage::Running(running, call),
-            Err(_) => {
-                *response = Some(panicked());
-                call.finish(response);
-                Stage::Over
-            }
+            Ok(None) => {}
+            Ok(running) => return running,
+            Err(_) => *response = Some(panicked()),
         }
+        call.finish(response);
+        None
+    }
+
+    /// Adds to a response what every one carries.
+    #[inline(always)]
+    fn finish(&self, response: &mut Option<Response<Body>>, ending: Ending) {
+        let response = response.get_or_insert_with(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
+        if let (Some(guard), Some(pass)) = (&self.guard, ending.pass) {
+            guard.finish(*pass, response);
+        }
+        self.security_headers.add(response.headers_mut(), ending.pinned);
     }
 
     /// Finds what answers the request, or answers it.
@@ -266,7 +322,7 @@ impl Call {
 /// Where a request stands that has no response yet. What is rare is boxed, for the whole moves at every request.
 enum Stage<B> {
     Collecting(Box<Collecting<B>>),
-    Running(Box<Running>, Call),
+    Running(Box<Waiting>),
     Over,
 }
 
@@ -275,7 +331,24 @@ struct Collecting<B> {
     collect: Collect<B>,
     request: Open,
     call: Call,
+    ending: Ending,
     site: Rc<Site>,
+}
+
+/// A request whose handler waits.
+struct Waiting {
+    running: Box<Running>,
+    call: Call,
+    ending: Ending,
+    site: Rc<Site>,
+}
+
+/// What the end of a request needs to know of its beginning.
+struct Ending {
+    /// What the guard wants of the response.
+    pass: Option<Box<Pass>>,
+    /// The response goes over TLS, to a host that browsers may bind to it.
+    pinned: bool,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
@@ -287,10 +360,20 @@ pub(crate) struct Answer<B> {
 }
 
 impl<B> Answer<B> {
-    /// Counts a request that is not over yet.
+    /// Holds nothing of the connection's read buffer while a handler waits.
     #[cold]
-    fn follow(&mut self, meter: &Rc<Meter>, arrival: Arrival, route: usize) {
-        self.record.get_or_insert_with(Record::silent).follow(meter.follow(arrival, route));
+    fn let_go(&mut self) {
+        if let (Stage::Running(waiting), Some(record)) = (&self.stage, &mut self.record) {
+            record.let_go(waiting.running.uri());
+        }
+    }
+
+    /// The same, which is counted when the request is over, where requests are counted.
+    fn followed(mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) -> Answer<B> {
+        if let (Some(meter), Some(arrival)) = (meter, arrival) {
+            self.record.get_or_insert_with(Record::silent).follow(meter.follow(arrival, route));
+        }
+        self
     }
 }
 
@@ -298,8 +381,8 @@ impl<B> Drop for Answer<B> {
     /// The client went away: where its handler waited is known as long as that is not cancelled.
     #[inline]
     fn drop(&mut self) {
-        if let (Stage::Running(running, _), Some(record)) = (&mut self.stage, &mut self.record) {
-            record.waited(running.longest_wait());
+        if let (Stage::Running(waiting), Some(record)) = (&mut self.stage, &mut self.record) {
+            record.waited(waiting.running.longest_wait());
         }
     }
 }
@@ -314,27 +397,37 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                     let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
                         return Poll::Ready(());
                     };
-                    let Collecting { request, call, site, .. } = *collecting;
+                    let Collecting { request, call, ending, site, .. } = *collecting;
                     match collected {
                         Ok(body) => {
                             request.look(|request| request.body = body);
-                            self.stage = site.start(request, call, &mut self.response);
+                            if let Some(running) = site.start(request, call, &mut self.response) {
+                                self.stage = Stage::Running(Box::new(Waiting { running, call, ending, site }));
+                                self.let_go();
+                                continue;
+                            }
                         }
                         Err(status) => self.response = Some(edge::closing(failure::answer(status))),
                     }
+                    site.finish(&mut self.response, ending);
+                    return Poll::Ready(());
                 }
-                Stage::Running(running, call) => {
-                    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *running).poll(cx)));
-                    self.response = match polled {
+                Stage::Running(waiting) => {
+                    let running = Pin::new(&mut *waiting.running);
+                    let mut response = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
                         Ok(Poll::Pending) => return Poll::Pending,
                         Ok(Poll::Ready(response)) => response,
                         Err(_) => Some(panicked()),
                     };
-                    call.finish(&mut self.response);
+                    let Stage::Running(mut waiting) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                        return Poll::Ready(());
+                    };
+                    waiting.call.finish(&mut response);
+                    waiting.site.finish(&mut response, waiting.ending);
                     if let Some(record) = &mut self.record {
-                        record.waited(running.longest_wait());
+                        record.waited(waiting.running.longest_wait());
                     }
-                    self.stage = Stage::Over;
+                    self.response = response;
                 }
                 Stage::Over => return Poll::Ready(()),
             }
@@ -362,6 +455,16 @@ where
             None => Poll::Ready(Ok(response)),
         }
     }
+}
+
+/// Whether the host of a request over TLS is one that browsers may bind to it.
+#[cold]
+fn is_pinned(request: &context::Request) -> bool {
+    let head = &request.head;
+    let own = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let told = request.client.as_ref().and_then(|client| client.host.as_ref()).map(|host| host.as_bytes());
+    let sent = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    told.or(own).or(sent).is_some_and(security_headers::is_pinned)
 }
 
 #[cold]

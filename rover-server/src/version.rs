@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::handler;
 use crate::log::{self, Level};
 use crate::metrics::Archive;
+use crate::rate_limit::RateLimits;
 use crate::route::FastRouter;
 use crate::service::Site;
 use crate::tasks::Driver;
@@ -32,6 +33,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) struct Plan {
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    /// What all workers count together.
+    pub(crate) limits: Option<Arc<RateLimits>>,
 }
 
 /// A version that has started.
@@ -54,7 +57,7 @@ impl Version {
         archive: &Archive,
     ) -> Result<Version, Mistakes> {
         declared.must_be_like(plan.router.routes(), worker)?;
-        let site = Site::new(app, plan.router, plan.config, archive);
+        let site = Site::new(app, plan.router, plan.config, plan.limits, archive);
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
         let mut version = Version { site, driver };
         let app = version.site.app.clone();

@@ -8,6 +8,7 @@ mod here;
 mod report;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -19,9 +20,11 @@ pub(crate) use here::{adopt, announce, check, discard, prepare, switch};
 pub(crate) use report::{Figures, report};
 
 use crate::app::{App, Blueprint, Declared, Mistakes};
+use crate::config::Limits;
 use crate::log;
 use crate::metrics::Archive;
 use crate::version::{Plan, Version};
+use crate::watchdog::{Charge, Sockets, Watchdog};
 
 use here::{Here, here};
 
@@ -35,12 +38,19 @@ pub(crate) enum Report {
     Failed(Mistakes),
 }
 
+/// A worker that will not end by itself.
+enum Ending {
+    Lost,
+}
+
 /// A worker that is starting or serving.
 pub(crate) struct Worker {
     reports: mpsc::Receiver<Report>,
     plan: Option<mpsc::Sender<Plan>>,
     handle: Option<Handle>,
-    ended: Option<oneshot::Receiver<()>>,
+    sockets: Arc<Sockets>,
+    /// Fails when the thread has ended.
+    ended: Option<oneshot::Receiver<Ending>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -49,19 +59,29 @@ impl Worker {
     ///
     /// # Errors
     /// The system refuses another thread.
-    pub(crate) fn start(blueprint: Blueprint) -> io::Result<Worker> {
+    pub(crate) fn start(blueprint: Blueprint, watchdog: &Watchdog, limits: Limits) -> io::Result<Worker> {
         // These channels carry a handful of messages while the server starts, and nothing afterwards.
         let (report, reports) = mpsc::channel();
         let (plan, plans) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         let name = format!("rover-{}", blueprint.worker);
+        let charge = watchdog.charge(blueprint.worker, limits);
+        let sockets = charge.sockets().clone();
+        let failed = report.clone();
+        // Whoever waits for a worker that is given up waits no more.
+        charge.on_release(move |reason| {
+            let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
+            let _ = end.send(Ending::Lost);
+        });
         let thread = thread::Builder::new().name(name).spawn(move || {
-            if let Err(mistakes) = run(&blueprint, &report, &plans) {
+            let on_duty = charge.begin();
+            if let Err(mistakes) = run(&blueprint, &report, &plans, &charge) {
                 let _ = report.send(Report::Failed(mistakes));
             }
-            let _ = end.send(());
+            drop(on_duty);
+            charge.on_release(|_| {});
         })?;
-        Ok(Worker { reports, plan: Some(plan), handle: None, ended: Some(ended), thread: Some(thread) })
+        Ok(Worker { reports, plan: Some(plan), handle: None, sockets, ended: Some(ended), thread: Some(thread) })
     }
 
     /// Waits until the app has loaded.
@@ -98,9 +118,9 @@ impl Worker {
         }
     }
 
-    /// The runtime of a ready worker.
-    pub(crate) fn handle(&self) -> Option<Handle> {
-        self.handle.clone()
+    /// Where a ready worker is found.
+    pub(crate) fn post(&self) -> Option<Post> {
+        Some(Post { handle: self.handle.clone()?, sockets: self.sockets.clone() })
     }
 
     /// Asks a ready worker to finish what it has begun, and to end.
@@ -112,8 +132,11 @@ impl Worker {
 
     /// Waits until the worker's thread has ended.
     pub(crate) async fn ended(mut self) {
-        if let Some(ended) = self.ended.take() {
-            let _ = ended.await;
+        if let Some(ended) = self.ended.take()
+            && let Ok(Ending::Lost) = ended.await
+        {
+            // Its thread may never end.
+            return;
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -133,23 +156,38 @@ fn died() -> Mistakes {
     Mistakes(vec!["a worker ended unexpectedly while it started; this is a bug in Rover".to_owned()])
 }
 
+/// Where a worker is found, from any thread.
+#[derive(Clone)]
+pub(crate) struct Post {
+    handle: Handle,
+    sockets: Arc<Sockets>,
+}
+
 /// How long a worker that ends waits for work on other threads, such as a file being written.
 const PATIENCE_WITH_BLOCKED: Duration = Duration::from_secs(1);
 
 /// The life of a worker's thread.
-fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Receiver<Plan>) -> Result<(), Mistakes> {
+fn run(
+    blueprint: &Blueprint,
+    report: &mpsc::Sender<Report>,
+    plans: &mpsc::Receiver<Plan>,
+    charge: &Arc<Charge>,
+) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Mistakes(vec![format!("cannot start a worker's runtime: {error}")]))?;
+    charge.runs_in(runtime.handle().clone());
     let (app, declared) = App::load(blueprint)?;
     let _ = report.send(Report::Loaded(declared.clone()));
     let Ok(plan) = plans.recv() else { return Ok(()) };
     let served = runtime.block_on(async {
+        let limits = plan.config.limits;
         let archive = Archive::default();
         let version = Version::start(app, &declared, plan, blueprint.worker, &archive).await?;
-        let this = Here::begin(version, blueprint.worker, archive);
+        let this = Here::begin(version, blueprint.worker, archive, charge);
+        charge.serves(limits);
         let _ = report.send(Report::Ready(runtime.handle().clone()));
         this.stop.notified().await;
         this.wind_down().await;

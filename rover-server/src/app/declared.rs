@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use mlua::{Table, Value};
 
-use crate::config::ConfigValue;
+use crate::config::{ConfigValue, LimitRule};
 use crate::lua::{Returns, Stack, described_type};
+use crate::rate_limit::RouteLimits;
 use crate::route::{Origin, Pattern, RouteDecl, Verb};
 
 /// The config and the routes of an app that has loaded.
@@ -20,6 +21,8 @@ pub(crate) struct Declared {
     pub(crate) config: Vec<(String, ConfigValue)>,
     /// The routes, in the order written; a route's place is its id.
     pub(crate) routes: Vec<RouteDecl>,
+    /// What the routes are limited to.
+    pub(crate) limits: RouteLimits,
     /// What is wrong with the declarations.
     pub(crate) mistakes: Mistakes,
 }
@@ -142,8 +145,39 @@ fn config_value(value: Value, depth: usize) -> ConfigValue {
 pub(super) struct Told {
     pub(super) routes: Vec<RouteDecl>,
     pub(super) mistakes: Vec<String>,
+    /// Routes and limits, by their places.
+    pub(super) limits: Vec<(u32, u16)>,
     /// The file of the last route: most often that of the next one.
     file: Option<Arc<str>>,
+}
+
+/// Reads the limits that `dsl.lua` noted.
+pub(super) fn limits(sealed: &Table, pairs: Vec<(u32, u16)>, declared: &mut Declared) -> mlua::Result<()> {
+    for limit in sealed.raw_get::<Table>("limits")?.sequence_values::<Table>() {
+        let limit = limit?;
+        let entries = match config_value(limit.raw_get("rule")?, DEEPEST_CONFIG) {
+            ConfigValue::Table(entries) => entries,
+            ConfigValue::List(values) if values.is_empty() => Vec::new(),
+            _ => vec![("1".to_owned(), ConfigValue::Nil)],
+        };
+        match LimitRule::read(&entries) {
+            Ok(rule) => declared.limits.rules.push(rule),
+            Err(mistakes) => {
+                let (place, name): (String, String) = (limit.raw_get("where")?, limit.raw_get("name")?);
+                declared.mistakes.0.extend(mistakes.iter().map(|mistake| format!("{place}: {name}: {mistake}")));
+            }
+        }
+    }
+    declared.limits.pairs = pairs;
+    Ok(())
+}
+
+/// `limit(route, limit)`: both by their places, counted from 1.
+pub(super) fn limit(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
+    let place = |index| (stack.number(index) as u32).saturating_sub(1);
+    let (route, limit) = (place(1), place(2));
+    told.borrow_mut().limits.push((route, u16::try_from(limit).unwrap_or(u16::MAX)));
+    Ok(0)
 }
 
 /// `route(verb, file, line, segment…)`, with the last segment of the path first. A wrong one leaves its mistake in `told`.

@@ -17,6 +17,8 @@ local HOOKS = {
 local declared = {
   routes = {},   -- { verb, handler, file, line, place, before, after }
   hooks = {},    -- name -> function
+  limits = {},   -- { rule, methods, per, place, where, name }
+  cors_origins = nil, -- the function of the config's cors.origins
   mistakes = {}, -- { file, line, message }; line 0 where the mistake has none
 }
 
@@ -191,9 +193,50 @@ function node_meta.__newindex(node, key, value)
   end
 end
 
+-- The verbs of a limit as a set; false for all of them.
+local function verbs_of(methods, name)
+  if methods == nil then return false end
+  local set = {}
+  for _, verb in ipairs(type(methods) == "table" and methods or { methods }) do
+    local known = type(verb) == "string" and verb:lower()
+    if not VERBS[known] then
+      note(("%s: methods must be a list of verbs such as { \"post\" }, got %s"):format(name,
+        type(verb) == "string" and ("%q"):format(verb) or a(verb)))
+      return false
+    end
+    set[known] = true
+  end
+  return set
+end
+
+-- `api.login.limit { … }`: a rate limit for the routes of this table and of those below it.
+local function declare_limit(place, options)
+  refuse_when_sealed("declaring a limit")
+  local name = written(place) .. ".limit"
+  if type(options) ~= "table" then
+    return note(("%s expects a table such as { rate = \"5/m\" }, not %s"):format(name, a(options)))
+  end
+  local rule = {}
+  for key, value in pairs(options) do
+    if key ~= "methods" then rule[key] = value end
+  end
+  declared.limits[#declared.limits + 1] = {
+    rule = rule,
+    methods = verbs_of(options.methods, name),
+    per = type(options.per) == "function" and options.per or nil,
+    place = place,
+    where = place_of(where()),
+    name = name,
+  }
+end
+
 function node_meta.__call(node, ...)
   local place = place_at[node]
   local build = place.builder
+  if not build and place.segment == "limit" and place.parent then
+    local first = ...
+    return declare_limit(place.parent, first == place.parent.node and select(2, ...) or first)
+  end
   if not build then mistake(written(place) .. " is a path, not a function") end
   -- `api.json(t)` and `api:json(t)`, `api.json.status(201, t)` and `api.json:status(201, t)` are the same.
   local first = ...
@@ -245,6 +288,35 @@ local function collect(place, name)
   return all
 end
 
+local function is_below(place, above)
+  while place do
+    if place == above then return true end
+    place = place.parent
+  end
+  return false
+end
+
+-- Tells Rust which limits a route has. Gives those whose clients a function of the app names, if there are any.
+local function limits_of(route, number)
+  local own
+  for i, limit in ipairs(declared.limits) do
+    if is_below(route.place, limit.place) and (not limit.methods or limit.methods[route.verb]) then
+      if limit.per then
+        own = own or {}
+        own[#own + 1] = { per = limit.per, number = i }
+      else
+        native.limit(number, i)
+      end
+    end
+  end
+  if declared.limit_per then
+    own = own or {}
+    -- The limit of all requests stands behind the others.
+    own[#own + 1] = { per = declared.limit_per, number = #declared.limits + 1 }
+  end
+  return own
+end
+
 -- Tells Rust of a route: its verb, file and line, and its path.
 local function tell(route)
   local segments, place = {}, route.place
@@ -256,6 +328,13 @@ local function tell(route)
   end
   -- From the last segment to the first.
   native.route(route.verb, route.file, route.line, unpack(segments, 1, n))
+end
+
+-- A function in a table of the config, if there is one.
+local function function_in(config, group, key)
+  local settings = config and config[group]
+  local value = type(settings) == "table" and settings[key]
+  return type(value) == "function" and value or nil
 end
 
 local M = {}
@@ -302,6 +381,8 @@ function M.server(config)
   end
   origin = place_of(where())
   native.configure(config or {}, origin)
+  declared.cors_origins = function_in(config, "cors", "origins")
+  declared.limit_per = function_in(config, "rate_limit", "per")
   root = setmetatable({}, node_meta)
   place_at[root] = { node = root }
   return root
@@ -325,8 +406,9 @@ function M.seal(returned)
     declared.mistakes[#declared.mistakes + 1] = { native.name, 0, message }
   end
   if root then settle_sockets() end
-  for _, route in ipairs(declared.routes) do
+  for number, route in ipairs(declared.routes) do
     tell(route)
+    route.limits = limits_of(route, number)
     route.before = collect(route.place, "before")
     route.after = collect(route.place, "after")
     route.place = nil

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use mlua::{Function, Lua, Table, Value};
 
 use crate::context;
+use crate::failure::Failure;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::metrics::Sources;
@@ -21,7 +22,7 @@ use crate::stream;
 use crate::tasks::{self, Tasks};
 use crate::websocket::{self, Sockets};
 
-use super::declared::{Declared, Hooks, Mistakes, Told};
+use super::declared::{self, Declared, Hooks, Mistakes, Told};
 use super::{App, Blueprint, Files, Source, natives};
 
 impl App {
@@ -32,7 +33,14 @@ impl App {
     /// stand in [`Declared::mistakes`], so that they can be reported together with those of the config and the routes.
     pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Mistakes> {
         let lua = lua::new_vm();
-        load(&lua, blueprint).map_err(|error| Mistakes(vec![lua::plain_message(&error)]))
+        super::limit_memory(&lua, blueprint.memory_limit);
+        let busy = lua::Busy::new(&lua);
+        let loaded = load(&lua, blueprint);
+        drop(busy);
+        match lua::stopped() {
+            Some(stopped) => Err(Mistakes(vec![Failure::stopped(stopped).described()])),
+            None => loaded.map_err(|error| Mistakes(vec![lua::plain_message(&error)])),
+        }
     }
 }
 
@@ -62,6 +70,12 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits: waits.clone(),
     };
     natives::failing(lua, &native, failing)?;
+    let limits = Rc::default();
+    natives::limiting(
+        lua,
+        &native,
+        natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) },
+    )?;
     let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
@@ -96,6 +110,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let told = told.take();
     declared.routes = told.routes;
     declared.mistakes.0.extend(told.mistakes);
+    declared::limits(&sealed, told.limits, &mut declared)?;
 
     let (entries, takes_context, places, hooks) =
         entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
@@ -109,6 +124,8 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         tasks,
         hooks,
         sockets,
+        cors_origins: sealed.raw_get("cors_origins")?,
+        limits,
         places,
         takes_context,
         debug,

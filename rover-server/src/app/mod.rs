@@ -8,7 +8,7 @@ mod declared;
 mod load;
 mod natives;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::path::PathBuf;
@@ -19,8 +19,10 @@ pub(crate) use declared::{Declared, Hooks, Mistakes};
 
 use crate::config::Config;
 use crate::context::{Contexts, Shapes};
-use crate::lua::{Coroutines, Waits};
+use crate::log::{self, Level};
+use crate::lua::{self, Coroutines, Waits};
 use crate::metrics::Sources;
+use crate::rate_limit::RateLimits;
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
 use crate::store::Stores;
@@ -56,6 +58,8 @@ pub(crate) struct Blueprint {
     pub(crate) workers: usize,
     /// How the workers' WebSockets hear of each other.
     pub(crate) hub: Arc<Hub>,
+    /// Bytes that the VM may hold while the app loads; 0 for no limit.
+    pub(crate) memory_limit: u64,
     pub(crate) files: Files,
 }
 
@@ -83,6 +87,10 @@ pub(crate) struct App {
     pub(crate) tasks: Rc<Tasks>,
     pub(crate) hooks: Hooks,
     sockets: Rc<Sockets>,
+    /// The function of `cors.origins`.
+    cors_origins: Option<mlua::Function>,
+    /// Known once the server starts.
+    limits: Rc<OnceCell<Arc<RateLimits>>>,
     /// Where each entry was declared.
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
@@ -137,6 +145,23 @@ impl App {
         self.gc_rounds.call::<f64>(()).map_or(0, |rounds| rounds as u64)
     }
 
+    /// Asks the app's function of `cors.origins` about an origin. One that raises allows nothing.
+    pub(crate) fn allows_origin(&self, origin: &str) -> bool {
+        let Some(function) = &self.cors_origins else { return false };
+        match function.call::<mlua::Value>(origin) {
+            Ok(answer) => !matches!(answer, mlua::Value::Nil | mlua::Value::Boolean(false)),
+            Err(error) => {
+                log::event(Level::Error, &lua::plain_message(&error)).field("function", "cors.origins").emit();
+                false
+            }
+        }
+    }
+
+    /// Lends the server's limits to the functions that count from within Lua.
+    pub(crate) fn limit(&self, limits: Arc<RateLimits>) {
+        let _ = self.limits.set(limits);
+    }
+
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
         let _ = self.contexts.shapes.set(Shapes::of(router));
@@ -146,5 +171,13 @@ impl App {
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.sockets.settle(&config.websocket);
         self.workers.set(config.workers);
+        limit_memory(self.coroutines.lua(), config.limits.memory_limit);
+    }
+}
+
+/// Sets how much the VM may hold, as far as that is possible.
+fn limit_memory(lua: &mlua::Lua, bytes: u64) {
+    if let Err(error) = lua::limit_memory(lua, usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        log::event(Level::Warn, &lua::plain_message(&error)).emit();
     }
 }

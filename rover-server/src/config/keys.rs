@@ -4,9 +4,15 @@
 //!
 //! A new key is a field of `Config` and of `Overrides`, its default, and one row here; the tests hold them together.
 
+use super::cors::CORS_KEYS;
+use super::load_shedding::LOAD_SHEDDING_KEYS;
 use super::operating::OPERATING_KEYS;
+use super::proxies::PROXY_KEYS;
+use super::rate_limit::RATE_LIMIT_KEYS;
+use super::security_headers::SECURITY_HEADER_KEYS;
 use super::store::STORE_KEYS;
 use super::value::ConfigValue;
+use super::watch::WATCH_KEYS;
 use super::websocket::WEBSOCKET_KEYS;
 use super::{Config, Host, TrailingSlash};
 use crate::log::Level;
@@ -41,11 +47,22 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 }
 
 /// Keys that belong together, each group in a file of its own where it is more than a few.
-static GROUPS: &[&[ConfigKey]] = &[KEYS, OPERATING_KEYS, WEBSOCKET_KEYS, STORE_KEYS];
+static GROUPS: &[&[ConfigKey]] = &[
+    KEYS,
+    OPERATING_KEYS,
+    PROXY_KEYS,
+    CORS_KEYS,
+    SECURITY_HEADER_KEYS,
+    RATE_LIMIT_KEYS,
+    LOAD_SHEDDING_KEYS,
+    WATCH_KEYS,
+    WEBSOCKET_KEYS,
+    STORE_KEYS,
+];
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 
-static KEYS: &[ConfigKey] = &[
+pub(super) static KEYS: &[ConfigKey] = &[
     ConfigKey {
         name: "host",
         what: "address to listen on; \"localhost\" is both loopbacks",

@@ -56,6 +56,19 @@ impl ConfigValue {
         }
     }
 
+    /// Texts: a list of them, or one text in which commas stand between them. A list may be empty.
+    pub(super) fn texts(&self) -> Option<Vec<String>> {
+        let parts = |text: &str| {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect()
+        };
+        match self {
+            ConfigValue::Text(text) => Some(parts(text)),
+            ConfigValue::List(values) => values.iter().map(|value| value.text().map(str::to_owned)).collect(),
+            _ => None,
+        }
+    }
+
     /// A whole number from `least` to `most`, also as text: `port = os.getenv("PORT")` must work.
     pub(super) fn whole(&self, least: u64, most: u64) -> Option<u64> {
         let number = match self {
@@ -128,6 +141,11 @@ impl ConfigValue {
 fn whole(number: f64) -> Option<u64> {
     let exact = number.fract() == 0.0 && (0.0..=LARGEST_WHOLE).contains(&number);
     exact.then_some(number as u64)
+}
+
+/// Whether the text is a token of RFC 9110, section 5.6.2, as names of headers and methods are.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Splits `"1.5 MiB"` into 1.5 and `"mib"`.

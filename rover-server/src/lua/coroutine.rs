@@ -7,7 +7,7 @@ use std::ffi::c_int;
 
 use mlua::ffi;
 
-use super::{Stack, Waits};
+use super::{Stack, Waits, interrupt, memory};
 
 /// How many finished coroutines a VM keeps; beyond that they are left to the garbage collector.
 const IDLE_LIMIT: usize = 1024;
@@ -43,8 +43,13 @@ impl Coroutine {
     /// what it waits for.
     #[inline]
     pub(crate) fn resume(&mut self, args: c_int) -> Resumed {
+        let is_outermost = interrupt::enter(self.state);
         // SAFETY: the coroutine is fresh or suspended, which `Coroutines` sees to, and holds the arguments.
-        match unsafe { ffi::lua_resume_(self.state, args) } {
+        let status = unsafe { ffi::lua_resume_(self.state, args) };
+        if is_outermost && interrupt::leave() && !matches!(status, ffi::LUA_OK | ffi::LUA_YIELD) {
+            interrupt::tell(&mut self.stack());
+        }
+        match status {
             ffi::LUA_OK => Resumed::Returned,
             ffi::LUA_YIELD => Resumed::Yielded,
             _ => Resumed::Raised,
@@ -159,6 +164,8 @@ impl Coroutines {
     #[cold]
     pub(crate) fn discard(&self, coroutine: Coroutine) {
         self.let_go(&coroutine);
+        // SAFETY: the VM is alive, this is its thread, and the allocator is not at work.
+        unsafe { memory::relieve(self.main) };
     }
 
     /// Gives a coroutine to the garbage collector. It must not be resumed any more.

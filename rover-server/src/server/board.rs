@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -73,8 +74,8 @@ impl Board {
 
     async fn check(&self) -> Result<(), String> {
         let _turn = self.checking.lock().await;
-        match self.shared.workers.handles().first() {
-            Some(first) => worker::check(first).await,
+        match self.shared.workers.posts().first() {
+            Some((_, first)) => worker::check(first).await,
             None => Err("there are no workers".to_owned()),
         }
     }
@@ -90,13 +91,19 @@ impl Board {
 
     /// The figures of each worker, and whether they are of this moment.
     async fn figures(&self) -> Vec<(Option<Figures>, bool)> {
-        let handles = self.shared.workers.handles();
-        let asked = handles.iter().map(|handle| timeout(PATIENCE, worker::report(handle)));
-        let answers = join_all(asked).await;
+        let posts = self.shared.workers.posts();
+        let asked = posts.iter().map(|(_, post)| timeout(PATIENCE, worker::report(post)));
+        // A place whose worker is being replaced has no answer.
+        let mut answers = vec![None; self.shared.workers.places()];
+        for ((number, _), answer) in posts.iter().zip(join_all(asked).await) {
+            if let Some(place) = answers.get_mut(number - 1) {
+                *place = answer.ok().flatten();
+            }
+        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.resize(answers.len(), None);
-        let answers = answers.into_iter().map(|answer| answer.ok().flatten());
         answers
+            .into_iter()
             .zip(known.iter_mut())
             .map(|(answer, known)| {
                 let responds = answer.is_some();
@@ -156,6 +163,13 @@ impl Board {
         samples.gauge("rover_loaded_timestamp_seconds", help, &[], seconds_since_1970(last));
         let help = "Lines of the log that were lost because the output could not keep up.";
         samples.counter("rover_log_lines_dropped_total", help, &[], log::dropped() as f64);
+        let watched = shared.watchdog.counters();
+        let help = "Lua code that the watchdog has stopped.";
+        samples.counter("rover_watchdog_stops_total", help, &[], watched.stops.load(Ordering::Relaxed) as f64);
+        let help = "Workers that were lost, to a call that does not come back or to a panic.";
+        samples.counter("rover_workers_lost_total", help, &[], watched.lost.load(Ordering::Relaxed) as f64);
+        let help = "Workers that took the place of another.";
+        samples.counter("rover_workers_replaced_total", help, &[], watched.restarts.load(Ordering::Relaxed) as f64);
         let started = seconds_since_1970(shared.started);
         samples.gauge("process_start_time_seconds", "When the server started, in seconds since 1970.", &[], started);
     }

@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use super::Server;
 use crate::accept::Listeners;
+use crate::profile::Profiler;
 use crate::version::Plan;
+use crate::watchdog::Watchdog;
 use crate::workers::Workers;
 
 /// A handle to a server that listens. Clones are handles to the same one; it may outlive the server.
@@ -20,15 +22,16 @@ pub struct Control {
 /// What a server's handles, its acceptor and its management have in common.
 pub(super) struct Shared {
     pub(super) server: Server,
-    pub(super) workers: Workers,
+    pub(super) workers: Arc<Workers>,
     /// While the server listens.
     pub(super) listeners: Weak<Listeners>,
     /// As `listeners`, for operators.
     pub(super) management: Weak<Listeners>,
-    plan: Mutex<Plan>,
+    plan: Arc<Mutex<Plan>>,
     phase: AtomicU8,
     pub(super) reloads: Reloads,
     pub(super) started: SystemTime,
+    pub(super) watchdog: Watchdog,
     /// Held while the app is loaded anew: one version after the other.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
@@ -68,16 +71,18 @@ impl Reloads {
 impl Shared {
     pub(super) fn new(
         server: Server,
-        workers: Workers,
+        workers: Arc<Workers>,
         (listeners, management): (&Arc<Listeners>, Option<&Arc<Listeners>>),
-        plan: Plan,
+        plan: Arc<Mutex<Plan>>,
+        watchdog: Watchdog,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             server,
             workers,
             listeners: Arc::downgrade(listeners),
             management: management.map(Arc::downgrade).unwrap_or_default(),
-            plan: Mutex::new(plan),
+            plan,
+            watchdog,
             phase: AtomicU8::new(Phase::Starting as u8),
             reloads: Reloads::new(),
             started: SystemTime::now(),
@@ -104,6 +109,11 @@ impl Shared {
 }
 
 impl Control {
+    /// Records where the Lua code spends its time.
+    pub fn profiler(&self) -> Profiler {
+        Profiler::new(self.shared.watchdog.clone(), self.shared.plan().router.clone())
+    }
+
     /// The Lua files of the app: the one that was named, and each that `require` has looked into so far, also in
     /// versions that did not load.
     pub fn files(&self) -> Vec<PathBuf> {

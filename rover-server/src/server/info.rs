@@ -6,6 +6,7 @@ use crate::route::FastRouter;
 #[derive(Debug, Clone)]
 pub struct AppInfo {
     routes: Vec<RouteInfo>,
+    warnings: Vec<String>,
 }
 
 /// One route of an app.
@@ -29,11 +30,23 @@ impl AppInfo {
             file: route.origin.file.to_string(),
             line: route.origin.line,
         });
-        AppInfo { routes: routes.collect() }
+        AppInfo { routes: routes.collect(), warnings: Vec::new() }
+    }
+
+    /// The same, with what is unsafe about the config.
+    pub(super) fn warned(self, warnings: Vec<String>) -> AppInfo {
+        AppInfo { warnings, ..self }
     }
 
     /// The routes in the order declared.
     pub fn routes(&self) -> &[RouteInfo] {
         &self.routes
+    }
+
+    /// What is unsafe about the config on a public address, each with its cure; known from [`Server::check`] alone.
+    ///
+    /// [`Server::check`]: crate::Server::check
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }

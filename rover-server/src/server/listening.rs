@@ -7,17 +7,15 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
+use super::AppInfo;
 use super::control::{Control, Phase, Shared};
-use super::succession::Estate;
-use super::{AppInfo, Server, board};
 use crate::accept::Listeners;
+use crate::crew::Crew;
 use crate::error::Error;
 use crate::handover::Predecessor;
 use crate::log::{self, Level};
 use crate::management::Management;
-use crate::version::Plan;
-use crate::worker::Worker;
-use crate::workers::Workers;
+use crate::profile::Profiler;
 
 /// A server whose workers are ready and whose address is bound.
 ///
@@ -27,44 +25,31 @@ pub struct Listening {
     listeners: Arc<Listeners>,
     management: Option<(Arc<Listeners>, Management)>,
     predecessor: Option<Predecessor>,
-    workers: Vec<Worker>,
+    crew: Arc<Crew>,
     info: AppInfo,
     shared: Arc<Shared>,
 }
 
 impl Listening {
-    /// # Errors
-    /// The management listener cannot be bound.
     pub(super) fn new(
-        server: Server,
-        listeners: Listeners,
-        estate: Estate,
-        workers: Vec<Worker>,
+        listeners: Arc<Listeners>,
+        management: Option<(Arc<Listeners>, Management)>,
+        predecessor: Option<Predecessor>,
+        crew: Arc<Crew>,
         info: AppInfo,
-        plan: Plan,
-    ) -> Result<Listening, Error> {
-        let listeners = Arc::new(listeners);
-        let turns = Workers::new(workers.iter().filter_map(Worker::handle).collect());
-        let wanted = plan.config.management.clone();
-        let failed = |error| Error::io("cannot start the management listener", error);
-        let bound = match wanted.is_on() {
-            true => Some(Arc::new(Listeners::bind(&wanted.endpoints().map_err(failed)?, estate.management)?)),
-            false => None,
-        };
-        let shared = Shared::new(server, turns, (&listeners, bound.as_ref()), plan);
-        let management = match bound {
-            Some(bound) => {
-                let thread = Management::start(bound.clone(), board::pages(shared.clone())).map_err(failed)?;
-                Some((bound, thread))
-            }
-            None => None,
-        };
-        Ok(Listening { listeners, management, predecessor: estate.predecessor, workers, info, shared })
+        shared: Arc<Shared>,
+    ) -> Listening {
+        Listening { listeners, management, predecessor, crew, info, shared }
     }
 
     /// A handle to act on the server while it runs.
     pub fn control(&self) -> Control {
         Control { shared: self.shared.clone() }
+    }
+
+    /// Records where the Lua code spends its time, while the server runs.
+    pub fn profiler(&self) -> Profiler {
+        self.control().profiler()
     }
 
     /// Where clients find the server: `http://127.0.0.1:4242`, `unix:/run/app.sock`.
@@ -83,8 +68,8 @@ impl Listening {
         &self.info
     }
 
-    /// Serves until `stop` completes; then goes on for [`drain_delay`](Server::drain_delay), accepts nothing more, lets
-    /// running requests finish within [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
+    /// Serves until `stop` completes; then goes on for [`drain_delay`](super::Server::drain_delay), accepts nothing more, lets
+    /// running requests finish within [`shutdown_timeout`](super::Server::shutdown_timeout), runs `on_shutdown`, and returns.
     ///
     /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
     ///
@@ -92,7 +77,7 @@ impl Listening {
     /// The system refuses the acceptor's thread.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
-        let Listening { listeners, management, predecessor, workers, info, shared } = self;
+        let Listening { listeners, management, predecessor, crew, info, shared } = self;
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
@@ -118,7 +103,7 @@ impl Listening {
             "rover {} listening on {}, {}, {}",
             env!("CARGO_PKG_VERSION"),
             addresses.join(" and "),
-            count(workers.len(), "worker"),
+            count(shared.workers.places(), "worker"),
             count(info.routes().len(), "route"),
         );
         log::event(Level::Info, &message).emit();
@@ -140,12 +125,7 @@ impl Listening {
         drop(end);
         let _ = finished.await;
         let _ = acceptor.join();
-        for worker in &workers {
-            worker.stop();
-        }
-        for worker in workers {
-            worker.ended().await;
-        }
+        crew.end().await;
         drop(management);
         log::flush();
         Ok(())

@@ -15,7 +15,9 @@ use crate::app::{App, Blueprint};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{self, Level};
+use crate::rate_limit::RateLimits;
 use crate::version::Plan;
+use crate::watchdog::Charge;
 use crate::worker;
 
 impl Control {
@@ -46,30 +48,34 @@ impl Control {
     /// Gives the number of workers that serve the next version.
     async fn load_next(&self) -> Result<usize, Error> {
         let server = self.shared.server.clone();
-        let mut plan = try_out(server).await?;
         let running = self.shared.plan().config.clone();
+        let charge = self.shared.watchdog.charge(0, running.limits);
+        let mut plan = try_out(server, charge).await?;
         plan.config = Arc::new(keep_what_is_bound(&running, (*plan.config).clone()));
 
-        let handles = self.shared.workers.handles();
-        for (n, handle) in handles.iter().enumerate() {
-            let blueprint = Blueprint { worker: n + 1, workers: handles.len(), ..self.shared.server.blueprint.clone() };
-            if let Err(mistakes) = worker::prepare(handle, blueprint, plan.clone()).await {
-                handles.iter().for_each(worker::discard);
+        // One that is being replaced meanwhile gets the version that serves by then.
+        let posts = self.shared.workers.posts();
+        let workers = self.shared.workers.places();
+        for (worker, post) in &posts {
+            let blueprint = Blueprint { worker: *worker, workers, ..self.shared.server.blueprint.clone() };
+            if let Err(mistakes) = worker::prepare(post, blueprint, plan.clone()).await {
+                posts.iter().for_each(|(_, post)| worker::discard(post));
                 return Err(Error::app(mistakes.to_string()));
             }
         }
-        join_all(handles.iter().map(worker::switch)).await;
+        join_all(posts.iter().map(|(_, post)| worker::switch(post))).await;
         let _ = log::init(plan.config.log_level);
         *self.shared.plan() = plan;
         self.shared.workers.announce();
-        Ok(handles.len())
+        Ok(posts.len())
     }
 }
 
 /// Loads the app on a thread of its own, and decides its config and routes.
-async fn try_out(server: Server) -> Result<Plan, Error> {
+async fn try_out(server: Server, charge: Arc<Charge>) -> Result<Plan, Error> {
     let (reply, replied) = oneshot::channel();
     let load = move || {
+        let _on_duty = charge.begin();
         let loaded = App::load(&server.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()));
         // The VM ends here, before the answer goes out.
         let settled = loaded.and_then(|(_, declared)| server.settle(declared));
@@ -80,8 +86,9 @@ async fn try_out(server: Server) -> Result<Plan, Error> {
         .spawn(load)
         .map_err(|error| Error::io("cannot start a thread to load the app", error))?;
     let died = || Error::app("loading the app ended unexpectedly; this is a bug in Rover");
-    let (config, router) = replied.await.unwrap_or_else(|_| Err(died()))?;
-    Ok(Plan { router: Arc::new(router), config: Arc::new(config) })
+    let (config, router, limits) = replied.await.unwrap_or_else(|_| Err(died()))?;
+    let limits = RateLimits::new(&config.rate_limit, &limits);
+    Ok(Plan { router: Arc::new(router), config: Arc::new(config), limits })
 }
 
 /// The new config, but for what a running server cannot change. What differs is logged.

@@ -3,17 +3,24 @@
 //! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
 //! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::board;
+use super::control::Shared;
 use super::{AppInfo, Listening, Server};
 use crate::accept::Listeners;
 use crate::app::{Blueprint, Declared, Mistakes};
-use crate::config::{AppTable, Config, TrailingSlash};
+use crate::config::{AppTable, Config, Limits, TrailingSlash};
+use crate::crew::Crew;
 use crate::error::Error;
 use crate::log;
+use crate::management::Management;
+use crate::rate_limit::{RateLimits, RouteLimits};
 use crate::route::FastRouter;
 use crate::version::Plan;
+use crate::watchdog::Watchdog;
 use crate::worker::Worker;
+use crate::workers::Workers;
 
 impl Server {
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -40,13 +47,24 @@ impl Server {
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
+        let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
+        let started = self.start_watched(&early, at_once, &watchdog);
+        if started.is_err() {
+            watchdog.end();
+        }
+        started
+    }
+
+    fn start_watched(mut self, early: &Config, at_once: usize, watchdog: &Watchdog) -> Result<Listening, Error> {
+        let limits = early.limits;
+        self.blueprint.memory_limit = limits.memory_limit;
         let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
         let mut workers = Vec::new();
         for worker in 1..=at_once {
-            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+            workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (config, router) = self.settle(declared)?;
+        let (config, router, route_limits) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
         let mut estate = self.inheritance.take();
@@ -58,30 +76,49 @@ impl Server {
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
-            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+            workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         for worker in workers.iter().skip(1) {
             worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
         let info = AppInfo::new(&router);
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config) };
+        let limits = RateLimits::new(&config.rate_limit, &route_limits);
+        let plan = Plan { router: Arc::new(router), config: Arc::new(config), limits };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
         for worker in &mut workers {
             worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        Listening::new(self, listeners, estate, workers, info, plan)
+        let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::post).collect()));
+        let wanted = plan.config.management.clone();
+        let failed = |error| Error::io("cannot start the management listener", error);
+        let bound = match wanted.is_on() {
+            true => Some(Arc::new(Listeners::bind(&wanted.endpoints().map_err(failed)?, estate.management)?)),
+            false => None,
+        };
+        let plan = Arc::new(Mutex::new(plan));
+        let crew = Crew::new(blueprint, plan.clone(), watchdog.clone(), turns.clone(), workers);
+        let listeners = Arc::new(listeners);
+        let shared = Shared::new(self, turns, (&listeners, bound.as_ref()), plan, watchdog.clone());
+        let management = match bound {
+            Some(bound) => {
+                let thread = Management::start(bound.clone(), board::pages(shared.clone())).map_err(failed)?;
+                Some((bound, thread))
+            }
+            None => None,
+        };
+        Ok(Listening::new(listeners, management, estate.predecessor, crew, info, shared))
     }
 
     /// Decides the config and builds the router.
-    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter), Error> {
+    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter, RouteLimits), Error> {
         let table = AppTable { origin: &declared.origin, entries: &declared.config };
         let config = Config::resolve(table, variable, &self.overrides);
         let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
         let router = FastRouter::build(declared.routes, trailing);
         match (config, router, declared.mistakes.0.is_empty()) {
-            (Ok(config), Ok(router), true) => Ok((config, router)),
+            (Ok(config), Ok(router), true) => Ok((config, router, declared.limits)),
             (config, router, _) => {
                 let mut all = declared.mistakes.0;
                 all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));
@@ -96,6 +133,6 @@ fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-fn start_worker(blueprint: &Blueprint) -> Result<Worker, Error> {
-    Worker::start(blueprint.clone()).map_err(|error| Error::io("cannot start a worker", error))
+fn start_worker(blueprint: Blueprint, watchdog: &Watchdog, limits: Limits) -> Result<Worker, Error> {
+    Worker::start(blueprint, watchdog, limits).map_err(|error| Error::io("cannot start a worker", error))
 }

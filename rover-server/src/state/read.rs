@@ -25,7 +25,7 @@ pub(super) mod tag {
 
 /// The largest table, in bytes: beyond that something is wrong, such as a table that holds another twice, thirty levels
 /// deep.
-const LARGEST: usize = 1 << 30;
+const LARGEST: usize = 256 * 1024 * 1024;
 
 enum Problem {
     Kind(&'static str),

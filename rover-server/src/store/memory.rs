@@ -85,6 +85,14 @@ impl Shard {
         (swept, bytes)
     }
 
+    /// Entries that are set or deleted again and again would leave any number of ends behind, and the keys with them.
+    fn forget_old_ends(&mut self) {
+        if self.ends.len() > 2 * self.entries.len() + 16 {
+            let live = self.entries.iter().filter(|(_, entry)| entry.end != NEVER);
+            self.ends = live.map(|(key, entry)| Reverse((entry.end, key.clone()))).collect();
+        }
+    }
+
     fn put(&mut self, key: &[u8], value: Datum, end: Moment) {
         let key = match self.entries.get_mut(key) {
             Some(entry) if entry.end == end => {
@@ -97,11 +105,7 @@ impl Shard {
             },
         };
         if end != NEVER {
-            // Entries that are set again and again leave many old ends behind.
-            if self.ends.len() > 2 * self.entries.len() + 16 {
-                let live = self.entries.iter().filter(|(_, entry)| entry.end != NEVER);
-                self.ends = live.map(|(key, entry)| Reverse((entry.end, key.clone()))).collect();
-            }
+            self.forget_old_ends();
             self.ends.push(Reverse((end, key.clone())));
         }
         self.entries.insert(key, Entry { value, end });
@@ -243,6 +247,7 @@ impl Dictionary for Memory {
         let mut shard = self.shard(key).lock();
         self.sweep(&mut shard, now, SWEPT_PER_CHANGE);
         let Some((key, entry)) = shard.entries.remove_entry(key) else { return false };
+        shard.forget_old_ends();
         self.bytes.fetch_sub(cost(&key, &entry.value), Ordering::Relaxed);
         entry.lives(now)
     }

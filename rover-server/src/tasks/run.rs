@@ -10,9 +10,12 @@ use std::task::{Context, Poll, ready};
 use crate::context::Current;
 use crate::failure::Failure;
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
 
 use super::{MOST_TASKS, Scope, Tasks};
+
+/// The number under which a profiler counts tasks; entries of the app count from 1.
+const TASK: u32 = 0;
 
 /// Values that wait on a stack of their own until somebody takes copies.
 pub(crate) struct Held {
@@ -197,6 +200,7 @@ impl Future for Run {
                 None => None,
             };
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Pending };
+            label(TASK);
             this.tasks.contexts.requests.enter(Current::NONE);
             let outer = this.tasks.scope.replace(this.scope.clone());
             let step = match resume {

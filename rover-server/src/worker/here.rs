@@ -3,10 +3,12 @@
 //! Nothing of a worker can travel to another thread. So others spawn a task on its runtime, which finds it here.
 
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::net::{TcpStream, UnixStream};
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -18,25 +20,34 @@ use crate::context::Peer;
 use crate::lifecycle::Lifecycle;
 use crate::log::{self, Level};
 use crate::metrics::{Archive, Lag};
+use crate::proxy_protocol;
 use crate::readiness;
 use crate::service::Current;
 use crate::socket::{SpareBuffers, Transport};
 use crate::version::{Plan, Version};
+use crate::watchdog::{Charge, Listed};
 
-/// Gives a connection to the worker whose runtime `handle` is of.
-pub(crate) fn adopt(handle: &Handle, accepted: Accepted) {
-    handle.spawn(async move { here(|this| this.serve(accepted)) });
+use super::Post;
+
+/// Gives a connection to the worker at `post`.
+pub(crate) fn adopt(post: &Post, accepted: Accepted) {
+    let descriptor = match &accepted {
+        Accepted::Tcp(stream, _) => stream.as_raw_fd(),
+        Accepted::Unix(stream) => stream.as_raw_fd(),
+    };
+    let accepted = Listed::new(&post.sockets, descriptor, accepted);
+    post.handle.spawn(async move { here(|this| this.serve(accepted)) });
 }
 
-/// Runs the app's `on_ready` on the worker whose runtime `handle` is of.
-pub(crate) fn announce(handle: &Handle) {
-    handle.spawn(async { here(|this| this.with_version(Version::announce)) });
+/// Runs the app's `on_ready` on the worker at `post`.
+pub(crate) fn announce(post: &Post) {
+    post.handle.spawn(async { here(|this| this.with_version(Version::announce)) });
 }
 
 /// Has a worker load the next version of the app beside the one that serves, and run its `on_start`.
-pub(crate) async fn prepare(handle: &Handle, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
+pub(crate) async fn prepare(post: &Post, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
     let (reply, replied) = oneshot::channel();
-    handle.spawn(async move {
+    post.handle.spawn(async move {
         here(|this| {
             let this = this.clone();
             tokio::task::spawn_local(async move {
@@ -48,9 +59,9 @@ pub(crate) async fn prepare(handle: &Handle, blueprint: Blueprint, plan: Plan) -
 }
 
 /// Lets a worker's next requests go to the version that has been prepared. The one before ends with its last request.
-pub(crate) async fn switch(handle: &Handle) {
+pub(crate) async fn switch(post: &Post) {
     let (done, is_done) = oneshot::channel::<()>();
-    handle.spawn(async move {
+    post.handle.spawn(async move {
         here(|this| this.switch());
         let _ = done.send(());
     });
@@ -58,8 +69,8 @@ pub(crate) async fn switch(handle: &Handle) {
 }
 
 /// Has a worker end the version that has been prepared, which is not to serve.
-pub(crate) fn discard(handle: &Handle) {
-    handle.spawn(async {
+pub(crate) fn discard(post: &Post) {
+    post.handle.spawn(async {
         here(|this| {
             let next = this.next.take();
             this.retire(next);
@@ -71,9 +82,9 @@ pub(crate) fn discard(handle: &Handle) {
 ///
 /// # Errors
 /// Why it is not.
-pub(crate) async fn check(handle: &Handle) -> Result<(), String> {
+pub(crate) async fn check(post: &Post) -> Result<(), String> {
     let (reply, replied) = oneshot::channel();
-    handle.spawn(async move {
+    post.handle.spawn(async move {
         here(|this| {
             let site = this.current.site();
             tokio::task::spawn_local(async move {
@@ -101,6 +112,7 @@ pub(super) struct Here {
     pub(super) accepted: Cell<u64>,
     pub(super) lag: Rc<Lag>,
     pub(super) archive: Archive,
+    charge: Arc<Charge>,
     pub(super) stop: Notify,
 }
 
@@ -118,7 +130,7 @@ pub(super) fn here(work: impl FnOnce(&Rc<Here>)) {
 
 impl Here {
     /// Makes this thread a worker whose first version has started.
-    pub(super) fn begin(version: Version, number: usize, archive: Archive) -> Rc<Here> {
+    pub(super) fn begin(version: Version, number: usize, archive: Archive, charge: &Arc<Charge>) -> Rc<Here> {
         let this = Rc::new(Here {
             number,
             current: Current::new(version.site.clone()),
@@ -131,6 +143,7 @@ impl Here {
             accepted: Cell::new(0),
             lag: Rc::default(),
             archive,
+            charge: charge.clone(),
             stop: Notify::new(),
         });
         if this.current.site().config.management.is_on() {
@@ -163,28 +176,68 @@ impl Here {
         }
     }
 
-    fn serve(&self, accepted: Accepted) {
-        let (transport, ip) = match accepted {
-            Accepted::Tcp(stream, ip) => (TcpStream::from_std(stream).map(Transport::Tcp), Some(ip)),
-            Accepted::Unix(stream) => (UnixStream::from_std(stream).map(Transport::Unix), None),
+    fn connection(&self, transport: Transport, peer: Peer) -> Connection {
+        Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone())
+    }
+
+    /// Serves a connection that begins with a header of the PROXY protocol. One that does not is closed.
+    async fn serve_behind_proxy(self: Rc<Self>, mut transport: Transport, mut peer: Peer) {
+        let site = self.current.site();
+        let trusted = site.config.proxies.trusted.as_ref();
+        let told = match trusted.is_none_or(|trusted| trusted.contains(peer.ip)) {
+            true => proxy_protocol::read(&mut transport).await,
+            false => Err(io::Error::other("the peer is not one of trusted_proxies")),
         };
-        self.accepted.set(self.accepted.get() + 1);
-        match transport {
-            Ok(transport) => {
-                let peer = Peer::new(ip, "http");
-                let connection =
-                    Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone());
-                tokio::task::spawn_local(connection);
+        drop(site);
+        match told {
+            Ok(told) => {
+                if told.is_secure {
+                    peer.scheme = "https";
+                }
+                peer.ip = told.ip.or(peer.ip);
+                self.connection(transport, peer).await;
             }
-            Err(error) => log::event(Level::Error, "cannot watch an accepted connection")
+            Err(error) => log::event(Level::Debug, "a connection without a PROXY header was closed")
                 .field("error", error.to_string().as_str())
+                .field("ip", peer.ip.map(|ip| ip.to_string()).unwrap_or_default().as_str())
                 .emit(),
         }
     }
 
+    fn serve(self: &Rc<Self>, accepted: Listed<Accepted>) {
+        self.accepted.set(self.accepted.get() + 1);
+        let transport = accepted.map(|accepted| -> io::Result<(Transport, Peer)> {
+            let (transport, ip) = match accepted {
+                Accepted::Tcp(stream, ip) => (Transport::Tcp(TcpStream::from_std(stream)?), Some(ip)),
+                Accepted::Unix(stream) => (Transport::Unix(UnixStream::from_std(stream)?), None),
+            };
+            Ok((transport, Peer::new(ip, "http")))
+        });
+        let is_behind_proxy = self.current.site().config.proxies.protocol;
+        let serve = |(transport, peer)| -> io::Result<Connection> { Ok(self.connection(transport, peer)) };
+        let prepare =
+            |(transport, peer)| -> io::Result<_> { Ok(Box::pin(self.clone().serve_behind_proxy(transport, peer))) };
+        let spawned = match (transport, is_behind_proxy) {
+            (Ok(transport), false) => transport.map(serve).map(|serving| drop(tokio::task::spawn_local(serving))),
+            (Ok(transport), true) => transport.map(prepare).map(|serving| drop(tokio::task::spawn_local(serving))),
+            (Err(error), _) => Err(error),
+        };
+        if let Err(error) = spawned {
+            log::event(Level::Error, "cannot watch an accepted connection")
+                .field("error", error.to_string().as_str())
+                .emit();
+        }
+    }
+
     async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
-        let (app, declared) = App::load(blueprint)?;
-        let next = Version::start(app, &declared, plan, blueprint.worker, &self.archive).await?;
+        self.charge.starts(plan.config.limits);
+        let next = async {
+            let (app, declared) = App::load(blueprint)?;
+            Version::start(app, &declared, plan, blueprint.worker, &self.archive).await
+        };
+        let next = next.await;
+        self.charge.serves(self.current.site().config.limits);
+        let next = next?;
         let stale = self.next.replace(Some(next));
         self.retire(stale);
         Ok(())
@@ -193,6 +246,7 @@ impl Here {
     fn switch(&self) {
         let Some(next) = self.next.take() else { return };
         self.current.switch(next.site.clone());
+        self.charge.serves(next.site.config.limits);
         let last = self.version.replace(Some(next));
         self.retire(last);
     }

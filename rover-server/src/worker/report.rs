@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::Post;
 use super::here::{Here, here};
 use crate::metrics::Samples;
 
@@ -28,10 +28,10 @@ pub(crate) struct Figures {
     pub(crate) samples: Arc<Samples>,
 }
 
-/// Asks the worker whose runtime `handle` is of. `None` where it has ended.
-pub(crate) async fn report(handle: &Handle) -> Option<Figures> {
+/// Asks the worker at `post`. `None` where it has ended.
+pub(crate) async fn report(post: &Post) -> Option<Figures> {
     let (reply, replied) = oneshot::channel();
-    handle.spawn(async move {
+    post.handle.spawn(async move {
         here(|this| {
             let _ = reply.send(figures(this));
         });
