@@ -33,7 +33,7 @@ pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use store::StoreLimits;
 pub(crate) use value::ConfigValue;
 pub(crate) use watch::Limits;
-pub(crate) use websocket::{SocketOrigins, WebSocketConfig};
+pub(crate) use websocket::{PageOrigins, WebSocketConfig};
 
 use crate::log::Level;
 

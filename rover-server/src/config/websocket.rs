@@ -16,12 +16,12 @@ pub(crate) struct WebSocketConfig {
     pub(crate) ping_interval: Duration,
     /// Never zero.
     pub(crate) ping_timeout: Duration,
-    pub(crate) origins: SocketOrigins,
+    pub(crate) origins: PageOrigins,
 }
 
 /// Whose pages may connect.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct SocketOrigins {
+pub(crate) struct PageOrigins {
     pub(crate) any: bool,
     /// Those from the host that they connect to.
     pub(crate) same: bool,
@@ -29,9 +29,9 @@ pub(crate) struct SocketOrigins {
     pub(crate) others: Vec<String>,
 }
 
-impl Default for SocketOrigins {
-    fn default() -> SocketOrigins {
-        SocketOrigins { any: false, same: true, others: Vec::new() }
+impl Default for PageOrigins {
+    fn default() -> PageOrigins {
+        PageOrigins { any: false, same: true, others: Vec::new() }
     }
 }
 
@@ -42,7 +42,7 @@ impl Default for WebSocketConfig {
             max_queue: 1024 * 1024,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
-            origins: SocketOrigins::default(),
+            origins: PageOrigins::default(),
         }
     }
 }
@@ -105,13 +105,13 @@ pub(super) static WEBSOCKET_KEYS: &[ConfigKey] = &[
     },
 ];
 
-fn origins(value: &ConfigValue) -> Option<SocketOrigins> {
+fn origins(value: &ConfigValue) -> Option<PageOrigins> {
     let words: Vec<&str> = match value {
         ConfigValue::Text(text) => text.split(',').collect(),
         ConfigValue::List(values) => values.iter().map(ConfigValue::text).collect::<Option<_>>()?,
         _ => return None,
     };
-    let mut origins = SocketOrigins { any: false, same: false, others: Vec::new() };
+    let mut origins = PageOrigins { any: false, same: false, others: Vec::new() };
     for word in words {
         match word.trim() {
             "same" => origins.same = true,

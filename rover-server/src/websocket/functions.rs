@@ -63,7 +63,8 @@ fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     let handlers = *sockets.handlers.get().ok_or_else(|| Raise::mistake("this app has not loaded"))?;
     let settings = sockets.settings.borrow().clone();
     let request = sockets.contexts.requests.get(ticket)?;
-    let accept = match handshake::read(&request.head, &settings.origins) {
+    let told_host = request.client.as_ref().and_then(|client| client.host.as_deref());
+    let accept = match handshake::read(&request.head, told_host, &settings.origins) {
         Asked::Plain => return Ok(0),
         Asked::Refuse(status, reason) => {
             stack.push_number(f64::from(status));

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 use tungstenite::handshake::derive_accept_key;
 
-use crate::config::SocketOrigins;
+use crate::config::PageOrigins;
 
 /// What a request for a WebSocket's path is.
 pub(super) enum Asked {
@@ -20,8 +20,8 @@ pub(super) enum Asked {
     Refuse(u16, &'static str),
 }
 
-/// Reads the handshake.
-pub(super) fn read(head: &Parts, origins: &SocketOrigins) -> Asked {
+/// Reads the handshake. `told_host` is the host that the client asked for, where a trusted proxy tells of another than Host.
+pub(super) fn read(head: &Parts, told_host: Option<&str>, origins: &PageOrigins) -> Asked {
     let headers = &head.headers;
     if head.method != Method::GET || head.version != Version::HTTP_11 || !has_token(headers, UPGRADE, "websocket") {
         return Asked::Plain;
@@ -41,7 +41,7 @@ pub(super) fn read(head: &Parts, origins: &SocketOrigins) -> Asked {
     if has_body {
         return Asked::Refuse(400, "a WebSocket handshake has no body");
     }
-    if !allows(origins, headers) {
+    if !allows(origins, headers, told_host) {
         return Asked::Refuse(403, "this origin may not connect");
     }
     Asked::Accept(derive_accept_key(key.as_bytes()))
@@ -67,7 +67,7 @@ fn is_key(key: &[u8]) -> bool {
 
 /// Browsers say where a page comes from, and do not keep one site's page from another site's sockets by themselves:
 /// RFC 6455, section 10.2. Other clients say nothing, and are not asked.
-fn allows(origins: &SocketOrigins, headers: &HeaderMap) -> bool {
+fn allows(origins: &PageOrigins, headers: &HeaderMap, told_host: Option<&str>) -> bool {
     let mut sent = headers.get_all(ORIGIN).iter();
     let origin = match (sent.next(), sent.next()) {
         (None, _) => return true,
@@ -77,7 +77,7 @@ fn allows(origins: &SocketOrigins, headers: &HeaderMap) -> bool {
     if origins.any || origins.others.iter().any(|other| other.eq_ignore_ascii_case(origin)) {
         return true;
     }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = told_host.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
     let own = origin.split_once("://").map(|(_, own)| own);
     origins.same && own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host))
 }
@@ -102,15 +102,16 @@ mod tests {
             headers.insert(HOST, host.parse().unwrap());
             headers
         };
-        let same = SocketOrigins::default();
-        assert!(allows(&same, &HeaderMap::new()));
-        assert!(allows(&same, &headers("https://example.com", "Example.com")));
-        assert!(allows(&same, &headers("http://localhost:4242", "localhost:4242")));
-        assert!(!allows(&same, &headers("http://localhost:4243", "localhost:4242")));
-        assert!(!allows(&same, &headers("null", "localhost")));
-        let other = SocketOrigins { any: false, same: false, others: vec!["https://a.example".to_owned()] };
-        assert!(allows(&other, &headers("https://a.example", "b.example")));
-        assert!(!allows(&other, &headers("https://b.example", "b.example")));
-        assert!(!allows(&other, &headers("http://a.example", "b.example")));
+        let same = PageOrigins::default();
+        assert!(allows(&same, &HeaderMap::new(), None));
+        assert!(allows(&same, &headers("https://example.com", "Example.com"), None));
+        assert!(allows(&same, &headers("http://localhost:4242", "localhost:4242"), None));
+        assert!(!allows(&same, &headers("http://localhost:4243", "localhost:4242"), None));
+        assert!(allows(&same, &headers("https://a.example", "inner"), Some("a.example")));
+        assert!(!allows(&same, &headers("null", "localhost"), None));
+        let other = PageOrigins { any: false, same: false, others: vec!["https://a.example".to_owned()] };
+        assert!(allows(&other, &headers("https://a.example", "b.example"), None));
+        assert!(!allows(&other, &headers("https://b.example", "b.example"), None));
+        assert!(!allows(&other, &headers("http://a.example", "b.example"), None));
     }
 }
