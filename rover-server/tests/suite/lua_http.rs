@@ -353,11 +353,11 @@ fn clients_with_defaults() {
           local whole = client.get(url .. '/else', { params = { lang = 'de' } }).data
           return { seen.target, seen.headers['x-key'], seen.headers['x-two'], colon.method, colon.target, whole.target }
         end
-        function api.stats.get() return { client.stats()[url].requests, rover.http.stats().mine[url].open } end";
+        function api.stats.get() return { client.stats()[url].requests, rover.http.stats().mine[url].open >= 1 } end";
     let app = start(&upstream, code, 1);
     let expected = json!(["/v1/items?lang=en&q=1", "k", "own", "POST", "/v1/items?lang=en", "/else?lang=de"]);
     assert_eq!(body(&app, "/"), expected);
-    assert_eq!(body(&app, "/stats"), json!([3, 1]));
+    assert_eq!(body(&app, "/stats"), json!([3, true]));
 }
 
 #[test]

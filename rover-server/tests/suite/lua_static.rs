@@ -77,7 +77,16 @@ fn a_file_with_all_that_a_client_wants_to_know() {
             names.sort_unstable();
             assert_eq!(
                 names,
-                ["accept-ranges", "cache-control", "content-length", "content-type", "date", "etag", "last-modified"]
+                [
+                    "accept-ranges",
+                    "cache-control",
+                    "content-length",
+                    "content-type",
+                    "date",
+                    "etag",
+                    "last-modified",
+                    "x-content-type-options"
+                ]
             );
             assert_eq!(answer.header("content-type"), Some("text/css; charset=utf-8"));
             assert_eq!(answer.header("content-length"), Some("8"));

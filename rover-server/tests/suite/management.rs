@@ -199,7 +199,7 @@ fn a_worker_that_is_stuck_keeps_nobody_from_asking() {
     let free = Arc::new(AtomicBool::new(false));
     let is_free = free.clone();
     let code = "local api = rover.server {} function api.get() hold() end return api";
-    let server = Server::from_source("app.lua", code).workers(1);
+    let server = Server::from_source("app.lua", code).workers(1).set("handler_cpu_limit", "0");
     let app = start_server(server.function("hold", move |_, ()| {
         while !is_free.load(Ordering::SeqCst) {
             std::thread::yield_now();
