@@ -34,6 +34,27 @@ pub(crate) enum Accepted {
     Unix(UnixStream),
 }
 
+/// What is spoken on the connections of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// HTTP.
+    Plain,
+    /// HTTP within TLS.
+    Tls,
+    /// HTTP, and every request is sent to where TLS is.
+    Redirect,
+}
+
+impl Accepted {
+    /// The client's address, where it has one.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Accepted::Tcp(_, ip) => Some(*ip),
+            Accepted::Unix(_) => None,
+        }
+    }
+}
+
 /// The bound sockets of a server. Dropping it closes them and removes the files of Unix sockets.
 pub(crate) struct Listeners {
     bound: Vec<Bound>,
@@ -42,6 +63,7 @@ pub(crate) struct Listeners {
 struct Bound {
     socket: OwnedFd,
     endpoint: Endpoint,
+    role: Role,
     /// The file to remove, where the socket has one.
     file: Option<PathBuf>,
 }
@@ -59,7 +81,7 @@ impl Listeners {
     ///
     /// # Errors
     /// What the system says, with the address. Where one of two loopbacks does not exist, the other one is enough.
-    pub(crate) fn bind(endpoints: &[Endpoint]) -> Result<Listeners, Error> {
+    pub(crate) fn bind(endpoints: &[Endpoint], role: Role) -> Result<Listeners, Error> {
         let mut bound: Vec<Bound> = Vec::new();
         for endpoint in endpoints {
             let result = match endpoint {
@@ -73,7 +95,10 @@ impl Listeners {
                 }
             };
             match result {
-                Ok(listener) => bound.push(listener),
+                Ok(mut listener) => {
+                    listener.role = role;
+                    bound.push(listener);
+                }
                 Err(error) if error.kind() == ErrorKind::AddrNotAvailable && !bound.is_empty() => {}
                 Err(error) => return Err(refused(endpoint, error)),
             }
@@ -81,9 +106,28 @@ impl Listeners {
         Ok(Listeners { bound })
     }
 
-    /// Where clients find the server.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.bound.iter().map(|bound| &bound.endpoint)
+    /// Adds what `others` has bound.
+    pub(crate) fn add(&mut self, mut others: Listeners) {
+        self.bound.append(&mut others.bound);
+    }
+
+    /// Where clients find the server, as URLs.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = String> {
+        self.bound.iter().map(|bound| {
+            let address = bound.endpoint.to_string();
+            match (bound.role, address.strip_prefix("http://")) {
+                (Role::Tls, Some(rest)) => format!("https://{rest}"),
+                _ => address,
+            }
+        })
+    }
+
+    /// The port that TLS is spoken on, where it is.
+    pub(crate) fn tls_port(&self) -> Option<u16> {
+        self.bound.iter().find_map(|bound| match (bound.role, &bound.endpoint) {
+            (Role::Tls, Endpoint::Tcp(address)) => Some(address.port()),
+            _ => None,
+        })
     }
 
     /// Accepts until the other end of `stop` is closed, calling `hand_over` with the number of the worker whose turn it
@@ -95,7 +139,7 @@ impl Listeners {
         self,
         workers: usize,
         stop: &UnixStream,
-        hand_over: impl Fn(usize, Accepted),
+        hand_over: impl Fn(usize, Accepted, Role),
     ) -> io::Result<()> {
         let turn = Turn { next: Cell::new(0), workers, hand_over };
         let mut watched: Vec<PollFd<'_>> =
@@ -126,7 +170,7 @@ struct Turn<F> {
     hand_over: F,
 }
 
-impl<F: Fn(usize, Accepted)> Turn<F> {
+impl<F: Fn(usize, Accepted, Role)> Turn<F> {
     /// Takes what the kernel has ready.
     ///
     /// # Errors
@@ -137,7 +181,7 @@ impl<F: Fn(usize, Accepted)> Turn<F> {
                 Ok(accepted) => {
                     let worker = self.next.get();
                     self.next.set((worker + 1) % self.workers);
-                    (self.hand_over)(worker, accepted);
+                    (self.hand_over)(worker, accepted, bound.role);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_passing(&error) => {}
@@ -192,7 +236,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let local = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Tcp(local), file: None })
+    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Tcp(local), role: Role::Plain, file: None })
 }
 
 fn bind_unix(path: PathBuf) -> io::Result<Bound> {
@@ -207,7 +251,8 @@ fn bind_unix(path: PathBuf) -> io::Result<Bound> {
         socket.bind(&address)?;
     }
     socket.listen(BACKLOG)?;
-    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Unix(path.clone()), file: Some(path) })
+    let endpoint = Endpoint::Unix(path.clone());
+    Ok(Bound { socket: socket.into(), endpoint, role: Role::Plain, file: Some(path) })
 }
 
 fn is_abandoned(path: &std::path::Path, address: &SockAddr) -> bool {

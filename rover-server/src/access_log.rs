@@ -1,6 +1,7 @@
 //! Comes in: what is known of a request once its answer is complete. Goes out: one line of the log, at level info.
 //! Must not know: how requests are served.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::log::{self, Colour, Form, Level, Stamp};
@@ -35,6 +36,34 @@ pub(crate) fn record(access: &Access<'_>) {
         out.push(b'\n');
     });
 }
+
+/// Writes the line of a request that could not be read; `head` is as much of it as came. What does not look like a
+/// method and a path is left out.
+pub(crate) fn record_unparsed(head: &[u8], status: u16, bytes: u64, ip: Option<IpAddr>) {
+    let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let method = words.next().filter(|word| (1..=20).contains(&word.len()) && word.iter().all(u8::is_ascii_alphabetic));
+    let target = words.next().filter(|word| method.is_some() && word.starts_with(b"/")).unwrap_or_default();
+    let target = String::from_utf8_lossy(&target[..target.len().min(LONGEST_UNPARSED)]);
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (&*target, None),
+    };
+    record(&Access {
+        method: method.and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("-"),
+        path,
+        query,
+        status,
+        bytes,
+        duration: Duration::ZERO,
+        ip: &ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        request_id: None,
+        version: "1.1",
+    });
+}
+
+/// How much of the target of a request that could not be read is logged, in bytes.
+const LONGEST_UNPARSED: usize = 200;
 
 impl Access<'_> {
     fn write_json(&self, stamp: &Stamp, out: &mut Vec<u8>) {

@@ -50,6 +50,40 @@ impl Body {
     }
 }
 
+impl Body {
+    /// The same body; a stream keeps `kept` until it is dropped.
+    #[cold]
+    pub(crate) fn keeping(self, kept: impl Unpin + 'static) -> Body {
+        match self {
+            Body::Stream(stream) => Body::Stream(Box::pin(Keeping { stream, _kept: kept })),
+            body => body,
+        }
+    }
+}
+
+/// A stream and what must last as long.
+struct Keeping<T> {
+    stream: Stream,
+    _kept: T,
+}
+
+impl<T: Unpin> http_body::Body for Keeping<T> {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        self.get_mut().stream.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.stream.size_hint()
+    }
+}
+
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,15 +1,21 @@
 //! Comes in: the app's table as plain data, the environment, and what a Rust program or the command line sets. Goes out:
 //! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
 
+mod connections;
 mod host;
+mod http2;
 mod keys;
+mod tls;
 mod value;
 
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use connections::ConnectionSettings;
 pub(crate) use host::{Endpoint, Host};
+pub(crate) use http2::Http2Settings;
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use tls::{ClientAuth, TlsSettings, TlsVersion};
 pub(crate) use value::ConfigValue;
 
 use crate::log::Level;
@@ -30,6 +36,9 @@ pub(crate) struct Config {
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) connections: ConnectionSettings,
+    pub(crate) http2: Http2Settings,
+    pub(crate) tls: TlsSettings,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -55,6 +64,9 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
+            connections: ConnectionSettings::default(),
+            http2: Http2Settings::default(),
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -72,6 +84,8 @@ pub(crate) struct Overrides {
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
+    /// Any key, by its name, as text.
+    pub(crate) texts: Vec<(String, String)>,
 }
 
 /// The app's `rover.server { … }`.
@@ -114,6 +128,13 @@ impl Config {
                 mistakes.extend(config.take(key, name, &value));
             }
         }
+        for (name, text) in &overrides.texts {
+            match find(name) {
+                Some(key) => mistakes.extend(config.take(key, name, &ConfigValue::Text(text.clone()))),
+                None => mistakes.push(unknown("Server::config", name)),
+            }
+        }
+        mistakes.extend(config.tls.mistakes(config.port));
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
 

@@ -1,51 +1,58 @@
 //! One connection from its first byte to its last.
 //!
 //! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Site`] answers them, and
-//! the [`Socket`] is flushed once at the end of each turn.
+//! the [`Socket`] is flushed once at the end of each turn. Which HTTP is spoken, the client has agreed on with TLS, or its
+//! first bytes tell.
 
-use std::convert::Infallible;
+mod http1;
+mod http2;
+mod refusal;
+mod requests;
+mod tls;
+mod watch;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use tokio::time::{Sleep, sleep};
 
-use crate::body::Body;
+use crate::admission::Permit;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
-use crate::service::{Answer, Site};
-use crate::socket::{Socket, SocketHandle, SpareBuffers, Transport};
+use crate::service::Site;
+use crate::socket::{Agreed, Socket, SpareBuffers, Spoken, Transport};
+
+use requests::Client;
+pub(crate) use tls::handshake;
+pub(crate) use watch::tick;
+use watch::{Lapse, Watch};
 
 /// How long a closing connection waits for its client to stop sending, at most.
 const LINGER: Duration = Duration::from_secs(2);
 
-struct Requests {
-    site: Rc<Site>,
-    peer: Rc<Peer>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Requests {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer<Incoming>;
-
-    #[inline]
-    fn call(&self, request: Request<Incoming>) -> Answer<Incoming> {
-        self.site.call(request, &self.peer)
-    }
-}
-
 /// A connection being served. Ends by itself.
 pub(crate) struct Connection {
-    http: http1::Connection<SocketHandle, Requests>,
+    http: Http,
     socket: Rc<Socket>,
+    client: Rc<Client>,
     seat: Seat,
+    watch: Watch,
     stage: Stage,
+    /// Nobody knows yet which HTTP the client speaks.
+    is_opening: bool,
+    /// The client has been told that it has had all its requests. HTTP/1 says so with the last response.
+    is_spent: bool,
+    /// The connection's place among all that there may be.
+    permit: Option<Permit>,
+}
+
+/// What is spoken. The second is boxed, for the first must stay small and quick.
+enum Http {
+    One(http1::Connection),
+    Two(Pin<Box<http2::Connection>>),
 }
 
 enum Stage {
@@ -56,30 +63,126 @@ enum Stage {
     Leaving,
     Closing,
     Lingering(Pin<Box<Sleep>>),
+    /// The client takes nothing: there is nothing left to say.
+    Gone,
 }
 
 impl Connection {
-    /// Begins to serve `transport`.
+    /// Begins to serve `transport`, on which the client has agreed to speak a certain HTTP, or nothing. `redirect` is the
+    /// port of https that every request is sent to, where this is not yet it.
     pub(crate) fn new(
         transport: Transport,
         peer: Peer,
+        (agreed, redirect): (Agreed, Option<u16>),
         site: Rc<Site>,
         lifecycle: &Rc<Lifecycle>,
         spare: Rc<SpareBuffers>,
     ) -> Connection {
-        let socket = Socket::new(transport, spare);
-        // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
-        // instructions a response; 100 KB take 25 % more CPU with it.
-        let keeps_bodies_apart = site.app.responder.sends_large();
-        let requests = Requests { site, peer: Rc::new(peer) };
+        let agreed = if site.config.http2.enabled { agreed } else { Agreed::Http1 };
+        let socket = Socket::new(transport, agreed, spare);
+        let client = Client::new(site, peer, redirect);
+        let http = match agreed {
+            Agreed::Http2 => Http::Two(http2::serve(&socket, &client)),
+            Agreed::Http1 | Agreed::Nothing => Http::One(http1::serve(&socket, &client)),
+        };
         Connection {
-            http: http1::Builder::new()
-                .writev(keeps_bodies_apart)
-                .serve_connection(SocketHandle(socket.clone()), requests),
+            http,
             socket,
+            client,
             seat: Lifecycle::sit(lifecycle),
+            watch: Watch::default(),
             stage: Stage::Serving { told_to_end: false },
+            is_opening: agreed != Agreed::Http1,
+            is_spent: false,
+            permit: None,
         }
+    }
+
+    /// Keeps `permit` for as long as the connection lasts.
+    pub(crate) fn keeping(mut self, permit: Permit) -> Connection {
+        self.permit = Some(permit);
+        self
+    }
+
+    /// Lets hyper go on.
+    #[inline]
+    fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match &mut self.http {
+            Http::One(http) => Pin::new(http).poll(cx),
+            Http::Two(http) => {
+                let polled = http.as_mut().poll(cx);
+                if polled.is_pending() && self.client.is_spent() && !self.is_spent {
+                    self.is_spent = true;
+                    http.as_mut().graceful_shutdown();
+                    return http.as_mut().poll(cx);
+                }
+                polled
+            }
+        }
+    }
+
+    /// Ends the connection with the responses in progress.
+    #[cold]
+    fn end_gracefully(&mut self) {
+        match &mut self.http {
+            Http::One(http) => Pin::new(http).graceful_shutdown(),
+            Http::Two(http) => http.as_mut().graceful_shutdown(),
+        }
+    }
+
+    /// Looks at the first bytes, if they are there; true when somebody else is to read on.
+    #[cold]
+    fn open(&mut self) -> bool {
+        match (self.socket.spoken(), &self.http) {
+            (None, _) => false,
+            (Some(Spoken::Http2), Http::One(_)) => {
+                self.is_opening = false;
+                self.http = Http::Two(http2::serve(&self.socket, &self.client));
+                true
+            }
+            (Some(Spoken::Neither), _) => {
+                self.is_opening = false;
+                self.socket.edit(http2::refuse_preface);
+                self.stage = Stage::Closing;
+                true
+            }
+            (Some(_), _) => {
+                self.is_opening = false;
+                false
+            }
+        }
+    }
+
+    /// hyper refused what it could not parse: the client and the log learn more of it.
+    #[cold]
+    fn explain(&mut self, error: &hyper::Error) {
+        if let Http::One(http) = &mut self.http
+            && error.is_parse()
+        {
+            http1::explain(http, &self.socket, &self.client);
+        }
+    }
+
+    /// Ends what has taken too long; true when the stage is another one now.
+    #[cold]
+    fn look_around(&mut self) -> bool {
+        let Stage::Serving { told_to_end } = self.stage else { return true };
+        let is_http2 = matches!(self.http, Http::Two(_)) && !self.is_opening;
+        let lapse = self.watch.look(&self.seat, &self.client, self.socket.traffic(), is_http2, told_to_end);
+        match (lapse, &mut self.http) {
+            (None, _) => return false,
+            (Some(Lapse::Head), Http::One(http)) => {
+                http1::time_out(http, &self.socket, &self.client);
+                self.stage = Stage::Closing;
+            }
+            (Some(Lapse::Idle), Http::Two(http)) if !told_to_end => {
+                http.as_mut().graceful_shutdown();
+                self.stage = Stage::Serving { told_to_end: true };
+            }
+            (Some(Lapse::Head | Lapse::Idle), _) => self.stage = Stage::Leaving,
+            (Some(Lapse::Send), _) => self.stage = Stage::Gone,
+        }
+        true
     }
 }
 
@@ -91,17 +194,27 @@ impl Future for Connection {
         loop {
             match &mut this.stage {
                 Stage::Serving { told_to_end } => {
-                    let is_told = this.seat.must_end(cx) && !*told_to_end;
-                    if is_told {
+                    let is_signalled = this.seat.is_signalled(cx);
+                    if is_signalled && this.seat.must_end() && !*told_to_end {
                         *told_to_end = true;
-                        Pin::new(&mut this.http).graceful_shutdown();
+                        this.end_gracefully();
                     }
-                    let served = Pin::new(&mut this.http).poll(cx);
+                    let served = this.poll_http(cx);
+                    if this.is_opening && this.open() {
+                        continue;
+                    }
+                    if let Poll::Ready(Err(error)) = &served {
+                        this.explain(error);
+                    }
                     if let Poll::Ready(Err(_)) = this.socket.poll_flush(cx) {
                         return Poll::Ready(());
                     }
+                    if served.is_pending() && is_signalled && this.look_around() {
+                        continue;
+                    }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
                     let served = ready!(served);
+                    let is_told = this.seat.must_end() && matches!(this.stage, Stage::Serving { told_to_end: true });
                     this.stage = if is_told && served.is_ok() { Stage::Leaving } else { Stage::Closing };
                 }
                 Stage::Leaving => {
@@ -122,6 +235,7 @@ impl Future for Connection {
                     }
                     return this.socket.poll_drain(cx);
                 }
+                Stage::Gone => return Poll::Ready(()),
             }
         }
     }

@@ -57,7 +57,7 @@ fn writes_for(bytes: String) -> (usize, Vec<String>) {
     let seen = Rc::new(Seen::default());
     let transport = Transport::Other(Box::new(Once { bytes: bytes.into_bytes(), seen: seen.clone() }));
     let peer = Peer { ip: None, scheme: "http" };
-    let connection = Connection::new(transport, peer, site, &Rc::default(), Rc::default());
+    let connection = Connection::new(transport, peer, (Agreed::Nothing, None), site, &Rc::default(), Rc::default());
     runtime.block_on(connection);
     let text = String::from_utf8(seen.bytes.take()).unwrap();
     let statuses = text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect();

@@ -4,9 +4,9 @@
 
 use std::net::Ipv6Addr;
 
-use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, EXPECT, HOST, LOCATION, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 
 use crate::body::Body;
 use crate::failure;
@@ -23,12 +23,39 @@ pub(crate) fn refusal(head: &Parts) -> Option<Response<Body>> {
     let mut hosts = headers.get_all(HOST).iter();
     let problem = match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_host(host) => return None,
-        (None, None) if head.version != Version::HTTP_11 => return None,
+        (None, None) if head.version < Version::HTTP_11 => return None,
         (None, None) => "the request has no Host header",
         (Some(_), None) => "the Host header is not a host name with an optional port",
+        (_, Some(_)) if head.version == Version::HTTP_2 => ":authority and Host do not say the same",
         (_, Some(_)) => "the request has more than one Host header",
     };
     Some(closing(failure::with_message(StatusCode::BAD_REQUEST, problem)))
+}
+
+/// Sends the client to the same address under https, at `port`.
+pub(crate) fn to_https<B>(request: &Request<B>, port: u16) -> Response<Body> {
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = request.headers().get(HOST).filter(|host| is_host(host)).map(HeaderValue::as_bytes);
+    let host = named.or(host).and_then(|host| std::str::from_utf8(host).ok()).map(without_port);
+    let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let location = host.filter(|host| !host.is_empty()).map(|host| match port {
+        443 => format!("https://{host}{path}"),
+        port => format!("https://{host}:{port}{path}"),
+    });
+    let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) else {
+        return closing(failure::with_message(StatusCode::BAD_REQUEST, "the request names no host"));
+    };
+    let mut response = closing(failure::answer(StatusCode::PERMANENT_REDIRECT));
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// A host without the port behind it.
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    }
 }
 
 /// A name of letters, digits and `-._~%!$&'()*+,;=` or a literal in brackets, and a port where there is one: RFC 3986,

@@ -11,12 +11,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
+use http::{Response, StatusCode};
+use tokio::time::{Sleep, sleep};
 
 use crate::app::App;
 use crate::body::Body;
 use crate::context::{self, Current, Open, Request};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Resume, Step, Wait, traceback};
 
@@ -57,7 +58,8 @@ pub(crate) fn start(
         Step::Returned => finish(app, coroutine, &request, call, response),
         Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
-            return Some(Box::new(Running { app: app.clone(), call, coroutine: Some(coroutine), request, wait }));
+            let (app, coroutine) = (app.clone(), Some(coroutine));
+            return Some(Box::new(Running { app, call, coroutine, request, wait, clock: None, is_late: false }));
         }
     }
     None
@@ -84,8 +86,14 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
         if let Err(problem) = app.responder.respond(&mut stack, call.results, &app.contexts, headers, response) {
             *response = Some(refuse(app, &problem, request, call.entry));
         }
-        if let (Some(id), Some(response)) = (&request.id, response) {
+        let Some(response) = response else { return };
+        if let Some(id) = &request.id {
             response.headers_mut().insert("x-request-id", id.clone());
+        }
+        if let Body::Stream(_) = response.body() {
+            // A connection is busy as long as somebody holds on to its peer.
+            let body = std::mem::take(response.body_mut());
+            *response.body_mut() = body.keeping(request.peer.clone());
         }
     });
     app.coroutines.put_back(coroutine);
@@ -127,6 +135,20 @@ pub(crate) struct Running {
     coroutine: Option<Coroutine>,
     request: Open,
     wait: Wait,
+    /// Runs from the first wait on, where handlers have only so much time.
+    clock: Option<Pin<Box<Sleep>>>,
+    is_late: bool,
+}
+
+impl Running {
+    /// Whether the handler has had all its time.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.app.handler_timeout();
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        self.clock.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx)
+    }
 }
 
 impl Future for Running {
@@ -135,8 +157,13 @@ impl Future for Running {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>> {
         loop {
-            let resume = ready!(self.wait.as_mut().poll(cx));
             let this = &mut *self;
+            let Poll::Ready(resume) = this.wait.as_mut().poll(cx) else {
+                ready!(this.poll_late(cx));
+                this.is_late = true;
+                this.end();
+                return Poll::Ready(Some(failure::answer(StatusCode::SERVICE_UNAVAILABLE)));
+            };
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
             match go_on(&this.app, &mut coroutine, this.call.current, resume) {
                 Step::Returned => {
@@ -156,19 +183,27 @@ impl Future for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Running {
+    /// Cancels the handler, unless it has ended.
+    fn end(&mut self) {
         let Some(coroutine) = self.coroutine.take() else { return };
         // First what it waits for, then itself.
         self.wait = Box::pin(std::future::pending());
-        let (app, call, request) = (&self.app, self.call, &self.request);
-        if catch_unwind(AssertUnwindSafe(|| cancel(app, coroutine, request, call))).is_err() {
+        let (app, call, request, is_late) = (&self.app, self.call, &self.request, self.is_late);
+        if catch_unwind(AssertUnwindSafe(|| cancel(app, coroutine, request, call, is_late))).is_err() {
             log::event(Level::Error, "Rover panicked while it cancelled a handler; this is a bug in Rover").emit();
         }
     }
 }
 
-/// The client of a handler that waits has gone away: the handler finds an error at its wait, and may clean up.
+/// The client of a handler that waits has gone away, or its time is over: the handler finds an error at its wait, and may
+/// clean up.
 #[cold]
-fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) {
+fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_late: bool) {
     app.contexts.requests.enter(call.current);
     let cancelled = app.waits.cancel(&mut coroutine);
     let place = app.place_of(call.entry);
@@ -181,12 +216,16 @@ fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) {
                 .emit();
         });
     };
+    let (level, reason) = match is_late {
+        true => (Level::Warn, "a handler was cancelled, for its handler_timeout was over"),
+        false => (Level::Debug, "the client went away while its handler waited"),
+    };
     match cancelled {
         Cancelled::Returned => {
-            about(Level::Debug, "the client went away while its handler waited");
+            about(level, reason);
             return app.coroutines.put_back(coroutine);
         }
-        Cancelled::Through => about(Level::Debug, "the client went away while its handler waited"),
+        Cancelled::Through => about(level, reason),
         Cancelled::Stuck => about(Level::Warn, "a cancelled handler went on to wait, and was ended where it stood"),
         Cancelled::Raised => {
             let mut stack = coroutine.stack();

@@ -45,7 +45,9 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod admission; // how many connections there may be
 mod accept; // listens, and deals connections out in turn
+mod tls; // certificates and keys
 mod worker; // one thread, one runtime, one Lua VM
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper

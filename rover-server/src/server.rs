@@ -16,9 +16,10 @@ use mlua::{FromLuaMulti, IntoLuaMulti, Lua};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::accept::Listeners;
+use crate::accept::{Listeners, Role};
+use crate::admission::Admission;
 use crate::app::{App, Blueprint, Declared, Mistakes, Source};
-use crate::config::{AppTable, Config, Overrides, TrailingSlash};
+use crate::config::{AppTable, Config, Endpoint, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
 use crate::local::LocalApp;
@@ -26,6 +27,7 @@ use crate::log::{self, Level};
 use crate::lua::{self, async_function};
 use crate::route::{FastRouter, RouteDecl};
 use crate::service::Site;
+use crate::tls::Tls;
 use crate::worker::{self, Plan, Worker};
 
 /// A server to be: an app, and what the embedding program decides about it.
@@ -139,6 +141,13 @@ impl Server {
         self
     }
 
+    /// Sets any key of `rover.server { … }` by its name, to what its variable would hold: `("tls.cert", "cert.pem")`.
+    #[must_use]
+    pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
+        self.overrides.texts.push((key.into(), value.into()));
+        self
+    }
+
     /// Prepares the VM of every worker before the app's code runs in it.
     ///
     /// # Errors
@@ -207,7 +216,8 @@ impl Server {
     /// Everything that is wrong with the app, its routes and its config.
     pub fn check(&self) -> Result<AppInfo, Error> {
         let (_, declared) = App::load(&self.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (_, router) = self.settle(declared)?;
+        let (config, router) = self.settle(declared)?;
+        Tls::load(&config.tls, &config.host, config.http2.enabled)?;
         Ok(AppInfo::new(&router))
     }
 
@@ -226,6 +236,8 @@ impl Server {
         let (mut config, router) = self.settle(declared)?;
         config.workers = 1;
         config.access_log = false;
+        // Such an app may run without tokio, whose clock this needs.
+        config.connections.handler_timeout = Duration::ZERO;
         let router = Arc::new(router);
         app.settle(&router, &config);
         Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) }))
@@ -266,7 +278,8 @@ impl Server {
             .host
             .endpoints(config.port)
             .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
-        let listeners = Listeners::bind(&endpoints)?;
+        let tls = Tls::load(&config.tls, &config.host, config.http2.enabled)?;
+        let listeners = bind(&config, &endpoints, tls.is_some())?;
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
@@ -277,7 +290,8 @@ impl Server {
             same_routes(&routes, &declared.routes, n + 1)?;
         }
         let info = AppInfo::new(&router);
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config) };
+        let https_port = listeners.tls_port();
+        let plan = Plan { router: Arc::new(router), config: Arc::new(config), tls, https_port };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
@@ -313,6 +327,21 @@ impl std::fmt::Debug for Server {
 
 fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Binds the server's addresses, and those that lead to them.
+fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool) -> Result<Listeners, Error> {
+    let mut listeners = Listeners::bind(endpoints, if is_tls { Role::Tls } else { Role::Plain })?;
+    if let Some(port) = config.tls.redirect_port.filter(|_| is_tls) {
+        let mut plain = endpoints.to_vec();
+        plain.iter_mut().for_each(|endpoint| match endpoint {
+            Endpoint::Tcp(address) => address.set_port(port),
+            Endpoint::Unix(_) => {}
+        });
+        plain.retain(|endpoint| matches!(endpoint, Endpoint::Tcp(_)));
+        listeners.add(Listeners::bind(&plain, Role::Redirect)?);
+    }
+    Ok(listeners)
 }
 
 fn start_worker(blueprint: &Blueprint) -> Result<Worker, Error> {
@@ -383,9 +412,10 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Where clients find the server: `http://127.0.0.1:4242`, `unix:/run/app.sock`.
+    /// Where clients find the server: `http://127.0.0.1:4242`, `https://127.0.0.1:4242`, `unix:/run/app.sock`. Addresses
+    /// that only lead to https come last.
     pub fn addresses(&self) -> Vec<String> {
-        self.listeners.endpoints().map(ToString::to_string).collect()
+        self.listeners.addresses().collect()
     }
 
     /// What the app declares.
@@ -404,17 +434,24 @@ impl Listening {
         let addresses = self.addresses();
         let Listening { listeners, workers, info, plan } = self;
         let handles: Vec<Handle> = workers.iter().filter_map(Worker::handle).collect();
+        let _watching = match &plan.tls {
+            Some(tls) => tls.watch()?,
+            None => None,
+        };
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
         let acceptor = {
             let handles = handles.clone();
+            let admission = Admission::new(&plan.config.connections);
             thread::Builder::new()
                 .name("rover-accept".to_owned())
                 .spawn(move || {
-                    let accepted = listeners.accept(handles.len(), &ending, |turn, accepted| {
-                        if let Some(handle) = handles.get(turn) {
-                            worker::adopt(handle, accepted);
+                    let accepted = listeners.accept(handles.len(), &ending, |turn, accepted, role| {
+                        let Some(handle) = handles.get(turn) else { return };
+                        match admission.admit(accepted.ip()) {
+                            Some(permit) => worker::adopt(handle, accepted, role, permit),
+                            None => admission.refuse(accepted, role != Role::Tls),
                         }
                     });
                     if let Err(error) = accepted {

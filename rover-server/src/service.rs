@@ -49,7 +49,7 @@ impl Site {
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        let record = match self.config.access_log && log::enabled(Level::Info) {
+        let record = match self.is_recording() {
             true => Some(Record::new(&request, peer)),
             false => None,
         };
@@ -68,6 +68,26 @@ impl Site {
             None => {}
         }
         answer
+    }
+
+    /// Answers a request with what the connection has decided.
+    #[cold]
+    pub(crate) fn refuse<B>(&self, request: &Request<B>, peer: &Rc<Peer>, response: Response<Body>) -> Answer<B> {
+        let record = self.is_recording().then(|| Record::new(request, peer));
+        Answer { response: Some(response), stage: Stage::Over, record }
+    }
+
+    /// Writes the line of a request that did not become one: `head` is what came of it.
+    #[cold]
+    pub(crate) fn record_refusal(&self, peer: &Peer, head: &[u8], status: StatusCode, bytes: u64) {
+        if self.is_recording() {
+            access_log::record_unparsed(head, status.as_u16(), bytes, peer.ip);
+        }
+    }
+
+    #[inline]
+    fn is_recording(&self) -> bool {
+        self.config.access_log && log::enabled(Level::Info)
     }
 
     /// Decides what answers the request, and whether its body is needed first.
@@ -220,6 +240,18 @@ pub(crate) struct Answer<B> {
     response: Option<Response<Body>>,
     stage: Stage<B>,
     record: Option<Box<Record>>,
+}
+
+impl<B> Answer<B> {
+    /// Lets the connection end with this answer.
+    pub(crate) fn close(&mut self) {
+        match (&mut self.response, &mut self.stage) {
+            (Some(response), _) => edge::close(response),
+            (None, Stage::Collecting(collecting)) => collecting.call.close = true,
+            (None, Stage::Running(_, call)) => call.close = true,
+            (None, Stage::Over) => {}
+        }
+    }
 }
 
 impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {

@@ -15,24 +15,29 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Notify, oneshot};
 
-use crate::accept::Accepted;
+use crate::accept::{Accepted, Role};
+use crate::admission::Permit;
 use crate::app::{App, Blueprint, Declared, Mistakes};
 use crate::config::Config;
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::context::Peer;
 use crate::handler;
 use crate::lifecycle::Lifecycle;
 use crate::log::{self, Level};
 use crate::route::FastRouter;
 use crate::service::Site;
-use crate::socket::{SpareBuffers, Transport};
+use crate::socket::{Agreed, SpareBuffers, Transport};
 use crate::tasks::Driver;
+use crate::tls::Tls;
 
 /// What all workers of a server have in common, decided once the first has loaded the app.
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Where https is, for connections that are sent there.
+    pub(crate) https_port: Option<u16>,
 }
 
 /// What a worker tells while the server starts.
@@ -144,8 +149,8 @@ fn died() -> Mistakes {
 }
 
 /// Gives a connection to the worker whose runtime `handle` is of.
-pub(crate) fn adopt(handle: &Handle, accepted: Accepted) {
-    handle.spawn(async move { here(|this| this.serve(accepted)) });
+pub(crate) fn adopt(handle: &Handle, accepted: Accepted, role: Role, permit: Permit) {
+    handle.spawn(async move { here(|this| this.serve(accepted, role, permit)) });
 }
 
 /// Runs the app's `on_ready` on the worker whose runtime `handle` is of.
@@ -165,6 +170,8 @@ struct Here {
     site: Rc<Site>,
     lifecycle: Rc<Lifecycle>,
     spare: Rc<SpareBuffers>,
+    tls: Option<Arc<Tls>>,
+    https_port: Option<u16>,
     stop: Notify,
 }
 
@@ -181,22 +188,44 @@ fn here(work: impl FnOnce(&Rc<Here>)) {
 }
 
 impl Here {
-    fn serve(&self, accepted: Accepted) {
-        let (transport, ip) = match accepted {
-            Accepted::Tcp(stream, ip) => (TcpStream::from_std(stream).map(Transport::Tcp), Some(ip)),
-            Accepted::Unix(stream) => (UnixStream::from_std(stream).map(Transport::Unix), None),
+    fn serve(self: &Rc<Self>, accepted: Accepted, role: Role, permit: Permit) {
+        let ip = accepted.ip();
+        let transport = match accepted {
+            Accepted::Tcp(stream, _) => TcpStream::from_std(stream).map(Transport::Tcp),
+            Accepted::Unix(stream) => UnixStream::from_std(stream).map(Transport::Unix),
         };
-        match transport {
-            Ok(transport) => {
-                let peer = Peer { ip, scheme: "http" };
-                let connection =
-                    Connection::new(transport, peer, self.site.clone(), &self.lifecycle, self.spare.clone());
-                tokio::task::spawn_local(connection);
+        let transport = match transport {
+            Ok(transport) => transport,
+            Err(error) => {
+                return log::event(Level::Error, "cannot watch an accepted connection")
+                    .field("error", error.to_string().as_str())
+                    .emit();
             }
-            Err(error) => log::event(Level::Error, "cannot watch an accepted connection")
-                .field("error", error.to_string().as_str())
-                .emit(),
+        };
+        match (role, &self.tls) {
+            (Role::Tls, Some(tls)) => {
+                let (this, tls) = (self.clone(), tls.current());
+                tokio::task::spawn_local(async move {
+                    let patience = this.site.config.tls.handshake_timeout;
+                    if let Some((transport, agreed)) = connection::handshake(transport, tls, patience).await {
+                        this.connect(transport, Peer { ip, scheme: "https" }, (agreed, None), permit);
+                    }
+                });
+            }
+            (Role::Redirect, _) => {
+                self.connect(transport, Peer { ip, scheme: "http" }, (Agreed::Nothing, self.https_port), permit);
+            }
+            (Role::Plain | Role::Tls, _) => {
+                self.connect(transport, Peer { ip, scheme: "http" }, (Agreed::Nothing, None), permit);
+            }
         }
+    }
+
+    /// Serves a connection, in a task of its own.
+    fn connect(&self, transport: Transport, peer: Peer, terms: (Agreed, Option<u16>), permit: Permit) {
+        let connection =
+            Connection::new(transport, peer, terms, self.site.clone(), &self.lifecycle, self.spare.clone());
+        tokio::task::spawn_local(connection.keeping(permit));
     }
 }
 
@@ -211,8 +240,10 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
     let _ = report.send(Report::Loaded(declared));
     let Ok(plan) = plans.recv() else { return Ok(()) };
     app.settle(&plan.router, &plan.config);
-    let site = Rc::new(Site { app: Rc::new(app), router: plan.router, config: plan.config });
-    let this = Rc::new(Here { site, lifecycle: Rc::default(), spare: Rc::default(), stop: Notify::new() });
+    let Plan { router, config, tls, https_port } = plan;
+    let site = Rc::new(Site { app: Rc::new(app), router, config });
+    let (lifecycle, spare) = (Rc::default(), Rc::default());
+    let this = Rc::new(Here { site, lifecycle, spare, tls, https_port, stop: Notify::new() });
     HERE.set(Some(this.clone()));
     let served = runtime.block_on(serve(&this, runtime.handle(), report));
     // Tasks that are left must not outlive the VM that they point into.
@@ -224,6 +255,8 @@ fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Recei
 async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) -> Result<(), Mistakes> {
     let app = &this.site.app;
     let driver = tokio::task::spawn_local(Driver::new(app.tasks.clone()));
+    let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.site.config.connections));
+    tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
     if let Some(entry) = app.hooks.on_start {
         handler::run_hook(app, entry)
             .await

@@ -7,12 +7,30 @@ use std::path::{Path, PathBuf};
 
 /// Every module and what it imports of this crate. Callers stand above what they call, so a cycle cannot be written.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("server", &["accept", "app", "config", "context", "error", "local", "log", "lua", "route", "service", "worker"]),
+    (
+        "server",
+        &[
+            "accept",
+            "admission",
+            "app",
+            "config",
+            "context",
+            "error",
+            "local",
+            "log",
+            "lua",
+            "route",
+            "service",
+            "tls",
+            "worker",
+        ],
+    ),
     ("local", &["context", "service", "tasks"]),
     (
         "worker",
         &[
             "accept",
+            "admission",
             "app",
             "config",
             "connection",
@@ -24,10 +42,16 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "service",
             "socket",
             "tasks",
+            "tls",
         ],
     ),
+    (
+        "connection",
+        &["admission", "body", "config", "context", "edge", "failure", "lifecycle", "log", "service", "socket"],
+    ),
+    ("admission", &["accept", "config", "log"]),
     ("accept", &["config", "error", "log"]),
-    ("connection", &["body", "context", "lifecycle", "service", "socket"]),
+    ("tls", &["config", "error", "log"]),
     ("lifecycle", &[]),
     ("socket", &[]),
     (

@@ -99,6 +99,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         places,
         takes_context,
         debug,
+        handler_timeout: Cell::default(),
         workers,
     };
     Ok((app, declared))

@@ -13,6 +13,7 @@ use std::ffi::c_int;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use declared::{Declared, Hooks, Mistakes};
 
@@ -64,6 +65,7 @@ pub(crate) struct App {
     takes_context: Vec<bool>,
     debug: Rc<Cell<bool>>,
     workers: Rc<Cell<usize>>,
+    handler_timeout: Cell<Duration>,
 }
 
 impl App {
@@ -85,6 +87,11 @@ impl App {
         self.debug.get()
     }
 
+    /// How long a handler may wait in all; zero for as long as it likes.
+    pub(crate) fn handler_timeout(&self) -> Duration {
+        self.handler_timeout.get()
+    }
+
     /// Where the function of `entry` was declared, as `app.lua:12`.
     pub(crate) fn place_of(&self, entry: c_int) -> String {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
@@ -101,5 +108,6 @@ impl App {
         let _ = self.contexts.shapes.set(Shapes::of(router));
         self.debug.set(config.debug);
         self.workers.set(config.workers);
+        self.handler_timeout.set(config.connections.handler_timeout);
     }
 }

@@ -2,8 +2,12 @@
 //! checks and stores its value. Messages, the names of the environment's variables and the CLI's help derive from it.
 //! Must not know: which source a value came from.
 //!
-//! A new key is a field of `Config` and of `Overrides`, its default, and one row here; the tests hold them together.
+//! A new key is a field of `Config` or of its group's settings, its default, and one row here or in the group's file; the
+//! tests hold them together.
 
+use super::connections::CONNECTION_KEYS;
+use super::http2::HTTP2_KEYS;
+use super::tls::TLS_KEYS;
 use super::value::ConfigValue;
 use super::{Config, Host, TrailingSlash};
 use crate::log::Level;
@@ -38,7 +42,7 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 }
 
 /// Keys that belong together, each group in a file of its own where it is more than a few.
-static GROUPS: &[&[ConfigKey]] = &[KEYS];
+static GROUPS: &[&[ConfigKey]] = &[KEYS, CONNECTION_KEYS, HTTP2_KEYS, TLS_KEYS];
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 
@@ -205,6 +209,6 @@ mod tests {
         assert_eq!(nearest("logLevel"), Some("log_level"));
         assert_eq!(nearest("worker"), Some("workers"));
         assert_eq!(nearest("body_limit"), Some("body_size_limit"));
-        assert_eq!(nearest("tls"), None);
+        assert_eq!(nearest("colours"), None);
     }
 }

@@ -52,7 +52,7 @@ fn each_source_wins_over_the_one_before() {
 }
 
 #[test]
-fn every_key_is_in_the_overrides() {
+fn overrides_go_through_the_same_checks() {
     let overrides = Overrides {
         host: Some("::1".into()),
         port: Some(1),
@@ -64,15 +64,51 @@ fn every_key_is_in_the_overrides() {
         body_timeout: Some(Duration::from_millis(1)),
         shutdown_timeout: Some(Duration::from_millis(2)),
         trailing_slash: Some(TrailingSlash::Redirect),
+        texts: vec![("tls.self_signed".into(), "yes".into()), ("idle_timeout".into(), "1m".into())],
     };
-    let set: Vec<_> = overrides.values().map(|(name, _)| name).collect();
-    for key in config_keys() {
-        assert!(set.contains(&key.name), "{}", key.name);
-    }
     let config = resolve(&[], &[], &overrides).unwrap();
     assert_eq!(config.body_timeout, Duration::from_millis(1));
     assert_eq!(config.log_level, Level::Nope);
     assert_eq!(config.trailing_slash, TrailingSlash::Redirect);
+    assert!(config.tls.self_signed);
+    assert_eq!(config.connections.idle_timeout, Duration::from_secs(60));
+    let texts = vec![("tls.certt".into(), "x".into()), ("port".into(), "x".into())];
+    let mistakes = resolve(&[], &[], &Overrides { texts, ..none() }).unwrap_err();
+    assert_eq!(mistakes[0], "Server::config: unknown config key \"tls.certt\", did you mean \"tls.cert\"?");
+    assert_eq!(mistakes[1], "port must be a whole number from 0 to 65535, got \"x\"");
+}
+
+#[test]
+fn certificates_in_every_form() {
+    let pair = |cert: &str, key: &str| ConfigValue::Table(vec![("cert".into(), text(cert)), ("key".into(), text(key))]);
+    let list =
+        ConfigValue::List(vec![pair("a.pem", "a.key"), ConfigValue::Table(vec![("cert".into(), text("b.pem"))])]);
+    let tls = |value: ConfigValue| {
+        let table = ConfigValue::Table(vec![("cert".into(), text("c.pem")), ("certificates".into(), value)]);
+        resolve(&[("tls", table)], &[], &none()).map(|config| config.tls.certificates)
+    };
+    let expected = tls(text("a.pem:a.key, b.pem")).unwrap();
+    assert_eq!(expected.len(), 2);
+    assert_eq!(tls(list).unwrap(), expected);
+    for wrong in [text("a.pem:"), ConfigValue::List(vec![ConfigValue::Bool(true)]), ConfigValue::Number(1.0)] {
+        assert!(tls(wrong).is_err());
+    }
+}
+
+#[test]
+fn settings_of_tls_that_do_not_go_together() {
+    let table =
+        ConfigValue::Table(vec![("key".into(), text("k.pem")), ("redirect_port".into(), ConfigValue::Number(80.0))]);
+    assert_eq!(
+        resolve(&[("tls", table)], &[], &none()).unwrap_err(),
+        [
+            "tls.key needs tls.cert, the file of the server's certificate",
+            "tls.redirect_port needs tls.cert, the file of the server's certificate",
+        ]
+    );
+    let table = ConfigValue::Table(vec![("cert".into(), text("c.pem")), ("redirect_port".into(), text("443"))]);
+    let mistakes = resolve(&[("tls", table), ("port", text("443"))], &[], &none()).unwrap_err();
+    assert_eq!(mistakes, ["tls.redirect_port must be another port than port, which speaks https"]);
 }
 
 #[test]
@@ -82,11 +118,13 @@ fn all_mistakes_at_once_each_with_its_source() {
         ("port", text("http")),
         ("workers", ConfigValue::Number(0.0)),
         ("host", ConfigValue::Other("table")),
-        ("certificate", text("x")),
+        ("colours", text("x")),
     ];
     let env = [("ROVER_PORT", "abc"), ("ROVER_LOG_LEVEL", "loud")];
     let overrides = Overrides { workers: Some(5000), ..none() };
     let mistakes = resolve(&app, &env, &overrides).unwrap_err();
+    let names: Vec<_> = config_keys().map(|key| key.name).collect();
+    let known = format!("app.lua:1: unknown config key \"colours\", the known keys are {}", names.join(", "));
     assert_eq!(
         mistakes,
         [
@@ -94,7 +132,7 @@ fn all_mistakes_at_once_each_with_its_source() {
             "app.lua:1: port must be a whole number from 0 to 65535, got \"http\"",
             "app.lua:1: workers must be a whole number from 1 to 1024, got 0; leave it out for one worker on each core",
             "app.lua:1: host must be an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\"), got a table",
-            "app.lua:1: unknown config key \"certificate\", the known keys are host, port, workers, log_level, access_log, debug, body_size_limit, body_timeout, shutdown_timeout, trailing_slash",
+            known.as_str(),
             "ROVER_PORT must be a whole number from 0 to 65535, got \"abc\"",
             "ROVER_LOG_LEVEL must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got \"loud\"",
             "workers must be a whole number from 1 to 1024, got 5000",

@@ -25,3 +25,4 @@ mod lua_routes;
 mod lua_scheduler;
 mod lua_stdlib;
 mod smoke;
+mod tls;

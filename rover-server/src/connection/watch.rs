@@ -1,0 +1,121 @@
+//! Whether a connection has waited too long, for its client's next head or for its client to take an answer.
+//!
+//! Looked at once a tick at most, with what is known at that moment, so that a request costs nothing. Times are therefore
+//! kept to a tick: what is over ends within one more.
+
+use std::time::Duration;
+
+use crate::config::ConnectionSettings;
+use crate::lifecycle::Seat;
+use crate::socket::Traffic;
+
+use super::requests::Client;
+
+/// How long a tick of a worker's clock is: an eighth of the shortest time that is kept by it.
+pub(crate) fn tick(settings: &ConnectionSettings) -> Duration {
+    let shortest = settings.header_timeout.min(settings.idle_timeout).min(settings.send_timeout);
+    (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
+}
+
+/// How long a client that was told that the connection ends may hold it up.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What was not done in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lapse {
+    /// The client did not send a whole head.
+    Head,
+    /// The client did not begin another request.
+    Idle,
+    /// The client took nothing of its answer.
+    Send,
+}
+
+/// What a connection does, as seen at a tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Head,
+    Idle,
+    /// A request is being answered.
+    Busy,
+    /// Bytes wait for the client.
+    Sending,
+}
+
+/// What was seen at the last tick.
+#[derive(Default)]
+pub(super) struct Watch {
+    phase: Phase,
+    /// The tick since which the phase has lasted without progress; `None` before the first look.
+    since: Option<u64>,
+    begun: u64,
+    moved: u64,
+    /// Bytes read when the connection was last seen to be without a request.
+    read: u64,
+}
+
+impl Watch {
+    /// Looks at the connection: what has lapsed, if anything. Otherwise it asks for a look when something could have.
+    pub(super) fn look(
+        &mut self,
+        seat: &Seat,
+        client: &Client,
+        traffic: Traffic,
+        is_http2: bool,
+        told_to_end: bool,
+    ) -> Option<Lapse> {
+        let now = seat.now();
+        let phase = self.phase(client, traffic, is_http2);
+        let is_progress = match phase {
+            Phase::Sending => traffic.moved != self.moved,
+            Phase::Idle => client.begun() != self.begun,
+            Phase::Head | Phase::Busy => false,
+        };
+        if phase != self.phase || is_progress || self.since.is_none() {
+            self.since = Some(now);
+            self.phase = phase;
+        }
+        if phase == Phase::Busy || client.begun() != self.begun {
+            self.read = traffic.read;
+        }
+        self.begun = client.begun();
+        self.moved = traffic.moved;
+
+        let settings = &client.site.config.connections;
+        let (patience, lapse) = match phase {
+            Phase::Busy => {
+                seat.wake_at(now + ticks(settings.idle_timeout, settings));
+                return None;
+            }
+            Phase::Sending => (settings.send_timeout, Lapse::Send),
+            Phase::Head | Phase::Idle if told_to_end => (FAREWELL, Lapse::Idle),
+            Phase::Head => (settings.header_timeout, Lapse::Head),
+            Phase::Idle => (settings.idle_timeout, Lapse::Idle),
+        };
+        let due = self.since.unwrap_or(now).saturating_add(ticks(patience, settings));
+        if now >= due {
+            return Some(lapse);
+        }
+        seat.wake_at(due);
+        None
+    }
+
+    fn phase(&self, client: &Client, traffic: Traffic, is_http2: bool) -> Phase {
+        if traffic.is_blocked {
+            return Phase::Sending;
+        }
+        if client.is_busy() {
+            return Phase::Busy;
+        }
+        // A frame of HTTP/2 is no request yet: only requests keep a connection.
+        let in_head = client.begun() == 0 || (client.begun() == self.begun && traffic.read > self.read);
+        if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
+    }
+}
+
+/// A time in whole ticks, rounded up, and one more for the part of a tick that had passed.
+fn ticks(time: Duration, settings: &ConnectionSettings) -> u64 {
+    let ticks = time.as_nanos().div_ceil(tick(settings).as_nanos().max(1)) + 1;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
+}
