@@ -209,6 +209,7 @@ impl Future for Connection {
                     if let Poll::Ready(Err(_)) = this.socket.poll_flush(cx) {
                         return Poll::Ready(());
                     }
+                    this.watch.note(&this.client, &this.socket);
                     if served.is_pending() && is_signalled && this.look_around() {
                         continue;
                     }

@@ -278,6 +278,12 @@ impl Socket {
         }
     }
 
+    /// Bytes read from the client.
+    #[inline]
+    pub(crate) fn read_so_far(&self) -> u64 {
+        self.inner.borrow().io.inner().read
+    }
+
     /// How far the client has got with sending and taking.
     pub(crate) fn traffic(&self) -> Traffic {
         let inner = self.inner.borrow();

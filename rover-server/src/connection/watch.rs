@@ -1,15 +1,18 @@
 //! Whether a connection has waited too long, for its client's next head or for its client to take an answer.
 //!
 //! Looked at once a tick at most, with what is known at that moment, so that a request costs nothing. Times are therefore
-//! kept to a tick: what is over ends within one more.
+//! kept to a few ticks, and never too short.
 
 use std::time::Duration;
 
 use crate::config::ConnectionSettings;
 use crate::lifecycle::Seat;
-use crate::socket::Traffic;
+use crate::socket::{Socket, Traffic};
 
 use super::requests::Client;
+
+/// How many ticks pass between two looks at the most.
+const LOOKS_BETWEEN: u64 = 4;
 
 /// How long a tick of a worker's clock is: an eighth of the shortest time that is kept by it.
 pub(crate) fn tick(settings: &ConnectionSettings) -> Duration {
@@ -51,11 +54,25 @@ pub(super) struct Watch {
     since: Option<u64>,
     begun: u64,
     moved: u64,
-    /// Bytes read when the connection was last seen to be without a request.
+    /// How many requests had begun at the end of the last turn, and whether one was being answered.
+    last_begun: u64,
+    was_busy: bool,
+    /// Bytes read when the last request came to its end: what came since belongs to the next head.
     read: u64,
 }
 
 impl Watch {
+    /// Notes how a turn has ended.
+    #[inline]
+    pub(super) fn note(&mut self, client: &Client, socket: &Socket) {
+        let (begun, is_busy) = (client.begun(), client.is_busy());
+        if is_busy || self.was_busy || begun != self.last_begun {
+            self.was_busy = is_busy;
+            self.last_begun = begun;
+            self.read = socket.read_so_far();
+        }
+    }
+
     /// Looks at the connection: what has lapsed, if anything. Otherwise it asks for a look when something could have.
     pub(super) fn look(
         &mut self,
@@ -76,16 +93,15 @@ impl Watch {
             self.since = Some(now);
             self.phase = phase;
         }
-        if phase == Phase::Busy || client.begun() != self.begun {
-            self.read = traffic.read;
-        }
         self.begun = client.begun();
         self.moved = traffic.moved;
 
         let settings = &client.site.config.connections;
+        // What a connection does may change after this look, without another turn in which it could look again.
+        let next_look = now + LOOKS_BETWEEN;
         let (patience, lapse) = match phase {
             Phase::Busy => {
-                seat.wake_at(now + ticks(settings.idle_timeout, settings));
+                seat.wake_at(next_look);
                 return None;
             }
             Phase::Sending => (settings.send_timeout, Lapse::Send),
@@ -97,7 +113,7 @@ impl Watch {
         if now >= due {
             return Some(lapse);
         }
-        seat.wake_at(due);
+        seat.wake_at(due.min(next_look));
         None
     }
 
@@ -109,7 +125,7 @@ impl Watch {
             return Phase::Busy;
         }
         // A frame of HTTP/2 is no request yet: only requests keep a connection.
-        let in_head = client.begun() == 0 || (client.begun() == self.begun && traffic.read > self.read);
+        let in_head = client.begun() == 0 || traffic.read > self.read;
         if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
     }
 }

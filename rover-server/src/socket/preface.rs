@@ -6,6 +6,10 @@ use tokio::io::ReadBuf;
 /// What every HTTP/2 client sends first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Behind it comes a SETTINGS frame, whose type is the fourth byte of its head.
+const FIRST_TYPE: usize = PREFACE.len() + 3;
+const SETTINGS: u8 = 4;
+
 /// How much of it no HTTP/1.1 request can begin with.
 const UNMISTAKABLE: usize = 18;
 
@@ -18,7 +22,7 @@ pub(crate) enum Spoken {
     Neither,
 }
 
-/// The first bytes of a connection, as long as they may still be the preface.
+/// The first bytes of a connection, as long as they may still be a preface.
 pub(super) struct Preface {
     /// Bytes that have been looked at. Longer than the preface where a read brought more.
     held: Vec<u8>,
@@ -60,15 +64,23 @@ impl Preface {
 
     /// Looks at the bytes that came, and decides if they suffice.
     pub(super) fn take(&mut self, bytes: &[u8], is_end: bool) -> Option<Spoken> {
-        let same = PREFACE[self.held.len()..].iter().zip(bytes).take_while(|(a, b)| a == b).count();
-        let known = self.held.len() + same;
-        let is_whole = known == PREFACE.len();
+        let known = self.held.len().min(PREFACE.len());
+        let same = PREFACE[known..].iter().zip(bytes).take_while(|(a, b)| a == b).count();
+        let is_whole = known + same == PREFACE.len();
         let may_become_whole = same == bytes.len() && !is_end;
+        let first_type = match FIRST_TYPE.checked_sub(self.held.len()) {
+            Some(at) => bytes.get(at),
+            None => self.held.get(FIRST_TYPE),
+        };
         self.spoken = if is_whole {
-            Some(Spoken::Http2)
+            match first_type {
+                Some(&SETTINGS) => Some(Spoken::Http2),
+                Some(_) => Some(Spoken::Neither),
+                None => is_end.then_some(Spoken::Neither),
+            }
         } else if may_become_whole {
             None
-        } else if self.must_be_http2 || known >= UNMISTAKABLE {
+        } else if self.must_be_http2 || known + same >= UNMISTAKABLE {
             Some(Spoken::Neither)
         } else {
             Some(Spoken::Http1)
@@ -100,7 +112,9 @@ mod tests {
     #[test]
     fn the_first_bytes_decide() {
         let (start, end) = PREFACE.split_at(9);
-        for parts in [&[&PREFACE[..]][..], &[start, end], &[b"P", &PREFACE[1..]]] {
+        let whole = [&PREFACE[..], b"\0\0\0\x04\0"].concat();
+        let behind = b"\0\0\0\x04";
+        for parts in [&[&whole[..]][..], &[start, end, behind], &[b"P", &whole[1..]], &[&whole[..27], &whole[27..]]] {
             assert_eq!(spoken(Preface::possible(), parts), Some(Spoken::Http2));
             assert_eq!(spoken(Preface::expected(), parts), Some(Spoken::Http2));
         }
@@ -108,7 +122,10 @@ mod tests {
             assert_eq!(spoken(Preface::possible(), parts), Some(Spoken::Http1));
             assert_eq!(spoken(Preface::expected(), parts), Some(Spoken::Neither));
         }
-        assert_eq!(spoken(Preface::possible(), &[b"PRI * HTTP/2.0\r\n\r\nXX"]), Some(Spoken::Neither));
+        for parts in [&[&b"PRI * HTTP/2.0\r\n\r\nXX"[..]][..], &[start, end, b"\0\0\x08\x06"]] {
+            assert_eq!(spoken(Preface::possible(), parts), Some(Spoken::Neither));
+        }
+        assert_eq!(spoken(Preface::possible(), &[start, end, b"\0\0\0"]), None);
         assert_eq!(spoken(Preface::possible(), &[b"PRI * HTTP"]), None);
     }
 

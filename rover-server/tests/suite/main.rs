@@ -7,8 +7,11 @@
 mod support;
 
 mod accept;
+mod connection_limits;
 mod embedding;
 mod examples;
+mod http2;
+mod http2_conformance;
 mod http_body;
 mod http_framing;
 mod http_pipeline;
