@@ -1,10 +1,9 @@
-//! Listens, and hands each accepted connection to the next worker in turn.
+//! Listens, and accepts connections.
 //!
-//! Comes in: addresses to bind. Goes out: accepted sockets. One thread accepts for all workers, so the turns are exact:
-//! the kernel's own distribution over several listeners is uneven where there are few connections. This module must not
-//! know what is spoken on a connection.
+//! Comes in: addresses to bind. Goes out: accepted sockets. One thread accepts for all workers, so their turns are
+//! exact: the kernel's own distribution over several listeners is uneven where there are few connections. This module
+//! must not know what is spoken on a connection, nor who gets it.
 
-use std::cell::Cell;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -28,9 +27,16 @@ const BACKLOG: i32 = 4096;
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// An accepted connection on its way to a worker.
-pub(crate) enum Accepted {
-    /// With the client's address.
-    Tcp(TcpStream, IpAddr),
+pub(crate) struct Accepted {
+    pub(crate) stream: Stream,
+    /// The client's address, where it has one.
+    pub(crate) ip: Option<IpAddr>,
+    pub(crate) role: Role,
+}
+
+/// An accepted socket.
+pub(crate) enum Stream {
+    Tcp(TcpStream),
     Unix(UnixStream),
 }
 
@@ -43,16 +49,6 @@ pub(crate) enum Role {
     Tls,
     /// HTTP, and every request is sent to where TLS is.
     Redirect,
-}
-
-impl Accepted {
-    /// The client's address, where it has one.
-    pub(crate) fn ip(&self) -> Option<IpAddr> {
-        match self {
-            Accepted::Tcp(_, ip) => Some(*ip),
-            Accepted::Unix(_) => None,
-        }
-    }
 }
 
 /// The bound sockets of a server. Dropping it closes them and removes the files of Unix sockets.
@@ -130,18 +126,12 @@ impl Listeners {
         })
     }
 
-    /// Accepts until the other end of `stop` is closed, calling `hand_over` with the number of the worker whose turn it
-    /// is, from 0 to `workers`. Blocks the calling thread.
+    /// Accepts until the other end of `stop` is closed, and gives each connection to `hand_over`. Blocks the calling
+    /// thread.
     ///
     /// # Errors
     /// When the sockets cannot be watched.
-    pub(crate) fn accept(
-        self,
-        workers: usize,
-        stop: &UnixStream,
-        hand_over: impl Fn(usize, Accepted, Role),
-    ) -> io::Result<()> {
-        let turn = Turn { next: Cell::new(0), workers, hand_over };
+    pub(crate) fn accept(self, stop: &UnixStream, hand_over: impl Fn(Accepted)) -> io::Result<()> {
         let mut watched: Vec<PollFd<'_>> =
             self.bound.iter().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect();
         watched.push(PollFd::new(stop, PollFlags::IN));
@@ -154,7 +144,7 @@ impl Listeners {
                 return Ok(());
             }
             for (bound, watched) in self.bound.iter().zip(&watched) {
-                if !watched.revents().is_empty() && turn.accept_all(bound).is_err() {
+                if !watched.revents().is_empty() && bound.accept_all(&hand_over).is_err() {
                     // Out of resources: waiting is all that helps, unless the server is to end.
                     let mut only_stop = [PollFd::new(stop, PollFlags::IN)];
                     let _ = poll(&mut only_stop, Some(&PAUSE));
@@ -164,25 +154,15 @@ impl Listeners {
     }
 }
 
-struct Turn<F> {
-    next: Cell<usize>,
-    workers: usize,
-    hand_over: F,
-}
-
-impl<F: Fn(usize, Accepted, Role)> Turn<F> {
+impl Bound {
     /// Takes what the kernel has ready.
     ///
     /// # Errors
     /// When the system has no resources for another connection; it has been logged.
-    fn accept_all(&self, bound: &Bound) -> io::Result<()> {
+    fn accept_all(&self, hand_over: &impl Fn(Accepted)) -> io::Result<()> {
         loop {
-            match bound.accept() {
-                Ok(accepted) => {
-                    let worker = self.next.get();
-                    self.next.set((worker + 1) % self.workers);
-                    (self.hand_over)(worker, accepted, bound.role);
-                }
+            match self.accept() {
+                Ok(accepted) => hand_over(accepted),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
@@ -194,18 +174,17 @@ impl<F: Fn(usize, Accepted, Role)> Turn<F> {
             }
         }
     }
-}
 
-impl Bound {
     fn accept(&self) -> io::Result<Accepted> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         if matches!(self.endpoint, Endpoint::Unix(_)) {
-            return Ok(Accepted::Unix(accept_with(&self.socket, flags)?.into()));
+            let stream = Stream::Unix(accept_with(&self.socket, flags)?.into());
+            return Ok(Accepted { stream, ip: None, role: self.role });
         }
         let (stream, address) = acceptfrom_with(&self.socket, flags)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let ip = address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical());
-        Ok(Accepted::Tcp(stream.into(), ip))
+        Ok(Accepted { stream: Stream::Tcp(stream.into()), ip: Some(ip), role: self.role })
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Shutdown};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::accept::Accepted;
+use crate::accept::{Accepted, Role, Stream};
 use crate::config::ConnectionSettings;
 use crate::log::{self, Level};
 
@@ -66,9 +66,9 @@ impl Admission {
         Some(permit)
     }
 
-    /// Tells a client that there is no place, if `speaks_plainly`, and closes its connection.
+    /// Tells a client that there is no place, unless it speaks TLS, and closes its connection.
     #[cold]
-    pub(crate) fn refuse(&self, accepted: Accepted, speaks_plainly: bool) {
+    pub(crate) fn refuse(&self, accepted: Accepted) {
         // Every power of two, so that the log tells of a flood without being flooded.
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
         if refused.is_power_of_two() {
@@ -76,16 +76,16 @@ impl Admission {
                 .field("refused", refused.to_string().as_str())
                 .emit();
         }
-        if !speaks_plainly {
+        if accepted.role == Role::Tls {
             return;
         }
         // The socket does not block: what it cannot take at once is lost.
-        match accepted {
-            Accepted::Tcp(mut stream, _) => {
+        match accepted.stream {
+            Stream::Tcp(mut stream) => {
                 let _ = stream.write(REFUSAL.as_bytes());
                 let _ = stream.shutdown(Shutdown::Write);
             }
-            Accepted::Unix(mut stream) => {
+            Stream::Unix(mut stream) => {
                 let _ = stream.write(REFUSAL.as_bytes());
                 let _ = stream.shutdown(Shutdown::Write);
             }

@@ -118,15 +118,10 @@ impl InProcess {
     pub fn serve(&self, requests: &[Vec<u8>], times: usize) -> usize {
         let (script, answered) = Script::new(requests, times);
         let transport = Transport::Other(Box::new(script));
-        let peer = Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" };
-        let connection = Connection::new(
-            transport,
-            peer,
-            (Agreed::Http1, None),
-            self.site.clone(),
-            &self.lifecycle,
-            self.spare.clone(),
-        );
+        let peer = Peer::new(Some([127, 0, 0, 1].into()), "http");
+        let terms = (Agreed::Http1, None);
+        let site = self.site.clone();
+        let connection = Connection::new(transport, peer, terms, site, &self.lifecycle, self.spare.clone());
         self.runtime.block_on(connection);
         answered.get()
     }
@@ -135,7 +130,7 @@ impl InProcess {
 impl InProcess {
     /// How long so many calls of the first route's handler take, from a parsed request to its response.
     pub fn handle(&self, times: u64) -> Duration {
-        let peer = Rc::new(Peer { ip: None, scheme: "http" });
+        let peer = Rc::new(Peer::new(None, "http"));
         let start = Instant::now();
         for _ in 0..times {
             let (head, ()) = http::Request::new(()).into_parts();

@@ -40,6 +40,22 @@ impl fmt::Display for Aborted {
 
 impl std::error::Error for Aborted {}
 
+/// A stream that ends at once: what HEAD gets in place of one, with the head that GET would have.
+pub(crate) fn nothing() -> Stream {
+    struct Nothing;
+
+    impl http_body::Body for Nothing {
+        type Data = Bytes;
+        type Error = Aborted;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+            Poll::Ready(None)
+        }
+    }
+
+    Box::pin(Nothing)
+}
+
 impl Body {
     /// The length in bytes, as far as it is known: 0 for a stream.
     pub(crate) fn len(&self) -> u64 {

@@ -36,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trailing_slash: TrailingSlash,
+    /// Never zero.
+    pub(crate) sse_keep_alive: Duration,
     pub(crate) connections: ConnectionSettings,
     pub(crate) http2: Http2Settings,
     pub(crate) tls: TlsSettings,
@@ -64,6 +66,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
             trailing_slash: TrailingSlash::Strict,
+            sse_keep_alive: Duration::from_secs(15),
             connections: ConnectionSettings::default(),
             http2: Http2Settings::default(),
             tls: TlsSettings::default(),
@@ -84,8 +87,8 @@ pub(crate) struct Overrides {
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
-    /// Any key, by its name, as text.
-    pub(crate) texts: Vec<(String, String)>,
+    /// Any key by its name, as text.
+    pub(crate) named: Vec<(String, String)>,
 }
 
 /// The app's `rover.server { … }`.
@@ -128,11 +131,11 @@ impl Config {
                 mistakes.extend(config.take(key, name, &value));
             }
         }
-        for (name, text) in &overrides.texts {
-            match find(name) {
-                Some(key) => mistakes.extend(config.take(key, name, &ConfigValue::Text(text.clone()))),
-                None => mistakes.push(unknown("Server::config", name)),
-            }
+        for (name, value) in &overrides.named {
+            mistakes.extend(match find(name) {
+                Some(key) => config.take(key, name, &ConfigValue::Text(value.clone())),
+                None => Some(unknown("set", name)),
+            });
         }
         mistakes.extend(config.tls.mistakes(config.port));
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
@@ -226,10 +229,7 @@ fn is_group(name: &str) -> bool {
 fn unknown(origin: &str, name: &str) -> ConfigMistake {
     let cure = match keys::nearest(name) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => {
-            let known: Vec<_> = config_keys().map(|key| key.name).collect();
-            format!("the known keys are {}", known.join(", "))
-        }
+        None => "rover --help lists the known ones".to_owned(),
     };
     ConfigMistake(format!("{origin}: unknown config key {name:?}, {cure}"))
 }

@@ -12,18 +12,22 @@ mod tls;
 mod watch;
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Sleep, sleep};
 
 use crate::admission::Permit;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
+use crate::log::{self, Level};
 use crate::service::Site;
 use crate::socket::{Agreed, Socket, SpareBuffers, Spoken, Transport};
+use crate::upgrade::{Ending, Upgrade, Upgraded};
 
 use requests::Client;
 pub(crate) use tls::handshake;
@@ -53,18 +57,39 @@ pub(crate) struct Connection {
 enum Http {
     One(http1::Connection),
     Two(Pin<Box<http2::Connection>>),
+    /// The connection has left HTTP.
+    Gone,
 }
 
 enum Stage {
     Serving {
         told_to_end: bool,
     },
+    /// The connection speaks something else.
+    Upgraded(Box<Switched>),
     /// The server stops, and the client was not waiting for anything.
     Leaving,
     Closing,
     Lingering(Pin<Box<Sleep>>),
     /// The client takes nothing: there is nothing left to say.
     Gone,
+}
+
+/// What an upgraded connection does.
+struct Switched {
+    work: Pin<Box<dyn Future<Output = ()>>>,
+    ending: Ending,
+}
+
+impl Switched {
+    /// Ready when the work is done. A panic costs this connection alone.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            log::event(Level::Error, "Rover panicked on an upgraded connection; this is a bug in Rover").emit();
+            Poll::Ready(())
+        })
+    }
 }
 
 impl Connection {
@@ -118,7 +143,21 @@ impl Connection {
                 }
                 polled
             }
+            Http::Gone => Poll::Ready(Ok(())),
         }
+    }
+
+    /// Hands the connection over; the 101 is written.
+    #[cold]
+    fn switch(&mut self, upgrade: Upgrade) -> Stage {
+        let unread = match std::mem::replace(&mut self.http, Http::Gone) {
+            Http::One(http) => http.into_parts().read_buf,
+            Http::Two(_) | Http::Gone => Bytes::new(),
+        };
+        self.seat.wake_at(u64::MAX);
+        let ending = Ending::default();
+        let upgraded = Upgraded::new(self.socket.clone(), unread, ending.clone());
+        Stage::Upgraded(Box::new(Switched { work: upgrade(upgraded), ending }))
     }
 
     /// Ends the connection with the responses in progress.
@@ -127,6 +166,7 @@ impl Connection {
         match &mut self.http {
             Http::One(http) => Pin::new(http).graceful_shutdown(),
             Http::Two(http) => http.as_mut().graceful_shutdown(),
+            Http::Gone => {}
         }
     }
 
@@ -195,7 +235,8 @@ impl Future for Connection {
             match &mut this.stage {
                 Stage::Serving { told_to_end } => {
                     let is_signalled = this.seat.is_signalled(cx);
-                    if is_signalled && this.seat.must_end() && !*told_to_end {
+                    let is_told = is_signalled && this.seat.must_end() && !*told_to_end;
+                    if is_told {
                         *told_to_end = true;
                         this.end_gracefully();
                     }
@@ -215,8 +256,21 @@ impl Future for Connection {
                     }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
                     let served = ready!(served);
-                    let is_told = this.seat.must_end() && matches!(this.stage, Stage::Serving { told_to_end: true });
-                    this.stage = if is_told && served.is_ok() { Stage::Leaving } else { Stage::Closing };
+                    this.stage = match this.client.peer.upgrade.take() {
+                        Some(upgrade) if served.is_ok() => this.switch(upgrade),
+                        _ if is_told && served.is_ok() => Stage::Leaving,
+                        _ => Stage::Closing,
+                    };
+                }
+                Stage::Upgraded(switched) => {
+                    if this.seat.is_signalled(cx) && this.seat.must_end() {
+                        switched.ending.tell();
+                    }
+                    let ended = switched.poll(cx);
+                    // Who does the work learns of a failed write when it flushes, or reads.
+                    let _ = this.socket.poll_flush(cx);
+                    ready!(ended);
+                    this.stage = Stage::Closing;
                 }
                 Stage::Leaving => {
                     let _ = ready!(this.socket.poll_shutdown(cx));

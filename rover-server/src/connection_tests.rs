@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::LocalOptions;
 
 use super::*;
+use crate::lua::Shared;
 use crate::server::Server;
 
 /// A client that sends everything at once, closes its side, and counts the writes and the answers it gets.
@@ -56,7 +57,7 @@ fn writes_for(bytes: String) -> (usize, Vec<String>) {
     let site = Server::from_source("app.lua", code).site().unwrap();
     let seen = Rc::new(Seen::default());
     let transport = Transport::Other(Box::new(Once { bytes: bytes.into_bytes(), seen: seen.clone() }));
-    let peer = Peer { ip: None, scheme: "http" };
+    let peer = Peer::new(None, "http");
     let connection = Connection::new(transport, peer, (Agreed::Nothing, None), site, &Rc::default(), Rc::default());
     runtime.block_on(connection);
     let text = String::from_utf8(seen.bytes.take()).unwrap();
@@ -79,4 +80,61 @@ fn pipelined_requests_share_their_writes() {
 fn the_answer_to_a_malformed_request_shares_the_write_too() {
     let (writes, statuses) = writes_for(HOME.repeat(3) + "BAD LINE\r\n\r\n");
     assert_eq!((writes, statuses), (1, ["200", "200", "200", "400"].map(str::to_owned).to_vec()));
+}
+
+/// A client that asks for an echo instead of HTTP: the request, then bytes that are not HTTP, in one piece.
+#[test]
+fn a_101_hands_the_connection_over_with_the_bytes_behind_the_request() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    let code = "local api = rover.server { access_log = false }
+        local Response = getmetatable(api.json {})
+        local function answer(ctx, status)
+          return setmetatable({ 7, status, upgrade(ctx), { 'Connection', 'upgrade', 'Upgrade', 'echo' } }, Response)
+        end
+        function api.get(ctx) return answer(ctx, 101) end
+        function api.wrong.get(ctx) return answer(ctx, 200) end
+        return api";
+    let serve = |bytes: &str| {
+        let site = Server::from_source("app.lua", code).site().unwrap();
+        let lua = site.app.coroutines.lua().clone();
+        let own = Shared::new(&lua, site.app.clone()).unwrap();
+        let upgrade = own.function(&lua, |stack, app| {
+            let ticket = crate::context::ticket(stack, &app.contexts, "upgrade()")?;
+            let peer = app.contexts.requests.get(ticket)?.peer.clone();
+            app.responder.push_upgrade(stack, peer, Box::new(|upgraded| Box::pin(echo(upgraded))));
+            Ok(1)
+        });
+        lua.globals().raw_set("upgrade", upgrade.unwrap()).unwrap();
+        let seen = Rc::new(Seen::default());
+        let transport = Transport::Other(Box::new(Once { bytes: bytes.into(), seen: seen.clone() }));
+        let connection = Connection::new(
+            transport,
+            Peer::new(None, "http"),
+            (Agreed::Nothing, None),
+            site,
+            &Rc::default(),
+            Rc::default(),
+        );
+        runtime.block_on(connection);
+        String::from_utf8(seen.bytes.take()).unwrap()
+    };
+    let head = "Host: test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+
+    let answer = serve(&format!("GET / HTTP/1.1\r\n{head}GET me this"));
+    assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nGET me this"), "{answer}");
+    assert!(!answer.to_ascii_lowercase().contains("content-length"), "{answer}");
+
+    // What is no 101 leaves the connection with HTTP.
+    let answer = serve(&format!("GET /wrong HTTP/1.1\r\n{head}GET /no HTTP/1.1\r\n{head}"));
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(answer.contains("HTTP/1.1 404 "), "{answer}");
+}
+
+async fn echo(mut upgraded: Upgraded) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut bytes = Vec::new();
+    upgraded.read_to_end(&mut bytes).await.unwrap();
+    upgraded.write_all(&bytes).await.unwrap();
 }

@@ -11,11 +11,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use tokio::time::{Sleep, sleep};
 
 use crate::app::App;
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::context::{self, Current, Open, Request};
 use crate::failure::{self, Failure};
 use crate::log::{self, Level};
@@ -91,17 +91,28 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
             response.headers_mut().insert("x-request-id", id.clone());
         }
         if let Body::Stream(_) = response.body() {
-            // A connection is busy as long as somebody holds on to its peer.
-            let body = std::mem::take(response.body_mut());
-            *response.body_mut() = body.keeping(request.peer.clone());
+            stream(request, response);
         }
     });
     app.coroutines.put_back(coroutine);
 }
 
+/// A response that streams: HEAD gets only its head, and the connection is busy for as long as it lasts.
+#[cold]
+fn stream(request: &Request, response: &mut Response<Body>) {
+    if request.head.method == Method::HEAD {
+        *response.body_mut() = Body::Stream(body::nothing());
+        return;
+    }
+    let body = std::mem::take(response.body_mut());
+    *response.body_mut() = body.keeping(request.peer.clone());
+}
+
 /// The handler returned what cannot be sent.
 #[cold]
 fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Response<Body> {
+    // No 101 goes out: the connection stays what it is.
+    drop(request.peer.upgrade.take());
     let failure = Failure::at(&app.place_of(entry), &format!("the returned value cannot be sent: {problem}"));
     answer(app, failure, request)
 }

@@ -45,13 +45,15 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod workers; // whose turn it is
 mod admission; // how many connections there may be
-mod accept; // listens, and deals connections out in turn
+mod accept; // listens
 mod tls; // certificates and keys
 mod worker; // one thread, one runtime, one Lua VM
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
+mod upgrade; // what it becomes after a 101
 mod local; // instead of the above: an app without a socket
 mod service; // one request through all stages
 mod edge; // what HTTP itself refuses
@@ -67,6 +69,7 @@ mod access_log; // the line about it
 
 // What the stages stand on.
 mod app; // loads an app into a VM
+mod stream; // bodies that Lua functions make piece by piece
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
 mod json; // from and to the Lua stack

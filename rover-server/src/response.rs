@@ -6,16 +6,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::body::{Body, Stream};
-use crate::context::Contexts;
+use crate::context::{Contexts, Peer};
 use crate::header_names::HeaderNames;
 use crate::json;
 use crate::lua::{Kind, OwnedMeta, Stack, anchor};
+use crate::upgrade::Upgrade;
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 static TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -27,11 +29,19 @@ pub(crate) struct Responder {
     pub(crate) metatable: *const c_void,
     /// Registry reference of that metatable.
     pub(crate) anchor: c_int,
-    /// Bodies that come over time, on their way through Lua. Each is sent once.
-    streams: OwnedMeta<Cell<Option<Stream>>>,
+    /// What follows the heads of responses, on its way through Lua. Each is used once.
+    sequels: OwnedMeta<Cell<Option<Sequel>>>,
     buffer: RefCell<Buffer>,
     /// Whether a body too large for the shared chunk has been sent.
     sends_large: Cell<bool>,
+}
+
+/// What follows the head of a response and is no plain body.
+enum Sequel {
+    /// A body that comes over time.
+    Stream(Stream),
+    /// Another protocol, on the connection with this peer.
+    Upgrade(Rc<Peer>, Upgrade),
 }
 
 /// Where bodies are written before they are sent.
@@ -88,7 +98,7 @@ impl Responder {
         Ok(Responder {
             metatable: metatable.to_pointer(),
             anchor: anchor(lua, metatable)?,
-            streams: OwnedMeta::new(lua, &lua.create_table()?)?,
+            sequels: OwnedMeta::new(lua, &lua.create_table()?)?,
             buffer: RefCell::default(),
             sends_large: Cell::default(),
         })
@@ -100,9 +110,15 @@ impl Responder {
     }
 
     /// Pushes a value that stands for `stream`: what a response of the kind STREAM in `response.lua` holds.
-    #[expect(dead_code, reason = "for the streams to come")]
     pub(crate) fn push_stream(&self, stack: &mut Stack<'_>, stream: Stream) {
-        self.streams.push(stack, Cell::new(Some(stream)));
+        self.sequels.push(stack, Cell::new(Some(Sequel::Stream(stream))));
+    }
+
+    /// As [`push_stream`](Responder::push_stream), for a response of status 101 after which `upgrade` takes over the
+    /// connection with `peer`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the upgrades to come"))]
+    pub(crate) fn push_upgrade(&self, stack: &mut Stack<'_>, peer: Rc<Peer>, upgrade: Upgrade) {
+        self.sequels.push(stack, Cell::new(Some(Sequel::Upgrade(peer, upgrade))));
     }
 
     /// Puts the response for the value at `index` into `response`, where it need not be moved again.
@@ -187,6 +203,20 @@ impl Responder {
         }
     }
 
+    /// What a response of the kind STREAM goes on with. An upgrade is left with its connection.
+    #[cold]
+    fn sequel(&self, stack: &mut Stack<'_>, value: c_int, status: StatusCode) -> Result<Body, String> {
+        match self.sequels.get(stack, value).and_then(Cell::take) {
+            Some(Sequel::Stream(stream)) => Ok(Body::Stream(stream)),
+            Some(Sequel::Upgrade(peer, upgrade)) if status == StatusCode::SWITCHING_PROTOCOLS => {
+                peer.upgrade.put(upgrade);
+                Ok(Body::Empty)
+            }
+            Some(Sequel::Upgrade(..)) => Err("a response that switches protocols has the status 101".to_owned()),
+            None => Err("a response that streams can be sent only once".to_owned()),
+        }
+    }
+
     /// The response that a builder made: `{ kind, status, value, headers }`, as `response.lua` lays it out.
     fn built(
         &self,
@@ -214,10 +244,7 @@ impl Responder {
                 };
                 (kind, self.text(stack, value, contexts).unwrap_or_default())
             }
-            7 => match self.streams.get(stack, value).and_then(Cell::take) {
-                Some(stream) => (None, Body::Stream(stream)),
-                None => return Err("a response that streams can be sent only once".to_owned()),
-            },
+            7 => (None, self.sequel(stack, value, status)?),
             _ => (None, Body::Empty),
         };
         self.note(&body);

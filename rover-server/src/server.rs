@@ -1,34 +1,32 @@
 //! The public face: configure a server, start it, learn where it listens, run it until it is told to stop.
 //!
-//! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
-//! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`; connections
-//! are accepted. Stopping goes the other way.
+//! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
+//! loads the app and binds the sockets, `listening` serves and stops.
+
+mod info;
+mod listening;
+mod start;
 
 use std::future::Future;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua};
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
-use crate::accept::{Listeners, Role};
-use crate::admission::Admission;
-use crate::app::{App, Blueprint, Declared, Mistakes, Source};
-use crate::config::{AppTable, Config, Endpoint, Overrides, TrailingSlash};
+pub use info::{AppInfo, RouteInfo};
+pub use listening::Listening;
+
+use crate::app::{App, Blueprint, Source};
+use crate::config::{Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
 use crate::local::LocalApp;
-use crate::log::{self, Level};
+use crate::log::Level;
 use crate::lua::{self, async_function};
-use crate::route::{FastRouter, RouteDecl};
 use crate::service::Site;
 use crate::tls::Tls;
-use crate::worker::{self, Plan, Worker};
 
 /// A server to be: an app, and what the embedding program decides about it.
 ///
@@ -141,10 +139,11 @@ impl Server {
         self
     }
 
-    /// Sets any key of `rover.server { … }` by its name, to what its variable would hold: `("tls.cert", "cert.pem")`.
+    /// Sets any config key by its name, with a value as its `ROVER_*` variable would have it; what is wrong is reported
+    /// when the server starts. [`config_keys`](crate::config_keys) lists them.
     #[must_use]
-    pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
-        self.overrides.texts.push((key.into(), value.into()));
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
+        self.overrides.named.push((key.into(), value.into()));
         self
     }
 
@@ -226,7 +225,7 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn load(&self) -> Result<LocalApp, Error> {
-        Ok(LocalApp::new(self.site()?, Peer { ip: Some([127, 0, 0, 1].into()), scheme: "http" }))
+        Ok(LocalApp::new(self.site()?, Peer::new(Some([127, 0, 0, 1].into()), "http")))
     }
 
     /// The app on the calling thread, as its only worker.
@@ -242,258 +241,10 @@ impl Server {
         app.settle(&router, &config);
         Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) }))
     }
-
-    /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the app, its routes and its config; an address that cannot be bound; an
-    /// `on_start` that fails.
-    pub fn bind(self) -> Result<Listening, Error> {
-        let started = self.start();
-        if started.is_err() {
-            log::flush();
-        }
-        started
-    }
-
-    fn start(self) -> Result<Listening, Error> {
-        // Until the app's own table is known, the log follows the environment and the embedding program.
-        let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
-        log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
-
-        // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
-        let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
-        let at_once = if is_known { early.workers } else { 1 };
-        let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
-        let mut workers = Vec::new();
-        for worker in 1..=at_once {
-            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
-        }
-        let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let routes = declared.routes.clone();
-        let (config, router) = self.settle(declared)?;
-        let _ = log::init(config.log_level);
-
-        let endpoints = config
-            .host
-            .endpoints(config.port)
-            .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
-        let tls = Tls::load(&config.tls, &config.host, config.http2.enabled)?;
-        let listeners = bind(&config, &endpoints, tls.is_some())?;
-
-        blueprint.workers = config.workers;
-        for worker in workers.len() + 1..=config.workers {
-            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
-        }
-        for (n, worker) in workers.iter().enumerate().skip(1) {
-            let declared = worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-            same_routes(&routes, &declared.routes, n + 1)?;
-        }
-        let info = AppInfo::new(&router);
-        let https_port = listeners.tls_port();
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config), tls, https_port };
-        for worker in &mut workers {
-            worker.go(plan.clone());
-        }
-        for worker in &mut workers {
-            worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        }
-        Ok(Listening { listeners, workers, info, plan })
-    }
-
-    /// Decides the config and builds the router.
-    fn settle(&self, declared: Declared) -> Result<(Config, FastRouter), Error> {
-        let table = AppTable { origin: &declared.origin, entries: &declared.config };
-        let config = Config::resolve(table, variable, &self.overrides);
-        let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
-        let router = FastRouter::build(declared.routes, trailing);
-        match (config, router, declared.mistakes.0.is_empty()) {
-            (Ok(config), Ok(router), true) => Ok((config, router)),
-            (config, router, _) => {
-                let mut all = declared.mistakes.0;
-                all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));
-                all.extend(config.err().into_iter().flatten().map(|mistake| mistake.to_string()));
-                Err(Error::app(Mistakes(all).sorted().to_string()))
-            }
-        }
-    }
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("source", &self.blueprint.source).finish_non_exhaustive()
-    }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// Binds the server's addresses, and those that lead to them.
-fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool) -> Result<Listeners, Error> {
-    let mut listeners = Listeners::bind(endpoints, if is_tls { Role::Tls } else { Role::Plain })?;
-    if let Some(port) = config.tls.redirect_port.filter(|_| is_tls) {
-        let mut plain = endpoints.to_vec();
-        plain.iter_mut().for_each(|endpoint| match endpoint {
-            Endpoint::Tcp(address) => address.set_port(port),
-            Endpoint::Unix(_) => {}
-        });
-        plain.retain(|endpoint| matches!(endpoint, Endpoint::Tcp(_)));
-        listeners.add(Listeners::bind(&plain, Role::Redirect)?);
-    }
-    Ok(listeners)
-}
-
-fn start_worker(blueprint: &Blueprint) -> Result<Worker, Error> {
-    Worker::start(blueprint.clone()).map_err(|error| Error::io("cannot start a worker", error))
-}
-
-/// Every VM must declare the same routes, for their numbers are what the workers share.
-fn same_routes(first: &[RouteDecl], other: &[RouteDecl], worker: usize) -> Result<(), Error> {
-    let shown = |route: &RouteDecl| format!("{} {} ({})", route.verb, route.pattern, route.origin);
-    let same = |a: &RouteDecl, b: &RouteDecl| a.verb == b.verb && a.pattern == b.pattern;
-    let n = first.iter().zip(other).take_while(|(a, b)| same(a, b)).count();
-    let difference = match (first.get(n), other.get(n)) {
-        (None, None) => return Ok(()),
-        (Some(a), Some(b)) => format!("{} where worker 1 has {}", shown(b), shown(a)),
-        (Some(a), None) => format!("nothing where worker 1 has {}", shown(a)),
-        (None, Some(b)) => format!("{}, which worker 1 has not", shown(b)),
-    };
-    Err(Error::app(format!(
-        "worker {worker} declares {difference}: routes must not depend on the worker, on time or on chance"
-    )))
-}
-
-/// What an app declares.
-#[derive(Debug, Clone)]
-pub struct AppInfo {
-    routes: Vec<RouteInfo>,
-}
-
-/// One route of an app.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteInfo {
-    /// The method, such as `GET`; `any` for a handler of every method that the path does not declare.
-    pub method: String,
-    /// The pattern, such as `/users/{id}`.
-    pub path: String,
-    /// The file that declares it, as it was named to Rover.
-    pub file: String,
-    /// The line of the declaration.
-    pub line: u32,
-}
-
-impl AppInfo {
-    fn new(router: &FastRouter) -> AppInfo {
-        let routes = router.routes().iter().map(|route| RouteInfo {
-            method: route.verb.to_string(),
-            path: route.pattern.to_string(),
-            file: route.origin.file.to_string(),
-            line: route.origin.line,
-        });
-        AppInfo { routes: routes.collect() }
-    }
-
-    /// The routes in the order declared.
-    pub fn routes(&self) -> &[RouteInfo] {
-        &self.routes
-    }
-}
-
-/// A server whose workers are ready and whose address is bound.
-///
-/// Dropping it closes the address and ends the workers.
-pub struct Listening {
-    // Dropped first: no connection must come to workers that are ending.
-    listeners: Listeners,
-    workers: Vec<Worker>,
-    info: AppInfo,
-    plan: Plan,
-}
-
-impl Listening {
-    /// Where clients find the server: `http://127.0.0.1:4242`, `https://127.0.0.1:4242`, `unix:/run/app.sock`. Addresses
-    /// that only lead to https come last.
-    pub fn addresses(&self) -> Vec<String> {
-        self.listeners.addresses().collect()
-    }
-
-    /// What the app declares.
-    pub fn app(&self) -> &AppInfo {
-        &self.info
-    }
-
-    /// Serves until `stop` completes; then accepts nothing more, lets running requests finish within
-    /// [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
-    ///
-    /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
-    ///
-    /// # Errors
-    /// The system refuses the acceptor's thread.
-    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        let addresses = self.addresses();
-        let Listening { listeners, workers, info, plan } = self;
-        let handles: Vec<Handle> = workers.iter().filter_map(Worker::handle).collect();
-        let _watching = match &plan.tls {
-            Some(tls) => tls.watch()?,
-            None => None,
-        };
-        // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
-        let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
-        let (finish, finished) = oneshot::channel::<()>();
-        let acceptor = {
-            let handles = handles.clone();
-            let admission = Admission::new(&plan.config.connections);
-            thread::Builder::new()
-                .name("rover-accept".to_owned())
-                .spawn(move || {
-                    let accepted = listeners.accept(handles.len(), &ending, |turn, accepted, role| {
-                        let Some(handle) = handles.get(turn) else { return };
-                        match admission.admit(accepted.ip()) {
-                            Some(permit) => worker::adopt(handle, accepted, role, permit),
-                            None => admission.refuse(accepted, role != Role::Tls),
-                        }
-                    });
-                    if let Err(error) = accepted {
-                        log::event(Level::Error, "cannot accept connections")
-                            .field("error", error.to_string().as_str())
-                            .emit();
-                    }
-                    let _ = finish.send(());
-                })
-                .map_err(|error| Error::io("cannot start the acceptor", error))?
-        };
-        let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
-        let message = format!(
-            "rover {} listening on {}, {}, {}",
-            env!("CARGO_PKG_VERSION"),
-            addresses.join(" and "),
-            count(plan.config.workers, "worker"),
-            count(info.routes().len(), "route"),
-        );
-        log::event(Level::Info, &message).emit();
-        if let Some(first) = handles.first() {
-            worker::announce(first);
-        }
-
-        stop.await;
-
-        drop(end);
-        let _ = finished.await;
-        let _ = acceptor.join();
-        for worker in &workers {
-            worker.stop();
-        }
-        for worker in workers {
-            worker.ended().await;
-        }
-        log::flush();
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for Listening {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Listening").field("addresses", &self.addresses()).finish_non_exhaustive()
     }
 }

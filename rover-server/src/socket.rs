@@ -321,6 +321,22 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads what the client sends, past hyper: for a connection that has left HTTP.
+    ///
+    /// # Errors
+    /// What the system says about the stream.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.inner.borrow_mut().transport()).poll_read(cx, buf)
+    }
+
+    /// Collects bytes, or sends where there are many: for a connection that has left HTTP.
+    ///
+    /// # Errors
+    /// What the system says about the stream.
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.inner.borrow_mut().poll_take(cx, buf, &self.spare)
+    }
+
     /// Reads and drops what the client still sends; ready when it has closed its side, or failed.
     ///
     /// Closing a stream that holds unread bytes resets it, and may destroy the response on its way; see RFC 9112,

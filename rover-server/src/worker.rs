@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{Notify, oneshot};
 
-use crate::accept::{Accepted, Role};
+use crate::accept::{Accepted, Role, Stream};
 use crate::admission::Permit;
 use crate::app::{App, Blueprint, Declared, Mistakes};
 use crate::config::Config;
@@ -149,8 +149,8 @@ fn died() -> Mistakes {
 }
 
 /// Gives a connection to the worker whose runtime `handle` is of.
-pub(crate) fn adopt(handle: &Handle, accepted: Accepted, role: Role, permit: Permit) {
-    handle.spawn(async move { here(|this| this.serve(accepted, role, permit)) });
+pub(crate) fn adopt(handle: &Handle, accepted: Accepted, permit: Permit) {
+    handle.spawn(async move { here(|this| this.serve(accepted, permit)) });
 }
 
 /// Runs the app's `on_ready` on the worker whose runtime `handle` is of.
@@ -188,11 +188,11 @@ fn here(work: impl FnOnce(&Rc<Here>)) {
 }
 
 impl Here {
-    fn serve(self: &Rc<Self>, accepted: Accepted, role: Role, permit: Permit) {
-        let ip = accepted.ip();
-        let transport = match accepted {
-            Accepted::Tcp(stream, _) => TcpStream::from_std(stream).map(Transport::Tcp),
-            Accepted::Unix(stream) => UnixStream::from_std(stream).map(Transport::Unix),
+    fn serve(self: &Rc<Self>, accepted: Accepted, permit: Permit) {
+        let Accepted { stream, ip, role } = accepted;
+        let transport = match stream {
+            Stream::Tcp(stream) => TcpStream::from_std(stream).map(Transport::Tcp),
+            Stream::Unix(stream) => UnixStream::from_std(stream).map(Transport::Unix),
         };
         let transport = match transport {
             Ok(transport) => transport,
@@ -208,15 +208,15 @@ impl Here {
                 tokio::task::spawn_local(async move {
                     let patience = this.site.config.tls.handshake_timeout;
                     if let Some((transport, agreed)) = connection::handshake(transport, tls, patience).await {
-                        this.connect(transport, Peer { ip, scheme: "https" }, (agreed, None), permit);
+                        this.connect(transport, Peer::new(ip, "https"), (agreed, None), permit);
                     }
                 });
             }
             (Role::Redirect, _) => {
-                self.connect(transport, Peer { ip, scheme: "http" }, (Agreed::Nothing, self.https_port), permit);
+                self.connect(transport, Peer::new(ip, "http"), (Agreed::Nothing, self.https_port), permit);
             }
             (Role::Plain | Role::Tls, _) => {
-                self.connect(transport, Peer { ip, scheme: "http" }, (Agreed::Nothing, None), permit);
+                self.connect(transport, Peer::new(ip, "http"), (Agreed::Nothing, None), permit);
             }
         }
     }
@@ -264,6 +264,7 @@ async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) 
     }
     let _ = report.send(Report::Ready(handle.clone()));
     this.stop.notified().await;
+    app.tasks.ending().tell();
     let timeout = this.site.config.shutdown_timeout;
     if tokio::time::timeout(timeout, this.lifecycle.drain()).await.is_err() {
         log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();

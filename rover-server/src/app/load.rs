@@ -14,6 +14,7 @@ use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::response::Responder;
 use crate::route::RouteDecl;
 use crate::stdlib;
+use crate::stream;
 use crate::tasks::{self, Tasks};
 
 use super::declared::{Declared, Hooks, Mistakes, Told};
@@ -65,6 +66,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
+    stream::install(lua, &native, &tasks, &responder)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }

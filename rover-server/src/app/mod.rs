@@ -107,6 +107,7 @@ impl App {
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
         let _ = self.contexts.shapes.set(Shapes::of(router));
         self.debug.set(config.debug);
+        self.tasks.set_keep_alive(config.sse_keep_alive);
         self.workers.set(config.workers);
         self.handler_timeout.set(config.connections.handler_timeout);
     }

@@ -10,7 +10,7 @@ local type, tostring, setmetatable, getmetatable, select = type, tostring, setme
 local lower, format = string.lower, string.format
 
 -- The kinds, as `response.rs` knows them.
-local JSON, TEXT, HTML, RAW, EMPTY, UNTYPED_JSON = 1, 2, 3, 4, 5, 6 -- STREAM = 7
+local JSON, TEXT, HTML, RAW, EMPTY, UNTYPED_JSON, STREAM = 1, 2, 3, 4, 5, 6, 7
 
 -- The Content-Type of a kind, and the kind without it.
 local CONTENT_TYPE = { "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8" }
@@ -166,6 +166,44 @@ function builders.error(status, message)
   end
   return new(JSON, status, body)
 end
+
+local function check_producer(producer)
+  if type(producer) ~= "function" then mistake("a producer is a function, not " .. shown(producer)) end
+end
+
+local function stream(status, content_type, producer)
+  check_status(status)
+  if type(content_type) ~= "string" then mistake("a content type is a string, not " .. shown(content_type)) end
+  check_producer(producer)
+  local fields = { "Content-Type", check_header("Content-Type", content_type) }
+  local response = new(STREAM, status, native.stream(producer, false))
+  response[4] = fields
+  return response
+end
+
+builders.stream = stream
+
+function builders.stream_with_headers(status, content_type, headers, producer)
+  if type(headers) ~= "table" then mistake("the headers of a stream are a table, not " .. shown(headers)) end
+  local response = stream(status, content_type, producer)
+  for name, value in pairs(headers) do response:header(name, value) end
+  return response
+end
+
+local function sse(status, producer, retry)
+  check_status(status)
+  check_producer(producer)
+  if retry ~= nil and (type(retry) ~= "number" or retry % 1 ~= 0 or retry < 1 or retry > 1e12) then
+    mistake("retry is a whole number of milliseconds, not " .. shown(retry))
+  end
+  local response = new(STREAM, status, native.stream(producer, true, retry))
+  -- What would be collected or kept on the way would come late, or to others.
+  response[4] = { "Content-Type", "text/event-stream", "Cache-Control", "no-cache", "X-Accel-Buffering", "no" }
+  return response
+end
+
+function builders.sse(producer, retry) return sse(200, producer, retry) end
+builders["sse.status"] = sse
 
 -- What a handler may return, as a response.
 local function respond(value)

@@ -167,6 +167,17 @@ static KEYS: &[ConfigKey] = &[
             Ok(())
         },
     },
+    ConfigKey {
+        name: "sse.keep_alive",
+        what: "seconds of silence after which a stream of events sends a comment",
+        takes: "a time above 0: seconds, or text such as \"500ms\"",
+        default: "15",
+        example: "30",
+        store: |config, value| {
+            config.sse_keep_alive = value.time().filter(|time| !time.is_zero()).ok_or("")?;
+            Ok(())
+        },
+    },
 ];
 
 /// The known key that the author probably meant: the one with the fewest edits, upper case, `_` and `-` aside.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::body::{Aborted, Body};
 use crate::context::Peer;
+use crate::failure;
 use crate::service::Answer;
 use crate::socket::{Socket, SocketHandle};
 
@@ -124,6 +125,11 @@ impl Future for StreamAnswer {
             if let Some(length) = body.size_hint().exact().filter(|&length| length > 0) {
                 response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
             }
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // RFC 9113, section 8.6: there is no way out of HTTP/2.
+            drop(self.peer.upgrade.take());
+            response = failure::answer(StatusCode::NOT_IMPLEMENTED);
         }
         let (peer, stall) = (self.peer.clone(), self.current.stall());
         Poll::Ready(Ok(response.map(|body| StreamBody { body, stall, _peer: peer })))

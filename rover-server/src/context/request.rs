@@ -10,6 +10,7 @@ use http::HeaderValue;
 
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
+use crate::upgrade;
 
 /// Who is at the other end of a connection.
 #[derive(Debug)]
@@ -18,6 +19,15 @@ pub(crate) struct Peer {
     pub(crate) ip: Option<IpAddr>,
     /// "http", or "https" once TLS is in front.
     pub(crate) scheme: &'static str,
+    /// What the connection becomes after a 101.
+    pub(crate) upgrade: upgrade::Slot,
+}
+
+impl Peer {
+    /// The other end of a connection that speaks HTTP.
+    pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
+        Peer { ip, scheme, upgrade: upgrade::Slot::default() }
+    }
 }
 
 /// A request as its handler sees it.

@@ -13,15 +13,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use crate::context::Contexts;
+use crate::json::Vocabulary;
 use crate::lua::{Coroutines, Waits};
 use crate::response::Responder;
+use crate::upgrade::Ending;
 
 pub(crate) use functions::install;
+pub(crate) use run::{Held, Run};
 use spawned::Spawned;
 
 /// How many functions one worker runs beside its handlers, at most.
@@ -38,6 +42,8 @@ pub(crate) struct Tasks {
     driver: RefCell<Option<Waker>>,
     running: Cell<usize>,
     is_stopping: Cell<bool>,
+    ending: Ending,
+    keep_alive: Cell<Duration>,
 }
 
 impl Tasks {
@@ -58,12 +64,34 @@ impl Tasks {
             driver: RefCell::default(),
             running: Cell::new(0),
             is_stopping: Cell::new(false),
+            ending: Ending::default(),
+            keep_alive: Cell::new(Duration::from_secs(15)),
         }))
     }
 
     /// Lets no more tasks be spawned.
     pub(crate) fn stop(&self) {
         self.is_stopping.set(true);
+    }
+
+    /// Tells what never ends by itself that the server stops: streams of events.
+    pub(crate) fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// After how long a silence a stream of events sends a comment.
+    pub(crate) fn keep_alive(&self) -> Duration {
+        self.keep_alive.get()
+    }
+
+    /// Sets what [`keep_alive`](Tasks::keep_alive) gives.
+    pub(crate) fn set_keep_alive(&self, time: Duration) {
+        self.keep_alive.set(time);
+    }
+
+    /// What JSON needs to know of this VM.
+    pub(crate) fn vocabulary(&self) -> &Vocabulary {
+        &self.contexts.vocabulary
     }
 
     fn add(&self, task: Spawned) {

@@ -15,7 +15,7 @@ use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, traceb
 use super::{MOST_TASKS, Tasks};
 
 /// Values that wait on a stack of their own until somebody takes copies.
-pub(super) struct Held {
+pub(crate) struct Held {
     /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
     tasks: Weak<Tasks>,
     coroutine: Option<Coroutine>,
@@ -23,10 +23,15 @@ pub(super) struct Held {
 
 impl Held {
     /// The values `first..=last` of `stack`.
-    pub(super) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
+    pub(crate) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
         let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(tasks.coroutines.take()) };
         let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
         if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
+    }
+
+    /// The stack that holds them, from index 1.
+    pub(crate) fn stack(&mut self) -> Option<Stack<'_>> {
+        self.coroutine.as_mut().map(Coroutine::stack)
     }
 
     /// Pushes copies of all values and says how many.
@@ -58,7 +63,7 @@ impl Drop for Held {
 }
 
 /// A function being run. Dropping it cancels the function, which cleans up before this returns.
-pub(super) struct Run {
+pub(crate) struct Run {
     tasks: Rc<Tasks>,
     /// `None` once it has ended.
     coroutine: Option<Coroutine>,
@@ -99,7 +104,7 @@ impl Run {
     }
 
     /// As [`Run::new`], for the function that `held` holds.
-    pub(super) fn again(tasks: &Rc<Tasks>, held: &mut Held, place: &Rc<str>) -> Result<Run, Raise> {
+    pub(crate) fn again(tasks: &Rc<Tasks>, held: &mut Held, place: &Rc<str>) -> Result<Run, Raise> {
         match &mut held.coroutine {
             Some(coroutine) => Run::new(tasks, &mut coroutine.stack(), 1, 1, place),
             None => Err(Raise::mistake("nothing to run")),
@@ -107,7 +112,7 @@ impl Run {
     }
 
     /// The same, with its error logged.
-    pub(super) fn logged(mut self) -> Run {
+    pub(crate) fn logged(mut self) -> Run {
         self.is_logged = true;
         self
     }

@@ -18,7 +18,7 @@ const HOME: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 /// The app with these settings, on one worker.
 fn app(settings: &[(&str, &str)]) -> App {
     let server = Server::from_source("app.lua", APP).workers(1);
-    App::start_server(settings.iter().fold(server, |server, (key, value)| server.config(*key, *value)))
+    App::start_server(settings.iter().fold(server, |server, (key, value)| server.set(*key, *value)))
 }
 
 /// Sends, expects a refusal with a body, and the end.

@@ -272,7 +272,7 @@ fn a_client_that_floods_and_does_not_read_is_not_read_either() {
 
 #[test]
 fn a_stream_whose_client_takes_nothing_is_reset() {
-    let app = App::start_server(Server::from_source("app.lua", APP).workers(1).config("send_timeout", "200ms"));
+    let app = App::start_server(Server::from_source("app.lua", APP).workers(1).set("send_timeout", "200ms"));
     // An initial window of 10 bytes, and never more.
     let mut raw = Raw::new(app.address, &[0, 4, 0, 0, 0, 10]);
     raw.send(1, 5, 1, &request("/big"));
@@ -289,7 +289,7 @@ fn a_stream_whose_client_takes_nothing_is_reset() {
 
 #[test]
 fn an_idle_connection_ends_with_goaway_and_a_busy_one_goes_on() {
-    let app = App::start_server(Server::from_source("app.lua", APP).workers(1).config("idle_timeout", "200ms"));
+    let app = App::start_server(Server::from_source("app.lua", APP).workers(1).set("idle_timeout", "200ms"));
     let mut idle = Raw::new(app.address, &[]);
     assert_eq!(idle.goaway(), Some(0));
     with_client(app.address, async |client| {
@@ -301,8 +301,8 @@ fn an_idle_connection_ends_with_goaway_and_a_busy_one_goes_on() {
 fn a_client_that_does_not_answer_pings_is_given_up() {
     let server = Server::from_source("app.lua", APP)
         .workers(1)
-        .config("http2.ping_interval", "100ms")
-        .config("http2.ping_timeout", "100ms");
+        .set("http2.ping_interval", "100ms")
+        .set("http2.ping_timeout", "100ms");
     let app = App::start_server(server);
     let mut raw = Raw::new(app.address, &[]);
     raw.send(1, 5, 1, &request("/wait/60"));
@@ -311,7 +311,7 @@ fn a_client_that_does_not_answer_pings_is_given_up() {
 
 #[test]
 fn the_last_request_of_a_connection_is_announced() {
-    let server = Server::from_source("app.lua", APP).workers(1).config("requests_per_connection", "3");
+    let server = Server::from_source("app.lua", APP).workers(1).set("requests_per_connection", "3");
     let app = App::start_server(server);
     let mut raw = Raw::new(app.address, &[]);
     for n in 0..3 {
@@ -358,7 +358,7 @@ fn stopping_sends_goaway_and_lets_streams_finish() {
 
 #[test]
 fn http2_can_be_turned_off() {
-    let app = App::start_server(Server::from_source("app.lua", APP).workers(1).config("http2.enabled", "false"));
+    let app = App::start_server(Server::from_source("app.lua", APP).workers(1).set("http2.enabled", "false"));
     let mut raw = Raw::new(app.address, &[]);
     let mut rest = Vec::new();
     let _ = raw.0.read_to_end(&mut rest);

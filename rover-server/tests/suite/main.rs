@@ -27,5 +27,6 @@ mod lua_responses;
 mod lua_routes;
 mod lua_scheduler;
 mod lua_stdlib;
+mod lua_streams;
 mod smoke;
 mod tls;

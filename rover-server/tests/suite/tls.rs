@@ -164,7 +164,7 @@ fn own(stream: &Stream) -> Vec<u8> {
 #[test]
 fn https_is_served_by_every_worker() {
     each_worker_count(|workers| {
-        let server = Server::from_source("app.lua", APP).workers(workers).config("tls.self_signed", "true");
+        let server = Server::from_source("app.lua", APP).workers(workers).set("tls.self_signed", "true");
         let app = App::start_server(server);
         let config = offer(&["h2", "http/1.1"], false, None);
         let agreed = connect(address(&app), &config, "localhost").unwrap();
@@ -193,7 +193,7 @@ fn https_is_served_by_every_worker() {
 
 #[test]
 fn sessions_are_resumed_on_any_worker() {
-    let server = Server::from_source("app.lua", APP).workers(3).config("tls.self_signed", "true");
+    let server = Server::from_source("app.lua", APP).workers(3).set("tls.self_signed", "true");
     let app = App::start_server(server);
     for only_old in [false, true] {
         let config = offer(&["http/1.1"], only_old, None);
@@ -234,9 +234,9 @@ fn a_changed_certificate_is_loaded_and_no_connection_dropped() {
     let (cert, key) = certificate(&folder, "site", &["localhost"]);
     let server = Server::from_source("app.lua", APP)
         .workers(1)
-        .config("tls.cert", &cert)
-        .config("tls.key", &key)
-        .config("tls.reload_interval", "20ms");
+        .set("tls.cert", &cert)
+        .set("tls.key", &key)
+        .set("tls.reload_interval", "20ms");
     let app = App::start_server(server);
     let config = offer(&["http/1.1"], false, None);
     let mut stays = connect(address(&app), &config, "localhost").unwrap();
@@ -278,9 +278,9 @@ fn clients_show_certificates_where_they_must() {
     for (mode, without) in [("required", false), ("optional", true)] {
         let server = Server::from_source("app.lua", APP)
             .workers(1)
-            .config("tls.self_signed", "true")
-            .config("tls.client_ca", ca.display().to_string())
-            .config("tls.client_auth", mode);
+            .set("tls.self_signed", "true")
+            .set("tls.client_ca", ca.display().to_string())
+            .set("tls.client_auth", mode);
         let app = App::start_server(server);
         let is_served = |shown: Shown| {
             let config = offer(&["http/1.1"], false, shown);
@@ -294,10 +294,8 @@ fn clients_show_certificates_where_they_must() {
 
 #[test]
 fn the_least_version_is_kept() {
-    let server = Server::from_source("app.lua", APP)
-        .workers(1)
-        .config("tls.self_signed", "true")
-        .config("tls.min_version", "1.3");
+    let server =
+        Server::from_source("app.lua", APP).workers(1).set("tls.self_signed", "true").set("tls.min_version", "1.3");
     let app = App::start_server(server);
     assert!(connect(address(&app), &offer(&[], true, None), "localhost").is_err());
     assert!(connect(address(&app), &offer(&[], false, None), "localhost").is_ok());
@@ -307,8 +305,8 @@ fn the_least_version_is_kept() {
 fn a_handshake_that_does_not_come_ends() {
     let server = Server::from_source("app.lua", APP)
         .workers(1)
-        .config("tls.self_signed", "true")
-        .config("tls.handshake_timeout", "100ms");
+        .set("tls.self_signed", "true")
+        .set("tls.handshake_timeout", "100ms");
     let app = App::start_server(server);
     let mut silent = TcpStream::connect(address(&app)).unwrap();
     silent.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -328,8 +326,8 @@ fn http_is_sent_to_https() {
     each_worker_count(|workers| {
         let server = Server::from_source("app.lua", APP)
             .workers(workers)
-            .config("tls.self_signed", "true")
-            .config("tls.redirect_port", "0");
+            .set("tls.self_signed", "true")
+            .set("tls.redirect_port", "0");
         let app = App::start_server(server);
         let port = address(&app).port();
         assert_ne!(app.address.port(), port);
@@ -351,7 +349,7 @@ fn http_is_sent_to_https() {
 fn refusal(settings: &[(&str, &str)]) -> String {
     let mut server = Server::from_source("app.lua", APP).workers(1).port(0);
     for (key, value) in settings {
-        server = server.config(*key, *value);
+        server = server.set(*key, *value);
     }
     let checked = server.check().unwrap_err();
     assert!(checked.is_app());
