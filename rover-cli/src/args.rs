@@ -14,6 +14,7 @@ Examples:
   rover app.lua --port 3000 --debug    show errors in answers while developing
   rover app.lua --host 0.0.0.0         listen on every IPv4 address
   rover app.lua --host /run/app.sock   listen on a Unix socket
+  rover app.lua --tls-self-signed      serve https while developing
   rover check app.lua                  report every mistake without serving
   rover routes app.lua --json          list the routes for another program
   rover ./run                          serve a file that is called like a command";
@@ -76,6 +77,9 @@ struct Flags {
     /// Show error messages and tracebacks in answers
     #[arg(long, global = true)]
     debug: bool,
+    /// Serve https with a certificate made at the start; for development
+    #[arg(long, global = true)]
+    tls_self_signed: bool,
 }
 
 /// What the command line asks for.
@@ -143,6 +147,9 @@ impl Request {
         if self.flags.debug {
             server = server.debug(true);
         }
+        if self.flags.tls_self_signed {
+            server = server.set("tls.self_signed", "true");
+        }
         server
     }
 }
@@ -161,7 +168,7 @@ fn keys_help() -> String {
     for key in config_keys() {
         let variable = key.variable();
         let (name, what, default) = (key.name, key.what, key.default);
-        help.push_str(&format!("\n  {name:<17} {variable:<23} {what} [default: {default}]"));
+        help.push_str(&format!("\n  {name:<24} {variable:<30} {what} [default: {default}]"));
     }
     help
 }
@@ -193,7 +200,7 @@ mod tests {
             assert_eq!((task, app), (Task::Serve, "app.lua".into()), "{line}");
             assert_eq!((flags.port, flags.workers), (Some(1), Some(2)), "{line}");
             assert_eq!(flags.log_level, Some(Level::Nope), "{line}");
-            assert!(flags.debug, "{line}");
+            assert!(flags.debug && !flags.tls_self_signed, "{line}");
         }
     }
 

@@ -293,6 +293,46 @@ fn clients_show_certificates_where_they_must() {
 }
 
 #[test]
+fn http2_is_spoken_where_it_was_agreed_on() {
+    let server = Server::from_source("app.lua", APP).workers(1).set("tls.self_signed", "true");
+    let app = App::start_server(server);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let connector = tokio_rustls::TlsConnector::from(offer(&["h2"], false, None));
+        let tcp = tokio::net::TcpStream::connect(address(&app)).await.unwrap();
+        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for (path, length) in [("/", None), ("/big", Some(1_000_000))] {
+            let request = http::Request::get(format!("https://localhost{path}")).body(()).unwrap();
+            client = client.ready().await.unwrap();
+            let mut body = client.send_request(request, true).unwrap().0.await.unwrap().into_body();
+            let mut bytes = Vec::new();
+            while let Some(part) = body.data().await {
+                let part = part.unwrap();
+                body.flow_control().release_capacity(part.len()).unwrap();
+                bytes.extend(part);
+            }
+            match length {
+                Some(length) => assert_eq!(bytes.len(), length),
+                None => {
+                    let text = String::from_utf8(bytes).unwrap();
+                    let parts = [r#""scheme":"https""#, r#""version":"2""#, r#""host":"localhost""#];
+                    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+                }
+            }
+        }
+    });
+    // HTTP/1.1 where HTTP/2 was agreed on is no preface.
+    let mut stream = connect(address(&app), &offer(&["h2"], false, None), "localhost").unwrap();
+    stream.write_all(HOME.as_bytes()).unwrap();
+    stream.flush().unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.ends_with(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), "{rest:?}");
+}
+
+#[test]
 fn the_least_version_is_kept() {
     let server =
         Server::from_source("app.lua", APP).workers(1).set("tls.self_signed", "true").set("tls.min_version", "1.3");
