@@ -53,7 +53,8 @@ pub(crate) struct Connection {
     permit: Option<Permit>,
 }
 
-/// What is spoken. The second is boxed, for the first must stay small and quick.
+/// What is spoken. The second is boxed, for a connection of the first, the usual one, must take no more than it needs.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and saves an allocation")]
 enum Http {
     One(http1::Connection),
     Two(Pin<Box<http2::Connection>>),
