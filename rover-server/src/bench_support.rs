@@ -119,9 +119,9 @@ impl InProcess {
         let (script, answered) = Script::new(requests, times);
         let transport = Transport::Other(Box::new(script));
         let peer = Peer::new(Some([127, 0, 0, 1].into()), "http");
-        let terms = (Agreed::Http1, None);
+        let agreed = Agreed::Http1;
         let site = self.site.clone();
-        let connection = Connection::new(transport, peer, terms, site, &self.lifecycle, self.spare.clone());
+        let connection = Connection::new(transport, peer, agreed, site, &self.lifecycle, self.spare.clone());
         self.runtime.block_on(connection);
         answered.get()
     }

@@ -94,19 +94,18 @@ impl Switched {
 }
 
 impl Connection {
-    /// Begins to serve `transport`, on which the client has agreed to speak a certain HTTP, or nothing. `redirect` is the
-    /// port of https that every request is sent to, where this is not yet it.
+    /// Begins to serve `transport`, on which the client has agreed to speak a certain HTTP, or nothing yet.
     pub(crate) fn new(
         transport: Transport,
         peer: Peer,
-        (agreed, redirect): (Agreed, Option<u16>),
+        agreed: Agreed,
         site: Rc<Site>,
         lifecycle: &Rc<Lifecycle>,
         spare: Rc<SpareBuffers>,
     ) -> Connection {
         let agreed = if site.config.http2.enabled { agreed } else { Agreed::Http1 };
         let socket = Socket::new(transport, agreed, spare);
-        let client = Client::new(site, peer, redirect);
+        let client = Client::new(site, peer);
         let http = match agreed {
             Agreed::Http2 => Http::Two(http2::serve(&socket, &client)),
             Agreed::Http1 | Agreed::Nothing => Http::One(http1::serve(&socket, &client)),

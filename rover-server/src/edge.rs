@@ -6,16 +6,19 @@ use std::net::Ipv6Addr;
 
 use http::header::{CONNECTION, EXPECT, HOST, LOCATION, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Response, StatusCode, Version};
 
 use crate::body::Body;
 use crate::failure;
 
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
-/// is a host with an optional port.
+/// is a host with an optional port. Refuses a target of more than `longest_target` bytes, too.
 #[inline]
-pub(crate) fn refusal(head: &Parts) -> Option<Response<Body>> {
+pub(crate) fn refusal(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
     let headers = &head.headers;
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > longest_target) {
+        return Some(closing(failure::answer(StatusCode::URI_TOO_LONG)));
+    }
     if headers.len() == headers.keys_len() && headers.get(HOST).is_some_and(is_host) {
         // No field has a second line, as is usual.
         return None;
@@ -33,11 +36,12 @@ pub(crate) fn refusal(head: &Parts) -> Option<Response<Body>> {
 }
 
 /// Sends the client to the same address under https, at `port`.
-pub(crate) fn to_https<B>(request: &Request<B>, port: u16) -> Response<Body> {
-    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let host = request.headers().get(HOST).filter(|host| is_host(host)).map(HeaderValue::as_bytes);
+#[cold]
+pub(crate) fn to_https(head: &Parts, port: u16) -> Response<Body> {
+    let named = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let host = head.headers.get(HOST).filter(|host| is_host(host)).map(HeaderValue::as_bytes);
     let host = named.or(host).and_then(|host| std::str::from_utf8(host).ok()).map(without_port);
-    let path = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let path = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let location = host.filter(|host| !host.is_empty()).map(|host| match port {
         443 => format!("https://{host}{path}"),
         port => format!("https://{host}:{port}{path}"),

@@ -208,23 +208,24 @@ impl Here {
                 tokio::task::spawn_local(async move {
                     let patience = this.site.config.tls.handshake_timeout;
                     if let Some((transport, agreed)) = connection::handshake(transport, tls, patience).await {
-                        this.connect(transport, Peer::new(ip, "https"), (agreed, None), permit);
+                        this.connect(transport, Peer::new(ip, "https"), agreed, permit);
                     }
                 });
             }
             (Role::Redirect, _) => {
-                self.connect(transport, Peer::new(ip, "http"), (Agreed::Nothing, self.https_port), permit);
+                let peer = Peer { https_port: self.https_port, ..Peer::new(ip, "http") };
+                self.connect(transport, peer, Agreed::Nothing, permit);
             }
             (Role::Plain | Role::Tls, _) => {
-                self.connect(transport, Peer::new(ip, "http"), (Agreed::Nothing, None), permit);
+                self.connect(transport, Peer::new(ip, "http"), Agreed::Nothing, permit);
             }
         }
     }
 
     /// Serves a connection, in a task of its own.
-    fn connect(&self, transport: Transport, peer: Peer, terms: (Agreed, Option<u16>), permit: Permit) {
+    fn connect(&self, transport: Transport, peer: Peer, agreed: Agreed, permit: Permit) {
         let connection =
-            Connection::new(transport, peer, terms, self.site.clone(), &self.lifecycle, self.spare.clone());
+            Connection::new(transport, peer, agreed, self.site.clone(), &self.lifecycle, self.spare.clone());
         tokio::task::spawn_local(connection.keeping(permit));
     }
 }

@@ -87,7 +87,7 @@ impl hyper::service::Service<Request<Incoming>> for Streams {
         name_host(&mut request);
         StreamAnswer {
             is_head: request.method() == Method::HEAD,
-            answer: self.client.answer(request),
+            answer: self.client.answer(request.map(RequestBody)),
             peer: self.client.peer.clone(),
             current: self.current.clone(),
         }
@@ -106,9 +106,30 @@ fn name_host<B>(request: &mut Request<B>) {
     }
 }
 
+/// The body of a request on a stream. A type of its own keeps the code of both kinds of HTTP apart: the compiler then
+/// makes one function of all that a request of HTTP/1 goes through.
+pub(super) struct RequestBody(Incoming);
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.get_mut().0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 /// A response to come, on a stream.
 pub(super) struct StreamAnswer {
-    answer: Answer<Incoming>,
+    answer: Answer<RequestBody>,
     is_head: bool,
     peer: Rc<Peer>,
     current: Rc<Current>,
