@@ -13,17 +13,26 @@ use crate::failure;
 
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
 /// is a host with an optional port. Refuses a target of more than `longest_target` bytes, too.
-#[inline]
+#[inline(always)]
 pub(crate) fn refusal(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
     let headers = &head.headers;
+    // No field has a second line, as is usual.
+    if headers.len() == headers.keys_len()
+        && headers.get(HOST).is_some_and(is_host)
+        && head.uri.path_and_query().is_none_or(|target| target.as_str().len() <= longest_target)
+    {
+        return None;
+    }
+    unusual(head, longest_target)
+}
+
+/// As [`refusal`], for a head that is not the usual one.
+#[cold]
+fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > longest_target) {
         return Some(closing(failure::answer(StatusCode::URI_TOO_LONG)));
     }
-    if headers.len() == headers.keys_len() && headers.get(HOST).is_some_and(is_host) {
-        // No field has a second line, as is usual.
-        return None;
-    }
-    let mut hosts = headers.get_all(HOST).iter();
+    let mut hosts = head.headers.get_all(HOST).iter();
     let problem = match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_host(host) => return None,
         (None, None) if head.version < Version::HTTP_11 => return None,

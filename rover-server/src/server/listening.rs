@@ -43,7 +43,7 @@ impl Listening {
     }
 
     /// Serves until `stop` completes; then accepts nothing more, lets running requests finish within
-    /// [`shutdown_timeout`](Server::shutdown_timeout), runs `on_shutdown`, and returns.
+    /// [`shutdown_timeout`](super::Server::shutdown_timeout), runs `on_shutdown`, and returns.
     ///
     /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
     ///
