@@ -12,11 +12,13 @@ const EXAMPLES: &str = "\
 Examples:
   rover app.lua                        serve app.lua on http://127.0.0.1:4242
   rover app.lua --port 3000 --debug    show errors in answers while developing
+  rover app.lua --watch                load the app anew when its files change
   rover app.lua --host 0.0.0.0         listen on every IPv4 address
   rover app.lua --host /run/app.sock   listen on a Unix socket
   rover app.lua --tls-self-signed      serve https while developing
   rover check app.lua                  report every mistake without serving
   rover routes app.lua --json          list the routes for another program
+  rover profile app.lua                serve until Ctrl+C, then draw where the time went
   rover ./run                          serve a file that is called like a command";
 
 /// Serves HTTP services written in Lua.
@@ -47,6 +49,17 @@ enum Command {
         /// Print a JSON array of {method, path, file, line}
         #[arg(long)]
         json: bool,
+    },
+    /// Serve an app and draw where its Lua code spends its time, as a flame graph
+    Profile {
+        #[command(flatten)]
+        app: App,
+        /// Stop after so many seconds instead of at Ctrl+C
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        seconds: Option<u32>,
+        /// The SVG file to write
+        #[arg(long, value_name = "FILE", default_value = "profile.svg")]
+        output: PathBuf,
     },
 }
 
@@ -80,6 +93,9 @@ struct Flags {
     /// Serve https with a certificate made at the start; for development
     #[arg(long, global = true)]
     tls_self_signed: bool,
+    /// Load the app anew when one of its Lua files changes
+    #[arg(long, global = true)]
+    watch: bool,
 }
 
 /// What the command line asks for.
@@ -87,6 +103,8 @@ struct Flags {
 pub(crate) struct Request {
     pub(crate) task: Task,
     pub(crate) app: PathBuf,
+    /// Whether changes of the app's files reload it.
+    pub(crate) watch: bool,
     flags: Flags,
 }
 
@@ -96,6 +114,7 @@ pub(crate) enum Task {
     Serve,
     Check,
     Routes { json: bool },
+    Profile { seconds: Option<u32>, output: PathBuf },
 }
 
 impl Request {
@@ -116,6 +135,7 @@ impl Request {
             (Some(Command::Run(app)), None) => (Task::Serve, app.file),
             (Some(Command::Check(app)), None) => (Task::Check, app.file),
             (Some(Command::Routes { app, json }), None) => (Task::Routes { json }, app.file),
+            (Some(Command::Profile { app, seconds, output }), None) => (Task::Profile { seconds, output }, app.file),
             (_, Some(app)) => {
                 let text = format!("a command stands before the app: move '{}'", app.display());
                 return Err(command.error(ErrorKind::ArgumentConflict, text));
@@ -126,7 +146,8 @@ impl Request {
             }
         };
         let flags = cli.flags;
-        Ok(Request { task, app, flags })
+        let watch = flags.watch;
+        Ok(Request { task, app, watch, flags })
     }
 
     /// The server that the arguments describe.
@@ -196,7 +217,7 @@ mod tests {
             "rover run --port=1 --debug --workers=2 --log-level=nope app.lua",
             "rover --port=1 --debug run --workers=2 --log-level=nope app.lua",
         ] {
-            let Request { task, app, flags } = read(line).unwrap();
+            let Request { task, app, flags, .. } = read(line).unwrap();
             assert_eq!((task, app), (Task::Serve, "app.lua".into()), "{line}");
             assert_eq!((flags.port, flags.workers), (Some(1), Some(2)), "{line}");
             assert_eq!(flags.log_level, Some(Level::Nope), "{line}");
@@ -210,6 +231,8 @@ mod tests {
         assert_eq!((check.task, check.flags.port), (Task::Check, Some(1)));
         let routes = read("rover routes --json app.lua").unwrap();
         assert_eq!(routes.task, Task::Routes { json: true });
+        let profile = read("rover profile app.lua --seconds 5").unwrap();
+        assert_eq!(profile.task, Task::Profile { seconds: Some(5), output: "profile.svg".into() });
     }
 
     #[test]
@@ -233,6 +256,7 @@ mod tests {
             "rover --port 1",
             "rover check",
             "rover routes --yaml app.lua",
+            "rover profile app.lua --seconds 0",
         ] {
             let error = read(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");

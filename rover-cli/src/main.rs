@@ -3,10 +3,13 @@
 //! Must not know: anything of the library but its public names.
 
 mod args;
+mod profile;
 mod routes;
 mod serve;
+mod watch;
 
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -17,7 +20,10 @@ use args::{Request, Task};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match run(&Request::read()) {
+    let request = Request::read();
+    // Before any thread is started.
+    let outcome = serve::given_sockets().and_then(|sockets| run(&request, sockets));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell when stderr is closed.
@@ -27,14 +33,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(request: &Request) -> anyhow::Result<()> {
+fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     let server = request.server();
-    match request.task {
-        Task::Serve => serve::serve(server),
+    match &request.task {
+        Task::Serve => serve::serve(server.inherit(sockets)?.succeed()?, request.watch),
+        Task::Profile { seconds, output } => profile::profile(server.inherit(sockets)?, *seconds, output),
         Task::Check => {
-            let count = server.check()?.routes().len();
+            let app = server.check()?;
+            let count = app.routes().len();
             let noun = if count == 1 { "route" } else { "routes" };
-            print(&format!("{}: ok, {count} {noun}\n", request.app.display()))
+            let mut text = format!("{}: ok, {count} {noun}\n", request.app.display());
+            for warning in app.warnings() {
+                text.push_str(&format!("warning: {warning}\n"));
+            }
+            print(&text)
         }
         Task::Routes { json: false } => print(&routes::table(server.check()?.routes())),
         Task::Routes { json: true } => print(&routes::json(server.check()?.routes())),

@@ -1,56 +1,148 @@
-//! Comes in: a configured server. Goes out: it has served until a signal asked it to stop. Must not know: how it serves.
+//! Comes in: a configured server and signals. Goes out: it has served until a signal asked it to stop. Must not know: how
+//! it serves, loads an app anew, or hands its sockets over.
 
-use std::future::poll_fn;
-use std::task::Poll;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Context;
-use rover_server::Server;
+use listenfd::ListenFd;
+use rover_server::{Control, Server};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
-/// Serves until SIGINT or SIGTERM, then lets running requests finish for the config's `shutdown_timeout`. A second
-/// signal ends the process at once, with 130 or 143 as a shell expects.
+use crate::watch::Watch;
+
+/// The sockets that a service manager has bound for this process. To be called while the process has one thread, for it
+/// takes the variables that name them out of the environment.
+///
+/// # Errors
+/// One of them is no TCP or Unix socket.
+pub(crate) fn given_sockets() -> anyhow::Result<Vec<OwnedFd>> {
+    let mut given = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for n in 0..given.len() {
+        let tcp = given.take_tcp_listener(n).ok().flatten().map(OwnedFd::from);
+        let socket = match tcp {
+            Some(socket) => Some(socket),
+            None => given.take_unix_listener(n).context("a given socket cannot be used")?.map(OwnedFd::from),
+        };
+        sockets.extend(socket);
+    }
+    Ok(sockets)
+}
+
+/// Serves until a signal says otherwise: SIGINT and SIGTERM let running requests finish for the config's
+/// `shutdown_timeout`, and a second one ends the process at once, with 130 or 143 as a shell expects. SIGHUP loads the app
+/// anew, and so does a change of its files with `watch`. SIGUSR2 starts the program anew and lets it take over.
 ///
 /// # Errors
 /// The app has mistakes, its address cannot be bound, or serving fails.
-pub(crate) fn serve(server: Server) -> anyhow::Result<()> {
+pub(crate) fn serve(server: Server, watch: bool) -> anyhow::Result<()> {
+    // The path of the program as it is now: after an upgrade the new program stands there.
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
     // Until the app is loaded a signal ends the process by itself: there is no request to finish yet.
     let listening = server.bind()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let mut signals = Signals::new().context("cannot listen for signals")?;
-        let stop = async move {
-            signals.next().await;
-            tokio::spawn(async move {
-                let number = signals.next().await;
-                std::process::exit(128 + number);
-            });
-        };
-        listening.run_until(stop).await?;
+        let signals = Signals::new().context("cannot listen for signals")?;
+        let control = listening.control();
+        if watch {
+            let watch = Watch::start(control.clone()).context("cannot watch the app's files")?;
+            tokio::spawn(watch.run());
+        }
+        tell_manager(&[NotifyState::Ready]);
+        listening.run_until(obey(signals, control, program)).await?;
         Ok(())
     })
 }
 
-/// The signals that ask a server to stop.
+/// Does what signals ask for until one asks for the end.
+async fn obey(mut signals: Signals, control: Control, program: PathBuf) {
+    let (replaced, mut is_replaced) = mpsc::channel(1);
+    loop {
+        tokio::select! {
+            _ = signals.stop.next() => break,
+            Some(process) = is_replaced.recv() => {
+                tell_manager(&[NotifyState::MainPid(process)]);
+                break;
+            }
+            _ = signals.reload.recv() => {
+                let control = control.clone();
+                tokio::spawn(async move {
+                    if let Ok(now) = NotifyState::monotonic_usec_now() {
+                        tell_manager(&[NotifyState::Reloading, now]);
+                    }
+                    // What goes wrong is in the log.
+                    let _ = control.reload().await;
+                    tell_manager(&[NotifyState::Ready]);
+                });
+            }
+            _ = signals.restart.recv() => {
+                let (control, program, replaced) = (control.clone(), program.clone(), replaced.clone());
+                tokio::spawn(async move {
+                    let mut command = Command::new(program);
+                    command.args(std::env::args_os().skip(1).collect::<Vec<OsString>>());
+                    if let Ok(process) = control.restart(command).await {
+                        let _ = replaced.send(process).await;
+                    }
+                });
+            }
+        }
+    }
+    tell_manager(&[NotifyState::Stopping]);
+    tokio::spawn(async move {
+        let number = signals.stop.next().await;
+        std::process::exit(128 + number);
+    });
+}
+
+/// Tells systemd, where it started the service and wants to know (`Type=notify`).
+fn tell_manager(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        let _ = writeln!(io::stderr(), "rover: cannot tell the service manager: {error}");
+    }
+}
+
+/// The signals that a server obeys.
 struct Signals {
+    stop: Stop,
+    reload: Signal,
+    restart: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            stop: Stop::new()?,
+            reload: signal(SignalKind::hangup())?,
+            restart: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+/// The signals that ask for the end.
+pub(crate) struct Stop {
     interrupt: Signal,
     terminate: Signal,
 }
 
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+impl Stop {
+    /// # Errors
+    /// The system does not let this process handle them.
+    pub(crate) fn new() -> io::Result<Stop> {
+        Ok(Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one and gives its number.
-    async fn next(&mut self) -> i32 {
-        poll_fn(|context| {
-            if self.interrupt.poll_recv(context).is_ready() {
-                return Poll::Ready(SignalKind::interrupt().as_raw_value());
-            }
-            let terminate = self.terminate.poll_recv(context);
-            terminate.map(|_| SignalKind::terminate().as_raw_value())
-        })
-        .await
+    /// Waits for the next one, and gives its number.
+    pub(crate) async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
     }
 }

@@ -4,13 +4,16 @@
 //! |---|---|
 //! | ```` ```lua ```` | an app, served as `app.lua` with one worker and with three |
 //! | ```` ```lua NAME.lua ```` | a file beside the next app |
+//! | ```` ```file NAME ```` | the same, for a file that is no Lua |
 //! | ```` ```lua fragment ```` | only parsed |
 //! | ```` ```console ```` | commands against the last app, each with its exact output |
+//! | ```` ```websocket /path ```` | what clients send (`NAME> text`) and get (`NAME< text`), as `docs/websocket.rs` plays it |
 //! | ```` ```log ```` | lines that the last app must have written to its log |
 //!
 //! Commands are `curl` with `-X`, `-H`, `-d`, `-i` and `-I`, sent by a client in this file; and `rover …`, by the real
-//! binary (`NAME=value rover app.lua` serves with that variable set). `…` stands for text that varies, the `date` header
-//! is left out, and the keys of a JSON object may come in any order. An app without a log block must log no errors.
+//! binary (`NAME=value rover app.lua` serves with that variable set). `localhost:4242` within an app is the app itself. `…`
+//! stands for text that varies, the headers `date` and (where the page does not show it) `x-content-type-options` are left
+//! out, and the keys of a JSON object may come in any order. An app without a log block must log no errors.
 #![allow(clippy::unwrap_used, reason = "a test's failure is its report")]
 
 use std::fmt::Write as _;
@@ -21,6 +24,9 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+
+#[path = "docs/websocket.rs"]
+mod websocket;
 
 const ROVER: &str = env!("CARGO_BIN_EXE_rover");
 
@@ -85,9 +91,15 @@ fn examples(name: &str, page: &str) -> Vec<Example> {
                 examples.push(Example { place, files, ..Example::default() });
             }
             info if info.starts_with("lua ") => beside.push((info["lua ".len()..].to_owned(), block.text)),
+            info if info.starts_with("file ") => beside.push((info["file ".len()..].to_owned(), block.text)),
             "console" => {
                 let example = examples.last_mut().unwrap_or_else(|| panic!("{place}: no app before it"));
                 example.commands.extend(commands(name, &block));
+            }
+            info if info.starts_with("websocket ") => {
+                let example = examples.last_mut().unwrap_or_else(|| panic!("{place}: no app before it"));
+                let words = info.split(' ').map(str::to_owned).collect();
+                example.commands.push(Shell { place, words, output: block.text });
             }
             "log" => {
                 let example = examples.last_mut().unwrap_or_else(|| panic!("{place}: no app before it"));
@@ -176,8 +188,12 @@ fn same_json(expected: &Value, actual: &Value) -> bool {
 }
 
 fn same_line(expected: &str, actual: &str) -> bool {
-    let json = |text| serde_json::from_str::<Value>(text).ok();
-    matches(expected, actual) || json(expected).zip(json(actual)).is_some_and(|(a, b)| same_json(&a, &b))
+    // What stands before the first brace, such as the name of a client, is no JSON.
+    let json = |text: &str| serde_json::from_str::<Value>(&text[text.find(['{', '[']).unwrap_or(0)..]).ok();
+    let before = |text: &str| text.find(['{', '[']).map(|at| text[..at].to_owned());
+    matches(expected, actual)
+        || before(expected) == before(actual)
+            && json(expected).zip(json(actual)).is_some_and(|(a, b)| same_json(&a, &b))
 }
 
 /// What is wrong where the page's output is not the real one.
@@ -189,23 +205,34 @@ fn difference(place: &str, expected: &str, actual: &str) -> Option<String> {
 }
 
 /// The example's files in a folder of their own, removed at the end.
-struct Folder(PathBuf);
+struct Folder {
+    path: PathBuf,
+    /// 0 where any will do.
+    port: u16,
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
 
 impl Folder {
     fn new(example: &Example, workers: usize) -> Folder {
         let name = format!("docs-{}-{workers}", example.place.replace([':', '.'], "-"));
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let asks_itself = example.files.iter().any(|(_, text)| text.contains("localhost:4242"));
+        let port = if asks_itself { free_port() } else { 0 };
         for (name, text) in &example.files {
             let path = dir.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            std::fs::write(path, text.replace("localhost:4242", &format!("127.0.0.1:{port}"))).unwrap();
         }
-        Folder(dir)
+        Folder { path: dir, port }
     }
 
     fn rover(&self) -> Command {
         let mut command = Command::new(ROVER);
-        command.current_dir(&self.0);
+        command.current_dir(&self.path);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ROVER_") {
                 command.env_remove(name);
@@ -217,7 +244,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -230,8 +257,8 @@ struct Served {
 }
 
 impl Served {
-    fn start(mut command: Command, workers: usize) -> Served {
-        command.args(["app.lua", "--port", "0", "--workers", &workers.to_string()]);
+    fn start(mut command: Command, workers: usize, port: u16) -> Served {
+        command.args(["app.lua", "--port", &port.to_string(), "--workers", &workers.to_string()]);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
@@ -263,8 +290,11 @@ impl Drop for Served {
     }
 }
 
+/// A header of every answer, which only the page about it shows.
+const NOSNIFF: &str = "x-content-type-options: nosniff";
+
 /// Does what `curl` does with these arguments, and gives what it prints.
-fn curl(place: &str, arguments: &[String], address: &str) -> String {
+fn curl(place: &str, arguments: &[String], address: &str, shows_nosniff: bool) -> String {
     let (mut method, mut target, mut data) = (None, None, None);
     let (mut headers, mut shows_head, mut wants_head) = (String::new(), false, false);
     let mut arguments = arguments.iter();
@@ -303,11 +333,11 @@ fn curl(place: &str, arguments: &[String], address: &str) -> String {
         "{method} {target} HTTP/1.1\r\nHost: localhost:4242\r\nUser-Agent: curl/8\r\nAccept: */*\r\n{headers}\r\n{data}"
     )
     .unwrap();
-    read_answer(BufReader::new(stream), shows_head || wants_head, method == "HEAD")
+    read_answer(BufReader::new(stream), shows_head || wants_head, method == "HEAD", shows_nosniff)
 }
 
-fn read_answer(mut stream: BufReader<TcpStream>, shows_head: bool, is_head: bool) -> String {
-    let (mut head, mut length) = (String::new(), 0);
+fn read_answer(mut stream: BufReader<TcpStream>, shows_head: bool, is_head: bool, shows_nosniff: bool) -> String {
+    let (mut head, mut length, mut is_chunked) = (String::new(), 0, false);
     loop {
         let mut line = String::new();
         assert_ne!(stream.read_line(&mut line).unwrap(), 0, "the connection ended early: {head}");
@@ -315,7 +345,9 @@ fn read_answer(mut stream: BufReader<TcpStream>, shows_head: bool, is_head: bool
         if let Some(value) = line.strip_prefix("content-length: ") {
             length = value.parse().unwrap();
         }
-        if !line.starts_with("date: ") {
+        is_chunked |= line == "transfer-encoding: chunked";
+        let is_everywhere = line == NOSNIFF && !shows_nosniff;
+        if !line.starts_with("date: ") && !is_everywhere {
             head.push_str(line);
             head.push('\n');
         }
@@ -325,6 +357,17 @@ fn read_answer(mut stream: BufReader<TcpStream>, shows_head: bool, is_head: bool
     }
     let mut body = vec![0; if is_head { 0 } else { length }];
     stream.read_exact(&mut body).unwrap();
+    while is_chunked && !is_head {
+        let mut line = String::new();
+        if stream.read_line(&mut line).unwrap() == 0 {
+            body.extend_from_slice(b"curl: (18) transfer closed with outstanding read data remaining\n");
+            break;
+        }
+        let mut chunk = vec![0; usize::from_str_radix(line.trim_end(), 16).unwrap() + 2];
+        stream.read_exact(&mut chunk).unwrap();
+        is_chunked = chunk.len() > 2;
+        body.extend_from_slice(&chunk[..chunk.len() - 2]);
+    }
     let body = String::from_utf8(body).unwrap();
     if shows_head { head + &body } else { body }
 }
@@ -343,10 +386,18 @@ fn run(example: &Example, workers: usize) -> Vec<String> {
         rover.envs(variables.iter().filter_map(|variable| variable.split_once('=')));
         match arguments {
             [name, arguments @ ..] if name == "curl" => {
-                let server = server.get_or_insert_with(|| Served::start(rover, workers));
-                wrong.extend(difference(&shell.place, &shell.output, &curl(&shell.place, arguments, &server.address)));
+                let server = server.get_or_insert_with(|| Served::start(rover, workers, folder.port));
+                let printed = curl(&shell.place, arguments, &server.address, shell.output.contains(NOSNIFF));
+                wrong.extend(difference(&shell.place, &shell.output, &printed));
             }
-            [name, app] if name == "rover" && app == "app.lua" => server = Some(Served::start(rover, workers)),
+            [name, path] if name == "websocket" => {
+                let server = server.get_or_insert_with(|| Served::start(rover, workers, folder.port));
+                let truth = websocket::play(path, &shell.output, &server.address);
+                wrong.extend(difference(&shell.place, &shell.output, &truth));
+            }
+            [name, app] if name == "rover" && app == "app.lua" => {
+                server = Some(Served::start(rover, workers, folder.port))
+            }
             [name, arguments @ ..] if name == "rover" => {
                 let output = rover.args(arguments).output().unwrap();
                 let printed = [output.stdout, output.stderr].concat();
@@ -359,7 +410,7 @@ fn run(example: &Example, workers: usize) -> Vec<String> {
     let server = match server {
         Some(server) => server,
         None if checked => return wrong,
-        None => Served::start(folder.rover(), workers),
+        None => Served::start(folder.rover(), workers, folder.port),
     };
     let log = server.stop();
     let is_missing = |line: &&String| !log.lines().any(|own| matches(line, own));

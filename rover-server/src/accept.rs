@@ -1,30 +1,37 @@
 //! Listens, and accepts connections.
 //!
-//! Comes in: addresses to bind. Goes out: accepted sockets. One thread accepts for all workers, so their turns are
+//! Comes in: addresses to bind, or sockets that another process has bound. Goes out: accepted sockets. One thread accepts for all workers, so their turns are
 //! exact: the kernel's own distribution over several listeners is uneven where there are few connections. This module
 //! must not know what is spoken on a connection, nor who gets it.
+
+mod bind;
+mod given;
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{SockFilter, SockRef};
+
+pub(crate) use given::Given;
 
 use crate::config::Endpoint;
 use crate::error::Error;
 use crate::log::{self, Level};
 
-/// Connections that the kernel keeps ready while the acceptor is busy; it applies its own limit (`somaxconn`) as well.
-const BACKLOG: i32 = 4096;
-
 /// How long the acceptor pauses when the system has no resources for another connection.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// A filter program of one instruction, which keeps no byte of any packet: `BPF_RET | BPF_K`.
+const REFUSE_ALL: u16 = 0x06;
 
 /// An accepted connection on its way to a worker.
 pub(crate) struct Accepted {
@@ -60,43 +67,50 @@ struct Bound {
     socket: OwnedFd,
     endpoint: Endpoint,
     role: Role,
-    /// The file to remove, where the socket has one.
-    file: Option<PathBuf>,
+    /// Another process holds the socket too: it outlives this server, and so does its file.
+    is_shared: AtomicBool,
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            let _ = fs::remove_file(file);
+        if !self.is_shared.load(Ordering::Acquire) {
+            self.remove_file();
         }
     }
 }
 
 impl Listeners {
-    /// Binds all of `endpoints`. Port 0 becomes the same port for all of them.
+    /// Binds all of `endpoints`, or takes a socket out of `given` that is for one. Port 0 becomes the same port for all of
+    /// them. Sockets that a service manager lends are listened on instead of the endpoints.
     ///
     /// # Errors
     /// What the system says, with the address. Where one of two loopbacks does not exist, the other one is enough.
-    pub(crate) fn bind(endpoints: &[Endpoint], role: Role) -> Result<Listeners, Error> {
+    pub(crate) fn bind(endpoints: &[Endpoint], role: Role, given: &mut Vec<Given>) -> Result<Listeners, Error> {
+        let (lent, rest) = std::mem::take(given).into_iter().partition::<Vec<_>, _>(|given| given.is_lent);
+        *given = rest;
+        if !lent.is_empty() {
+            return Ok(Listeners { bound: lent.into_iter().map(|given| given.into_bound(role)).collect() });
+        }
         let mut bound: Vec<Bound> = Vec::new();
         for endpoint in endpoints {
+            if let Some(at) = given.iter().position(|given| given.serves(endpoint)) {
+                bound.push(given.remove(at).into_bound(role));
+                continue;
+            }
             let result = match endpoint {
-                Endpoint::Unix(path) => bind_unix(path.clone()),
+                Endpoint::Unix(path) => bind::unix(path.clone(), role),
                 Endpoint::Tcp(address) => {
                     let mut address = *address;
                     if let (0, Some(Endpoint::Tcp(first))) = (address.port(), bound.first().map(|b| &b.endpoint)) {
                         address.set_port(first.port());
                     }
-                    bind_tcp(address)
+                    bind::tcp(address, role)
                 }
             };
             match result {
-                Ok(mut listener) => {
-                    listener.role = role;
-                    bound.push(listener);
-                }
+                Ok(listener) => bound.push(listener),
                 Err(error) if error.kind() == ErrorKind::AddrNotAvailable && !bound.is_empty() => {}
-                Err(error) => return Err(refused(endpoint, error)),
+                Err(error) => return Err(bind::refused(endpoint, error)),
             }
         }
         Ok(Listeners { bound })
@@ -126,22 +140,49 @@ impl Listeners {
         })
     }
 
-    /// Accepts until the other end of `stop` is closed, and gives each connection to `hand_over`. Blocks the calling
-    /// thread.
+    /// The sockets, for another process to listen on, each with whether a service manager lent it.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.bound.iter().map(|bound| (bound.socket.as_fd(), bound.is_shared.load(Ordering::Acquire)))
+    }
+
+    /// Leaves the sockets to another process, which listens on them from now on: they outlive this server.
+    pub(crate) fn leave(&self) {
+        for bound in &self.bound {
+            bound.is_shared.store(true, Ordering::Release);
+        }
+    }
+
+    /// Accepts until the other end of `stop` is closed and the time that `delay` then says has passed, and gives each
+    /// connection to `hand_over`. Blocks the calling thread.
+    ///
+    /// At the end no connection that the kernel has completed is left behind: closing would reset it.
     ///
     /// # Errors
     /// When the sockets cannot be watched.
-    pub(crate) fn accept(self, stop: &UnixStream, hand_over: impl Fn(Accepted)) -> io::Result<()> {
+    pub(crate) fn accept(
+        &self,
+        stop: &UnixStream,
+        delay: impl Fn() -> Duration,
+        hand_over: impl Fn(Accepted),
+    ) -> io::Result<()> {
         let mut watched: Vec<PollFd<'_>> =
             self.bound.iter().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect();
         watched.push(PollFd::new(stop, PollFlags::IN));
+        let mut deadline: Option<Instant> = None;
         loop {
-            match poll(&mut watched, None) {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                break;
+            }
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut watched, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            if watched.last().is_some_and(|stop| !stop.revents().is_empty()) {
-                return Ok(());
+            if deadline.is_none() && watched.last().is_some_and(|stop| !stop.revents().is_empty()) {
+                deadline = Some(Instant::now() + delay());
+                watched.pop();
+                continue;
             }
             for (bound, watched) in self.bound.iter().zip(&watched) {
                 if !watched.revents().is_empty() && bound.accept_all(&hand_over).is_err() {
@@ -151,10 +192,77 @@ impl Listeners {
                 }
             }
         }
+        for bound in &self.bound {
+            bound.finish(&hand_over);
+        }
+        Ok(())
+    }
+}
+
+impl Listeners {
+    /// As [`accept`](Listeners::accept), in the calling task, until it is dropped.
+    ///
+    /// # Errors
+    /// When the sockets cannot be watched.
+    pub(crate) async fn accept_here(&self, hand_over: impl Fn(Accepted)) -> io::Result<()> {
+        let hand_over = &hand_over;
+        let each = self.bound.iter().map(|bound| async move {
+            let socket = bound.socket.try_clone()?;
+            let watched = match bound.endpoint {
+                Endpoint::Tcp(_) => Watched::Tcp(tokio::net::TcpListener::from_std(socket.into())?),
+                Endpoint::Unix(_) => Watched::Unix(tokio::net::UnixListener::from_std(socket.into())?),
+            };
+            loop {
+                match watched.accept().await {
+                    Ok((stream, ip)) => hand_over(Accepted { stream, ip, role: bound.role }),
+                    Err(error) if is_passing(&error) => {}
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        });
+        try_join_all(each).await.map(|_: Vec<()>| ())
+    }
+}
+
+/// A listener of the calling task's runtime.
+enum Watched {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Watched {
+    async fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
+        match self {
+            Watched::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Stream::Tcp(stream.into_std()?), Some(address.ip().to_canonical())))
+            }
+            Watched::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0.into_std()?), None)),
+        }
     }
 }
 
 impl Bound {
+    /// Lets nobody in any more, and takes those who are in already.
+    fn finish(&self, hand_over: &impl Fn(Accepted)) {
+        if self.is_shared.load(Ordering::Acquire) {
+            // Who comes now finds the other process.
+            return;
+        }
+        self.remove_file();
+        // From here on the kernel answers no new handshake, so that none completes between the last accept and the
+        // close. A client that tries meanwhile tries again a second later, and is refused or finds a successor.
+        let _ = SockRef::from(&self.socket).attach_filter(&[SockFilter::new(REFUSE_ALL, 0, 0, 0)]);
+        let _ = self.accept_all(hand_over);
+    }
+
+    /// Removes the file of a Unix socket.
+    fn remove_file(&self) {
+        if let Endpoint::Unix(path) = &self.endpoint {
+            let _ = fs::remove_file(path);
+        }
+    }
+
     /// Takes what the kernel has ready.
     ///
     /// # Errors
@@ -201,62 +309,4 @@ fn is_passing(error: &io::Error) -> bool {
             | ErrorKind::NetworkUnreachable
             | ErrorKind::NetworkDown
     ) || matches!(error.raw_os_error(), Some(libc::EPROTO | libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EHOSTDOWN))
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it, which saves a system call for each connection.
-    socket.set_tcp_nodelay(true)?;
-    if let SocketAddr::V6(v6) = address {
-        // "::" stands for every address, of both families; another address only for itself.
-        socket.set_only_v6(!v6.ip().is_unspecified())?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    let local = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Tcp(local), role: Role::Plain, file: None })
-}
-
-fn bind_unix(path: PathBuf) -> io::Result<Bound> {
-    let address = SockAddr::unix(&path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    if let Err(error) = socket.bind(&address) {
-        // A file that nobody listens on is left from a server that ended without cleaning up.
-        if error.kind() != ErrorKind::AddrInUse || !is_abandoned(&path, &address) {
-            return Err(error);
-        }
-        fs::remove_file(&path)?;
-        socket.bind(&address)?;
-    }
-    socket.listen(BACKLOG)?;
-    let endpoint = Endpoint::Unix(path.clone());
-    Ok(Bound { socket: socket.into(), endpoint, role: Role::Plain, file: Some(path) })
-}
-
-fn is_abandoned(path: &std::path::Path, address: &SockAddr) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    let refuses = || {
-        Socket::new(Domain::UNIX, Type::STREAM, None)
-            .and_then(|probe| probe.connect(address))
-            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-    };
-    is_socket && refuses()
-}
-
-fn refused(endpoint: &Endpoint, error: io::Error) -> Error {
-    let cure = match (error.kind(), endpoint) {
-        (ErrorKind::AddrInUse, Endpoint::Tcp(_)) => {
-            "the address is in use by another program: end it, or choose another port"
-        }
-        (ErrorKind::AddrInUse, Endpoint::Unix(_)) => "another program listens there, or a file is in the way",
-        (ErrorKind::PermissionDenied, Endpoint::Tcp(_)) => {
-            "permission denied: ports below 1024 need root or CAP_NET_BIND_SERVICE"
-        }
-        (ErrorKind::AddrNotAvailable, _) => "this machine has no such address",
-        (ErrorKind::NotFound, Endpoint::Unix(_)) => "the folder of the socket does not exist",
-        _ => return Error::io(format!("cannot listen on {endpoint}"), error),
-    };
-    Error::io_explained(format!("cannot listen on {endpoint}: {cure}"))
 }

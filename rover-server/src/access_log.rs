@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::config::AccessLog;
 use crate::log::{self, Colour, Form, Level, Stamp};
 
 /// One answered request.
@@ -21,17 +22,21 @@ pub(crate) struct Access<'a> {
     pub(crate) duration: Duration,
     /// The client; empty where it has no address, as on a Unix socket.
     pub(crate) ip: &'a str,
-    pub(crate) request_id: Option<&'a str>,
+    pub(crate) request_id: &'a str,
+    /// Empty where the request belongs to no trace.
+    pub(crate) trace_id: &'a str,
     /// `1.0`, `1.1` or `2`.
     pub(crate) version: &'a str,
 }
 
 /// Writes the request's line. Never waits for the output.
-pub(crate) fn record(access: &Access<'_>) {
+pub(crate) fn record(wanted: AccessLog, access: &Access<'_>) {
     log::write_line(Level::Info, |form, stamp, out| {
-        match form {
-            Form::Json => access.write_json(stamp, out),
-            Form::Terminal(colour) => access.write_terminal(colour, stamp, out),
+        match (wanted, form) {
+            (AccessLog::Json, _) | (AccessLog::Auto, Form::Json) => access.write_json(stamp, out),
+            (AccessLog::Text, Form::Json) => access.write_text(stamp, out),
+            (AccessLog::Off, _) => return,
+            (_, Form::Terminal(colour)) => access.write_terminal(colour, stamp, out),
         }
         out.push(b'\n');
     });
@@ -39,7 +44,7 @@ pub(crate) fn record(access: &Access<'_>) {
 
 /// Writes the line of a request that could not be read; `head` is as much of it as came. What does not look like a
 /// method and a path is left out.
-pub(crate) fn record_unparsed(head: &[u8], status: u16, bytes: u64, ip: Option<IpAddr>) {
+pub(crate) fn record_unparsed(wanted: AccessLog, head: &[u8], status: u16, bytes: u64, ip: Option<IpAddr>) {
     let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
     let method = words.next().filter(|word| (1..=20).contains(&word.len()) && word.iter().all(u8::is_ascii_alphabetic));
@@ -49,7 +54,7 @@ pub(crate) fn record_unparsed(head: &[u8], status: u16, bytes: u64, ip: Option<I
         Some((path, query)) => (path, Some(query)),
         None => (&*target, None),
     };
-    record(&Access {
+    let access = Access {
         method: method.and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("-"),
         path,
         query,
@@ -57,9 +62,11 @@ pub(crate) fn record_unparsed(head: &[u8], status: u16, bytes: u64, ip: Option<I
         bytes,
         duration: Duration::ZERO,
         ip: &ip.map(|ip| ip.to_string()).unwrap_or_default(),
-        request_id: None,
+        request_id: "",
+        trace_id: "",
         version: "1.1",
-    });
+    };
+    record(wanted, &access);
 }
 
 /// How much of the target of a request that could not be read is logged, in bytes.
@@ -88,11 +95,45 @@ impl Access<'_> {
         if !self.ip.is_empty() {
             text(b",\"ip\":", self.ip, out);
         }
-        if let Some(id) = self.request_id {
-            text(b",\"request_id\":", id, out);
+        if !self.request_id.is_empty() {
+            text(b",\"request_id\":", self.request_id, out);
+        }
+        if !self.trace_id.is_empty() {
+            text(b",\"trace_id\":", self.trace_id, out);
         }
         text(b",\"version\":", self.version, out);
         out.push(b'}');
+    }
+
+    /// A line for programs that read words: what is not known is a `-`.
+    fn write_text(&self, stamp: &Stamp, out: &mut Vec<u8>) {
+        stamp.push_iso(out);
+        out.push(b' ');
+        log::push_plain(if self.ip.is_empty() { "-" } else { self.ip }, out);
+        out.push(b' ');
+        log::push_plain(self.method, out);
+        out.push(b' ');
+        self.push_target(out);
+        out.extend_from_slice(b" HTTP/");
+        out.extend_from_slice(self.version.as_bytes());
+        out.push(b' ');
+        log::push_number(self.status.into(), out);
+        out.push(b' ');
+        log::push_number(self.bytes, out);
+        out.push(b' ');
+        push_thousandths(self.duration.as_micros(), 3, out);
+        out.extend_from_slice(b"ms ");
+        log::push_plain(if self.request_id.is_empty() { "-" } else { self.request_id }, out);
+        out.push(b' ');
+        log::push_plain(if self.trace_id.is_empty() { "-" } else { self.trace_id }, out);
+    }
+
+    fn push_target(&self, out: &mut Vec<u8>) {
+        log::push_plain(self.path, out);
+        if let Some(query) = self.query {
+            out.push(b'?');
+            log::push_plain(query, out);
+        }
     }
 
     fn write_terminal(&self, colour: Colour, stamp: &Stamp, out: &mut Vec<u8>) {
@@ -109,16 +150,15 @@ impl Access<'_> {
         out.push(b' ');
         log::push_plain(self.method, out);
         out.push(b' ');
-        log::push_plain(self.path, out);
-        if let Some(query) = self.query {
-            out.push(b'?');
-            log::push_plain(query, out);
-        }
+        self.push_target(out);
         out.push(b' ');
         push_duration(self.duration, out);
         out.push(b' ');
         log::push_number(self.bytes, out);
-        out.push(b'B');
+        out.extend_from_slice(b"B ");
+        let mut id = Vec::new();
+        log::push_plain(self.request_id, &mut id);
+        colour.paint(Colour::DIM, &id, out);
     }
 }
 
@@ -159,7 +199,8 @@ mod tests {
         bytes: 54,
         duration: Duration::from_micros(1234),
         ip: "10.0.0.1",
-        request_id: None,
+        request_id: "abc",
+        trace_id: "",
         version: "1.1",
     };
 
@@ -181,7 +222,7 @@ mod tests {
 
     #[test]
     fn json_form() {
-        let access = Access { query: Some("q=\"1\""), request_id: Some("abc"), ..EXAMPLE };
+        let access = Access { query: Some("q=\"1\""), ..EXAMPLE };
         assert_eq!(
             json(&access),
             "{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\"msg\":\"request\",\"worker\":2,\
@@ -197,9 +238,23 @@ mod tests {
 
     #[test]
     fn terminal_form() {
-        assert_eq!(terminal(&EXAMPLE, Colour::Off), "03:04:05 200 GET /users/7 1.2ms 54B");
+        assert_eq!(terminal(&EXAMPLE, Colour::Off), "03:04:05 200 GET /users/7 1.2ms 54B abc");
         let access = Access { status: 503, path: "/\u{1b}[2J", query: Some("a\nb"), ..EXAMPLE };
-        assert_eq!(terminal(&access, Colour::On), "03:04:05 \u{1b}[31m503\u{1b}[0m GET /\\u{1b}[2J?a\\nb 1.2ms 54B");
+        assert_eq!(
+            terminal(&access, Colour::On),
+            "03:04:05 \u{1b}[31m503\u{1b}[0m GET /\\u{1b}[2J?a\\nb 1.2ms 54B \u{1b}[2mabc\u{1b}[0m"
+        );
+    }
+
+    #[test]
+    fn text_form() {
+        let mut out = Vec::new();
+        Access { query: Some("q=1"), trace_id: "4bf9", ..EXAMPLE }.write_text(&stamp(), &mut out);
+        EXAMPLE.write_text(&stamp(), &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let expected = "2026-01-02T03:04:05.678Z 10.0.0.1 GET /users/7?q=1 HTTP/1.1 200 54 1.234ms abc 4bf9\
+                        2026-01-02T03:04:05.678Z 10.0.0.1 GET /users/7 HTTP/1.1 200 54 1.234ms abc -";
+        assert_eq!(text, expected);
     }
 
     #[test]

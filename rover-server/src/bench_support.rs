@@ -20,7 +20,7 @@ use crate::json::{self, Vocabulary};
 use crate::lifecycle::Lifecycle;
 use crate::lua::{OwnedMeta, Raise, Shared};
 use crate::server::Server;
-use crate::service::Site;
+use crate::service::Current;
 use crate::socket::{Agreed, SpareBuffers, Transport};
 
 /// A VM that encodes and decodes as the server does, many times for one call from Rust.
@@ -86,7 +86,7 @@ impl Json {
 /// The whole way of a request, from bytes in to bytes out, on this thread and without the kernel.
 pub struct InProcess {
     runtime: LocalRuntime,
-    site: Rc<Site>,
+    current: Rc<Current>,
     lifecycle: Rc<Lifecycle>,
     spare: Rc<SpareBuffers>,
 }
@@ -109,8 +109,8 @@ impl InProcess {
             .enable_all()
             .build_local(LocalOptions::default())
             .map_err(|error| Error::io("cannot start a runtime", error))?;
-        let site = server.site()?;
-        Ok(InProcess { runtime, site, lifecycle: Rc::default(), spare: Rc::default() })
+        let current = Current::new(server.site()?);
+        Ok(InProcess { runtime, current, lifecycle: Rc::default(), spare: Rc::default() })
     }
 
     /// Serves one connection on which `requests` come in turn, so many `times` in all and a read each; gives the number
@@ -119,9 +119,8 @@ impl InProcess {
         let (script, answered) = Script::new(requests, times);
         let transport = Transport::Other(Box::new(script));
         let peer = Peer::new(Some([127, 0, 0, 1].into()), "http");
-        let agreed = Agreed::Http1;
-        let site = self.site.clone();
-        let connection = Connection::new(transport, peer, agreed, site, &self.lifecycle, self.spare.clone());
+        let (agreed, current) = (Agreed::Http1, self.current.clone());
+        let connection = Connection::new(transport, peer, agreed, current, &self.lifecycle, self.spare.clone());
         self.runtime.block_on(connection);
         answered.get()
     }
@@ -131,13 +130,16 @@ impl InProcess {
     /// How long so many calls of the first route's handler take, from a parsed request to its response.
     pub fn handle(&self, times: u64) -> Duration {
         let peer = Rc::new(Peer::new(None, "http"));
+        let site = self.current.site();
         let start = Instant::now();
         for _ in 0..times {
             let (head, ()) = http::Request::new(()).into_parts();
-            let request = Request { head, body: None, route: None, peer: peer.clone(), id: None };
-            let request = self.site.app.contexts.requests.open(request);
+            let peer = peer.clone();
+            let request =
+                Request { head, body: None, unread: None, route: None, peer, id: None, client: None, told: None };
+            let request = site.app.contexts.requests.open(request);
             let mut response = None;
-            handler::start(&self.site.app, 1, request, &mut response);
+            handler::start(&site.app, 1, request, &mut response);
             black_box(response);
         }
         start.elapsed()

@@ -14,6 +14,9 @@ use http_body::{Frame, SizeHint};
 /// A body that comes over time.
 pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted>>>;
 
+/// The body of a request that nobody has read. It may be sent on from another task.
+pub(crate) type Unread = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted> + Send>>;
+
 /// The body of a response.
 #[derive(Default)]
 pub(crate) enum Body {
@@ -56,6 +59,33 @@ pub(crate) fn nothing() -> Stream {
     Box::pin(Nothing)
 }
 
+/// The same stream, which keeps something until it is dropped.
+pub(crate) fn keeping<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
+    struct Keeping<K> {
+        stream: Stream,
+        _kept: K,
+    }
+
+    impl<K: Unpin> http_body::Body for Keeping<K> {
+        type Data = Bytes;
+        type Error = Aborted;
+
+        fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+            self.get_mut().stream.as_mut().poll_frame(cx)
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.stream.is_end_stream()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.stream.size_hint()
+        }
+    }
+
+    Box::pin(Keeping { stream, _kept: kept })
+}
+
 impl Body {
     /// The length in bytes, as far as it is known: 0 for a stream.
     pub(crate) fn len(&self) -> u64 {
@@ -63,40 +93,6 @@ impl Body {
             Body::Empty | Body::Stream(_) => 0,
             Body::Full(bytes) => bytes.len() as u64,
         }
-    }
-}
-
-impl Body {
-    /// The same body; a stream keeps `kept` until it is dropped.
-    #[cold]
-    pub(crate) fn keeping(self, kept: impl Unpin + 'static) -> Body {
-        match self {
-            Body::Stream(stream) => Body::Stream(Box::pin(Keeping { stream, _kept: kept })),
-            body => body,
-        }
-    }
-}
-
-/// A stream and what must last as long.
-struct Keeping<T> {
-    stream: Stream,
-    _kept: T,
-}
-
-impl<T: Unpin> http_body::Body for Keeping<T> {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        self.get_mut().stream.as_mut().poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.stream.size_hint()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Collects a request body, up to its limit, before the handler runs.
 //!
-//! Comes in: the body as the connection delivers it. Goes out: its bytes, or why there are none. Only POST, PUT and
-//! PATCH come here; other methods never read a body.
+//! Comes in: the body as the connection delivers it. Goes out: its bytes, decoded where they came in a content coding, or
+//! why there are none. Only POST, PUT and PATCH come here; other methods never read a body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::body::Aborted;
+use crate::decode::{BodyCoding, Decode, Step};
 
 /// The memory that a body gets on the strength of its Content-Length alone, in bytes.
 const TRUST_MOST: u64 = 64 * 1024;
@@ -24,25 +27,40 @@ pub(crate) struct Collect<B> {
     patience: Duration,
     /// Runs while nothing arrives.
     clock: Option<Pin<Box<Sleep>>>,
+    coding: Option<BodyCoding>,
+    /// The whole body is here, in its coding.
+    decode: Option<Box<Decode>>,
 }
 
+/// How many steps are decoded before other requests get their turn.
+const STEPS_EACH_TURN: usize = 4;
+
 impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
-    /// Begins to collect at most `limit` bytes, waiting at most `patience` for each piece.
+    /// Begins to collect at most `limit` bytes, waiting at most `patience` for each piece. A body in a coding may have as
+    /// many once it is decoded.
     ///
     /// # Errors
     /// 413 when the length is known and above the limit; nothing has been read then.
-    pub(crate) fn new(body: B, limit: u64, patience: Duration) -> Result<Collect<B>, StatusCode> {
+    pub(crate) fn new(
+        body: B,
+        limit: u64,
+        patience: Duration,
+        coding: Option<BodyCoding>,
+    ) -> Result<Collect<B>, StatusCode> {
         if body.size_hint().lower() > limit {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        Ok(Collect { body, first: None, rest: BytesMut::new(), limit, patience, clock: None })
+        Ok(Collect { body, first: None, rest: BytesMut::new(), limit, patience, clock: None, coding, decode: None })
     }
 
     /// The whole body; `None` when it is empty.
     ///
     /// # Errors
-    /// 413 above the limit, 408 when the client stops sending, 400 when the body is framed wrongly or breaks off.
+    /// 413 above the limit, 408 when the client stops sending, 400 when the body is framed or coded wrongly or breaks off.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
+        if self.decode.is_some() {
+            return self.poll_decode(cx);
+        }
         loop {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -55,11 +73,11 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
                         clock.as_mut().reset(Instant::now() + self.patience);
                     }
                     if self.body.is_end_stream() {
-                        return Poll::Ready(Ok(self.take()));
+                        return self.poll_take(cx);
                     }
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(StatusCode::BAD_REQUEST)),
-                Poll::Ready(None) => return Poll::Ready(Ok(self.take())),
+                Poll::Ready(None) => return self.poll_take(cx),
                 Poll::Pending => {
                     let patience = self.patience;
                     let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
@@ -67,6 +85,11 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
                 }
             }
         }
+    }
+
+    /// Whether the body came in a coding.
+    pub(crate) fn is_coded(&self) -> bool {
+        self.coding.is_some()
     }
 
     fn add(&mut self, data: Bytes) -> Result<(), StatusCode> {
@@ -88,8 +111,68 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
         Ok(())
     }
 
-    fn take(&mut self) -> Option<Bytes> {
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         let body = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.rest).freeze());
-        (!body.is_empty()).then_some(body)
+        match self.coding.filter(|_| !body.is_empty()) {
+            None => Poll::Ready(Ok((!body.is_empty()).then_some(body))),
+            Some(coding) => {
+                self.decode = Some(Box::new(Decode::new(coding, body, self.limit)?));
+                self.poll_decode(cx)
+            }
+        }
+    }
+
+    #[cold]
+    fn poll_decode(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
+        let Some(decode) = &mut self.decode else { return Poll::Ready(Ok(None)) };
+        for _ in 0..STEPS_EACH_TURN {
+            if let Step::Done(body) = decode.step()? {
+                return Poll::Ready(Ok((!body.is_empty()).then_some(body)));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A body that whoever reads it waits for no longer than a client may stop sending.
+pub(crate) struct Patient<B> {
+    body: B,
+    patience: Duration,
+    /// Runs while nothing arrives.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Patient<B> {
+    pub(crate) fn new(body: B, patience: Duration) -> Patient<B> {
+        Patient { body, patience, clock: None }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Patient<B> {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.clock = None;
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| Aborted)))
+            }
+            Poll::Pending => {
+                let patience = this.patience;
+                let clock = this.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
+                clock.as_mut().poll(cx).map(|()| Some(Err(Aborted)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

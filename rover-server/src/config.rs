@@ -2,21 +2,44 @@
 //! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
 
 mod connections;
+mod compression;
+mod cors;
 mod host;
 mod http2;
 mod keys;
 mod tls;
+mod operating;
+mod load_shedding;
+mod proxies;
+mod public;
+mod rate_limit;
+mod security_headers;
+mod store;
 mod value;
+mod watch;
+mod websocket;
 
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use compression::CompressionConfig;
 pub(crate) use connections::ConnectionSettings;
+pub(crate) use cors::{Cors, Origins};
 pub(crate) use host::{Endpoint, Host};
 pub(crate) use http2::Http2Settings;
 pub use keys::{ConfigKey, config_keys};
+pub(crate) use load_shedding::LoadShedding;
+pub(crate) use operating::{AccessLog, Management, TraceContext};
+pub(crate) use proxies::{Proxies, ProxyHeaders, Trusted};
+#[cfg(test)]
+pub(crate) use rate_limit::Rate;
+pub(crate) use rate_limit::{LimitRule, Per, RateLimit};
+pub(crate) use security_headers::SecurityHeaders;
+pub(crate) use store::StoreLimits;
 pub(crate) use tls::{ClientAuth, TlsSettings, TlsVersion};
 pub(crate) use value::ConfigValue;
+pub(crate) use watch::Limits;
+pub(crate) use websocket::{SocketOrigins, WebSocketConfig};
 
 use crate::log::Level;
 
@@ -28,19 +51,34 @@ pub(crate) struct Config {
     /// 1 to 1024.
     pub(crate) workers: usize,
     pub(crate) log_level: Level,
-    pub(crate) access_log: bool,
+    pub(crate) access_log: AccessLog,
     pub(crate) debug: bool,
     /// Bytes.
     pub(crate) body_size_limit: u64,
     /// Never zero.
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
+    /// For how long the server accepts after the stop signal.
+    pub(crate) drain_delay: Duration,
+    /// Requests that take so long are logged. Never zero.
+    pub(crate) slow_request: Option<Duration>,
+    pub(crate) trace_context: TraceContext,
+    pub(crate) management: Management,
     pub(crate) trailing_slash: TrailingSlash,
+    pub(crate) compression: CompressionConfig,
+    pub(crate) limits: Limits,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
     pub(crate) connections: ConnectionSettings,
     pub(crate) http2: Http2Settings,
     pub(crate) tls: TlsSettings,
+    pub(crate) proxies: Proxies,
+    pub(crate) cors: Cors,
+    pub(crate) security_headers: SecurityHeaders,
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) load_shedding: LoadShedding,
+    pub(crate) websocket: WebSocketConfig,
+    pub(crate) store: StoreLimits,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -60,16 +98,29 @@ impl Default for Config {
             port: 4242,
             workers: num_cpus::get().clamp(1, keys::MOST_WORKERS as usize),
             log_level: Level::Info,
-            access_log: true,
+            access_log: AccessLog::Auto,
             debug: false,
             body_size_limit: 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
+            drain_delay: Duration::ZERO,
+            slow_request: None,
+            trace_context: TraceContext::Keep,
+            management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
+            compression: CompressionConfig::default(),
+            limits: Limits::default(),
             sse_keep_alive: Duration::from_secs(15),
             connections: ConnectionSettings::default(),
             http2: Http2Settings::default(),
             tls: TlsSettings::default(),
+            proxies: Proxies::default(),
+            cors: Cors::default(),
+            security_headers: SecurityHeaders::default(),
+            rate_limit: RateLimit::default(),
+            load_shedding: LoadShedding::default(),
+            websocket: WebSocketConfig::default(),
+            store: StoreLimits::DEFAULT,
         }
     }
 }
@@ -86,7 +137,11 @@ pub(crate) struct Overrides {
     pub(crate) body_size_limit: Option<u64>,
     pub(crate) body_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
+    pub(crate) drain_delay: Option<Duration>,
     pub(crate) trailing_slash: Option<TrailingSlash>,
+    pub(crate) handler_cpu_limit: Option<Duration>,
+    pub(crate) worker_stall_limit: Option<Duration>,
+    pub(crate) memory_limit: Option<u64>,
     /// Any key by its name, as text.
     pub(crate) named: Vec<(String, String)>,
 }
@@ -138,7 +193,39 @@ impl Config {
             });
         }
         mistakes.extend(config.tls.mistakes(config.port));
+        if mistakes.is_empty() {
+            let place = if app.origin.is_empty() { String::new() } else { format!("{}: ", app.origin) };
+            mistakes.extend(config.contradictions().iter().map(|text| ConfigMistake(format!("{place}{text}"))));
+        }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+
+    /// Takes over from `running` what a server cannot change while it runs, and gives the keys that differed.
+    pub(crate) fn keep(&mut self, running: &Config) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        if self.host != running.host {
+            self.host = running.host.clone();
+            changed.push("host");
+        }
+        if self.port != running.port {
+            self.port = running.port;
+            changed.push("port");
+        }
+        if self.workers != running.workers {
+            self.workers = running.workers;
+            changed.push("workers");
+        }
+        if self.management != running.management {
+            self.management = running.management.clone();
+            changed.push("management");
+        }
+        if self.tls != running.tls {
+            self.tls = running.tls.clone();
+            changed.push("tls");
+        }
+        changed.extend(self.connections.keep(&running.connections));
+        changed.extend(self.store.keep(&running.store));
+        changed
     }
 
     fn take_table(&mut self, app: AppTable<'_>, mistakes: &mut Vec<ConfigMistake>) {
@@ -210,7 +297,11 @@ impl Overrides {
             ("body_size_limit", self.body_size_limit.map(number)),
             ("body_timeout", self.body_timeout.map(time)),
             ("shutdown_timeout", self.shutdown_timeout.map(time)),
+            ("drain_delay", self.drain_delay.map(time)),
             ("trailing_slash", self.trailing_slash.map(slash)),
+            ("handler_cpu_limit", self.handler_cpu_limit.map(time)),
+            ("worker_stall_limit", self.worker_stall_limit.map(time)),
+            ("memory_limit", self.memory_limit.map(number)),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))

@@ -1,6 +1,6 @@
 //! One connection from its first byte to its last.
 //!
-//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Site`] answers them, and
+//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Current`] answers them, and
 //! the [`Socket`] is flushed once at the end of each turn. Which HTTP is spoken, the client has agreed on with TLS, or its
 //! first bytes tell.
 
@@ -25,7 +25,7 @@ use crate::admission::Permit;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
 use crate::log::{self, Level};
-use crate::service::Site;
+use crate::service::Current;
 use crate::socket::{Agreed, Socket, SpareBuffers, Spoken, Transport};
 use crate::upgrade::{Ending, Upgrade, Upgraded};
 
@@ -33,6 +33,10 @@ use requests::Client;
 pub(crate) use tls::handshake;
 pub(crate) use watch::tick;
 use watch::{Lapse, Watch};
+
+/// How long a connection without a request stays open when the server stops. A request that is on its way meanwhile is
+/// answered, and its answer says that it was the last.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a closing connection waits for its client to stop sending, at most.
 const LINGER: Duration = Duration::from_secs(2);
@@ -63,14 +67,18 @@ enum Http {
 }
 
 enum Stage {
-    Serving {
-        told_to_end: bool,
-    },
+    Serving,
+    /// The server stops: the next response is the last, and the clock says how long one is waited for.
+    Ending(Pin<Box<Sleep>>),
+    /// hyper has been told to end.
+    Told,
     /// The connection speaks something else.
     Upgraded(Box<Switched>),
     /// The server stops, and the client was not waiting for anything.
     Leaving,
     Closing,
+    /// What the connection had become is over. Its client may never read the rest.
+    Parting(Pin<Box<Sleep>>),
     Lingering(Pin<Box<Sleep>>),
     /// The client takes nothing: there is nothing left to say.
     Gone,
@@ -99,13 +107,13 @@ impl Connection {
         transport: Transport,
         peer: Peer,
         agreed: Agreed,
-        site: Rc<Site>,
+        current: Rc<Current>,
         lifecycle: &Rc<Lifecycle>,
         spare: Rc<SpareBuffers>,
     ) -> Connection {
-        let agreed = if site.config.http2.enabled { agreed } else { Agreed::Http1 };
+        let agreed = if current.site().config.http2.enabled { agreed } else { Agreed::Http1 };
         let socket = Socket::new(transport, agreed, spare);
-        let client = Client::new(site, peer);
+        let client = Client::new(current, peer);
         let http = match agreed {
             Agreed::Http2 => Http::Two(http2::serve(&socket, &client)),
             Agreed::Http1 | Agreed::Nothing => Http::One(http1::serve(&socket, &client)),
@@ -116,7 +124,7 @@ impl Connection {
             client,
             seat: Lifecycle::sit(lifecycle),
             watch: Watch::default(),
-            stage: Stage::Serving { told_to_end: false },
+            stage: Stage::Serving,
             is_opening: agreed != Agreed::Http1,
             is_spent: false,
             permit: None,
@@ -158,6 +166,17 @@ impl Connection {
         let ending = Ending::default();
         let upgraded = Upgraded::new(self.socket.clone(), unread, ending.clone());
         Stage::Upgraded(Box::new(Switched { work: upgrade(upgraded), ending }))
+    }
+
+    /// The server stops. HTTP/2 can say so at any time, HTTP/1 only with a response.
+    #[cold]
+    fn begin_to_end(&mut self) {
+        if let Http::Two(http) = &mut self.http {
+            http.as_mut().graceful_shutdown();
+            self.stage = Stage::Told;
+        } else {
+            self.stage = Stage::Ending(Box::pin(sleep(LAST_CHANCE)));
+        }
     }
 
     /// Ends the connection with the responses in progress.
@@ -206,7 +225,11 @@ impl Connection {
     /// Ends what has taken too long; true when the stage is another one now.
     #[cold]
     fn look_around(&mut self) -> bool {
-        let Stage::Serving { told_to_end } = self.stage else { return true };
+        let told_to_end = match self.stage {
+            Stage::Serving | Stage::Ending(_) => false,
+            Stage::Told => true,
+            _ => return true,
+        };
         let is_http2 = matches!(self.http, Http::Two(_)) && !self.is_opening;
         let lapse = self.watch.look(&self.seat, &self.client, self.socket.traffic(), is_http2, told_to_end);
         match (lapse, &mut self.http) {
@@ -217,7 +240,7 @@ impl Connection {
             }
             (Some(Lapse::Idle), Http::Two(http)) if !told_to_end => {
                 http.as_mut().graceful_shutdown();
-                self.stage = Stage::Serving { told_to_end: true };
+                self.stage = Stage::Told;
             }
             (Some(Lapse::Head | Lapse::Idle), _) => self.stage = Stage::Leaving,
             (Some(Lapse::Send), _) => self.stage = Stage::Gone,
@@ -233,11 +256,15 @@ impl Future for Connection {
         let this = &mut *self;
         loop {
             match &mut this.stage {
-                Stage::Serving { told_to_end } => {
+                Stage::Serving | Stage::Ending(_) | Stage::Told => {
                     let is_signalled = this.seat.is_signalled(cx);
-                    let is_told = is_signalled && this.seat.must_end() && !*told_to_end;
-                    if is_told {
-                        *told_to_end = true;
+                    if is_signalled && matches!(this.stage, Stage::Serving) && this.seat.must_end() {
+                        this.begin_to_end();
+                    }
+                    if let Stage::Ending(clock) = &mut this.stage
+                        && clock.as_mut().poll(cx).is_ready()
+                    {
+                        this.stage = Stage::Told;
                         this.end_gracefully();
                     }
                     let served = this.poll_http(cx);
@@ -256,6 +283,8 @@ impl Future for Connection {
                     }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
                     let served = ready!(served);
+                    // A client of HTTP/2 may still be about to say that it has had its last answer.
+                    let is_told = matches!((&this.stage, &this.http), (Stage::Told, Http::One(_)));
                     this.stage = match this.client.peer.upgrade.take() {
                         Some(upgrade) if served.is_ok() => this.switch(upgrade),
                         _ if is_told && served.is_ok() => Stage::Leaving,
@@ -263,14 +292,14 @@ impl Future for Connection {
                     };
                 }
                 Stage::Upgraded(switched) => {
-                    if this.seat.is_signalled(cx) && this.seat.must_end() {
+                    if this.seat.must_end() {
                         switched.ending.tell();
                     }
                     let ended = switched.poll(cx);
                     // Who does the work learns of a failed write when it flushes, or reads.
                     let _ = this.socket.poll_flush(cx);
                     ready!(ended);
-                    this.stage = Stage::Closing;
+                    this.stage = Stage::Parting(Box::pin(sleep(LINGER)));
                 }
                 Stage::Leaving => {
                     let _ = ready!(this.socket.poll_shutdown(cx));
@@ -283,6 +312,12 @@ impl Future for Connection {
                         return Poll::Ready(());
                     }
                     this.stage = Stage::Lingering(Box::pin(sleep(LINGER)));
+                }
+                Stage::Parting(clock) => {
+                    if clock.as_mut().poll(cx).is_ready() || ready!(this.socket.poll_shutdown(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    return this.socket.poll_drain(cx);
                 }
                 Stage::Lingering(clock) => {
                     if clock.as_mut().poll(cx).is_ready() {

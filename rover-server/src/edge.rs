@@ -18,7 +18,7 @@ pub(crate) fn refusal(head: &Parts, longest_target: usize) -> Option<Response<Bo
     let headers = &head.headers;
     // No field has a second line, as is usual.
     if headers.len() == headers.keys_len()
-        && headers.get(HOST).is_some_and(is_host)
+        && headers.get(HOST).is_some_and(|host| is_host(host.as_bytes()))
         && head.uri.path_and_query().is_none_or(|target| target.as_str().len() <= longest_target)
     {
         return None;
@@ -34,7 +34,7 @@ fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     let problem = match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_host(host) => return None,
+        (Some(host), None) if is_host(host.as_bytes()) => return None,
         (None, None) if head.version < Version::HTTP_11 => return None,
         (None, None) => "the request has no Host header",
         (Some(_), None) => "the Host header is not a host name with an optional port",
@@ -48,7 +48,7 @@ fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
 #[cold]
 pub(crate) fn to_https(head: &Parts, port: u16) -> Response<Body> {
     let named = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let host = head.headers.get(HOST).filter(|host| is_host(host)).map(HeaderValue::as_bytes);
+    let host = head.headers.get(HOST).filter(|host| is_host(host.as_bytes())).map(HeaderValue::as_bytes);
     let host = named.or(host).and_then(|host| std::str::from_utf8(host).ok()).map(without_port);
     let path = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let location = host.filter(|host| !host.is_empty()).map(|host| match port {
@@ -73,7 +73,7 @@ fn without_port(host: &str) -> &str {
 
 /// A name of letters, digits and `-._~%!$&'()*+,;=` or a literal in brackets, and a port where there is one: RFC 3986,
 /// sections 3.2.2 and 3.2.3. An empty name is allowed.
-fn is_host(host: &HeaderValue) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     const ALLOWED: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0;
@@ -89,7 +89,6 @@ fn is_host(host: &HeaderValue) -> bool {
         }
         table
     };
-    let host = host.as_bytes();
     let name = host.iter().position(|&byte| !ALLOWED[byte as usize]).unwrap_or(host.len());
     match &host[name..] {
         [] => true,

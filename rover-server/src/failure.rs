@@ -6,14 +6,14 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::body::Body;
 use crate::context::Contexts;
 use crate::json;
 use crate::log::{self, Level};
-use crate::lua::{self, Frame, Kind, Stack};
+use crate::lua::{self, Frame, Kind, Stack, Stopped};
 use crate::response::Responder;
 
 /// The answer that Rover gives by itself: `{"error":"Not Found"}` with the status's own words.
@@ -42,11 +42,36 @@ fn error_body(message: &str) -> Vec<u8> {
     body
 }
 
+/// 308 to another path, with the same query. The path must not begin with `//`, which would name another host (RFC 3986,
+/// section 4.2).
+#[cold]
+pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
+    let target = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let Ok(location) = HeaderValue::try_from(target) else {
+        return answer(StatusCode::NOT_FOUND);
+    };
+    let mut response = answer(StatusCode::PERMANENT_REDIRECT);
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
 fn json_response(status: StatusCode, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::Full(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// A call stack as text, a line for each level.
+pub(crate) fn trace_text(frames: &[Frame]) -> String {
+    let mut text = String::new();
+    for frame in frames.iter().filter(|frame| frame.line > 0) {
+        let _ = write!(text, "{}{frame}", if text.is_empty() { "" } else { "\n" });
+    }
+    text
 }
 
 /// An error that a handler or hook raised.
@@ -57,6 +82,14 @@ pub(crate) struct Failure {
     pub(crate) frames: Vec<Frame>,
     /// What the error itself asks to be answered with.
     pub(crate) asked: Option<Asked>,
+    /// The answer's status, where the error asks for none.
+    status: StatusCode,
+}
+
+/// Whether a message begins with a file and a line, as one that comes from another coroutine does.
+fn has_place(message: &str) -> bool {
+    let place = message.split_once(": ").and_then(|(place, _)| place.rsplit_once(':'));
+    place.is_some_and(|(file, line)| !file.is_empty() && line.parse::<u32>().is_ok())
 }
 
 /// An error that is an answer.
@@ -68,7 +101,7 @@ pub(crate) enum Asked {
 }
 
 impl Failure {
-    /// Reads the error at `index`, which was raised where `frames` say.
+    /// Reads the error at `index`, which was raised where `frames` say. No other Lua code has run since.
     pub(crate) fn read(
         stack: &mut Stack<'_>,
         index: i32,
@@ -77,6 +110,9 @@ impl Failure {
         responder: &Responder,
         mut frames: Vec<Frame>,
     ) -> Failure {
+        if let Some(stopped) = lua::stopped() {
+            return Failure::stopped(stopped);
+        }
         let mut asked = None;
         let message = match stack.kind(index) {
             Kind::String => String::from_utf8_lossy(stack.bytes(index).unwrap_or_default()).into_owned(),
@@ -118,17 +154,24 @@ impl Failure {
             }
             _ => message,
         };
-        Failure { message, frames, asked }
+        Failure { message, frames, asked, status: StatusCode::INTERNAL_SERVER_ERROR }
+    }
+
+    /// Lua code that was stopped because it ran for too long: 503.
+    pub(crate) fn stopped(stopped: Stopped) -> Failure {
+        let Stopped { message, frames } = stopped;
+        Failure { message, frames, asked: None, status: StatusCode::SERVICE_UNAVAILABLE }
     }
 
     /// A failure outside of running Lua code, at a known place.
     pub(crate) fn at(place: &str, message: &str) -> Failure {
-        Failure { message: format!("{place}: {message}"), frames: Vec::new(), asked: None }
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Failure { message: format!("{place}: {message}"), frames: Vec::new(), asked: None, status }
     }
 
     /// The same failure, at `place` where Lua does not know a better one: a tail call leaves no trace of its caller.
     pub(crate) fn placed(mut self, place: &str) -> Failure {
-        if self.frames.is_empty() && self.asked.is_none() {
+        if self.frames.is_empty() && self.asked.is_none() && !has_place(&self.message) {
             self.message = format!("{place}: {}", self.message);
         }
         self
@@ -136,11 +179,7 @@ impl Failure {
 
     /// The call stack, a line for each level.
     pub(crate) fn trace(&self) -> String {
-        let mut text = String::new();
-        for frame in &self.frames {
-            let _ = write!(text, "{}{frame}", if text.is_empty() { "" } else { "\n" });
-        }
-        text
+        trace_text(&self.frames)
     }
 
     /// The message and, where it says more, the call stack below it.
@@ -176,14 +215,15 @@ impl Failure {
                     body.extend_from_slice(before);
                     json::push_text(value, &mut body);
                 };
-                field(b"{\"error\":", b"Internal Server Error");
+                let error = self.status.canonical_reason().unwrap_or("Error");
+                field(b"{\"error\":", error.as_bytes());
                 field(b",\"request_id\":", request_id.as_bytes());
                 if debug {
                     field(b",\"message\":", self.message.as_bytes());
                     field(b",\"traceback\":", self.trace().as_bytes());
                 }
                 body.push(b'}');
-                json_response(StatusCode::INTERNAL_SERVER_ERROR, body.into())
+                json_response(self.status, body.into())
             }
         }
     }

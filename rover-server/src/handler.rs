@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
 use tokio::time::{Sleep, sleep};
@@ -17,9 +18,9 @@ use tokio::time::{Sleep, sleep};
 use crate::app::App;
 use crate::body::{self, Body};
 use crate::context::{self, Current, Open, Request};
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Resume, Step, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
 
 /// A handler being called.
 #[derive(Clone, Copy)]
@@ -54,32 +55,44 @@ pub(crate) fn start(
         (Current::NONE, 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
-    match advance(app, &mut coroutine, current, args) {
+    match advance(app, &mut coroutine, entry, current, args) {
         Step::Returned => finish(app, coroutine, &request, call, response),
         Step::Raised => *response = fail(app, coroutine, &request, call),
         Step::Waits(wait) => {
-            let (app, coroutine) = (app.clone(), Some(coroutine));
-            return Some(Box::new(Running { app, call, coroutine, request, wait, clock: None, is_late: false }));
+            request.look(Request::detach);
+            let longest = app.watches_waits().then(Longest::begin);
+            return Some(Box::new(Running {
+                app: app.clone(),
+                call,
+                coroutine: Some(coroutine),
+                request,
+                wait,
+                clock: None,
+                is_late: false,
+                longest,
+            }));
         }
     }
     None
 }
 
 #[inline]
-fn advance(app: &App, coroutine: &mut Coroutine, current: Current, args: c_int) -> Step {
+fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, args: c_int) -> Step {
+    label(entry.cast_unsigned());
     app.contexts.requests.enter(current);
     app.waits.advance(coroutine, args)
 }
 
 /// Lets a handler go on with what its wait brought.
-fn go_on(app: &App, coroutine: &mut Coroutine, current: Current, resume: Resume) -> Step {
-    app.contexts.requests.enter(current);
+fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume) -> Step {
+    label(call.entry.cast_unsigned());
+    app.contexts.requests.enter(call.current);
     app.waits.go_on(coroutine, resume)
 }
 
 /// Sends what the handler returned.
 #[inline]
-fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
+fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
     let mut stack = coroutine.stack();
     request.look(|request| {
         let headers = &mut request.head.headers;
@@ -90,22 +103,37 @@ fn finish(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, respo
         if let Some(id) = &request.id {
             response.headers_mut().insert("x-request-id", id.clone());
         }
+        if let Some(told) = request.told.take() {
+            response.headers_mut().extend(*told);
+        }
         if let Body::Stream(_) = response.body() {
-            stream(request, response);
+            stream(app, request, response);
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(upgrade) = request.peer.upgrade.take()
+        {
+            let app = app.clone();
+            request.peer.upgrade.put(Box::new(move |upgraded| {
+                let work = upgrade(upgraded);
+                Box::pin(async move {
+                    let _kept = app;
+                    work.await;
+                })
+            }));
         }
     });
     app.coroutines.put_back(coroutine);
 }
 
-/// A response that streams: HEAD gets only its head, and the connection is busy for as long as it lasts.
+/// A response that streams: HEAD gets only its head. Until the last piece the connection is busy, and the app is in use,
+/// also where another version has taken its place.
 #[cold]
-fn stream(request: &Request, response: &mut Response<Body>) {
-    if request.head.method == Method::HEAD {
-        *response.body_mut() = Body::Stream(body::nothing());
-        return;
+fn stream(app: &Rc<App>, request: &Request, response: &mut Response<Body>) {
+    let Body::Stream(stream) = response.body_mut() else { return };
+    let own = std::mem::replace(stream, body::nothing());
+    if request.head.method != Method::HEAD {
+        *stream = body::keeping(own, (app.clone(), request.peer.clone()));
     }
-    let body = std::mem::take(response.body_mut());
-    *response.body_mut() = body.keeping(request.peer.clone());
 }
 
 /// The handler returned what cannot be sent.
@@ -134,6 +162,9 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
     failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
     let mut response = failure.into_response(&id, app.debug());
     response.headers_mut().insert("x-request-id", id);
+    if let Some(told) = request.told.take() {
+        response.headers_mut().extend(*told);
+    }
     response
 }
 
@@ -149,6 +180,34 @@ pub(crate) struct Running {
     /// Runs from the first wait on, where handlers have only so much time.
     clock: Option<Pin<Box<Sleep>>>,
     is_late: bool,
+    /// Noted only where slow requests are logged.
+    longest: Option<Longest>,
+}
+
+/// The longest wait of a handler.
+struct Longest {
+    /// When the wait began that it is in.
+    since: Instant,
+    wait: Duration,
+    /// The call stack in the longest one.
+    place: Vec<Frame>,
+}
+
+impl Longest {
+    #[cold]
+    fn begin() -> Longest {
+        Longest { since: Instant::now(), wait: Duration::ZERO, place: Vec::new() }
+    }
+
+    /// A wait is over, or seen from outside.
+    #[cold]
+    fn note(&mut self, coroutine: &mut Coroutine) {
+        let wait = self.since.elapsed();
+        if wait > self.wait {
+            self.wait = wait;
+            self.place = traceback(&coroutine.stack(), 0);
+        }
+    }
 }
 
 impl Running {
@@ -159,6 +218,20 @@ impl Running {
             return Poll::Pending;
         }
         self.clock.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx)
+    }
+
+    /// The target of the request, which holds nothing of the connection's.
+    pub(crate) fn uri(&self) -> Option<http::Uri> {
+        self.request.look(|request| request.head.uri.clone())
+    }
+
+    /// How long the handler has waited at once, and the call stack there. `None` unless slow requests are logged.
+    pub(crate) fn longest_wait(&mut self) -> Option<(Duration, String)> {
+        let longest = self.longest.as_mut()?;
+        if let Some(coroutine) = &mut self.coroutine {
+            longest.note(coroutine);
+        }
+        Some((longest.wait, trace_text(&longest.place)))
     }
 }
 
@@ -172,11 +245,17 @@ impl Future for Running {
             let Poll::Ready(resume) = this.wait.as_mut().poll(cx) else {
                 ready!(this.poll_late(cx));
                 this.is_late = true;
+                if let (Some(longest), Some(coroutine)) = (&mut this.longest, &mut this.coroutine) {
+                    longest.note(coroutine);
+                }
                 this.end();
                 return Poll::Ready(Some(failure::answer(StatusCode::SERVICE_UNAVAILABLE)));
             };
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
-            match go_on(&this.app, &mut coroutine, this.call.current, resume) {
+            if let Some(longest) = &mut this.longest {
+                longest.note(&mut coroutine);
+            }
+            match go_on(&this.app, &mut coroutine, this.call, resume) {
                 Step::Returned => {
                     let mut response = None;
                     finish(&this.app, coroutine, &this.request, this.call, &mut response);
@@ -186,6 +265,9 @@ impl Future for Running {
                 Step::Waits(wait) => {
                     this.coroutine = Some(coroutine);
                     this.wait = wait;
+                    if let Some(longest) = &mut this.longest {
+                        longest.since = Instant::now();
+                    }
                 }
             }
         }
@@ -258,12 +340,25 @@ fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_la
 /// # Errors
 /// What the hook raised.
 pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure> {
-    let mut held = Held { app, coroutine: app.coroutines.take() };
+    run_to_end(app, entry, |_, _| ()).await
+}
+
+/// Runs a hook, and reads what it returned: `read` is given where the stack holds its results.
+///
+/// # Errors
+/// What the hook raised.
+pub(crate) async fn run_to_end<R>(
+    app: &Rc<App>,
+    entry: c_int,
+    read: impl FnOnce(&mut Stack<'_>, c_int) -> R,
+) -> Result<R, Failure> {
+    let mut held = Held { app, entry, coroutine: app.coroutines.take(), is_waiting: false };
     held.coroutine.stack().push_item(App::ENTRIES, entry);
-    let mut step = advance(app, &mut held.coroutine, Current::NONE, 0);
+    let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
+    let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
     loop {
         match step {
-            Step::Returned => return Ok(()),
+            Step::Returned => return Ok(read(&mut held.coroutine.stack(), App::BASE + 1)),
             Step::Raised => {
                 let mut stack = held.coroutine.stack();
                 let frames = traceback(&stack, 0);
@@ -272,19 +367,58 @@ pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure>
                 let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
                 return Err(failure.placed(&app.place_of(entry)));
             }
-            Step::Waits(wait) => step = go_on(app, &mut held.coroutine, Current::NONE, wait.await),
+            Step::Waits(wait) => {
+                held.is_waiting = true;
+                let resume = wait.await;
+                held.is_waiting = false;
+                step = go_on(app, &mut held.coroutine, call, resume);
+            }
         }
     }
 }
 
-/// The coroutine of a hook. Hooks are rare, so theirs is not used again.
+/// The coroutine of a hook. Hooks are rare, so theirs is not used again. Dropping it while it waits cancels the hook, as
+/// happens when the server stops or the hook takes too long.
 struct Held<'a> {
     app: &'a Rc<App>,
+    entry: c_int,
     coroutine: Coroutine,
+    is_waiting: bool,
+}
+
+impl Held<'_> {
+    #[cold]
+    fn cancel(&mut self) {
+        let app = self.app;
+        app.contexts.requests.enter(Current::NONE);
+        let place = app.place_of(self.entry);
+        match app.waits.cancel(&mut self.coroutine) {
+            Cancelled::Returned | Cancelled::Through => {}
+            Cancelled::Stuck => {
+                log::event(Level::Warn, "a cancelled hook went on to wait, and was ended where it stood")
+                    .field("hook", place.as_str())
+                    .emit();
+            }
+            Cancelled::Raised => {
+                let mut stack = self.coroutine.stack();
+                let frames = traceback(&stack, 0);
+                let (index, lua) = (stack.top(), app.coroutines.lua());
+                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
+                let failure = failure.placed(&place);
+                log::event(Level::Error, &failure.message)
+                    .field("hook", place.as_str())
+                    .field("traceback", failure.trace().as_str())
+                    .emit();
+            }
+        }
+    }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        if self.is_waiting && catch_unwind(AssertUnwindSafe(|| self.cancel())).is_err() {
+            log::event(Level::Error, "Rover panicked while it cancelled a hook; this is a bug in Rover").emit();
+        }
         self.app.coroutines.let_go(&self.coroutine);
     }
 }

@@ -45,34 +45,61 @@
 
 // The way of a request.
 mod server; // the public face: start and stop
+mod management; // where it tells of itself
+mod handover; // sockets from one process to its successor
+mod crew; // the workers as a whole, and who takes a lost one's place
 mod workers; // whose turn it is
 mod admission; // how many connections there may be
 mod accept; // listens
 mod tls; // certificates and keys
 mod worker; // one thread, one runtime, one Lua VM
+mod version; // one version of the app in a worker
+mod profile; // where Lua code spends its time
+mod watchdog; // stops code that runs for too long
 mod lifecycle; // the connections of a worker as a whole
 mod connection; // one connection, by hyper
 mod socket; // the bytes under it
 mod upgrade; // what it becomes after a 101
+mod proxy_protocol; // what a proxy tells before the first byte
 mod local; // instead of the above: an app without a socket
 mod service; // one request through all stages
+mod guard; // what is refused or answered by configuration
+mod forwarded; // what proxies tell of the client
+mod cors; // pages of other sites
+mod shed; // too much to do
+mod rate_limit; // too often
+mod security_headers; // what every answer carries
 mod edge; // what HTTP itself refuses
 #[doc(hidden)]
 pub mod route; // method and path to handler
+mod assets; // files, where no route answers
 mod collect; // the request body
+mod decode; // its content coding
 mod handler; // the handler's coroutine
+mod readiness; // whether the app is ready
 mod context; // what the handler gets
 mod response; // what it returned
+mod compression; // a coding for it, where the client takes one
 mod body; // its bytes, at once or over time
+mod coding; // how bytes may be compressed for a client
 mod failure; // what went wrong, as a response
+mod record; // what is noted of it
 mod access_log; // the line about it
+mod metrics; // and its figures
 
 // What the stages stand on.
 mod app; // loads an app into a VM
+mod websocket; // connections that speak WebSocket
+mod proxy; // requests that go on to other servers
+mod fetch; // `rover.http`
 mod stream; // bodies that Lua functions make piece by piece
+mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
+mod outbound; // requests to other servers
+mod store; // what all workers share
 mod json; // from and to the Lua stack
+mod wildcard; // names with a star
 mod header_names; // names that Lua writes, parsed once
 mod lua; // the border to LuaJIT
 mod config;
@@ -87,7 +114,8 @@ pub use error::Error;
 pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
-pub use server::{AppInfo, Listening, RouteInfo, Server};
+pub use profile::Profiler;
+pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.
 #[cfg(doctest)]

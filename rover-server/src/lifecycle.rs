@@ -10,6 +10,17 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+thread_local! {
+    /// The worker of this thread ends. Asked at every response, which knows of no lifecycle.
+    static ENDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the connections of this thread's worker are to end with their next response.
+#[inline]
+pub(crate) fn is_ending() -> bool {
+    ENDING.get()
+}
+
 /// Counts a worker's connections, wakes those whose time is over, and ends them all.
 ///
 /// Timers of tokio would cost each request several hundred instructions. A connection compares one number in each of its
@@ -19,6 +30,8 @@ pub(crate) struct Lifecycle {
     draining: Cell<bool>,
     /// Ticks of the clock since the worker began.
     now: Cell<u64>,
+    /// How long a tick is.
+    tick: Cell<Duration>,
     /// Changes with every tick, and when the drain begins: each connection then looks around once.
     signal: Cell<u64>,
     seats: RefCell<Slab<Place>>,
@@ -43,6 +56,7 @@ impl Lifecycle {
 
     /// Lets the clock run, for as long as this is polled.
     pub(crate) async fn run_clock(&self, tick: Duration) {
+        self.tick.set(tick);
         let began = Instant::now();
         let mut interval = interval(tick);
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -63,9 +77,15 @@ impl Lifecycle {
         }
     }
 
+    /// How many connections there are.
+    pub(crate) fn count(&self) -> usize {
+        self.seats.borrow().len()
+    }
+
     /// Tells every connection to end with the response that it is about to send, and waits until all have.
     pub(crate) async fn drain(&self) {
         self.draining.set(true);
+        ENDING.set(true);
         self.signal.set(self.signal.get() + 1);
         for waker in self.seats.borrow().iter().filter_map(|(_, place)| place.waker.as_ref()) {
             waker.wake_by_ref();
@@ -113,6 +133,12 @@ impl Seat {
     /// The clock, in ticks.
     pub(crate) fn now(&self) -> u64 {
         self.lifecycle.now.get()
+    }
+
+    /// A time in whole ticks, rounded up, and one more for the part of a tick that had passed.
+    pub(crate) fn ticks(&self, time: Duration) -> u64 {
+        let ticks = time.as_nanos().div_ceil(self.lifecycle.tick.get().as_nanos().max(1)) + 1;
+        u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
     /// Wants a turn at this tick at the latest.

@@ -123,6 +123,11 @@ pub(crate) fn set_worker(id: u32) {
     let _ = LOCAL.try_with(|local| local.borrow_mut().stamp.set_worker(id));
 }
 
+/// How many lines were lost because the output could not keep up.
+pub(crate) fn dropped() -> u64 {
+    writer::DROPPED.load(Ordering::Relaxed)
+}
+
 /// Waits until every line written before the call is out, 1 s at most. For the end of the process.
 pub(crate) fn flush() {
     if let Some(output) = OUTPUT.get() {

@@ -109,6 +109,11 @@ impl Responder {
         self.sends_large.get()
     }
 
+    /// Notes that large bodies will come that this responder does not make.
+    pub(crate) fn expect_large(&self) {
+        self.sends_large.set(true);
+    }
+
     /// Pushes a value that stands for `stream`: what a response of the kind STREAM in `response.lua` holds.
     pub(crate) fn push_stream(&self, stack: &mut Stack<'_>, stream: Stream) {
         self.sequels.push(stack, Cell::new(Some(Sequel::Stream(stream))));
@@ -116,7 +121,6 @@ impl Responder {
 
     /// As [`push_stream`](Responder::push_stream), for a response of status 101 after which `upgrade` takes over the
     /// connection with `peer`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the upgrades to come"))]
     pub(crate) fn push_upgrade(&self, stack: &mut Stack<'_>, peer: Rc<Peer>, upgrade: Upgrade) {
         self.sequels.push(stack, Cell::new(Some(Sequel::Upgrade(peer, upgrade))));
     }

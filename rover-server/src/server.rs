@@ -1,11 +1,15 @@
 //! The public face: configure a server, start it, learn where it listens, run it until it is told to stop.
 //!
 //! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
-//! loads the app and binds the sockets, `listening` serves and stops.
+//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile.
 
+mod board;
+mod control;
 mod info;
 mod listening;
+mod reload;
 mod start;
+mod succession;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -15,16 +19,21 @@ use std::time::Duration;
 
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua};
 
+pub use control::Control;
 pub use info::{AppInfo, RouteInfo};
 pub use listening::Listening;
 
-use crate::app::{App, Blueprint, Source};
-use crate::config::{Overrides, TrailingSlash};
+use succession::Inheritance;
+
+use crate::app::{App, Blueprint, Files, Source};
+use crate::config::{AccessLog, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
 use crate::local::LocalApp;
 use crate::log::Level;
 use crate::lua::{self, async_function};
+use crate::metrics::Archive;
+use crate::rate_limit::RateLimits;
 use crate::service::Site;
 use crate::tls::Tls;
 
@@ -50,6 +59,7 @@ use crate::tls::Tls;
 pub struct Server {
     blueprint: Blueprint,
     overrides: Overrides,
+    inheritance: Inheritance,
 }
 
 impl Server {
@@ -64,8 +74,17 @@ impl Server {
     }
 
     fn new(source: Source) -> Server {
-        let blueprint = Blueprint { source, setup: Vec::new(), worker: 1, workers: num_cpus::get() };
-        Server { blueprint, overrides: Overrides::default() }
+        let blueprint = Blueprint {
+            source,
+            setup: Vec::new(),
+            stores: Arc::default(),
+            worker: 1,
+            workers: num_cpus::get(),
+            memory_limit: 0,
+            files: Files::default(),
+            hub: Arc::default(),
+        };
+        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.
@@ -128,6 +147,37 @@ impl Server {
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Server {
         self.overrides.shutdown_timeout = Some(time);
+        self
+    }
+
+    /// Stops Lua code that takes more CPU time than this between two waits, and answers 503. The default is 1 s; zero
+    /// sets no limit. The app's top level and `on_start` get ten times as much.
+    #[must_use]
+    pub fn handler_cpu_limit(mut self, time: Duration) -> Server {
+        self.overrides.handler_cpu_limit = Some(time);
+        self
+    }
+
+    /// Puts another worker in the place of one that has been in the same call for so long. The default is 30 s; zero
+    /// sets no limit.
+    #[must_use]
+    pub fn worker_stall_limit(mut self, time: Duration) -> Server {
+        self.overrides.worker_stall_limit = Some(time);
+        self
+    }
+
+    /// Lets each worker's Lua VM hold so many bytes. The default is 1 GiB; 0 sets no limit.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Server {
+        self.overrides.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Goes on accepting connections for so long after the stop signal, while the readiness check fails already. The
+    /// default is 0.
+    #[must_use]
+    pub fn drain_delay(mut self, time: Duration) -> Server {
+        self.overrides.drain_delay = Some(time);
         self
     }
 
@@ -214,10 +264,11 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn check(&self) -> Result<AppInfo, Error> {
-        let (_, declared) = App::load(&self.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (config, router) = self.settle(declared)?;
+        let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
+        let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
+        let (config, router, limits, mounts) = self.settle(declared)?;
         Tls::load(&config.tls, &config.host, config.http2.enabled)?;
-        Ok(AppInfo::new(&router))
+        Ok(AppInfo::new(&router, &mounts).warned(config.warnings(!limits.rules.is_empty())))
     }
 
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
@@ -230,16 +281,16 @@ impl Server {
 
     /// The app on the calling thread, as its only worker.
     pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
-        let blueprint = Blueprint { workers: 1, ..self.blueprint.clone() };
+        let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (mut config, router) = self.settle(declared)?;
+        let (mut config, router, limits, mounts) = self.settle(declared)?;
         config.workers = 1;
-        config.access_log = false;
+        config.access_log = AccessLog::Off;
         // Such an app may run without tokio, whose clock this needs.
         config.connections.handler_timeout = Duration::ZERO;
-        let router = Arc::new(router);
-        app.settle(&router, &config);
-        Ok(Rc::new(Site { app: Rc::new(app), router, config: Arc::new(config) }))
+        let limits = RateLimits::new(&config.rate_limit, &limits);
+        let archive = Archive::default();
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive))
     }
 }
 

@@ -9,7 +9,7 @@
 
 mod preface;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -89,20 +89,37 @@ const COLLECT_MOST: usize = 32 * 1024;
 /// answer waits for the client to read do not count.
 const END_HELD_BACK: u8 = 4;
 
-/// Write buffers of one worker that no connection needs at the moment.
+/// Write buffers of one worker that no connection needs at the moment, and the bytes that went through all of them.
 #[derive(Default)]
-pub(crate) struct SpareBuffers(RefCell<Vec<Vec<u8>>>);
+pub(crate) struct SpareBuffers {
+    buffers: RefCell<Vec<Vec<u8>>>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
 
 impl SpareBuffers {
     /// How many are kept.
     const MOST: usize = 8;
 
     fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// The bytes that all connections of the worker have received and sent.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        (self.received.get(), self.sent.get())
+    }
+
+    #[inline]
+    fn count_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = &written {
+            self.sent.set(self.sent.get() + *n as u64);
+        }
+        written
     }
 
     fn put_back(&self, mut buffer: Vec<u8>) {
-        let mut spare = self.0.borrow_mut();
+        let mut spare = self.buffers.borrow_mut();
         if spare.len() < Self::MOST {
             buffer.clear();
             spare.push(buffer);
@@ -371,6 +388,7 @@ impl Inner {
             }
             self.sent += n;
             self.moved += 1;
+            spare.sent.set(spare.sent.get() + n as u64);
         }
         if self.is_tls {
             ready!(Pin::new(self.transport()).poll_flush(cx))?;
@@ -399,7 +417,7 @@ impl Inner {
     fn poll_take(&mut self, cx: &mut Context<'_>, buf: &[u8], spare: &SpareBuffers) -> Poll<io::Result<usize>> {
         let room = ready!(self.poll_room(cx, buf.len(), spare))?;
         if room == 0 && !buf.is_empty() {
-            let written = ready!(Pin::new(self.transport()).poll_write(cx, buf));
+            let written = ready!(spare.count_sent(Pin::new(self.transport()).poll_write(cx, buf)));
             self.moved += 1;
             return Poll::Ready(written);
         }
@@ -417,7 +435,7 @@ impl Inner {
         let length = bufs.iter().map(|buf| buf.len()).sum();
         let room = ready!(self.poll_room(cx, length, spare))?;
         if room == 0 && length > 0 {
-            let written = ready!(Pin::new(self.transport()).poll_write_vectored(cx, bufs));
+            let written = ready!(spare.count_sent(Pin::new(self.transport()).poll_write_vectored(cx, bufs)));
             self.moved += 1;
             return Poll::Ready(written);
         }
@@ -437,7 +455,12 @@ pub(crate) struct SocketHandle(pub(crate) Rc<Socket>);
 impl Read for SocketHandle {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.inner.borrow_mut();
-        Pin::new(&mut inner.io).poll_read(cx, buf)
+        let before = inner.io.inner().read;
+        let read = Pin::new(&mut inner.io).poll_read(cx, buf);
+        let received = inner.io.inner().read - before;
+        let spare = &self.0.spare;
+        spare.received.set(spare.received.get() + received);
+        read
     }
 }
 

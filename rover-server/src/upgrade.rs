@@ -83,7 +83,6 @@ impl Upgraded {
     }
 
     /// Tells when the server stops.
-    #[expect(dead_code, reason = "for the upgrades to come")]
     pub(crate) fn ending(&self) -> Ending {
         self.ending.clone()
     }

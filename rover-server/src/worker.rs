@@ -4,41 +4,29 @@
 //! server starts. Nothing of a worker is shared with another one: a request runs to its end on the thread that owns its
 //! connection, without a channel, a lock or a wake-up across threads.
 
-use std::cell::RefCell;
+mod here;
+mod report;
+
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Handle, LocalOptions};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
-use crate::accept::{Accepted, Role, Stream};
-use crate::admission::Permit;
+pub(crate) use here::{adopt, announce, check, discard, prepare, switch};
+pub(crate) use report::{Figures, report};
+
 use crate::app::{App, Blueprint, Declared, Mistakes};
-use crate::config::Config;
-use crate::connection::{self, Connection};
-use crate::context::Peer;
-use crate::handler;
-use crate::lifecycle::Lifecycle;
-use crate::log::{self, Level};
-use crate::route::FastRouter;
-use crate::service::Site;
-use crate::socket::{Agreed, SpareBuffers, Transport};
-use crate::tasks::Driver;
-use crate::tls::Tls;
+use crate::config::Limits;
+use crate::log;
+use crate::metrics::Archive;
+use crate::version::{Plan, Version};
+use crate::watchdog::{Charge, Sockets, Watchdog};
 
-/// What all workers of a server have in common, decided once the first has loaded the app.
-#[derive(Clone)]
-pub(crate) struct Plan {
-    pub(crate) router: Arc<FastRouter>,
-    pub(crate) config: Arc<Config>,
-    pub(crate) tls: Option<Arc<Tls>>,
-    /// Where https is, for connections that are sent there.
-    pub(crate) https_port: Option<u16>,
-}
+use here::{Here, Https, here};
 
 /// What a worker tells while the server starts.
 pub(crate) enum Report {
@@ -50,12 +38,19 @@ pub(crate) enum Report {
     Failed(Mistakes),
 }
 
+/// A worker that will not end by itself.
+enum Ending {
+    Lost,
+}
+
 /// A worker that is starting or serving.
 pub(crate) struct Worker {
     reports: mpsc::Receiver<Report>,
     plan: Option<mpsc::Sender<Plan>>,
     handle: Option<Handle>,
-    ended: Option<oneshot::Receiver<()>>,
+    sockets: Arc<Sockets>,
+    /// Fails when the thread has ended.
+    ended: Option<oneshot::Receiver<Ending>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -64,19 +59,29 @@ impl Worker {
     ///
     /// # Errors
     /// The system refuses another thread.
-    pub(crate) fn start(blueprint: Blueprint) -> io::Result<Worker> {
+    pub(crate) fn start(blueprint: Blueprint, watchdog: &Watchdog, limits: Limits) -> io::Result<Worker> {
         // These channels carry a handful of messages while the server starts, and nothing afterwards.
         let (report, reports) = mpsc::channel();
         let (plan, plans) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         let name = format!("rover-{}", blueprint.worker);
+        let charge = watchdog.charge(blueprint.worker, limits);
+        let sockets = charge.sockets().clone();
+        let failed = report.clone();
+        // Whoever waits for a worker that is given up waits no more.
+        charge.on_release(move |reason| {
+            let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
+            let _ = end.send(Ending::Lost);
+        });
         let thread = thread::Builder::new().name(name).spawn(move || {
-            if let Err(mistakes) = run(&blueprint, &report, &plans) {
+            let on_duty = charge.begin();
+            if let Err(mistakes) = run(&blueprint, &report, &plans, &charge) {
                 let _ = report.send(Report::Failed(mistakes));
             }
-            let _ = end.send(());
+            drop(on_duty);
+            charge.on_release(|_| {});
         })?;
-        Ok(Worker { reports, plan: Some(plan), handle: None, ended: Some(ended), thread: Some(thread) })
+        Ok(Worker { reports, plan: Some(plan), handle: None, sockets, ended: Some(ended), thread: Some(thread) })
     }
 
     /// Waits until the app has loaded.
@@ -113,9 +118,9 @@ impl Worker {
         }
     }
 
-    /// The runtime of a ready worker.
-    pub(crate) fn handle(&self) -> Option<Handle> {
-        self.handle.clone()
+    /// Where a ready worker is found.
+    pub(crate) fn post(&self) -> Option<Post> {
+        Some(Post { handle: self.handle.clone()?, sockets: self.sockets.clone() })
     }
 
     /// Asks a ready worker to finish what it has begun, and to end.
@@ -127,8 +132,11 @@ impl Worker {
 
     /// Waits until the worker's thread has ended.
     pub(crate) async fn ended(mut self) {
-        if let Some(ended) = self.ended.take() {
-            let _ = ended.await;
+        if let Some(ended) = self.ended.take()
+            && let Ok(Ending::Lost) = ended.await
+        {
+            // Its thread may never end.
+            return;
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -148,142 +156,47 @@ fn died() -> Mistakes {
     Mistakes(vec!["a worker ended unexpectedly while it started; this is a bug in Rover".to_owned()])
 }
 
-/// Gives a connection to the worker whose runtime `handle` is of.
-pub(crate) fn adopt(handle: &Handle, accepted: Accepted, permit: Permit) {
-    handle.spawn(async move { here(|this| this.serve(accepted, permit)) });
+/// Where a worker is found, from any thread.
+#[derive(Clone)]
+pub(crate) struct Post {
+    handle: Handle,
+    sockets: Arc<Sockets>,
 }
 
-/// Runs the app's `on_ready` on the worker whose runtime `handle` is of.
-pub(crate) fn announce(handle: &Handle) {
-    handle.spawn(async {
-        here(|this| {
-            if let Some(entry) = this.site.app.hooks.on_ready {
-                let app = this.site.app.clone();
-                tokio::task::spawn_local(async move { report_hook(&app, entry, "on_ready").await });
-            }
-        });
-    });
-}
-
-/// The worker that a thread is.
-struct Here {
-    site: Rc<Site>,
-    lifecycle: Rc<Lifecycle>,
-    spare: Rc<SpareBuffers>,
-    tls: Option<Arc<Tls>>,
-    https_port: Option<u16>,
-    stop: Notify,
-}
-
-thread_local! {
-    /// How tasks that come from other threads find the worker: nothing of it could travel with them.
-    static HERE: RefCell<Option<Rc<Here>>> = const { RefCell::new(None) };
-}
-
-fn here(work: impl FnOnce(&Rc<Here>)) {
-    let this = HERE.with_borrow(Clone::clone);
-    if let Some(this) = this {
-        work(&this);
-    }
-}
-
-impl Here {
-    fn serve(self: &Rc<Self>, accepted: Accepted, permit: Permit) {
-        let Accepted { stream, ip, role } = accepted;
-        let transport = match stream {
-            Stream::Tcp(stream) => TcpStream::from_std(stream).map(Transport::Tcp),
-            Stream::Unix(stream) => UnixStream::from_std(stream).map(Transport::Unix),
-        };
-        let transport = match transport {
-            Ok(transport) => transport,
-            Err(error) => {
-                return log::event(Level::Error, "cannot watch an accepted connection")
-                    .field("error", error.to_string().as_str())
-                    .emit();
-            }
-        };
-        match (role, &self.tls) {
-            (Role::Tls, Some(tls)) => {
-                let (this, tls) = (self.clone(), tls.current());
-                tokio::task::spawn_local(async move {
-                    let patience = this.site.config.tls.handshake_timeout;
-                    if let Some((transport, agreed)) = connection::handshake(transport, tls, patience).await {
-                        this.connect(transport, Peer::new(ip, "https"), agreed, permit);
-                    }
-                });
-            }
-            (Role::Redirect, _) => {
-                let peer = Peer { https_port: self.https_port, ..Peer::new(ip, "http") };
-                self.connect(transport, peer, Agreed::Nothing, permit);
-            }
-            (Role::Plain | Role::Tls, _) => {
-                self.connect(transport, Peer::new(ip, "http"), Agreed::Nothing, permit);
-            }
-        }
-    }
-
-    /// Serves a connection, in a task of its own.
-    fn connect(&self, transport: Transport, peer: Peer, agreed: Agreed, permit: Permit) {
-        let connection =
-            Connection::new(transport, peer, agreed, self.site.clone(), &self.lifecycle, self.spare.clone());
-        tokio::task::spawn_local(connection.keeping(permit));
-    }
-}
+/// How long a worker that ends waits for work on other threads, such as a file being written.
+const PATIENCE_WITH_BLOCKED: Duration = Duration::from_secs(1);
 
 /// The life of a worker's thread.
-fn run(blueprint: &Blueprint, report: &mpsc::Sender<Report>, plans: &mpsc::Receiver<Plan>) -> Result<(), Mistakes> {
+fn run(
+    blueprint: &Blueprint,
+    report: &mpsc::Sender<Report>,
+    plans: &mpsc::Receiver<Plan>,
+    charge: &Arc<Charge>,
+) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Mistakes(vec![format!("cannot start a worker's runtime: {error}")]))?;
+    charge.runs_in(runtime.handle().clone());
     let (app, declared) = App::load(blueprint)?;
-    let _ = report.send(Report::Loaded(declared));
+    let _ = report.send(Report::Loaded(declared.clone()));
     let Ok(plan) = plans.recv() else { return Ok(()) };
-    app.settle(&plan.router, &plan.config);
-    let Plan { router, config, tls, https_port } = plan;
-    let site = Rc::new(Site { app: Rc::new(app), router, config });
-    let (lifecycle, spare) = (Rc::default(), Rc::default());
-    let this = Rc::new(Here { site, lifecycle, spare, tls, https_port, stop: Notify::new() });
-    HERE.set(Some(this.clone()));
-    let served = runtime.block_on(serve(&this, runtime.handle(), report));
-    // Tasks that are left must not outlive the VM that they point into.
-    drop(runtime);
-    HERE.set(None);
+    let served = runtime.block_on(async {
+        let limits = plan.config.limits;
+        let https = Https { tls: plan.tls.clone(), port: plan.https_port };
+        let archive = Archive::default();
+        let version = Version::start(app, &declared, plan, blueprint.worker, &archive).await?;
+        let this = Here::begin(version, blueprint.worker, archive, charge, https);
+        charge.serves(limits);
+        let _ = report.send(Report::Ready(runtime.handle().clone()));
+        this.stop.notified().await;
+        this.wind_down().await;
+        Ok(())
+    });
+    // Tasks that are left must not outlive the VMs that they point into.
+    // Work on other threads may be stuck for good, say in a pipe that nobody writes to: only then this takes its time.
+    runtime.shutdown_timeout(PATIENCE_WITH_BLOCKED);
+    Here::end();
     served
-}
-
-async fn serve(this: &Rc<Here>, handle: &Handle, report: &mpsc::Sender<Report>) -> Result<(), Mistakes> {
-    let app = &this.site.app;
-    let driver = tokio::task::spawn_local(Driver::new(app.tasks.clone()));
-    let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.site.config.connections));
-    tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
-    if let Some(entry) = app.hooks.on_start {
-        handler::run_hook(app, entry)
-            .await
-            .map_err(|failure| Mistakes(vec![format!("on_start failed: {}", failure.described())]))?;
-    }
-    let _ = report.send(Report::Ready(handle.clone()));
-    this.stop.notified().await;
-    app.tasks.ending().tell();
-    let timeout = this.site.config.shutdown_timeout;
-    if tokio::time::timeout(timeout, this.lifecycle.drain()).await.is_err() {
-        log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
-    }
-    app.tasks.stop();
-    driver.abort();
-    let _ = driver.await;
-    if let Some(entry) = app.hooks.on_shutdown {
-        report_hook(app, entry, "on_shutdown").await;
-    }
-    Ok(())
-}
-
-/// Runs a hook whose failure stops nothing.
-async fn report_hook(app: &Rc<App>, entry: std::ffi::c_int, name: &str) {
-    if let Err(failure) = handler::run_hook(app, entry).await {
-        log::event(Level::Error, &format!("{name} failed: {}", failure.message))
-            .field("traceback", failure.trace().as_str())
-            .emit();
-    }
 }

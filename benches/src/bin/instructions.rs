@@ -2,7 +2,7 @@
 //!
 //! `instructions SCRIPT TIMES`: run it with two values of TIMES; what a request costs is the difference over the
 //! difference. `tests/perf/gate` does. With `allocations` as a third argument it says how often a request asks the
-//! process's allocator for memory. `hyper` and `hyper-allocations` measure bare hyper on the same script.
+//! process's allocator for memory; with `management`, requests are counted for the management listener. `hyper` and `hyper-allocations` measure bare hyper on the same script.
 #![allow(unsafe_code, reason = "a global allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     let Some(requests) = requests(&script) else {
         eprintln!(
             "usage: instructions json|json16|plaintext16|params|routes200|echo|post1k|headers2|headers20 TIMES \
-             [allocations|hyper|hyper-allocations]"
+             [management|allocations|hyper|hyper-allocations]"
         );
         return ExitCode::from(2);
     };
@@ -68,7 +68,11 @@ fn main() -> ExitCode {
     let serve: Box<dyn Fn(usize) -> usize> = if kind.starts_with("hyper") {
         Box::new(|times| hyper_floor(&requests, times))
     } else {
-        match InProcess::of(&Server::from_file(APP)) {
+        let mut server = Server::from_file(APP);
+        if kind == "management" {
+            server = server.set("management.port", "0");
+        }
+        match InProcess::of(&server) {
             Ok(server) => Box::new(move |times| server.serve(&requests, times)),
             Err(error) => {
                 eprintln!("{error}");

@@ -5,7 +5,8 @@
 
 local native, respond, refusal = ...
 
-local error, type, xpcall, getinfo = error, type, xpcall, debug.getinfo
+local error, type, tostring, xpcall, getinfo = error, type, tostring, xpcall, debug.getinfo
+local allow = native.allow
 local is_cancelling = native.is_cancelling
 local failure, log_failure, default_answer = native.failure, native.log_failure, native.default_answer
 
@@ -30,6 +31,20 @@ local function guarded(before, handler)
   end
 end
 
+-- Limits whose clients a function of the app names, then the rest. Other limits are checked before Lua is reached.
+local function limited(inner, limits)
+  if not limits then return inner end
+  return function(ctx)
+    for i = 1, #limits do
+      local limit = limits[i]
+      local key = limit.per(ctx)
+      if type(key) == "number" then key = tostring(key) end
+      if key ~= nil and not allow(ctx, limit.number, key) then return refusal(429) end
+    end
+    return inner(ctx)
+  end
+end
+
 -- The answer to a failure: the app's own, else Rover's. A failure of `on_error` itself is logged as well, unless it is one
 -- that asks for its answer.
 local function recover(ctx, failed, on_error, place)
@@ -51,8 +66,8 @@ local function recover(ctx, failed, on_error, place)
 end
 
 -- Gives the function and whether it takes a context: one for which nobody has a use is not made.
-local function join(handler, before, after, on_error, place)
-  local inner = guarded(before, handler)
+local function join(handler, before, after, on_error, place, limits)
+  local inner = limited(guarded(before, handler), limits)
   local n = #after
   if n == 0 and not on_error then
     local info = getinfo(inner, "u")
@@ -76,16 +91,19 @@ local function join(handler, before, after, on_error, place)
   end, true
 end
 
--- All routes at once: the list of their functions, and a list of whether each takes a context.
+-- All routes at once: the list of their functions, a list of whether each takes a context, and one of whether its handler
+-- passes the body of its requests on.
 local function join_all(routes, on_error)
-  local entries, takes = {}, {}
+  local entries, takes, passes = {}, {}, {}
+  local proxies = native.proxies
   for i = 1, #routes do
     local route = routes[i]
     -- Only a function around the handler has a use for the place.
     local place = (on_error or #route.after > 0) and ("%s:%d"):format(route.file, route.line)
-    entries[i], takes[i] = join(route.handler, route.before, route.after, on_error, place)
+    passes[i] = proxies[route.handler] or false
+    entries[i], takes[i] = join(route.handler, route.before, route.after, on_error, place, route.limits)
   end
-  return entries, takes
+  return entries, takes, passes
 end
 
 -- `not_found` as a handler: where it returns nothing, the default answers.

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use mlua::{Table, Value};
 
-use crate::config::ConfigValue;
+use crate::assets::MountDecl;
+use crate::config::{ConfigValue, LimitRule};
 use crate::lua::{Returns, Stack, described_type};
+use crate::rate_limit::RouteLimits;
 use crate::route::{Origin, Pattern, RouteDecl, Verb};
 
 /// The config and the routes of an app that has loaded.
@@ -20,8 +22,45 @@ pub(crate) struct Declared {
     pub(crate) config: Vec<(String, ConfigValue)>,
     /// The routes, in the order written; a route's place is its id.
     pub(crate) routes: Vec<RouteDecl>,
+    /// What the routes are limited to.
+    pub(crate) limits: RouteLimits,
+    /// The folders of static files, in the order written.
+    pub(crate) mounts: Vec<MountDecl>,
     /// What is wrong with the declarations.
     pub(crate) mistakes: Mistakes,
+}
+
+impl Declared {
+    /// Every VM must declare the same routes, for their numbers are what the workers share, and the same folders.
+    /// `worker` is the number of the one that declares these.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub(crate) fn must_be_like(
+        &self,
+        routes: &[RouteDecl],
+        mounts: &[MountDecl],
+        worker: usize,
+    ) -> Result<(), Mistakes> {
+        let shown = |route: &RouteDecl| format!("{} {} ({})", route.verb, route.pattern, route.origin);
+        let same = |a: &RouteDecl, b: &RouteDecl| a.verb == b.verb && a.pattern == b.pattern;
+        let n = routes.iter().zip(&self.routes).take_while(|(a, b)| same(a, b)).count();
+        let difference = match (routes.get(n), self.routes.get(n)) {
+            (None, None) if self.mounts == mounts => return Ok(()),
+            (None, None) => {
+                return Err(Mistakes(vec![format!(
+                    "worker {worker} declares other static folders than worker 1: they must not depend on the worker, \
+                     on time or on chance"
+                )]));
+            }
+            (Some(a), Some(b)) => format!("{} where worker 1 has {}", shown(b), shown(a)),
+            (Some(a), None) => format!("nothing where worker 1 has {}", shown(a)),
+            (None, Some(b)) => format!("{}, which worker 1 has not", shown(b)),
+        };
+        Err(Mistakes(vec![format!(
+            "worker {worker} declares {difference}: routes must not depend on the worker, on time or on chance"
+        )]))
+    }
 }
 
 /// The entries of the functions that are not routes; `None` where the app declares none.
@@ -29,6 +68,7 @@ pub(crate) struct Declared {
 pub(crate) struct Hooks {
     pub(crate) on_start: Option<c_int>,
     pub(crate) on_ready: Option<c_int>,
+    pub(crate) on_ready_check: Option<c_int>,
     pub(crate) on_shutdown: Option<c_int>,
     pub(crate) not_found: Option<c_int>,
 }
@@ -81,6 +121,28 @@ pub(super) fn config(table: &Table, declared: &mut Declared) {
     declared.config.sort_by(|a, b| a.0.cmp(&b.0));
 }
 
+/// Reads the declaration of a folder: its path, how it is written, its options, where it is.
+pub(super) fn mount(
+    (fields, written, options, file, line): (Vec<mlua::LuaString>, String, Table, mlua::LuaString, u32),
+) -> MountDecl {
+    let mut options: Vec<_> = options
+        .pairs::<Value, Value>()
+        .flatten()
+        .map(|(key, value)| {
+            let name = key.as_string().map(|name| name.to_string_lossy());
+            let name = name.unwrap_or_else(|| format!("[{}]", key.to_string().unwrap_or_default()));
+            (name, config_value(value, DEEPEST_CONFIG))
+        })
+        .collect();
+    options.sort_by(|a, b| a.0.cmp(&b.0));
+    MountDecl {
+        fields: fields.iter().map(|field| field.as_bytes().to_vec()).collect(),
+        written,
+        options,
+        origin: Origin { file: Arc::from(file.to_string_lossy()), line },
+    }
+}
+
 /// How deep config tables may lie in each other.
 const DEEPEST_CONFIG: usize = 8;
 
@@ -119,8 +181,39 @@ fn config_value(value: Value, depth: usize) -> ConfigValue {
 pub(super) struct Told {
     pub(super) routes: Vec<RouteDecl>,
     pub(super) mistakes: Vec<String>,
+    /// Routes and limits, by their places.
+    pub(super) limits: Vec<(u32, u16)>,
     /// The file of the last route: most often that of the next one.
     file: Option<Arc<str>>,
+}
+
+/// Reads the limits that `dsl.lua` noted.
+pub(super) fn limits(sealed: &Table, pairs: Vec<(u32, u16)>, declared: &mut Declared) -> mlua::Result<()> {
+    for limit in sealed.raw_get::<Table>("limits")?.sequence_values::<Table>() {
+        let limit = limit?;
+        let entries = match config_value(limit.raw_get("rule")?, DEEPEST_CONFIG) {
+            ConfigValue::Table(entries) => entries,
+            ConfigValue::List(values) if values.is_empty() => Vec::new(),
+            _ => vec![("1".to_owned(), ConfigValue::Nil)],
+        };
+        match LimitRule::read(&entries) {
+            Ok(rule) => declared.limits.rules.push(rule),
+            Err(mistakes) => {
+                let (place, name): (String, String) = (limit.raw_get("where")?, limit.raw_get("name")?);
+                declared.mistakes.0.extend(mistakes.iter().map(|mistake| format!("{place}: {name}: {mistake}")));
+            }
+        }
+    }
+    declared.limits.pairs = pairs;
+    Ok(())
+}
+
+/// `limit(route, limit)`: both by their places, counted from 1.
+pub(super) fn limit(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
+    let place = |index| (stack.number(index) as u32).saturating_sub(1);
+    let (route, limit) = (place(1), place(2));
+    told.borrow_mut().limits.push((route, u16::try_from(limit).unwrap_or(u16::MAX)));
+    Ok(0)
 }
 
 /// `route(verb, file, line, segment…)`, with the last segment of the path first. A wrong one leaves its mistake in `told`.

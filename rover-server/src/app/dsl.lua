@@ -7,14 +7,18 @@
 local native, mistake, builders = ...
 
 local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
-local unpack = unpack
+local getmetatable, unpack = getmetatable, unpack
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
-local HOOKS = { on_start = true, on_ready = true, on_shutdown = true, on_error = true, not_found = true }
+local HOOKS = {
+  on_start = true, on_ready = true, on_ready_check = true, on_shutdown = true, on_error = true, not_found = true,
+}
 
 local declared = {
   routes = {},   -- { verb, handler, file, line, place, before, after }
   hooks = {},    -- name -> function
+  limits = {},   -- { rule, methods, per, place, where, name }
+  cors_origins = nil, -- the function of the config's cors.origins
   mistakes = {}, -- { file, line, message }; line 0 where the mistake has none
 }
 
@@ -126,7 +130,7 @@ function node_meta.__index(node, key)
   local name = key:match("^{([%a_][%w_]*)}$")
   if name then key = "p_" .. name end
   if key == "ws" then
-    note(written(place) .. ".ws: WebSockets are not part of this version of Rover, and ws is reserved for them")
+    note(("%s.ws: ws is reserved for WebSockets; declare one with function %s.ws(ws)"):format(written(place), written(place)))
   end
   return child_of(place, key)
 end
@@ -138,6 +142,36 @@ local function declare_route(place, verb, handler)
   end
   local file, line = where(4)
   declared.routes[#declared.routes + 1] = { verb = verb, handler = handler, file = file, line = line, place = place }
+end
+
+local sockets = {} -- places with an endpoint of WebSockets, in the order written
+
+local function declare_socket(place, declaration)
+  local name = written(place) .. ".ws"
+  if type(declaration) ~= "function" then
+    return note(("%s must be a function, not %s"):format(name, a(declaration)))
+  elseif place.socket then
+    return note(("%s is already declared (%s); remove one of the two"):format(name, place.socket.place))
+  end
+  local file, line = where(4)
+  place.socket = { declaration = declaration, file = file, line = line, place = place_of(file, line) }
+  sockets[#sockets + 1] = place
+end
+
+-- `api.assets.static { dir = … }`: a folder of files under the path above `place`.
+local function declare_mount(place, options)
+  refuse_when_sealed("serving a folder")
+  local name = written(place)
+  if type(options) ~= "table" or getmetatable(options) == node_meta then
+    return note(('%s takes a table: %s { dir = "public" }'):format(name, name))
+  end
+  local segments, at = {}, place.parent
+  while at.parent do
+    table.insert(segments, 1, at.segment)
+    at = at.parent
+  end
+  local file, line = where()
+  native.mount(segments, name, options, file, line)
 end
 
 local hook_places = {} -- name -> place
@@ -167,7 +201,7 @@ function node_meta.__newindex(node, key, value)
   if key == "before" or key == "after" then
     note(("give this hook a name: function %s.NAME(ctx)"):format(name))
   elseif key == "ws" then
-    note(name .. ": WebSockets are not part of this version of Rover, and ws is reserved for them")
+    declare_socket(place, value)
   elseif type(value) == "function" then
     note(native.unknown_verb(name, tostring(key)))
   else
@@ -175,9 +209,52 @@ function node_meta.__newindex(node, key, value)
   end
 end
 
+-- The verbs of a limit as a set; false for all of them.
+local function verbs_of(methods, name)
+  if methods == nil then return false end
+  local set = {}
+  for _, verb in ipairs(type(methods) == "table" and methods or { methods }) do
+    local known = type(verb) == "string" and verb:lower()
+    if not VERBS[known] then
+      note(("%s: methods must be a list of verbs such as { \"post\" }, got %s"):format(name,
+        type(verb) == "string" and ("%q"):format(verb) or a(verb)))
+      return false
+    end
+    set[known] = true
+  end
+  return set
+end
+
+-- `api.login.limit { … }`: a rate limit for the routes of this table and of those below it.
+local function declare_limit(place, options)
+  refuse_when_sealed("declaring a limit")
+  local name = written(place) .. ".limit"
+  if type(options) ~= "table" then
+    return note(("%s expects a table such as { rate = \"5/m\" }, not %s"):format(name, a(options)))
+  end
+  local rule = {}
+  for key, value in pairs(options) do
+    if key ~= "methods" then rule[key] = value end
+  end
+  declared.limits[#declared.limits + 1] = {
+    rule = rule,
+    methods = verbs_of(options.methods, name),
+    per = type(options.per) == "function" and options.per or nil,
+    place = place,
+    where = place_of(where()),
+    name = name,
+  }
+end
+
 function node_meta.__call(node, ...)
   local place = place_at[node]
   local build = place.builder
+  if not build and place.parent and (place.segment == "limit" or place.segment == "static") then
+    local options = ...
+    if options == place.parent.node then options = select(2, ...) end
+    if place.segment == "limit" then return declare_limit(place.parent, options) end
+    return declare_mount(place, options)
+  end
   if not build then mistake(written(place) .. " is a path, not a function") end
   -- `api.json(t)` and `api:json(t)`, `api.json.status(201, t)` and `api.json:status(201, t)` are the same.
   local first = ...
@@ -229,6 +306,35 @@ local function collect(place, name)
   return all
 end
 
+local function is_below(place, above)
+  while place do
+    if place == above then return true end
+    place = place.parent
+  end
+  return false
+end
+
+-- Tells Rust which limits a route has. Gives those whose clients a function of the app names, if there are any.
+local function limits_of(route, number)
+  local own
+  for i, limit in ipairs(declared.limits) do
+    if is_below(route.place, limit.place) and (not limit.methods or limit.methods[route.verb]) then
+      if limit.per then
+        own = own or {}
+        own[#own + 1] = { per = limit.per, number = i }
+      else
+        native.limit(number, i)
+      end
+    end
+  end
+  if declared.limit_per then
+    own = own or {}
+    -- The limit of all requests stands behind the others.
+    own[#own + 1] = { per = declared.limit_per, number = #declared.limits + 1 }
+  end
+  return own
+end
+
 -- Tells Rust of a route: its verb, file and line, and its path.
 local function tell(route)
   local segments, place = {}, route.place
@@ -242,7 +348,46 @@ local function tell(route)
   native.route(route.verb, route.file, route.line, unpack(segments, 1, n))
 end
 
+-- A function in a table of the config, if there is one.
+local function function_in(config, group, key)
+  local settings = config and config[group]
+  local value = type(settings) == "table" and settings[key]
+  return type(value) == "function" and value or nil
+end
+
 local M = {}
+
+-- Runs the declarations of WebSockets. Their handshakes are GET requests: what else a GET of their paths declares answers
+-- requests that are none.
+local function settle_sockets()
+  for number, place in ipairs(sockets) do
+    local socket = place.socket
+    local ok, endpoint = xpcall(function() return M.declare_socket(number, socket.declaration, socket.place) end, native.failure)
+    if not ok then
+      -- `native.failure` gave the error and where it was raised.
+      local message = tostring(type(endpoint) == "table" and endpoint[1] or endpoint)
+      local file, line, rest = message:match("^(.-):(%d+): (.*)$")
+      if file then
+        declared.mistakes[#declared.mistakes + 1] = { file, tonumber(line), rest }
+      else
+        declared.mistakes[#declared.mistakes + 1] = { socket.file, socket.line, message }
+      end
+    else
+      local get, any
+      for _, route in ipairs(declared.routes) do
+        if route.place == place and route.verb == "get" then get = route end
+        if route.place == place and route.verb == "any" then any = route end
+      end
+      if get then
+        get.handler = M.socket_handler(endpoint, get.handler)
+      else
+        declared.routes[#declared.routes + 1] = {
+          verb = "get", handler = M.socket_handler(endpoint, any and any.handler), file = socket.file, line = socket.line, place = place,
+        }
+      end
+    end
+  end
+end
 
 function M.server(config)
   if root then
@@ -254,6 +399,8 @@ function M.server(config)
   end
   origin = place_of(where())
   native.configure(config or {}, origin)
+  declared.cors_origins = function_in(config, "cors", "origins")
+  declared.limit_per = function_in(config, "rate_limit", "per")
   root = setmetatable({}, node_meta)
   place_at[root] = { node = root }
   return root
@@ -276,8 +423,10 @@ function M.seal(returned)
     if not root then message = "the app never calls rover.server { … }" end
     declared.mistakes[#declared.mistakes + 1] = { native.name, 0, message }
   end
-  for _, route in ipairs(declared.routes) do
+  if root then settle_sockets() end
+  for number, route in ipairs(declared.routes) do
     tell(route)
+    route.limits = limits_of(route, number)
     route.before = collect(route.place, "before")
     route.after = collect(route.place, "after")
     route.place = nil

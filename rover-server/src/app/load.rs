@@ -1,24 +1,33 @@
 //! Loads an app into a fresh VM.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_int;
+use std::ffi::{OsStr, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mlua::{Function, Lua, Table, Value};
 
 use crate::context;
+use crate::failure::Failure;
+use crate::fetch;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
+use crate::metrics::Sources;
+use crate::outbound::{BreakerState, Figures};
+use crate::proxy;
 use crate::response::Responder;
 use crate::route::RouteDecl;
+use crate::state;
 use crate::stdlib;
 use crate::stream;
 use crate::tasks::{self, Tasks};
+use crate::websocket::{self, Sockets};
 
-use super::declared::{Declared, Hooks, Mistakes, Told};
-use super::{App, Blueprint, Source, natives};
+use super::declared::{self, Declared, Hooks, Mistakes, Told};
+use super::{App, Blueprint, Files, Source, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -28,7 +37,14 @@ impl App {
     /// stand in [`Declared::mistakes`], so that they can be reported together with those of the config and the routes.
     pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Mistakes> {
         let lua = lua::new_vm();
-        load(&lua, blueprint).map_err(|error| Mistakes(vec![lua::plain_message(&error)]))
+        super::limit_memory(&lua, blueprint.memory_limit);
+        let busy = lua::Busy::new(&lua);
+        let loaded = load(&lua, blueprint);
+        drop(busy);
+        match lua::stopped() {
+            Some(stopped) => Err(Mistakes(vec![Failure::stopped(stopped).described()])),
+            None => loaded.map_err(|error| Mistakes(vec![lua::plain_message(&error)])),
+        }
     }
 }
 
@@ -58,20 +74,36 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits: waits.clone(),
     };
     natives::failing(lua, &native, failing)?;
+    let limits = Rc::default();
+    natives::limiting(
+        lua,
+        &native,
+        natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) },
+    )?;
     let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
-    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, builders))?;
+    let figures = Arc::<Figures>::default();
+    let about = (&installed.contexts, &responder);
+    proxy::install(lua, &native, &installed.methods, &builders, about, &waits, &figures)?;
+    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
 
-    let rover = stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits)?;
+    let rover =
+        stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits, &blueprint.stores)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
     let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
     tasks::install(lua, &rover, &tasks)?;
+    fetch::install(lua, &rover, &vocabulary, &tasks, &waits, &figures)?;
     stream::install(lua, &native, &tasks, &responder)?;
+    let sockets = Sockets::new(&tasks, &installed.contexts, &responder, &waits, blueprint.hub.clone());
+    let (declare, handler) = websockets(lua, &rover, &sockets, (&response_meta, &builders, &mistake))?;
+    dsl.raw_set("declare_socket", declare)?;
+    dsl.raw_set("socket_handler", handler)?;
+    state::install(lua, &rover, &tasks, &vocabulary, &blueprint.stores)?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
 
-    let ended = run(lua, &blueprint.source, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
+    let ended = run(lua, blueprint, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let mut declared = declared.take();
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
@@ -86,8 +118,9 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let told = told.take();
     declared.routes = told.routes;
     declared.mistakes.0.extend(told.mistakes);
+    declared::limits(&sealed, told.limits, &mut declared)?;
 
-    let (entries, takes_context, places, hooks) =
+    let Entries { entries, takes_context, leaves_body, places, hooks } =
         entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
@@ -98,13 +131,89 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         waits,
         tasks,
         hooks,
+        cors_origins: sealed.raw_get("cors_origins")?,
+        limits,
+        sockets,
         places,
         takes_context,
+        leaves_body,
         debug,
         handler_timeout: Cell::default(),
+        stores: blueprint.stores.clone(),
         workers,
+        watches_waits: Cell::new(false),
+        sources: Sources::default(),
+        gc_rounds: own(lua, "gc", include_str!("gc.lua"))?.call(())?,
     };
+    count_coroutines(&app);
+    count_requests_to_others(&app, figures);
     Ok((app, declared))
+}
+
+/// What `dsl.lua` needs for endpoints of WebSockets: the function that runs a declaration, and the one that makes the handler.
+fn websockets(
+    lua: &Lua,
+    rover: &Table,
+    sockets: &Rc<Sockets>,
+    (response_meta, builders, mistake): (&Table, &Table, &Function),
+) -> mlua::Result<(Function, Function)> {
+    let native = websocket::install(lua, rover, sockets)?;
+    own(lua, "websocket", include_str!("websocket.lua"))?.call((
+        native,
+        mistake,
+        response_meta,
+        builders.raw_get::<Function>("error")?,
+        rover.raw_get::<Table>("json")?.raw_get::<Function>("decode")?,
+        rover.raw_get::<Table>("log")?.raw_get::<Function>("debug")?,
+    ))
+}
+
+/// Registers the figures of requests to other servers.
+fn count_requests_to_others(app: &App, figures: Arc<Figures>) {
+    app.sources.add(move |samples| {
+        for row in figures.rows() {
+            let labels = [("client", &*row.client), ("origin", &*row.origin)];
+            let help = "Connections to other servers that are open.";
+            samples.gauge("rover_outbound_connections", help, &labels, row.open as f64);
+            let help = "Connections to other servers that wait for use.";
+            samples.gauge("rover_outbound_idle_connections", help, &labels, row.idle as f64);
+            let help = "Requests to other servers in progress.";
+            samples.gauge("rover_outbound_active_requests", help, &labels, row.active as f64);
+            let help = "Requests to other servers that wait for their turn.";
+            samples.gauge("rover_outbound_queued_requests", help, &labels, row.queued as f64);
+            let help = "Workers whose circuit to the other server is not closed.";
+            let is_broken = row.breaker != BreakerState::Closed;
+            samples.gauge("rover_outbound_broken_circuits", help, &labels, f64::from(u8::from(is_broken)));
+            let help = "Requests sent to other servers, each attempt counted.";
+            samples.counter("rover_outbound_requests_total", help, &labels, row.requests as f64);
+            let help = "Requests to other servers that failed: no answer, or a status from 500 on.";
+            samples.counter("rover_outbound_failures_total", help, &labels, row.failures as f64);
+            let help = "Requests to other servers that repeated another.";
+            samples.counter("rover_outbound_retries_total", help, &labels, row.retries as f64);
+            let help = "Requests to other servers that were refused without being sent.";
+            samples.counter("rover_outbound_rejected_total", help, &labels, row.rejected as f64);
+        }
+    });
+}
+
+/// Registers the figures of the coroutines that run tasks.
+fn count_coroutines(app: &App) {
+    let tasks = Rc::downgrade(&app.tasks);
+    app.sources.add(move |samples| {
+        let Some(tasks) = tasks.upgrade() else { return };
+        let (running, (idle, busy, created)) = tasks.counts();
+        samples.gauge(
+            "rover_tasks",
+            "Functions that run beside handlers: rover.spawn, every, all, timeout.",
+            &[],
+            running as f64,
+        );
+        let help = "Coroutines by what they are for and whether they are in use.";
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "idle")], idle as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "busy")], busy as f64);
+        let help = "Coroutines that were made because none was idle.";
+        samples.gauge("rover_coroutines_created", help, &[("pool", "tasks")], created as f64);
+    });
 }
 
 /// Reads the mistakes that `dsl.lua` noted.
@@ -121,17 +230,26 @@ fn mistakes(table: &Table, declared: &mut Declared) -> mlua::Result<()> {
     Ok(())
 }
 
+/// The functions that answer requests, and what is known of each.
+struct Entries {
+    entries: Table,
+    takes_context: Vec<bool>,
+    leaves_body: Vec<bool>,
+    places: Vec<String>,
+    hooks: Hooks,
+}
+
 /// The table of entry functions: the routes in the order of their ids, then the hooks.
 fn entries(
     lua: &Lua,
     sealed: &Table,
     (join, join_all, or_missing): (&Function, &Function, &Function),
     routes: &[RouteDecl],
-) -> mlua::Result<(Table, Vec<bool>, Vec<String>, Hooks)> {
+) -> mlua::Result<Entries> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
     // A route with a mistake has an entry but no declaration; such an app never serves.
-    let (entries, mut takes_context): (Table, Vec<bool>) =
+    let (entries, mut takes_context, leaves_body): (Table, Vec<bool>, Vec<bool>) =
         join_all.call((sealed.raw_get::<Table>("routes")?, &on_error))?;
     let mut places: Vec<String> = routes.iter().map(|route| route.origin.to_string()).collect();
     let mut found = Hooks::default();
@@ -157,8 +275,9 @@ fn entries(
     found.not_found = add("not_found", true)?;
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
+    found.on_ready_check = add("on_ready_check", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
-    Ok((entries, takes_context, places, found))
+    Ok(Entries { entries, takes_context, leaves_body, places, hooks: found })
 }
 
 /// One of Rover's own Lua files.
@@ -174,10 +293,11 @@ fn display_name(source: &Source) -> String {
 }
 
 /// Runs the top-level code of the app and gives back what it returned.
-fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
-    let name = display_name(source);
-    let (beside, code) = match source {
+fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
+    let name = display_name(&blueprint.source);
+    let (beside, code) = match &blueprint.source {
         Source::File(path) => {
+            blueprint.files.note(path.clone());
             let read = std::fs::read(path);
             let code = read.map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?;
             (Some(path.as_path()), code)
@@ -185,6 +305,7 @@ fn run(lua: &Lua, source: &Source, dsl: &Table) -> mlua::Result<Value> {
         Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
     search_for_modules(lua, beside)?;
+    note_modules(lua, &blueprint.files)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
@@ -250,4 +371,14 @@ fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
         package.raw_set(key, format!("{first}{known};{last}"))?;
     }
     Ok(())
+}
+
+/// Has `require` note each Lua file that it finds, also one that then turns out to be wrong.
+fn note_modules(lua: &Lua, files: &Files) -> mlua::Result<()> {
+    let files = files.clone();
+    let note = lua.create_function(move |_, file: mlua::LuaString| {
+        files.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
+        Ok(())
+    })?;
+    own(lua, "modules", include_str!("modules.lua"))?.call(note)
 }

@@ -8,21 +8,27 @@ mod declared;
 mod load;
 mod natives;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeSet;
 use std::ffi::c_int;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(crate) use declared::{Declared, Hooks, Mistakes};
 
 use crate::config::Config;
 use crate::context::{Contexts, Shapes};
-use crate::lua::{Coroutines, Waits};
+use crate::log::{self, Level};
+use crate::lua::{self, Coroutines, Waits};
+use crate::metrics::Sources;
+use crate::rate_limit::RateLimits;
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
+use crate::store::Stores;
 use crate::tasks::Tasks;
+use crate::websocket::{Hub, Sockets};
 
 /// Where the app's code is.
 #[derive(Clone, Debug)]
@@ -38,6 +44,16 @@ pub(crate) enum Source {
     },
 }
 
+impl Source {
+    /// The folder that relative names in the app start from.
+    pub(crate) fn folder(&self) -> &Path {
+        match self {
+            Source::File(path) => path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")),
+            Source::Text { .. } => Path::new("."),
+        }
+    }
+}
+
 /// Prepares a VM before the app's own code runs: registers functions, preloads modules.
 pub(crate) type Setup = Arc<dyn Fn(&mlua::Lua, &Rc<Waits>) -> mlua::Result<()> + Send + Sync>;
 
@@ -46,9 +62,31 @@ pub(crate) type Setup = Arc<dyn Fn(&mlua::Lua, &Rc<Waits>) -> mlua::Result<()> +
 pub(crate) struct Blueprint {
     pub(crate) source: Source,
     pub(crate) setup: Vec<Setup>,
+    /// What all workers share.
+    pub(crate) stores: Arc<Stores>,
     /// Which worker loads the app, counted from 1, and how many there are as far as is known.
     pub(crate) worker: usize,
     pub(crate) workers: usize,
+    /// Bytes that the VM may hold while the app loads; 0 for no limit.
+    pub(crate) memory_limit: u64,
+    /// How the workers' WebSockets hear of each other.
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) files: Files,
+}
+
+/// The Lua files that an app consists of, as far as any of its VMs has looked for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files(Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl Files {
+    fn note(&self, file: PathBuf) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+    }
+
+    /// In the order of their names.
+    pub(crate) fn list(&self) -> Vec<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
 }
 
 /// The app of one worker.
@@ -59,13 +97,26 @@ pub(crate) struct App {
     pub(crate) waits: Rc<Waits>,
     pub(crate) tasks: Rc<Tasks>,
     pub(crate) hooks: Hooks,
+    /// The function of `cors.origins`.
+    cors_origins: Option<mlua::Function>,
+    /// Known once the server starts.
+    limits: Rc<OnceCell<Arc<RateLimits>>>,
+    sockets: Rc<Sockets>,
     /// Where each entry was declared.
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
     takes_context: Vec<bool>,
+    /// Whether each route's handler passes the body of its requests on, and so gets it unread.
+    leaves_body: Vec<bool>,
     debug: Rc<Cell<bool>>,
+    stores: Arc<Stores>,
     workers: Rc<Cell<usize>>,
     handler_timeout: Cell<Duration>,
+    watches_waits: Cell<bool>,
+    /// Where the parts of the VM register what they count.
+    pub(crate) sources: Sources,
+    /// Lua: how many rounds the garbage collector has finished.
+    gc_rounds: mlua::Function,
 }
 
 impl App {
@@ -97,18 +148,61 @@ impl App {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
     }
 
+    /// Whether the function of `entry` wants the body of its request unread.
+    pub(crate) fn leaves_body(&self, entry: c_int) -> bool {
+        self.leaves_body.get((entry - 1) as usize).is_some_and(|leaves| *leaves)
+    }
+
     /// Whether the function of `entry` has a parameter that a context could be given to.
     #[inline]
     pub(crate) fn takes_context(&self, entry: c_int) -> bool {
         self.takes_context.get((entry - 1) as usize).is_none_or(|takes| *takes)
     }
 
+    /// Whether somebody wants to know where handlers wait.
+    pub(crate) fn watches_waits(&self) -> bool {
+        self.watches_waits.get()
+    }
+
+    /// How many rounds the VM's garbage collector has finished.
+    pub(crate) fn gc_rounds(&self) -> u64 {
+        self.gc_rounds.call::<f64>(()).map_or(0, |rounds| rounds as u64)
+    }
+
+    /// Asks the app's function of `cors.origins` about an origin. One that raises allows nothing.
+    pub(crate) fn allows_origin(&self, origin: &str) -> bool {
+        let Some(function) = &self.cors_origins else { return false };
+        match function.call::<mlua::Value>(origin) {
+            Ok(answer) => !matches!(answer, mlua::Value::Nil | mlua::Value::Boolean(false)),
+            Err(error) => {
+                log::event(Level::Error, &lua::plain_message(&error)).field("function", "cors.origins").emit();
+                false
+            }
+        }
+    }
+
+    /// Lends the server's limits to the functions that count from within Lua.
+    pub(crate) fn limit(&self, limits: Arc<RateLimits>) {
+        let _ = self.limits.set(limits);
+    }
+
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
         let _ = self.contexts.shapes.set(Shapes::of(router));
+        self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
+        self.watches_waits.set(config.slow_request.is_some());
         self.tasks.set_keep_alive(config.sse_keep_alive);
+        self.sockets.settle(&config.websocket);
         self.workers.set(config.workers);
         self.handler_timeout.set(config.connections.handler_timeout);
+        limit_memory(self.coroutines.lua(), config.limits.memory_limit);
+    }
+}
+
+/// Sets how much the VM may hold, as far as that is possible.
+fn limit_memory(lua: &mlua::Lua, bytes: u64) {
+    if let Err(error) = lua::limit_memory(lua, usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        log::event(Level::Warn, &lua::plain_message(&error)).emit();
     }
 }

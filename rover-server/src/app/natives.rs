@@ -1,7 +1,8 @@
 //! The functions that Rust lends to `dsl.lua`, `response.lua` and `chain.lua`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -9,7 +10,8 @@ use mlua::{Lua, Table};
 
 use crate::context::{self, Contexts, Installed};
 use crate::failure::{Asked, Failure};
-use crate::lua::{Kind, Returns, Shared, Stack, Waits, traceback};
+use crate::lua::{Kind, Raise, Returns, Shared, Stack, Waits, traceback};
+use crate::rate_limit::RateLimits;
 use crate::response::Responder;
 use crate::route::Verb;
 
@@ -38,7 +40,17 @@ pub(super) fn early(
         })?,
     )?;
     native.raw_set("unknown_verb", lua.create_function(|_, (name, verb)| Ok(unknown_verb(name, verb)))?)?;
-    native.raw_set("route", Shared::new(lua, told.clone())?.function(lua, declared::route)?)?;
+    let tell = Shared::new(lua, told.clone())?;
+    native.raw_set("route", tell.function(lua, declared::route)?)?;
+    native.raw_set("limit", tell.function(lua, declared::limit)?)?;
+    let mounting = declared.clone();
+    native.raw_set(
+        "mount",
+        lua.create_function(move |_, mount| {
+            mounting.borrow_mut().mounts.push(declared::mount(mount));
+            Ok(())
+        })?,
+    )?;
     let declared = declared.clone();
     native.raw_set(
         "configure",
@@ -119,6 +131,34 @@ pub(super) fn failing(lua: &Lua, native: &Table, failing: Failing) -> mlua::Resu
     native.raw_set("is_cancelling", is_cancelling)?;
     native.raw_set("described", shared.function(lua, described)?)?;
     Ok(())
+}
+
+/// What limits share whose clients a function of the app names.
+pub(super) struct Limiting {
+    pub(super) contexts: Rc<Contexts>,
+    pub(super) limits: Rc<OnceCell<Arc<RateLimits>>>,
+}
+
+/// Everything that `chain.lua` needs to count requests.
+pub(super) fn limiting(lua: &Lua, native: &Table, limiting: Limiting) -> mlua::Result<()> {
+    native.raw_set("allow", Shared::new(lua, Rc::new(limiting))?.function(lua, allow)?)
+}
+
+/// `allow(ctx, limit, key)`: whether the request may go on. The answer will tell of it.
+fn allow(stack: &mut Stack<'_>, limiting: &Limiting) -> Returns {
+    let ticket = context::ticket(stack, &limiting.contexts, "request_id()")?;
+    let place = (stack.number(2) as usize).saturating_sub(1);
+    let Some(key) = stack.bytes(3) else {
+        let kind = stack.kind(3).name();
+        return Err(Raise::mistake(format!("the function of a limit returns a string or nil, not a {kind}")));
+    };
+    let decision = limiting.limits.get().and_then(|limits| limits.check_key(place, key));
+    if let Some(decision) = decision {
+        let mut request = limiting.contexts.requests.get_mut(ticket)?;
+        decision.write(request.told.get_or_insert_default());
+    }
+    stack.push_boolean(!decision.is_some_and(|decision| decision.is_refusal()));
+    Ok(1)
 }
 
 /// `failure(err)`, called where the error was raised: `{ err, traceback… }`.

@@ -7,7 +7,7 @@
 local native, mistake = ...
 
 local type, tostring, setmetatable, getmetatable, select = type, tostring, setmetatable, getmetatable, select
-local lower, format = string.lower, string.format
+local lower, format, getinfo = string.lower, string.format, debug.getinfo
 
 -- The kinds, as `response.rs` knows them.
 local JSON, TEXT, HTML, RAW, EMPTY, UNTYPED_JSON, STREAM = 1, 2, 3, 4, 5, 6, 7
@@ -171,12 +171,18 @@ local function check_producer(producer)
   if type(producer) ~= "function" then mistake("a producer is a function, not " .. shown(producer)) end
 end
 
+-- Where a producer is written: what errors of the stream are logged with.
+local function place_of(producer)
+  local info = getinfo(producer, "S")
+  return format("%s:%d", info.short_src, info.linedefined)
+end
+
 local function stream(status, content_type, producer)
   check_status(status)
   if type(content_type) ~= "string" then mistake("a content type is a string, not " .. shown(content_type)) end
   check_producer(producer)
   local fields = { "Content-Type", check_header("Content-Type", content_type) }
-  local response = new(STREAM, status, native.stream(producer, false))
+  local response = new(STREAM, status, native.stream(producer, place_of(producer), false))
   response[4] = fields
   return response
 end
@@ -196,7 +202,7 @@ local function sse(status, producer, retry)
   if retry ~= nil and (type(retry) ~= "number" or retry % 1 ~= 0 or retry < 1 or retry > 1e12) then
     mistake("retry is a whole number of milliseconds, not " .. shown(retry))
   end
-  local response = new(STREAM, status, native.stream(producer, true, retry))
+  local response = new(STREAM, status, native.stream(producer, place_of(producer), true, retry))
   -- What would be collected or kept on the way would come late, or to others.
   response[4] = { "Content-Type", "text/event-stream", "Cache-Control", "no-cache", "X-Accel-Buffering", "no" }
   return response

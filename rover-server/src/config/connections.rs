@@ -46,6 +46,23 @@ impl Default for ConnectionSettings {
     }
 }
 
+impl ConnectionSettings {
+    /// Takes over what the server counts by for as long as it runs, and gives the keys that differed.
+    pub(super) fn keep(&mut self, running: &ConnectionSettings) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        for (key, own, running) in [
+            ("max_connections", &mut self.max_connections, running.max_connections),
+            ("max_connections_per_ip", &mut self.max_connections_per_ip, running.max_connections_per_ip),
+        ] {
+            if *own != running {
+                *own = running;
+                changed.push(key);
+            }
+        }
+        changed
+    }
+}
+
 /// A size from 1 KB to 256 KB, which is less than hyper's own limit.
 fn head_size(bytes: Option<u64>) -> Result<usize, &'static str> {
     let bytes = bytes.filter(|bytes| (1024..=256 * 1024).contains(bytes)).ok_or("")?;

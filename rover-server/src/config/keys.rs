@@ -5,10 +5,20 @@
 //! A new key is a field of `Config` or of its group's settings, its default, and one row here or in the group's file; the
 //! tests hold them together.
 
+use super::compression::COMPRESSION_KEYS;
 use super::connections::CONNECTION_KEYS;
+use super::cors::CORS_KEYS;
 use super::http2::HTTP2_KEYS;
+use super::load_shedding::LOAD_SHEDDING_KEYS;
+use super::operating::OPERATING_KEYS;
+use super::proxies::PROXY_KEYS;
+use super::rate_limit::RATE_LIMIT_KEYS;
+use super::security_headers::SECURITY_HEADER_KEYS;
+use super::store::STORE_KEYS;
 use super::tls::TLS_KEYS;
 use super::value::ConfigValue;
+use super::watch::WATCH_KEYS;
+use super::websocket::WEBSOCKET_KEYS;
 use super::{Config, Host, TrailingSlash};
 use crate::log::Level;
 
@@ -42,11 +52,26 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 }
 
 /// Keys that belong together, each group in a file of its own where it is more than a few.
-static GROUPS: &[&[ConfigKey]] = &[KEYS, CONNECTION_KEYS, HTTP2_KEYS, TLS_KEYS];
+static GROUPS: &[&[ConfigKey]] = &[
+    KEYS,
+    CONNECTION_KEYS,
+    HTTP2_KEYS,
+    TLS_KEYS,
+    OPERATING_KEYS,
+    PROXY_KEYS,
+    CORS_KEYS,
+    SECURITY_HEADER_KEYS,
+    RATE_LIMIT_KEYS,
+    LOAD_SHEDDING_KEYS,
+    WATCH_KEYS,
+    WEBSOCKET_KEYS,
+    COMPRESSION_KEYS,
+    STORE_KEYS,
+];
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 
-static KEYS: &[ConfigKey] = &[
+pub(super) static KEYS: &[ConfigKey] = &[
     ConfigKey {
         name: "host",
         what: "address to listen on; \"localhost\" is both loopbacks",
@@ -94,17 +119,6 @@ static KEYS: &[ConfigKey] = &[
         example: "\"warn\"",
         store: |config, value| {
             config.log_level = value.text().and_then(Level::from_name).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "access_log",
-        what: "one line for each request, at level info",
-        takes: "true or false",
-        default: "true",
-        example: "false",
-        store: |config, value| {
-            config.access_log = value.truth().ok_or("")?;
             Ok(())
         },
     },

@@ -29,7 +29,8 @@ fn the_contract_s_defaults() {
     assert_eq!(config.port, 4242);
     assert_eq!(config.workers, num_cpus::get());
     assert_eq!(config.log_level, Level::Info);
-    assert!(!config.debug && config.access_log);
+    assert!(!config.debug && !config.management.is_on() && config.slow_request.is_none());
+    assert_eq!(config.access_log, AccessLog::Auto);
     assert_eq!(config.body_size_limit, 1 << 20);
     assert_eq!(config.trailing_slash, TrailingSlash::Strict);
     assert_eq!(config.shutdown_timeout, Duration::from_secs(10));
@@ -63,7 +64,11 @@ fn overrides_are_taken() {
         body_size_limit: Some(1),
         body_timeout: Some(Duration::from_millis(1)),
         shutdown_timeout: Some(Duration::from_millis(2)),
+        drain_delay: Some(Duration::from_millis(3)),
         trailing_slash: Some(TrailingSlash::Redirect),
+        handler_cpu_limit: Some(Duration::from_millis(3)),
+        worker_stall_limit: Some(Duration::from_millis(4)),
+        memory_limit: Some(5),
         named: vec![("shutdown_timeout".to_owned(), "3s".to_owned()), ("tls.self_signed".to_owned(), "yes".to_owned())],
     };
     let names: Vec<_> = overrides.values().map(|(name, _)| name).collect();
@@ -149,4 +154,51 @@ fn hints_of_hosts_reach_the_message() {
 fn what_the_environment_has_by_accident_is_no_mistake() {
     let env = [("ROVER_PORT", "tcp://10.0.0.1:80"), ("ROVER_HOST", ""), ("ROVER_SERVICE_HOST", "10.0.0.1")];
     assert_eq!(resolve(&[], &env, &none()).unwrap(), Config::default());
+}
+
+#[test]
+fn settings_that_contradict_each_other() {
+    let any = (
+        "cors",
+        ConfigValue::Table(vec![("credentials".into(), ConfigValue::Bool(true)), ("origins".into(), text("*"))]),
+    );
+    let alone = ("cors", ConfigValue::Table(vec![("credentials".into(), ConfigValue::Bool(true))]));
+    let burst = ("rate_limit", ConfigValue::Table(vec![("burst".into(), ConfigValue::Number(5.0))]));
+    for (entry, start) in [
+        (any, "app.lua:1: cors.credentials cannot be true where cors.origins is \"*\""),
+        (alone, "app.lua:1: cors has settings but no cors.origins"),
+        (burst, "app.lua:1: rate_limit has settings but no rate_limit.rate"),
+    ] {
+        let mistakes = resolve(&[entry], &[], &none()).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].starts_with(start), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn what_is_unsafe_in_public() {
+    let warnings = |app: &[Entry<'_>], has_limits| resolve(app, &[], &none()).unwrap().warnings(has_limits);
+    assert!(warnings(&[], false).is_empty(), "the defaults are safe");
+    assert!(warnings(&[("host", text("/run/app.sock")), ("debug", ConfigValue::Bool(true))], false).is_empty());
+    let cors = || ("cors", ConfigValue::Table(vec![("origins".into(), text("*"))]));
+    assert!(warnings(&[cors()], false).is_empty(), "nobody but this machine reaches it");
+    let all = [
+        ("host", text("0.0.0.0")),
+        ("debug", ConfigValue::Bool(true)),
+        cors(),
+        ("security_headers", ConfigValue::Table(vec![("content_type_options".into(), ConfigValue::Bool(false))])),
+    ];
+    let found = warnings(&all, false);
+    for start in ["debug is on", "cors.origins is", "host is public and speaks", "host is public and there is no rate"]
+    {
+        assert!(found.iter().any(|warning| warning.starts_with(start)), "{start}: {found:?}");
+    }
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert_eq!(warnings(&all, true).len(), 4, "a route has a limit");
+    let behind =
+        [("host", text("::")), ("trusted_proxies", text("private")), ("proxy_protocol", ConfigValue::Bool(true))];
+    assert!(warnings(&behind, true).is_empty());
+    let found = warnings(&[("trusted_proxies", text("0.0.0.0/0"))], false);
+    assert!(found.len() == 1 && found[0].starts_with("trusted_proxies holds"), "{found:?}");
+    let found = warnings(&[("host", text("::")), ("proxy_protocol", ConfigValue::Bool(true))], true);
+    assert!(found.len() == 1 && found[0].starts_with("proxy_protocol is on"), "{found:?}");
 }

@@ -49,15 +49,28 @@ impl fmt::Display for ConfigValue {
 
 impl ConfigValue {
     /// The text, without blanks around it.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             ConfigValue::Text(text) => Some(text.trim()),
             _ => None,
         }
     }
 
+    /// Texts: a list of them, or one text in which commas stand between them. A list may be empty.
+    pub(super) fn texts(&self) -> Option<Vec<String>> {
+        let parts = |text: &str| {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect()
+        };
+        match self {
+            ConfigValue::Text(text) => Some(parts(text)),
+            ConfigValue::List(values) => values.iter().map(|value| value.text().map(str::to_owned)).collect(),
+            _ => None,
+        }
+    }
+
     /// A whole number from `least` to `most`, also as text: `port = os.getenv("PORT")` must work.
-    pub(super) fn whole(&self, least: u64, most: u64) -> Option<u64> {
+    pub(crate) fn whole(&self, least: u64, most: u64) -> Option<u64> {
         let number = match self {
             ConfigValue::Number(number) => whole(*number)?,
             ConfigValue::Text(text) => text.trim().parse().ok()?,
@@ -67,7 +80,7 @@ impl ConfigValue {
     }
 
     /// `true`, `false`, or one of the words 1/0, yes/no, on/off, in any case.
-    pub(super) fn truth(&self) -> Option<bool> {
+    pub(crate) fn truth(&self) -> Option<bool> {
         match self {
             ConfigValue::Bool(value) => Some(*value),
             ConfigValue::Number(1.0) => Some(true),
@@ -85,7 +98,7 @@ impl ConfigValue {
     ///
     /// KB, MB and GB are powers of 1024, like KiB, MiB and GiB: in a limit both spellings mean the same to most people,
     /// and the larger reading refuses nothing that the smaller one lets through.
-    pub(super) fn size(&self) -> Option<u64> {
+    pub(crate) fn size(&self) -> Option<u64> {
         match self {
             ConfigValue::Number(number) => whole(*number),
             ConfigValue::Text(text) => {
@@ -104,7 +117,7 @@ impl ConfigValue {
     }
 
     /// A time in seconds with fractions, or text with a unit: `"10"`, `"500ms"`, `"10s"`, `"2m"`, `"1h"`.
-    pub(super) fn time(&self) -> Option<Duration> {
+    pub(crate) fn time(&self) -> Option<Duration> {
         let seconds = match self {
             ConfigValue::Number(number) => *number,
             ConfigValue::Text(text) => {
@@ -128,6 +141,11 @@ impl ConfigValue {
 fn whole(number: f64) -> Option<u64> {
     let exact = number.fract() == 0.0 && (0.0..=LARGEST_WHOLE).contains(&number);
     exact.then_some(number as u64)
+}
+
+/// Whether the text is a token of RFC 9110, section 5.6.2, as names of headers and methods are.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Splits `"1.5 MiB"` into 1.5 and `"mib"`.

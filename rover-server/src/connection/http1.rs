@@ -38,10 +38,11 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
 /// Begins to serve what comes over `socket`.
 pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Connection {
-    let settings = &client.site.config.connections;
+    let site = client.current.site();
+    let settings = &site.config.connections;
     // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
     // instructions a response; 100 KB take 25 % more CPU with it.
-    let keeps_bodies_apart = client.site.app.responder.sends_large();
+    let keeps_bodies_apart = site.app.responder.sends_large();
     let mut http = http1::Builder::new();
     http.writev(keeps_bodies_apart).max_header_size(settings.header_size_limit);
     if settings.header_count_limit != USUAL_HEADER_COUNT {
@@ -60,7 +61,8 @@ fn unparsed(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> 
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
 pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
     let head = unparsed(http, socket, client);
-    let settings = &client.site.config.connections;
+    let site = client.current.site();
+    let settings = &site.config.connections;
     let mut written = None;
     socket.edit(|waiting| {
         let Some(mut status) = refusal::take_bare(waiting) else { return };
@@ -71,7 +73,7 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
         written = Some((status, refusal::write(status, waiting)));
     });
     if let Some((status, bytes)) = written {
-        client.site.record_refusal(&client.peer, &head, status, bytes);
+        client.current.record_refusal(&client.peer, &head, status, bytes);
     }
 }
 
@@ -82,6 +84,6 @@ pub(super) fn time_out(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<C
         let status = StatusCode::REQUEST_TIMEOUT;
         let mut bytes = 0;
         socket.edit(|waiting| bytes = refusal::write(status, waiting));
-        client.site.record_refusal(&client.peer, &head, status, bytes);
+        client.current.record_refusal(&client.peer, &head, status, bytes);
     }
 }

@@ -44,7 +44,8 @@ const ERROR_RESETS: usize = 128;
 
 /// Begins to serve what comes over `socket`.
 pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Pin<Box<Connection>> {
-    let config = &client.site.config;
+    let site = client.current.site();
+    let config = &site.config;
     let settings = &config.http2;
     let current = Rc::new(Current::default());
     let executor = OnThisThread { current: current.clone(), patience: config.connections.send_timeout };

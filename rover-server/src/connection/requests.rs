@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::Request;
 
 use crate::context::Peer;
-use crate::service::{Answer, Site};
+use crate::service::{Answer, Current};
 
 /// Who is at the other end of a connection, and what it has asked.
 pub(super) struct Client {
-    pub(super) site: Rc<Site>,
+    pub(super) current: Rc<Current>,
     pub(super) peer: Rc<Peer>,
     begun: Cell<u64>,
     /// The number of the request after which the connection ends.
@@ -19,12 +19,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(site: Rc<Site>, peer: Peer) -> Rc<Client> {
-        let last = match site.config.connections.requests_per_connection {
+    pub(super) fn new(current: Rc<Current>, peer: Peer) -> Rc<Client> {
+        let last = match current.site().config.connections.requests_per_connection {
             0 => u64::MAX,
             most => most,
         };
-        Rc::new(Client { site, peer: Rc::new(peer), begun: Cell::new(0), last })
+        Rc::new(Client { current, peer: Rc::new(peer), begun: Cell::new(0), last })
     }
 
     /// How many requests have come.
@@ -46,13 +46,13 @@ impl Client {
     #[inline(always)]
     pub(super) fn answer<B>(&self, request: Request<B>) -> Answer<B>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let number = self.begun.get() + 1;
         self.begun.set(number);
         if number >= self.last {
             self.peer.is_last.set(true);
         }
-        self.site.call(request, &self.peer)
+        self.current.call(request, &self.peer)
     }
 }

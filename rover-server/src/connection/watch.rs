@@ -96,7 +96,8 @@ impl Watch {
         self.begun = client.begun();
         self.moved = traffic.moved;
 
-        let settings = &client.site.config.connections;
+        let site = client.current.site();
+        let settings = &site.config.connections;
         // What a connection does may change after this look, without another turn in which it could look again.
         let next_look = now + LOOKS_BETWEEN;
         let (patience, lapse) = match phase {
@@ -109,7 +110,7 @@ impl Watch {
             Phase::Head => (settings.header_timeout, Lapse::Head),
             Phase::Idle => (settings.idle_timeout, Lapse::Idle),
         };
-        let due = self.since.unwrap_or(now).saturating_add(ticks(patience, settings));
+        let due = self.since.unwrap_or(now).saturating_add(seat.ticks(patience));
         if now >= due {
             return Some(lapse);
         }
@@ -128,10 +129,4 @@ impl Watch {
         let in_head = client.begun() == 0 || traffic.read > self.read;
         if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
     }
-}
-
-/// A time in whole ticks, rounded up, and one more for the part of a tick that had passed.
-fn ticks(time: Duration, settings: &ConnectionSettings) -> u64 {
-    let ticks = time.as_nanos().div_ceil(tick(settings).as_nanos().max(1)) + 1;
-    u64::try_from(ticks).unwrap_or(u64::MAX)
 }

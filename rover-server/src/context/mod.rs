@@ -14,6 +14,7 @@ mod lookup;
 mod params;
 mod query;
 mod request;
+mod trace;
 
 use std::cell::OnceCell;
 use std::ffi::c_int;
@@ -26,7 +27,8 @@ pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
-pub(crate) use request::{Current, Open, Peer, Request, Requests, Ticket};
+pub(crate) use request::{Client, Current, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
+pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 
 use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
@@ -71,6 +73,12 @@ pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) -> C
     stack.push_copy(metatable);
     stack.set_metatable(ctx);
     Current { context: stack.identity(ctx), ticket }
+}
+
+/// Lets the context at `index` stand for another request from now on: that of `ticket`.
+pub(crate) fn transfer(stack: &mut Stack<'_>, index: c_int, ticket: Ticket) {
+    stack.set_number(index, cached::SLOT, f64::from(ticket.slot));
+    stack.set_number(index, cached::SERIAL, ticket.serial as f64);
 }
 
 /// The ticket of the context at index 1, where a method finds its receiver.
@@ -137,21 +145,24 @@ pub(crate) fn install(
     methods.raw_set("body", shared.function(lua, body::body)?)?;
     methods.raw_set("json", shared.function(lua, body::json)?)?;
     methods.raw_set("request_id", shared.function(lua, fields::request_id)?)?;
+    methods.raw_set("trace_id", shared.function(lua, trace::function)?)?;
     let field = shared.function(lua, fields::field)?;
     let metatable: mlua::Table = lua.load(include_str!("context.lua")).set_name("=rover/context").call((
-        methods,
+        &methods,
         field,
         shared.function(lua, params::values)?,
         shared.function(lua, params::names)?,
         mistake_function(lua)?,
     ))?;
-    Ok(Installed { metatable, contexts, shared })
+    Ok(Installed { metatable, methods, contexts, shared })
 }
 
 /// What [`install`] leaves behind.
 pub(crate) struct Installed {
     /// The metatable of every context.
     pub(crate) metatable: mlua::Table,
+    /// What can be called on a context; more may be added.
+    pub(crate) methods: mlua::Table,
     pub(crate) contexts: Rc<Contexts>,
     /// For further functions that need a request.
     pub(crate) shared: Shared<Contexts>,

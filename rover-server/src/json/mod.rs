@@ -28,7 +28,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use self::shapes::Shapes;
-use crate::lua::{OwnedMeta, Stack, anchor, null};
+use crate::lua::{Light, OwnedMeta, Stack, anchor, null};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_pretty};
@@ -62,11 +62,31 @@ impl Vocabulary {
         Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts, shapes: Shapes::new(lua)? })
     }
 
+    /// Whether the value at `index` is a userdata that is encoded as its text.
+    pub(crate) fn is_text(&self, stack: &mut Stack<'_>, index: c_int) -> bool {
+        self.texts.get(stack, index).is_some()
+    }
+
+    /// Whether this is the identity of the metatable that marks arrays.
+    pub(crate) fn is_array(&self, metatable: *const std::ffi::c_void) -> bool {
+        metatable == self.known.array
+    }
+
+    /// Whether this is `rover.null`.
+    pub(crate) fn is_null(&self, light: Light) -> bool {
+        light == self.known.null
+    }
+
     /// Pushes a new array with room for `items`.
     pub(crate) fn push_array(&self, stack: &mut Stack<'_>, items: usize) {
         stack.push_table(items, 0);
         let array = stack.top();
+        self.mark_array(stack, array);
+    }
+
+    /// Makes an array of the table at `index`.
+    pub(crate) fn mark_array(&self, stack: &mut Stack<'_>, index: c_int) {
         stack.push_anchored(self.array);
-        stack.set_metatable(array);
+        stack.set_metatable(index);
     }
 }

@@ -31,6 +31,9 @@ const EARLY_LIMIT: usize = LANE_LIMIT / 4;
 /// How long the writer waits before it tries a sink again that would block.
 const RETRY_TIME: Duration = Duration::from_millis(5);
 
+/// Lines lost since the process started.
+pub(super) static DROPPED: AtomicU64 = AtomicU64::new(0);
+
 /// The handle of a writer thread, which ends with it.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -113,6 +116,7 @@ impl Lane {
         let mut pending = lock(&self.pending);
         if pending.bytes.len() > limit {
             pending.dropped += 1;
+            DROPPED.fetch_add(1, Ordering::Relaxed);
             return;
         }
         write(&mut pending.bytes);
@@ -221,6 +225,7 @@ impl<W: Write> Sink<W> {
                 let out = &batch.bytes[..written];
                 let whole = memchr::memchr_iter(b'\n', out).count() as u64;
                 self.lost += lines.saturating_sub(whole);
+                DROPPED.fetch_add(lines.saturating_sub(whole), Ordering::Relaxed);
                 self.broken_line = out.last().is_some_and(|last| *last != b'\n');
             }
         }

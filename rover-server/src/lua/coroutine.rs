@@ -2,12 +2,12 @@
 //!
 //! Creating a Lua thread for each request would cost more than everything else that Lua does for it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 
 use mlua::ffi;
 
-use super::{Stack, Waits};
+use super::{Stack, Waits, interrupt, memory};
 
 /// How many finished coroutines a VM keeps; beyond that they are left to the garbage collector.
 const IDLE_LIMIT: usize = 1024;
@@ -43,8 +43,13 @@ impl Coroutine {
     /// what it waits for.
     #[inline]
     pub(crate) fn resume(&mut self, args: c_int) -> Resumed {
+        let is_outermost = interrupt::enter(self.state);
         // SAFETY: the coroutine is fresh or suspended, which `Coroutines` sees to, and holds the arguments.
-        match unsafe { ffi::lua_resume_(self.state, args) } {
+        let status = unsafe { ffi::lua_resume_(self.state, args) };
+        if is_outermost && interrupt::leave() && !matches!(status, ffi::LUA_OK | ffi::LUA_YIELD) {
+            interrupt::tell(&mut self.stack());
+        }
+        match status {
             ffi::LUA_OK => Resumed::Returned,
             ffi::LUA_YIELD => Resumed::Yielded,
             _ => Resumed::Raised,
@@ -61,6 +66,8 @@ pub(crate) struct Coroutines {
     /// The table in which every coroutine is marked as Rover's own, so that no app resumes it.
     marks: Option<c_int>,
     idle: RefCell<Vec<Coroutine>>,
+    created: Cell<u64>,
+    gone: Cell<u64>,
 }
 
 impl Coroutines {
@@ -69,7 +76,15 @@ impl Coroutines {
         let mut main = std::ptr::null_mut();
         // SAFETY: only copies the pointer; outside of any call the current state is the main one.
         unsafe { lua.exec_raw::<()>((), |l| main = l)? };
-        Ok(Coroutines { lua: lua.clone(), main, base, marks: waits.marks(), idle: RefCell::default() })
+        Ok(Coroutines {
+            lua: lua.clone(),
+            main,
+            base,
+            marks: waits.marks(),
+            idle: RefCell::default(),
+            created: Cell::new(0),
+            gone: Cell::new(0),
+        })
     }
 
     /// The VM of these coroutines.
@@ -81,6 +96,22 @@ impl Coroutines {
     #[inline]
     pub(crate) fn base(&self) -> c_int {
         self.base.len() as c_int
+    }
+
+    /// How many coroutines are ready to run, how many run or wait, and how many have been made so far.
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
+        let (idle, created) = (self.idle.borrow().len() as u64, self.created.get());
+        (idle, created.saturating_sub(self.gone.get() + idle), created)
+    }
+
+    /// Bytes that the VM holds, garbage included.
+    pub(crate) fn heap(&self) -> u64 {
+        // SAFETY: `self.lua` keeps the VM alive; asking allocates nothing and cannot raise.
+        unsafe {
+            let kilobytes = ffi::lua_gc(self.main, ffi::LUA_GCCOUNT, 0);
+            let bytes = ffi::lua_gc(self.main, ffi::LUA_GCCOUNTB, 0);
+            u64::try_from(kilobytes).unwrap_or(0) * 1024 + u64::try_from(bytes).unwrap_or(0)
+        }
     }
 
     /// A coroutine that is ready to run.
@@ -96,6 +127,7 @@ impl Coroutines {
 
     #[cold]
     fn create(&self) -> Coroutine {
+        self.created.set(self.created.get() + 1);
         // SAFETY: `self.lua` keeps the VM alive; the new thread is anchored before anything else is allocated in it.
         unsafe {
             let state = ffi::lua_newthread(self.main);
@@ -132,10 +164,13 @@ impl Coroutines {
     #[cold]
     pub(crate) fn discard(&self, coroutine: Coroutine) {
         self.let_go(&coroutine);
+        // SAFETY: the VM is alive, this is its thread, and the allocator is not at work.
+        unsafe { memory::relieve(self.main) };
     }
 
     /// Gives a coroutine to the garbage collector. It must not be resumed any more.
     pub(crate) fn let_go(&self, coroutine: &Coroutine) {
+        self.gone.set(self.gone.get() + 1);
         // SAFETY: the anchor is the one that `create` made, and is given up with the coroutine.
         unsafe { ffi::luaL_unref(self.main, ffi::LUA_REGISTRYINDEX, coroutine.anchor) }
     }

@@ -19,6 +19,7 @@ compile_error!("Rover needs a 64-bit target: it knows LuaJIT's values in their 6
 
 /// Offsets in bytes.
 mod offset {
+    pub(super) const STATE_GLOBAL: usize = 16;
     pub(super) const STATE_BASE: usize = 32;
     pub(super) const STATE_TOP: usize = 40;
     pub(super) const STATE_LIMIT: usize = 48;
@@ -33,6 +34,9 @@ mod offset {
     pub(super) const METATABLE: usize = 32;
     pub(super) const USERDATA_DATA: usize = 48;
     pub(super) const CLOSURE_UPVALUES: usize = 48;
+    /// Tells Lua's own functions apart from C functions. A coroutine, which stands for the function at the bottom of its
+    /// stack, has the same value there as a C function.
+    pub(super) const FUNCTION_KIND: usize = 10;
 }
 
 /// A value as LuaJIT stores it: a double, or a tag above 47 bits of content.
@@ -273,6 +277,70 @@ pub(super) unsafe fn upvalue_data(state: *mut lua_State) -> *const c_void {
     }
 }
 
+/// What all coroutines of a VM share.
+///
+/// # Safety
+/// `state` is alive.
+#[inline(always)]
+pub(super) unsafe fn global(state: *mut lua_State) -> *const c_void {
+    // SAFETY: the field lies within the state.
+    unsafe { state.byte_add(offset::STATE_GLOBAL).cast::<*const c_void>().read() }
+}
+
+/// Where the VM keeps which of its coroutines runs, from the start of its [`global`] part; `None` where that cannot be
+/// told.
+///
+/// It lies behind structures that differ between builds, so it is looked for: the one place that names a coroutine while
+/// that runs.
+pub(super) fn current_offset(lua: &mlua::Lua) -> Option<usize> {
+    use mlua::ffi;
+    /// All of the global part, and no more than the VM's first block of memory.
+    const WORDS: usize = 128;
+
+    unsafe fn places(state: *mut lua_State) -> impl Iterator<Item = usize> {
+        // SAFETY: the words belong to the VM's first block, of which the global part is the beginning.
+        let word = move |n: usize| unsafe { global(state).cast::<*const lua_State>().add(n).read() };
+        (0..WORDS).filter(move |&n| std::ptr::eq(word(n), state)).map(|n| n * size_of::<usize>())
+    }
+
+    unsafe extern "C-unwind" fn look(state: *mut lua_State) -> c_int {
+        // SAFETY: called below, in a coroutine; the answer is a number on its stack.
+        unsafe {
+            let place = places(state).next();
+            ffi::lua_pushnumber(state, place.map_or(-1.0, |place| place as f64));
+        }
+        1
+    }
+
+    let mut found = None;
+    // SAFETY: makes a coroutine, runs `look` in it, and drops it.
+    let ran = unsafe {
+        lua.exec_raw::<()>((), |state| {
+            let coroutine = ffi::lua_newthread(state);
+            ffi::lua_pushcclosure(coroutine, look, 0);
+            if ffi::lua_resume_(coroutine, 0) == ffi::LUA_OK {
+                found = usize::try_from(ffi::lua_tonumber(coroutine, -1) as isize).ok();
+            }
+            ffi::lua_settop(state, -2);
+        })
+    };
+    ran.ok().and(found)
+}
+
+/// Whether the function that runs in the VM of `state` is Lua code or of Lua's own library: not a C function of somebody
+/// else's, Rust code among them.
+///
+/// # Safety
+/// `state` is alive, the VM is running, and `current` is its [`current_offset`].
+pub(super) unsafe fn runs_lua(state: *mut lua_State, current: usize) -> bool {
+    // SAFETY: the coroutine that runs is alive, and so is the function two slots below its base.
+    unsafe {
+        let running = global(state).byte_add(current).cast::<*mut lua_State>().read();
+        let function = field(running, offset::STATE_BASE).read().sub(2).read();
+        function.object().add(offset::FUNCTION_KIND).read() != 1
+    }
+}
+
 /// Whether the LuaJIT behind `lua` keeps its values as this module believes.
 pub(super) fn holds(lua: &mlua::Lua) -> bool {
     let mut holds = false;
@@ -354,6 +422,14 @@ unsafe fn agrees(state: *mut lua_State) -> bool {
             same = same && get(state, table + 1).metatable_identity().is_null();
             ffi::lua_settop(state, -2);
         }
+        let kind = |index| get(state, index).object().add(offset::FUNCTION_KIND).read();
+        ffi::lua_pushcclosure(state, own_upvalue, 0);
+        same = same && kind(ffi::lua_gettop(state)) == 1 && kind(first + 7) == 1;
+        ffi::lua_settop(state, -2);
+        if ffi::luaL_loadstring(state, c"return".as_ptr()) == ffi::LUA_OK {
+            same = same && kind(ffi::lua_gettop(state)) == 0;
+        }
+        ffi::lua_settop(state, -2);
         if same {
             let pushed = push(state, number(f64::NAN)) && push(state, get(state, table));
             same = pushed && ffi::lua_type(state, -2) == ffi::LUA_TNUMBER && ffi::lua_rawequal(state, -1, table) == 1;

@@ -8,10 +8,15 @@
 //! Pages lie in a region of reserved addresses, so that a block can be told from one that was allocated before the
 //! switch by two comparisons. Reserved addresses cost nothing until they are touched, and a page whose last block goes
 //! is given back to the system, but for a few.
+//!
+//! A VM may have a limit. Near it, garbage is collected at the next instruction of Lua; what then goes beyond the limit is
+//! refused with Lua's own "not enough memory", but only to Lua code and Lua's own library: an error raised within Rust
+//! code could not be caught. What Rust code takes beyond the limit is found at the next instruction of Lua.
 
 use std::ffi::c_void;
 use std::ptr::{self, null_mut};
 
+use super::{interrupt, layout};
 use mlua::ffi;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
@@ -55,6 +60,8 @@ struct Memory {
     /// The pages with room, by size.
     rooms: [*mut Page; CLASSES],
     region: *mut u8,
+    /// Its size in bytes; 0 where there is none.
+    span: usize,
     /// How much of the region has been cut into pages.
     cut: usize,
     /// Empty pages, linked by `next`.
@@ -64,12 +71,26 @@ struct Memory {
     used: usize,
     other: ffi::lua_Alloc,
     other_state: *mut c_void,
+    limit: Limit,
+}
+
+/// How much a VM may hold.
+struct Limit {
+    /// Bytes beyond which Lua code gets nothing; `usize::MAX` where there is no limit.
+    most: usize,
+    /// Bytes beyond which garbage is collected.
+    soft: usize,
+    main: *mut ffi::lua_State,
+    /// See [`layout::current_offset`].
+    current: usize,
+    /// The next large block is refused.
+    is_failing: bool,
 }
 
 /// Puts `lua`, which must have just been created, on memory of its own.
 pub(super) fn install(lua: &mlua::Lua) -> mlua::Result<()> {
-    // Without a region, everything comes from the other allocator.
-    let Some(region) = reserve() else { return Ok(()) };
+    // Without a region, everything comes from the other allocator, and is counted.
+    let region = if cfg!(vm_on_system_memory) { None } else { reserve() };
     // SAFETY: the allocator is exchanged while no allocation is under way; blocks that exist stay with the old one,
     // whose function and state are kept for them. `exchange` frees the new state with the VM's last block.
     unsafe {
@@ -81,6 +102,97 @@ pub(super) fn install(lua: &mlua::Lua) -> mlua::Result<()> {
             let memory = Box::new(Memory::new(region, kilobytes * 1024 + bytes, other, other_state));
             ffi::lua_setallocf(state, allocate, Box::into_raw(memory).cast());
         })
+    }
+}
+
+/// Sets how many bytes the VM may hold; 0 for no limit.
+///
+/// # Errors
+/// When `lua` does not have [memory of its own](install).
+pub(crate) fn limit_memory(lua: &mlua::Lua, bytes: usize) -> mlua::Result<()> {
+    let most = if bytes == 0 { usize::MAX } else { bytes };
+    let current = layout::current_offset(lua);
+    let mut is_set = false;
+    // SAFETY: the memory behind the allocator is `install`'s, and nobody else looks at it now.
+    unsafe {
+        lua.exec_raw::<()>((), |state| {
+            if let (Some(memory), Some(current)) = (of(state), current) {
+                memory.limit = Limit { most, soft: soft(most), main: state, current, is_failing: false };
+                is_set = true;
+            }
+        })?;
+    }
+    if is_set { Ok(()) } else { Err(mlua::Error::runtime("memory_limit cannot be kept here")) }
+}
+
+/// Where collecting begins when little is in use.
+fn soft(most: usize) -> usize {
+    most / 4 * 3
+}
+
+/// The memory of the VM of `state`, if it has its own.
+///
+/// # Safety
+/// `state` is alive, and nothing else refers to its memory while the result is used.
+unsafe fn of<'a>(state: *mut ffi::lua_State) -> Option<&'a mut Memory> {
+    let mut memory = null_mut();
+    // SAFETY: only `install` sets this function, and its state is a `Memory` that lives as long as the VM.
+    unsafe {
+        let function = ffi::lua_getallocf(state, &raw mut memory);
+        if ptr::fn_addr_eq(function, allocate as ffi::lua_Alloc) { memory.cast::<Memory>().as_mut() } else { None }
+    }
+}
+
+/// Collects all garbage. Gives the limit in words where what is left is beyond it.
+///
+/// # Safety
+/// `state` is alive, and this is its thread. Must not be called by the allocator.
+pub(super) unsafe fn collect(state: *mut ffi::lua_State) -> Option<String> {
+    // SAFETY: the memory is not borrowed while the VM collects, which uses it.
+    unsafe {
+        of(state)?;
+        ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0);
+        let memory = of(state)?;
+        let most = memory.limit.most;
+        // Where much is in use the next collection comes sooner, but never for less than a 64th of the limit.
+        let last = most - most / 64;
+        memory.limit.soft = soft(most).max(memory.used.saturating_add(most.saturating_sub(memory.used) / 2)).min(last);
+        (memory.used >= last).then(|| text(most))
+    }
+}
+
+/// Raises Lua's "not enough memory", which `pcall` catches and no message handler sees. Returns where it cannot.
+///
+/// # Safety
+/// As for [`collect`]; and no frame up to the next protected call owns anything.
+pub(super) unsafe fn fail(state: *mut ffi::lua_State) {
+    // SAFETY: nothing is borrowed when the error is thrown.
+    unsafe {
+        let Some(memory) = of(state) else { return };
+        memory.limit.is_failing = true;
+        memory.limit.soft = 0;
+        ffi::lua_newuserdata(state, 2 * SMALL_MOST);
+    }
+}
+
+/// Collects garbage if more than usual is in use. To be called when something large may have become garbage.
+///
+/// # Safety
+/// As for [`collect`].
+pub(super) unsafe fn relieve(state: *mut ffi::lua_State) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if of(state).is_some_and(|memory| memory.used > memory.limit.soft) {
+            collect(state);
+        }
+    }
+}
+
+/// Bytes as one writes them.
+fn text(bytes: usize) -> String {
+    match bytes {
+        bytes if bytes.is_multiple_of(1 << 20) => format!("{}MB", bytes >> 20),
+        bytes => format!("{bytes} bytes"),
     }
 }
 
@@ -127,25 +239,55 @@ unsafe extern "C" fn allocate(state: *mut c_void, block: *mut c_void, old: usize
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        if self.span == 0 {
+            return;
+        }
         // SAFETY: the VM is closed, so nothing points into the region any more.
         unsafe {
-            let _ = munmap(self.region.cast(), REGION + PAGE);
+            let _ = munmap(self.region.cast(), self.span);
         }
     }
 }
 
 impl Memory {
     /// Pages in `region`, which [`reserve`] gave and dropping this gives up, and all else from `other`.
-    fn new(region: *mut u8, used: usize, other: ffi::lua_Alloc, other_state: *mut c_void) -> Memory {
+    fn new(region: Option<*mut u8>, used: usize, other: ffi::lua_Alloc, other_state: *mut c_void) -> Memory {
+        let limit = Limit { most: usize::MAX, soft: usize::MAX, main: null_mut(), current: 0, is_failing: false };
         Memory {
             rooms: [null_mut(); CLASSES],
-            region,
-            cut: region.align_offset(PAGE),
+            region: region.unwrap_or(null_mut()),
+            span: region.map_or(0, |_| REGION + PAGE),
+            cut: region.map_or(0, |region| region.align_offset(PAGE)),
             spare: null_mut(),
             spares: 0,
             used,
             other,
             other_state,
+            limit,
+        }
+    }
+
+    /// Whether the VM may have so many bytes more.
+    #[inline]
+    fn admits(&mut self, more: usize) -> bool {
+        self.used.saturating_add(more) <= self.limit.soft || self.admits_beyond(more)
+    }
+
+    /// Has garbage collected, and refuses what Lua code may not have.
+    #[cold]
+    fn admits_beyond(&mut self, more: usize) -> bool {
+        if std::mem::take(&mut self.limit.is_failing) {
+            self.limit.soft = soft(self.limit.most);
+            return false;
+        }
+        let Limit { most, main, current, .. } = self.limit;
+        // SAFETY: the main coroutine lives as long as the VM, and this is its thread.
+        unsafe {
+            if !interrupt::is_running(main) {
+                return true;
+            }
+            interrupt::want_collection(main);
+            self.used.saturating_add(more) <= most || interrupt::is_nested() || !layout::runs_lua(main, current)
         }
     }
 
@@ -154,6 +296,9 @@ impl Memory {
     #[inline]
     unsafe fn take(&mut self, size: usize) -> *mut u8 {
         if size > SMALL_MOST {
+            if !self.admits(size) {
+                return null_mut();
+            }
             // SAFETY: asks for a new block.
             return unsafe { (self.other)(self.other_state, null_mut(), 0, size).cast() };
         }
@@ -162,6 +307,9 @@ impl Memory {
         unsafe {
             let mut page = self.rooms[class];
             if page.is_null() {
+                if !self.admits(PAGE) {
+                    return null_mut();
+                }
                 page = self.new_page(class);
                 if page.is_null() {
                     return (self.other)(self.other_state, null_mut(), 0, size).cast();
@@ -218,6 +366,9 @@ impl Memory {
         unsafe {
             let own = self.is_own(block);
             if !own && new > SMALL_MOST {
+                if new > old && !self.admits(new - old) {
+                    return null_mut();
+                }
                 return (self.other)(self.other_state, block.cast(), old, new).cast();
             }
             if own && new <= SMALL_MOST && new.div_ceil(STEP) == old.div_ceil(STEP) {
@@ -234,7 +385,7 @@ impl Memory {
 
     #[inline]
     fn is_own(&self, block: *mut u8) -> bool {
-        block.addr().wrapping_sub(self.region.addr()) < REGION + PAGE
+        block.addr().wrapping_sub(self.region.addr()) < self.span
     }
 
     /// # Safety
@@ -244,7 +395,7 @@ impl Memory {
         // SAFETY: a spare page is empty; a new one lies within the region.
         unsafe {
             let page = if self.spare.is_null() {
-                if self.cut + PAGE > REGION + PAGE {
+                if self.cut + PAGE > self.span {
                     return null_mut();
                 }
                 let page = self.region.add(self.cut).cast::<Page>();

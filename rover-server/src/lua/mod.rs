@@ -14,15 +14,19 @@
 //! 1. **One thread.** `lua_State` pointers live in types that are neither `Send` nor `Sync`.
 //! 2. **Room.** Every entry has `LUA_MINSTACK` (20) free slots; whoever pushes more asks [`Stack::reserve`] first.
 //! 3. **No exception crosses Rust frames that own something.** The C functions called here raise only when memory
-//!    runs out, and then the process ends; errors are returned as [`Raise`] and thrown by the outermost frame,
-//!    which owns nothing by then.
+//!    runs out. A VM's own limit (`memory.rs`) never refuses them memory: it is enforced where Lua code runs, not where
+//!    Rust code does; when the system has none left, the process ends. Errors are returned as [`Raise`] and thrown by
+//!    the outermost frame, which owns nothing by then. What breaks into running code (`interrupt.rs`) raises between two
+//!    instructions of Lua, below which stands a protected call.
 #![allow(unsafe_code)]
 
 mod coroutine;
 mod function;
+mod interrupt;
 mod layout;
 mod memory;
 mod native;
+mod sampling;
 mod seconds;
 mod stack;
 mod traceback;
@@ -30,10 +34,14 @@ mod value;
 mod view;
 mod vm;
 mod wait;
+mod watched;
 
 pub(crate) use coroutine::{Coroutine, Coroutines, Resumed};
 pub(crate) use function::function;
+pub(crate) use interrupt::{Busy, Stopped, label, stopped};
+pub(crate) use memory::limit_memory;
 pub(crate) use native::{OwnedMeta, Raise, Returns, Shared, mistake_function};
+pub(crate) use sampling::{begin_samples, end_samples};
 pub(crate) use seconds::seconds;
 pub(crate) use stack::{Kind, Stack};
 pub(crate) use traceback::{Frame, caller, traceback};
@@ -41,3 +49,4 @@ pub(crate) use value::{Value, anchor};
 pub(crate) use view::{Light, TableView, View, null};
 pub(crate) use vm::{described_type, new_vm, plain_message, pop_value};
 pub(crate) use wait::{Cancelled, Name, Resume, Step, Wait, Waits, async_function};
+pub(crate) use watched::{Look, Watch, Watched, beat};

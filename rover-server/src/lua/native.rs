@@ -76,7 +76,13 @@ impl<T: 'static> Shared<T> {
         unsafe {
             lua.exec_raw::<mlua::Function>((), |l| {
                 ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, self.anchor);
-                ffi::lua_pushcclosure(l, call::<T, F>, 1);
+                let call: unsafe extern "C-unwind" fn(*mut ffi::lua_State) -> isize = call::<T, F>;
+                // Called by LuaJIT's assembly alone, which takes the number of results from the whole register.
+                let call = std::mem::transmute::<
+                    unsafe extern "C-unwind" fn(*mut ffi::lua_State) -> isize,
+                    unsafe extern "C-unwind" fn(*mut ffi::lua_State) -> c_int,
+                >(call);
+                ffi::lua_pushcclosure(l, call, 1);
             })
         }
     }
@@ -94,7 +100,9 @@ unsafe extern "C-unwind" fn drop_slot<T: 'static>(l: *mut ffi::lua_State) -> c_i
     0
 }
 
-unsafe extern "C-unwind" fn call<T: 'static, F>(l: *mut ffi::lua_State) -> c_int
+/// LuaJIT computes with all 64 bits of the register in which the number of results comes, though a C function returns an
+/// `int`, and a compiler may leave anything in the upper half of one. So this returns the width of the register.
+unsafe extern "C-unwind" fn call<T: 'static, F>(l: *mut ffi::lua_State) -> isize
 where
     F: Fn(&mut Stack<'_>, &T) -> Returns + Copy + 'static,
 {
@@ -108,8 +116,8 @@ where
             None => Err(Raise::mistake("this server has been shut down")),
         }));
         match returns {
-            Ok(Ok(results)) => return results,
-            Ok(Err(Raise::Yield(values))) => return ffi::lua_yield(l, values),
+            Ok(Ok(results)) => return results as isize,
+            Ok(Err(Raise::Yield(values))) => return ffi::lua_yield(l, values) as isize,
             Ok(Err(Raise::Value)) => {}
             Ok(Err(Raise::Mistake(message))) => {
                 let placed = caller(&Stack::new(l)).map(|frame| format!("{}:{}: {message}", frame.file, frame.line));

@@ -68,7 +68,7 @@ fn frames(stack: &Stack<'_>, mut level: c_int, most: usize) -> Vec<Frame> {
         while frames.len() < most && ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
             level += 1;
             let known = ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) != 0;
-            if !known || text(record.what) == "C" || text(record.source).as_bytes().starts_with(OWN_CHUNK) {
+            if !known || is_own(&record) {
                 continue;
             }
             frames.push(Frame {
@@ -125,9 +125,18 @@ pub(super) fn frame_text(found: Option<Option<String>>) -> String {
     }
 }
 
+/// Whether the function is written in C, or is Rover's own.
+///
+/// # Safety
+/// `lua_getinfo` has filled the record with `S`.
+pub(super) unsafe fn is_own(record: &ffi::lua_Debug) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { text(record.what) == "C" || text(record.source).as_bytes().starts_with(OWN_CHUNK) }
+}
+
 /// # Safety
 /// `data` must be null or a C string.
-unsafe fn text(data: *const c_char) -> String {
+pub(super) unsafe fn text(data: *const c_char) -> String {
     if data.is_null() {
         return String::new();
     }

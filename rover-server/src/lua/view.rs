@@ -76,6 +76,13 @@ impl<'s> TableView<'s> {
         unsafe { self.table.array().first().is_some_and(|slot| slot.kind() != Kind::Nil) }
     }
 
+    /// The item with the key 0, or nil; it may also be among the pairs.
+    #[inline]
+    pub(crate) fn zeroth(self) -> View<'s> {
+        // SAFETY: the table is alive, and with it what it holds.
+        unsafe { self.table.array().first().map_or(View::Nil, |slot| View::of(*slot)) }
+    }
+
     /// The other keys and their values, in the order in which `next` gives them.
     #[inline]
     pub(crate) fn pairs(self) -> impl Iterator<Item = (View<'s>, View<'s>)> {

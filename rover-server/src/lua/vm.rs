@@ -16,10 +16,7 @@ pub(crate) fn new_vm() -> mlua::Lua {
     // SAFETY: an app is its operator's own code, and may do through `ffi` whatever a C program may.
     // Without this option mlua replaces `pcall` by a C function of its own, which no coroutine could yield through.
     let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new().catch_rust_panics(true)) };
-    // A VM on the process's allocator is only slower, and libraries are loaded from memory.
-    if !cfg!(vm_on_system_memory) {
-        let _ = super::memory::install(&lua);
-    }
+    let _ = super::memory::install(&lua);
     let _ = lua.load_std_libs(StdLib::ALL);
     assert!(super::layout::holds(&lua), "Rover was built with a LuaJIT that keeps its values in a form unknown to it");
     lua

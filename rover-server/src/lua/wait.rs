@@ -227,7 +227,12 @@ impl Waits {
     pub(crate) fn advance(&self, coroutine: &mut Coroutine, args: c_int) -> Step {
         match coroutine.resume(args) {
             Resumed::Returned => Step::Returned,
-            Resumed::Raised => Step::Raised,
+            Resumed::Raised => {
+                // Left there by code that was stopped between its wait and us.
+                let stale = self.pending.borrow_mut().take();
+                drop(stale);
+                Step::Raised
+            }
             Resumed::Yielded => self.yielded(&mut coroutine.stack()),
         }
     }

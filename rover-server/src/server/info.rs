@@ -1,17 +1,20 @@
 //! What an app declares, for whoever asks from outside.
 
+use crate::assets::Mounts;
 use crate::route::FastRouter;
 
 /// What an app declares.
 #[derive(Debug, Clone)]
 pub struct AppInfo {
     routes: Vec<RouteInfo>,
+    warnings: Vec<String>,
 }
 
 /// One route of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteInfo {
-    /// The method, such as `GET`; `any` for a handler of every method that the path does not declare.
+    /// The method, such as `GET`; `any` for a handler of every method that the path does not declare, `static` for a
+    /// folder of files.
     pub method: String,
     /// The pattern, such as `/users/{id}`.
     pub path: String,
@@ -22,18 +25,36 @@ pub struct RouteInfo {
 }
 
 impl AppInfo {
-    pub(super) fn new(router: &FastRouter) -> AppInfo {
+    pub(super) fn new(router: &FastRouter, mounts: &Mounts) -> AppInfo {
         let routes = router.routes().iter().map(|route| RouteInfo {
             method: route.verb.to_string(),
             path: route.pattern.to_string(),
             file: route.origin.file.to_string(),
             line: route.origin.line,
         });
-        AppInfo { routes: routes.collect() }
+        let mounts = mounts.places().map(|(path, origin)| RouteInfo {
+            method: "static".to_owned(),
+            path,
+            file: origin.file.to_string(),
+            line: origin.line,
+        });
+        AppInfo { routes: routes.chain(mounts).collect(), warnings: Vec::new() }
     }
 
-    /// The routes in the order declared.
+    /// The same, with what is unsafe about the config.
+    pub(super) fn warned(self, warnings: Vec<String>) -> AppInfo {
+        AppInfo { warnings, ..self }
+    }
+
+    /// The routes in the order declared, then the folders of static files.
     pub fn routes(&self) -> &[RouteInfo] {
         &self.routes
+    }
+
+    /// What is unsafe about the config on a public address, each with its cure; known from [`Server::check`] alone.
+    ///
+    /// [`Server::check`]: crate::Server::check
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }

@@ -8,27 +8,49 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::AppInfo;
+use super::control::{Control, Phase, Shared};
 use crate::accept::Listeners;
 use crate::admission::Admission;
+use crate::crew::Crew;
 use crate::error::Error;
+use crate::handover::Predecessor;
 use crate::log::{self, Level};
-use crate::worker::{Plan, Worker};
-use crate::workers::Workers;
+use crate::management::Management;
+use crate::profile::Profiler;
 
 /// A server whose workers are ready and whose address is bound.
 ///
 /// Dropping it closes the address and ends the workers.
 pub struct Listening {
     // Dropped first: no connection must come to workers that are ending.
-    listeners: Listeners,
-    workers: Vec<Worker>,
+    listeners: Arc<Listeners>,
+    management: Option<(Arc<Listeners>, Management)>,
+    predecessor: Option<Predecessor>,
+    crew: Arc<Crew>,
     info: AppInfo,
-    plan: Plan,
+    shared: Arc<Shared>,
 }
 
 impl Listening {
-    pub(super) fn new(listeners: Listeners, workers: Vec<Worker>, info: AppInfo, plan: Plan) -> Listening {
-        Listening { listeners, workers, info, plan }
+    pub(super) fn new(
+        listeners: Arc<Listeners>,
+        management: Option<(Arc<Listeners>, Management)>,
+        predecessor: Option<Predecessor>,
+        crew: Arc<Crew>,
+        info: AppInfo,
+        shared: Arc<Shared>,
+    ) -> Listening {
+        Listening { listeners, management, predecessor, crew, info, shared }
+    }
+
+    /// A handle to act on the server while it runs.
+    pub fn control(&self) -> Control {
+        Control { shared: self.shared.clone() }
+    }
+
+    /// Records where the Lua code spends its time, while the server runs.
+    pub fn profiler(&self) -> Profiler {
+        self.control().profiler()
     }
 
     /// Where clients find the server: `http://127.0.0.1:4242`, `https://127.0.0.1:4242`, `unix:/run/app.sock`. Addresses
@@ -37,13 +59,18 @@ impl Listening {
         self.listeners.addresses().collect()
     }
 
+    /// Where operators find the management listener; empty where it is off.
+    pub fn management_addresses(&self) -> Vec<String> {
+        self.management.iter().flat_map(|(bound, _)| bound.addresses()).collect()
+    }
+
     /// What the app declares.
     pub fn app(&self) -> &AppInfo {
         &self.info
     }
 
-    /// Serves until `stop` completes; then accepts nothing more, lets running requests finish within
-    /// [`shutdown_timeout`](super::Server::shutdown_timeout), runs `on_shutdown`, and returns.
+    /// Serves until `stop` completes; then goes on for [`drain_delay`](super::Server::drain_delay), accepts nothing more, lets
+    /// running requests finish within [`shutdown_timeout`](super::Server::shutdown_timeout), runs `on_shutdown`, and returns.
     ///
     /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
     ///
@@ -51,23 +78,25 @@ impl Listening {
     /// The system refuses the acceptor's thread.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
-        let Listening { listeners, workers, info, plan } = self;
-        let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::handle).collect()));
+        let Listening { listeners, management, predecessor, crew, info, shared } = self;
+        let plan = shared.plan().clone();
         let _watching = match &plan.tls {
             Some(tls) => tls.watch()?,
             None => None,
         };
         let admission = Admission::new(&plan.config.connections);
+        drop(plan);
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
         let acceptor = {
-            let turns = turns.clone();
+            let shared = shared.clone();
             thread::Builder::new()
                 .name("rover-accept".to_owned())
                 .spawn(move || {
-                    let accepted = listeners.accept(&ending, |accepted| match admission.admit(accepted.ip) {
-                        Some(permit) => turns.hand_over(accepted, permit),
+                    let delay = || shared.plan().config.drain_delay;
+                    let accepted = listeners.accept(&ending, delay, |accepted| match admission.admit(accepted.ip) {
+                        Some(permit) => shared.workers.hand_over(accepted, permit),
                         None => admission.refuse(accepted),
                     });
                     if let Err(error) = accepted {
@@ -75,6 +104,7 @@ impl Listening {
                             .field("error", error.to_string().as_str())
                             .emit();
                     }
+                    drop(listeners);
                     let _ = finish.send(());
                 })
                 .map_err(|error| Error::io("cannot start the acceptor", error))?
@@ -84,23 +114,30 @@ impl Listening {
             "rover {} listening on {}, {}, {}",
             env!("CARGO_PKG_VERSION"),
             addresses.join(" and "),
-            count(plan.config.workers, "worker"),
+            count(shared.workers.places(), "worker"),
             count(info.routes().len(), "route"),
         );
         log::event(Level::Info, &message).emit();
-        turns.announce();
+        if let Some((bound, _)) = &management {
+            let addresses: Vec<String> = bound.addresses().collect();
+            let message = format!("metrics and health on {}", addresses.join(" and "));
+            log::event(Level::Info, &message).emit();
+        }
+        shared.enter(Phase::Serving);
+        shared.workers.announce();
+        if let Some(predecessor) = predecessor {
+            predecessor.relieve();
+        }
 
         stop.await;
 
+        shared.enter(Phase::Stopping);
+        log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
         drop(end);
         let _ = finished.await;
         let _ = acceptor.join();
-        for worker in &workers {
-            worker.stop();
-        }
-        for worker in workers {
-            worker.ended().await;
-        }
+        crew.end().await;
+        drop(management);
         log::flush();
         Ok(())
     }

@@ -3,17 +3,26 @@
 //! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
 //! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::board;
+use super::control::Shared;
 use super::{AppInfo, Listening, Server};
-use crate::accept::{Listeners, Role};
+use crate::accept::{Given, Listeners, Role};
 use crate::app::{Blueprint, Declared, Mistakes};
-use crate::config::{AppTable, Config, Endpoint, TrailingSlash};
+use crate::assets::Mounts;
+use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
+use crate::crew::Crew;
 use crate::error::Error;
 use crate::log;
-use crate::route::{FastRouter, RouteDecl};
+use crate::management::Management;
+use crate::rate_limit::{RateLimits, RouteLimits};
+use crate::route::FastRouter;
 use crate::tls::Tls;
-use crate::worker::{Plan, Worker};
+use crate::version::Plan;
+use crate::watchdog::Watchdog;
+use crate::worker::Worker;
+use crate::workers::Workers;
 
 impl Server {
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -29,7 +38,10 @@ impl Server {
         started
     }
 
-    fn start(self) -> Result<Listening, Error> {
+    fn start(mut self) -> Result<Listening, Error> {
+        // Two servers of one description share nothing; the versions of one server share its stores and its clients.
+        self.blueprint.stores = Arc::default();
+        self.blueprint.hub = Arc::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
         let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
@@ -37,53 +49,88 @@ impl Server {
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
+        let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
+        let started = self.start_watched(&early, at_once, &watchdog);
+        if started.is_err() {
+            watchdog.end();
+        }
+        started
+    }
+
+    fn start_watched(mut self, early: &Config, at_once: usize, watchdog: &Watchdog) -> Result<Listening, Error> {
+        let limits = early.limits;
+        self.blueprint.memory_limit = limits.memory_limit;
         let mut blueprint = Blueprint { workers: early.workers, ..self.blueprint.clone() };
         let mut workers = Vec::new();
         for worker in 1..=at_once {
-            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+            workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let routes = declared.routes.clone();
-        let (config, router) = self.settle(declared)?;
+        let (config, router, route_limits, mounts) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
+        let mut estate = self.inheritance.take();
         let endpoints = config
             .host
             .endpoints(config.port)
             .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
         let tls = Tls::load(&config.tls, &config.host, config.http2.enabled)?;
-        let listeners = bind(&config, &endpoints, tls.is_some())?;
+        let listeners = bind(&config, &endpoints, tls.is_some(), std::mem::take(&mut estate.serving))?;
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
-            workers.push(start_worker(&Blueprint { worker, ..blueprint.clone() })?);
+            workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
-        for (n, worker) in workers.iter().enumerate().skip(1) {
-            let declared = worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
-            same_routes(&routes, &declared.routes, n + 1)?;
+        for worker in workers.iter().skip(1) {
+            worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        let info = AppInfo::new(&router);
+        let info = AppInfo::new(&router, &mounts);
+        let limits = RateLimits::new(&config.rate_limit, &route_limits);
         let https_port = listeners.tls_port();
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config), tls, https_port };
+        let (router, config, mounts) = (Arc::new(router), Arc::new(config), Arc::new(mounts));
+        let plan = Plan { router, config, limits, mounts, tls, https_port };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
         for worker in &mut workers {
             worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        Ok(Listening::new(listeners, workers, info, plan))
+        let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::post).collect()));
+        let wanted = plan.config.management.clone();
+        let failed = |error| Error::io("cannot start the management listener", error);
+        let bound = match wanted.is_on() {
+            true => {
+                let endpoints = wanted.endpoints().map_err(failed)?;
+                Some(Arc::new(Listeners::bind(&endpoints, Role::Plain, &mut estate.management)?))
+            }
+            false => None,
+        };
+        let plan = Arc::new(Mutex::new(plan));
+        let crew = Crew::new(blueprint, plan.clone(), watchdog.clone(), turns.clone(), workers);
+        let listeners = Arc::new(listeners);
+        let shared = Shared::new(self, turns, (&listeners, bound.as_ref()), plan, watchdog.clone());
+        let management = match bound {
+            Some(bound) => {
+                let thread = Management::start(bound.clone(), board::pages(shared.clone())).map_err(failed)?;
+                Some((bound, thread))
+            }
+            None => None,
+        };
+        Ok(Listening::new(listeners, management, estate.predecessor, crew, info, shared))
     }
 
-    /// Decides the config and builds the router.
-    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter), Error> {
+    /// Decides the config, builds the router and checks the folders.
+    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter, RouteLimits, Mounts), Error> {
         let table = AppTable { origin: &declared.origin, entries: &declared.config };
         let config = Config::resolve(table, variable, &self.overrides);
         let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);
         let router = FastRouter::build(declared.routes, trailing);
-        match (config, router, declared.mistakes.0.is_empty()) {
-            (Ok(config), Ok(router), true) => Ok((config, router)),
-            (config, router, _) => {
+        let mounts = Mounts::build(declared.mounts, self.blueprint.source.folder());
+        match (config, router, mounts, declared.mistakes.0.is_empty()) {
+            (Ok(config), Ok(router), Ok(mounts), true) => Ok((config, router, declared.limits, mounts)),
+            (config, router, mounts, _) => {
                 let mut all = declared.mistakes.0;
+                all.extend(mounts.err().into_iter().flatten());
                 all.extend(router.err().into_iter().flatten().map(|mistake| mistake.to_string()));
                 all.extend(config.err().into_iter().flatten().map(|mistake| mistake.to_string()));
                 Err(Error::app(Mistakes(all).sorted().to_string()))
@@ -96,9 +143,9 @@ fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Binds the server's addresses, and those that lead to them.
-fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool) -> Result<Listeners, Error> {
-    let mut listeners = Listeners::bind(endpoints, if is_tls { Role::Tls } else { Role::Plain })?;
+/// Binds the server's addresses, and those that lead to them, or takes the sockets that are `given`.
+fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, mut given: Vec<Given>) -> Result<Listeners, Error> {
+    let mut listeners = Listeners::bind(endpoints, if is_tls { Role::Tls } else { Role::Plain }, &mut given)?;
     if let Some(port) = config.tls.redirect_port.filter(|_| is_tls) {
         let mut plain = endpoints.to_vec();
         plain.retain_mut(|endpoint| match endpoint {
@@ -108,27 +155,11 @@ fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool) -> Result<Listene
             }
             Endpoint::Unix(_) => false,
         });
-        listeners.add(Listeners::bind(&plain, Role::Redirect)?);
+        listeners.add(Listeners::bind(&plain, Role::Redirect, &mut given)?);
     }
     Ok(listeners)
 }
 
-fn start_worker(blueprint: &Blueprint) -> Result<Worker, Error> {
-    Worker::start(blueprint.clone()).map_err(|error| Error::io("cannot start a worker", error))
-}
-
-/// Every VM must declare the same routes, for their numbers are what the workers share.
-fn same_routes(first: &[RouteDecl], other: &[RouteDecl], worker: usize) -> Result<(), Error> {
-    let shown = |route: &RouteDecl| format!("{} {} ({})", route.verb, route.pattern, route.origin);
-    let same = |a: &RouteDecl, b: &RouteDecl| a.verb == b.verb && a.pattern == b.pattern;
-    let n = first.iter().zip(other).take_while(|(a, b)| same(a, b)).count();
-    let difference = match (first.get(n), other.get(n)) {
-        (None, None) => return Ok(()),
-        (Some(a), Some(b)) => format!("{} where worker 1 has {}", shown(b), shown(a)),
-        (Some(a), None) => format!("nothing where worker 1 has {}", shown(a)),
-        (None, Some(b)) => format!("{}, which worker 1 has not", shown(b)),
-    };
-    Err(Error::app(format!(
-        "worker {worker} declares {difference}: routes must not depend on the worker, on time or on chance"
-    )))
+fn start_worker(blueprint: Blueprint, watchdog: &Watchdog, limits: Limits) -> Result<Worker, Error> {
+    Worker::start(blueprint, watchdog, limits).map_err(|error| Error::io("cannot start a worker", error))
 }

@@ -2,18 +2,25 @@
 //!
 //! Comes in: a VM. Goes out: the global `rover`. None of these modules knows of a request.
 
+mod blocking;
 mod env;
+mod exec;
+mod files;
 mod log;
+mod options;
 mod sleep;
 mod time;
+mod work;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use mlua::{Function, LightUserData, Lua, Table};
 
 use crate::json::{self, Vocabulary};
 use crate::lua::{Raise, Shared, Waits, mistake_function};
+use crate::store::Stores;
 
 /// Makes the global `rover` and gives it back, for others to add to it.
 ///
@@ -29,6 +36,7 @@ pub(crate) fn install(
     worker: usize,
     workers: Rc<Cell<usize>>,
     waits: &Rc<Waits>,
+    stores: &Arc<Stores>,
 ) -> mlua::Result<Table> {
     let rover = lua.create_table()?;
     rover.raw_set("version", env!("CARGO_PKG_VERSION"))?;
@@ -39,6 +47,8 @@ pub(crate) fn install(
     rover.raw_set("log", &log)?;
     time::install(lua, &rover)?;
     sleep::install(lua, &rover, waits)?;
+    rover.raw_set("fs", files::table(lua, waits, stores, vocabulary)?)?;
+    exec::install(lua, &rover, waits, stores)?;
     let native = lua.create_table()?;
     native.raw_set("array", array_meta)?;
     native.raw_set("log", log.raw_get::<Function>("info")?)?;

@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 
 use mlua::{Lua, Table};
 
-use crate::lua::{Raise, Returns, Shared, Stack, caller};
+use crate::lua::{Raise, Returns, Shared, Stack};
 use crate::response::Responder;
 use crate::tasks::{Held, Tasks};
 
@@ -30,13 +30,13 @@ pub(crate) fn install(lua: &Lua, native: &Table, tasks: &Rc<Tasks>, responder: &
     native.raw_set("stream", Shared::new(lua, Rc::new(streams))?.function(lua, stream)?)
 }
 
-/// `stream(producer, is_sse, retry)`: what a response of the kind STREAM holds. The arguments have been checked.
+/// `stream(producer, place, is_sse, retry)`: what a response of the kind STREAM holds. The arguments have been checked.
 fn stream(stack: &mut Stack<'_>, streams: &Streams) -> Returns {
     let tasks = streams.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))?;
-    let place = caller(stack).map_or_else(|| "app".into(), |frame| format!("{}:{}", frame.file, frame.line).into());
+    let place = String::from_utf8_lossy(stack.bytes(2).unwrap_or_default()).into();
     let function = Held::copies(&tasks, stack, 1, 1)?;
-    let events = stack.boolean(2).then(|| {
-        let retry = stack.number(3);
+    let events = stack.boolean(3).then(|| {
+        let retry = stack.number(4);
         Events::new(&tasks, (retry > 0.0).then_some(retry as u64))
     });
     streams.responder.push_stream(stack, Box::pin(Producer::new(tasks, function, place, events)));

@@ -62,12 +62,13 @@ impl Events {
 pub(super) struct Producer {
     tasks: Rc<Tasks>,
     function: Held,
-    /// Where the stream was made.
+    /// Where the producer is written.
     place: Rc<str>,
     /// The call that waits.
     run: Option<Run>,
     events: Option<Events>,
     has_ended: bool,
+    _guest: Rc<()>,
 }
 
 /// What came of a producer's call.
@@ -80,7 +81,8 @@ enum Piece {
 
 impl Producer {
     pub(super) fn new(tasks: Rc<Tasks>, function: Held, place: Rc<str>, events: Option<Events>) -> Producer {
-        Producer { tasks, function, place, run: None, events, has_ended: false }
+        let _guest = tasks.guest();
+        Producer { tasks, function, place, run: None, events, has_ended: false, _guest }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {

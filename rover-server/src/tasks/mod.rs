@@ -8,6 +8,7 @@ mod functions;
 mod run;
 mod spawned;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
@@ -44,7 +45,14 @@ pub(crate) struct Tasks {
     is_stopping: Cell<bool>,
     ending: Ending,
     keep_alive: Cell<Duration>,
+    /// Held by whatever serves a client on after its request has ended.
+    guests: Rc<()>,
+    /// That of the function that runs.
+    scope: RefCell<Option<Scope>>,
 }
+
+/// On whose behalf a function runs: handed on to every function that it starts. What it is, only its maker knows.
+pub(crate) type Scope = Rc<dyn Any>;
 
 impl Tasks {
     /// # Errors
@@ -66,7 +74,14 @@ impl Tasks {
             is_stopping: Cell::new(false),
             ending: Ending::default(),
             keep_alive: Cell::new(Duration::from_secs(15)),
+            guests: Rc::default(),
+            scope: RefCell::default(),
         }))
+    }
+
+    /// How many functions run beside handlers, and the coroutines for them: ready, running or waiting, made so far.
+    pub(crate) fn counts(&self) -> (u64, (u64, u64, u64)) {
+        (self.running.get() as u64, self.coroutines.counts())
     }
 
     /// Lets no more tasks be spawned.
@@ -74,7 +89,7 @@ impl Tasks {
         self.is_stopping.set(true);
     }
 
-    /// Tells what never ends by itself that the server stops: streams of events.
+    /// Tells what never ends by itself that it has to: streams of events, and WebSockets.
     pub(crate) fn ending(&self) -> &Ending {
         &self.ending
     }
@@ -89,9 +104,29 @@ impl Tasks {
         self.keep_alive.set(time);
     }
 
+    /// To be held by whatever serves a client on after its request has ended: streams and WebSockets.
+    pub(crate) fn guest(&self) -> Rc<()> {
+        self.guests.clone()
+    }
+
+    /// Whether a client is served on after its request has ended.
+    pub(crate) fn has_guests(&self) -> bool {
+        Rc::strong_count(&self.guests) > 1
+    }
+
+    /// On whose behalf the running function runs.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        self.scope.borrow().clone()
+    }
+
     /// What JSON needs to know of this VM.
     pub(crate) fn vocabulary(&self) -> &Vocabulary {
         &self.contexts.vocabulary
+    }
+
+    /// How Lua code waits in this VM.
+    pub(crate) fn waits(&self) -> &Rc<Waits> {
+        &self.waits
     }
 
     fn add(&self, task: Spawned) {

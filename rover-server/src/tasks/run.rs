@@ -10,9 +10,12 @@ use std::task::{Context, Poll, ready};
 use crate::context::Current;
 use crate::failure::Failure;
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, traceback};
+use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
 
-use super::{MOST_TASKS, Tasks};
+use super::{MOST_TASKS, Scope, Tasks};
+
+/// The number under which a profiler counts tasks; entries of the app count from 1.
+const TASK: u32 = 0;
 
 /// Values that wait on a stack of their own until somebody takes copies.
 pub(crate) struct Held {
@@ -43,7 +46,7 @@ impl Held {
     }
 
     /// Pushes a copy of the first value, or nil.
-    pub(super) fn push_first(&mut self, stack: &mut Stack<'_>) {
+    pub(crate) fn push_first(&mut self, stack: &mut Stack<'_>) {
         let copied = self.coroutine.as_mut().is_some_and(|coroutine| {
             let mut own = coroutine.stack();
             own.top() > 0 && own.copy_to(1, 1, stack)
@@ -74,6 +77,7 @@ pub(crate) struct Run {
     place: Rc<str>,
     /// Its error is logged: nobody may ask for it.
     is_logged: bool,
+    scope: Option<Scope>,
 }
 
 impl Run {
@@ -81,7 +85,7 @@ impl Run {
     ///
     /// # Errors
     /// The worker runs too many.
-    pub(super) fn new(
+    pub(crate) fn new(
         tasks: &Rc<Tasks>,
         stack: &mut Stack<'_>,
         first: c_int,
@@ -92,15 +96,34 @@ impl Run {
             return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
         }
         let mut held = Held::copies(tasks, stack, first, last)?;
+        Ok(Run::with(tasks, held.coroutine.take(), last - first, place))
+    }
+
+    /// Prepares the function that `push` pushes, with as many arguments behind it as it says. `None` where the worker runs
+    /// too many.
+    pub(crate) fn prepare(
+        tasks: &Rc<Tasks>,
+        place: &Rc<str>,
+        push: impl FnOnce(&mut Stack<'_>) -> c_int,
+    ) -> Option<Run> {
+        if tasks.running.get() >= MOST_TASKS {
+            return None;
+        }
+        let mut coroutine = tasks.coroutines.take();
+        let args = push(&mut coroutine.stack());
+        Some(Run::with(tasks, Some(coroutine), args, place))
+    }
+
+    fn with(tasks: &Rc<Tasks>, coroutine: Option<Coroutine>, args: c_int, place: &Rc<str>) -> Run {
         tasks.running.set(tasks.running.get() + 1);
-        Ok(Run {
-            tasks: tasks.clone(),
-            coroutine: held.coroutine.take(),
-            args: last - first,
-            wait: None,
-            place: place.clone(),
-            is_logged: false,
-        })
+        let (tasks, scope) = (tasks.clone(), tasks.scope());
+        Run { tasks, coroutine, args, wait: None, place: place.clone(), is_logged: false, scope }
+    }
+
+    /// The same, on behalf of `scope`, as is everything that it starts.
+    pub(crate) fn within(mut self, scope: Scope) -> Run {
+        self.scope = Some(scope);
+        self
     }
 
     /// As [`Run::new`], for the function that `held` holds.
@@ -148,7 +171,10 @@ impl Run {
             return self.tasks.coroutines.put_back(coroutine);
         }
         self.tasks.contexts.requests.enter(Current::NONE);
-        match self.tasks.waits.cancel(&mut coroutine) {
+        let outer = self.tasks.scope.replace(self.scope.clone());
+        let cancelled = self.tasks.waits.cancel(&mut coroutine);
+        self.tasks.scope.replace(outer);
+        match cancelled {
             Cancelled::Returned => return self.tasks.coroutines.put_back(coroutine),
             Cancelled::Through => {}
             Cancelled::Raised => self.log(&mut coroutine),
@@ -174,11 +200,14 @@ impl Future for Run {
                 None => None,
             };
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Pending };
+            label(TASK);
             this.tasks.contexts.requests.enter(Current::NONE);
+            let outer = this.tasks.scope.replace(this.scope.clone());
             let step = match resume {
                 Some(resume) => this.tasks.waits.go_on(&mut coroutine, resume),
                 None => this.tasks.waits.advance(&mut coroutine, this.args),
             };
+            this.tasks.scope.replace(outer);
             match step {
                 Step::Waits(wait) => {
                     this.wait = Some(wait);

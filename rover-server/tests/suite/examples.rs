@@ -1,11 +1,14 @@
 //! Every app in `examples/` loads, and answers what its page promises.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rover_server::Server;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, App, each_worker_count};
+use crate::upstream::{Then, Upstream, answer};
+use crate::websocket_client::WebSocket;
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -49,6 +52,55 @@ fn hello() {
         assert_eq!(app.get("/").text(), format!("Hello from Rover {}", env!("CARGO_PKG_VERSION")));
         assert_eq!(app.get("/hello/Ada").text(), r#"{"message":"Hello, Ada!"}"#);
         assert_eq!(app.get("/hello").status, 404);
+    });
+}
+
+/// An example that finds its upstreams in variables, told them in its text instead.
+fn serve_before(file: &str, defaults: &[(&str, &str)], workers: usize) -> App {
+    let mut code = std::fs::read_to_string(examples().join(file)).expect("the example");
+    for (default, url) in defaults {
+        assert!(code.contains(default), "{file} has {default}");
+        code = code.replace(default, url);
+    }
+    App::start(&code, workers)
+}
+
+#[test]
+fn gateway() {
+    each_worker_count(|workers| {
+        let (users, orders) = (Upstream::says("users"), Upstream::says("orders"));
+        let defaults = [("http://127.0.0.1:9001", &*users.url()), ("http://127.0.0.1:9002", &*orders.url())];
+        let app = serve_before("gateway.lua", &defaults, workers);
+        let answer = app.get("/users/1?x=2");
+        assert_eq!((answer.text(), answer.header("x-gateway")), ("users", Some("rover")));
+        assert_eq!(users.asked()[0].target, "/users/1?x=2");
+        assert_eq!(app.post("/orders/new", "{}").status, 401);
+        assert!(orders.asked().is_empty());
+        let order = app.send(
+            "POST /orders/new HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer secret\r\nContent-Length: 2\r\n\r\n{}",
+        );
+        assert_eq!((order.text(), orders.asked()[0].text()), ("orders", "{}".to_owned()));
+        assert_eq!(app.get("/health").status, 200);
+    });
+}
+
+#[test]
+fn fanout() {
+    each_worker_count(|workers| {
+        let shop = Upstream::start(|asked, stream| {
+            let body: &[u8] = match asked.target.as_str() {
+                "/product/1" => br#"{"name":"tea"}"#,
+                "/stock/1" => b"7",
+                target if target.starts_with("/reviews") => return Then::Close,
+                _ => return answer(stream, "404 Not Found", "", b""),
+            };
+            answer(stream, "200 OK", "Content-Type: application/json\r\n", body)
+        });
+        let app = serve_before("fanout.lua", &[("http://127.0.0.1:9001", &*shop.url())], workers);
+        assert_eq!(parsed(&app.get("/product/1")), json!({"product": {"name": "tea"}, "stock": 7, "reviews": []}));
+        let missing = app.get("/product/2");
+        assert_eq!(missing.status, 404);
+        assert_eq!(parsed(&missing), json!({"status": 404, "error": "no such product"}));
     });
 }
 
@@ -122,6 +174,31 @@ fn bookshop_when_it_fails() {
 }
 
 #[test]
+fn site() {
+    each_worker_count(|workers| {
+        let app = serve("site/app.lua", workers);
+        let ask = |target: &str, lines: &str| app.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n{lines}\r\n"));
+        let page = app.get("/");
+        assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+        for (target, kind) in [
+            ("/css/site.css", "text/css; charset=utf-8"),
+            ("/site.js", "text/javascript; charset=utf-8"),
+            ("/rover.svg", "image/svg+xml"),
+        ] {
+            assert!(page.text().contains(&format!("\"{target}\"")), "{target}");
+            assert_eq!((app.get(target).status, app.get(target).header("content-type")), (200, Some(kind)));
+        }
+        assert_eq!(ask("/guestbook", "Accept: text/html\r\n").text(), page.text());
+        assert_eq!(app.get("/none.css").status, 404);
+        assert_eq!(ask("/", "Accept-Encoding: gzip\r\n").header("content-encoding"), Some("gzip"));
+        assert_eq!(app.get("/entries").text(), "[]");
+        let added = request(&app, "POST", "/entries", "", &json!({"text": "hello"}));
+        assert_eq!((added.status, &parsed(&added)["text"]), (201, &json!("hello")));
+        assert_eq!(request(&app, "POST", "/entries", "", &json!({"text": ""})).status, 422);
+    });
+}
+
+#[test]
 fn builders_with_a_status_are_there_whatever_the_order_of_luas_tables() {
     let code = "local api = rover.server {} function api.get() return api.json:status(201, {}) end return api";
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -156,4 +233,51 @@ fn the_readme_tells_the_truth() {
         rows += 1;
     }
     assert!(rows >= 10, "the README names the keys that everybody meets");
+}
+
+#[test]
+fn sse_goes_on_behind_the_last_event() {
+    let app = serve("sse.lua", 1);
+    assert!(app.get("/").text().contains("new EventSource(\"/ticks\")"));
+    let squares = app.get("/squares.csv");
+    assert_eq!(squares.text().lines().count(), 1000);
+    assert!(squares.text().ends_with("1000,1000000\n"));
+    let mut client = app.connect();
+    client.send("GET /ticks HTTP/1.1\r\nHost: test\r\nLast-Event-ID: 41\r\n\r\n");
+    let mut seen = String::new();
+    while !seen.contains("id: 42\n") {
+        let mut space = [0; 1024];
+        let n = client.socket().read(&mut space).expect("an event");
+        assert_ne!(n, 0, "{seen}");
+        seen.push_str(&String::from_utf8_lossy(&space[..n]));
+    }
+    assert!(seen.contains("retry: 2000\n\n") && seen.contains("event: tick\n"), "{seen}");
+}
+
+#[test]
+fn chat_keeps_its_rooms_apart() {
+    each_worker_count(|workers| {
+        let app = serve("chat.lua", workers);
+        assert!(app.get("/").text().contains("new WebSocket(address)"));
+        let mut ada = WebSocket::connect(&app, "/chat/tea?name=Ada");
+        assert_eq!(ada.json(), json!({"type": "joined", "name": "Ada"}));
+        let mut bob = WebSocket::connect(&app, "/chat/tea?name=Bob");
+        let mut eve = WebSocket::connect(&app, "/chat/other?name=Eve");
+        assert_eq!(eve.json()["name"], "Eve");
+        for client in [&mut ada, &mut bob] {
+            assert_eq!(client.json(), json!({"type": "joined", "name": "Bob"}));
+        }
+        ada.text(r#"{"type":"say","text":"hello"}"#);
+        for client in [&mut ada, &mut bob] {
+            assert_eq!(client.json(), json!({"type": "said", "name": "Ada", "text": "hello"}));
+        }
+        assert_eq!(app.post("/say/tea", r#"{"name":"robot","text":"beep"}"#).status, 204);
+        for client in [&mut ada, &mut bob] {
+            assert_eq!(client.json(), json!({"type": "said", "name": "robot", "text": "beep"}));
+        }
+        bob.close();
+        assert_eq!(ada.json(), json!({"type": "left", "name": "Bob"}));
+        eve.text(r#"{"type":"say"}"#);
+        assert_eq!(eve.closed().0, 1008);
+    });
 }

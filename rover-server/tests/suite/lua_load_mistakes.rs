@@ -28,7 +28,7 @@ api.before = print
 api.after.x = 5
 function api.before.auth() end
 function api.before.auth() end
-api.chat.ws = function() end
+api.chat.ws = 5
 function api.room.ws.get() end
 api.settings = { a = 1 }
 function api.on_start() end
@@ -52,8 +52,8 @@ rover.server {}
         "app.lua:12: give this hook a name: function api.before.NAME(ctx)",
         "app.lua:13: the hook 'x' must be a function, not a number",
         "app.lua:15: the hook 'auth' is already declared (app.lua:14); give one of the two another name",
-        "app.lua:16: api.chat.ws: WebSockets are not part of this version of Rover, and ws is reserved for them",
-        "app.lua:17: api.room.ws: WebSockets are not part of this version of Rover, and ws is reserved for them",
+        "app.lua:16: api.chat.ws must be a function, not a number",
+        "app.lua:17: api.room.ws: ws is reserved for WebSockets; declare one with function api.room.ws(ws)",
         "app.lua:18: api.settings cannot be a table; declare handlers, as in function api.settings.get(ctx)",
         "app.lua:20: api.on_start is already declared (app.lua:19); remove one of the two",
         "app.lua:21: api.on_error must be a function, not a boolean",

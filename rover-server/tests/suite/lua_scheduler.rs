@@ -322,3 +322,31 @@ fn every_runs_again_after_an_error() {
         assert_eq!(app.get("/stop").text(), "cancelled");
     });
 }
+
+/// What a handler knows of its request outlives the connection's buffer, which is used again while the handler waits.
+#[test]
+fn a_request_is_whole_after_a_wait() {
+    let code = "
+        function api.p_name.any(ctx)
+          rover.sleep(0.001)
+          local body = ctx:body()
+          return { ctx.path, ctx.query_string, ctx:params().name, ctx:query().q, ctx:header('X-Own'), ctx.host,
+            ctx:headers()['accept'], body and body:text() or 'none' }
+        end";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        for _ in 0..3 {
+            let head = "HTTP/1.1\r\nHost: test\r\nX-Own: v\u{e9} \r\nAccept: a\r\nAccept: b\r\n";
+            let mut client = app.connect();
+            // The second request comes while the first is waiting.
+            client.send(format!(
+                "POST /a%20b?q=1%2C2 {head}Content-Length: 4\r\n\r\nbodyGET http://test/x?q=%20 {head}\r\n"
+            ));
+            let mut expect = |expected: Value| {
+                assert_eq!(serde_json::from_str::<Value>(client.answer().text()).expect("JSON"), expected);
+            };
+            expect(json!(["/a%20b", "q=1%2C2", "a b", "1,2", "v\u{e9}", "test", "a, b", "body"]));
+            expect(json!(["/x", "q=%20", "x", " ", "v\u{e9}", "test", "a, b", "none"]));
+        }
+    });
+}

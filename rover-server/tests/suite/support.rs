@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rover_server::{Error, Level, Server};
+use rover_server::{Control, Error, Level, Server};
 use tokio::sync::oneshot;
 
 /// Nothing here takes longer, on the slowest machine.
@@ -24,6 +24,9 @@ pub struct App {
     pub address: SocketAddr,
     /// As the server names them.
     pub addresses: Vec<String>,
+    /// Where it tells of itself, if it does.
+    pub management: Option<SocketAddr>,
+    pub control: Control,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
@@ -40,6 +43,9 @@ impl App {
         let addresses = listening.addresses();
         let address = addresses.iter().find_map(|address| address.strip_prefix("http://")?.parse().ok());
         let address = address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let management =
+            listening.management_addresses().iter().find_map(|address| address.strip_prefix("http://")?.parse().ok());
+        let control = listening.control();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -47,7 +53,7 @@ impl App {
                 let _ = stopped.await;
             }))
         });
-        App { address, addresses, stop: Some(stop), thread: Some(thread) }
+        App { address, addresses, management, control, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Asks the server to stop, without waiting.
@@ -70,6 +76,20 @@ impl App {
     /// Sends a request on a connection of its own.
     pub fn get(&self, target: &str) -> Answer {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
+    }
+
+    /// Asks the management listener.
+    pub fn told(&self, path: &str) -> Answer {
+        let address = self.management.expect("the management listener is on");
+        let mut client = Client::new(TcpStream::connect(address).expect("the server tells of itself"));
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        client.answer()
+    }
+
+    /// Loads the app anew.
+    pub fn reload(&self) -> Result<(), Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(self.control.reload())
     }
 
     /// Sends a body as JSON on a connection of its own.
@@ -159,21 +179,24 @@ impl Client {
             body.resize(length.parse().expect("a length"), 0);
             self.stream.read_exact(&mut body).expect("the whole body");
         } else if answer.header("transfer-encoding") == Some("chunked") {
-            loop {
-                let mut line = String::new();
-                self.stream.read_line(&mut line).expect("a chunk size");
-                let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk size in hex");
-                let mut chunk = vec![0; size + 2];
-                self.stream.read_exact(&mut chunk).expect("a whole chunk");
-                if size == 0 {
-                    break;
-                }
-                body.extend_from_slice(&chunk[..size]);
+            while let Some(chunk) = self.chunk() {
+                body.extend(chunk);
             }
         } else {
             self.stream.read_to_end(&mut body).expect("a body up to the end of the connection");
         }
         body
+    }
+
+    /// The next chunk of a body in chunks; `None` at its end.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a chunk size");
+        let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk size in hex");
+        let mut chunk = vec![0; size + 2];
+        self.stream.read_exact(&mut chunk).expect("a whole chunk");
+        chunk.truncate(size);
+        (size > 0).then_some(chunk)
     }
 
     /// Everything until the server closes the connection.

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import chart, compare, flame, machine, measure, report, scaling, servers
+from . import asleep, chart, compare, flame, machine, measure, report, scaling, servers
 from .http import WrongAnswer
 from .workloads import all_workloads
 
@@ -64,6 +64,14 @@ def arguments():
     start.add_argument("--rounds", type=int, default=20)
     start.add_argument("--workers", type=int, default=1, choices=(1, 2))
     start.set_defaults(run=start_time_command)
+
+    waiting = commands.add_parser("asleep", help="memory of handlers that wait, and the latency of a fast route beside")
+    waiting.add_argument("--handlers", type=int, default=10_000)
+    waiting.add_argument("--requests", type=int, default=5_000, help="to the fast route, for its latencies")
+    waiting.add_argument("--seconds", type=int, default=12, help="how long each handler sleeps")
+    waiting.add_argument("--rounds", type=int, default=3)
+    waiting.add_argument("--no-build", action="store_true", help="take the binary of the last release build")
+    waiting.set_defaults(run=asleep_command)
 
     saved = commands.add_parser("compare", help="compare a saved result with the baseline or with another result")
     saved.add_argument("result", type=Path, help="a folder in results/")
@@ -196,6 +204,18 @@ def idle_memory_command(options):
     print(report.idle_memory_table(measure.idle_memory(chosen_servers(options), options.rounds, {0})))
 
 
+def asleep_command(options):
+    build(options, [("rover-cli", ("rover",))])
+    facts = machine.facts([asleep.Asleep()])
+    samples = asleep.run(options)
+    text = asleep.markdown(samples, facts)
+    print(text)
+    folder = new_folder()
+    write_record(folder / "asleep.json", {"command": sys.argv, "machine": facts, "samples": samples})
+    (folder / "asleep.md").write_text(text)
+    print(f"Saved in {folder.relative_to(servers.ROOT)}")
+
+
 def start_time_command(options):
     build(options)
     cores = {0} if options.workers == 1 else {0, 1}
@@ -238,11 +258,11 @@ def chosen_workloads(names):
     return [w for w in workloads if not names or w.name in names]
 
 
-def build(options):
+def build(options, packages=(("benches", ("hyper_baseline", "axum_baseline")), ("rover-cli", ("rover",)))):
     """Each package by itself, so that Rover is built as it ships and a failure of one leaves the others."""
     if options.no_build:
         return
-    for package, binaries in (("benches", ("hyper_baseline", "axum_baseline")), ("rover-cli", ("rover",))):
+    for package, binaries in packages:
         done = subprocess.run(["cargo", "build", "--release", "--quiet", "-p", package])
         if done.returncode != 0:
             servers.NOT_BUILT.update(dict.fromkeys(binaries, f"`cargo build --release -p {package}` failed"))

@@ -48,7 +48,7 @@ def _output(*command):
 NOT_BUILT = {}
 
 
-def _release(binary):
+def release(binary):
     if reason := NOT_BUILT.get(binary):
         raise Missing(reason)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -67,7 +67,7 @@ class Hyper(Server):
     name, floor = "hyper", True
 
     def command(self, port, workers, folder):
-        return [_release("hyper_baseline"), "--port", str(port), "--workers", str(workers)]
+        return [release("hyper_baseline"), "--port", str(port), "--workers", str(workers)]
 
     def version(self):
         return _locked("hyper")
@@ -77,7 +77,7 @@ class Axum(Server):
     name = "axum"
 
     def command(self, port, workers, folder):
-        return [_release("axum_baseline"), "--port", str(port), "--workers", str(workers)]
+        return [release("axum_baseline"), "--port", str(port), "--workers", str(workers)]
 
     def version(self):
         return f"{_locked('axum')}, {_locked('serde_json')}"
@@ -87,7 +87,7 @@ class Rover(Server):
     name = "rover"
 
     def command(self, port, workers, folder):
-        return self.arguments(_release("rover"), port, workers)
+        return self.arguments(release("rover"), port, workers)
 
     @staticmethod
     def arguments(binary, port, workers):
@@ -97,7 +97,7 @@ class Rover(Server):
 
     def version(self):
         commit = _output("git", "-C", str(ROOT), "describe", "--always", "--dirty")
-        return f"{_output(_release('rover'), '--version') or 'rover'} ({commit})"
+        return f"{_output(release('rover'), '--version') or 'rover'} ({commit})"
 
 
 class Nginx(Server):

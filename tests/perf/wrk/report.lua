@@ -72,7 +72,7 @@ local function percentiles(latency, summary)
     total, sum = total + count, sum + count * value
   end
   local micros = { min = latency.min, max = latency.max, mean = total > 0 and sum / total or 0, samples = total }
-  local wanted, next_one, seen = { 50, 90, 99, 99.9, 99.99 }, 1, 0
+  local wanted, next_one, seen = { 50, 90, 95, 99, 99.9, 99.99 }, 1, 0
   for _, value in ipairs(values) do
     seen = seen + counts[value]
     while wanted[next_one] and seen >= total * wanted[next_one] / 100 do

@@ -1,0 +1,58 @@
+//! Listening sockets that another process has bound: a service manager, or the server that this one succeeds.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
+
+use socket2::SockRef;
+
+use super::{Bound, Role};
+use crate::config::Endpoint;
+
+/// A listening socket from outside.
+pub(crate) struct Given {
+    socket: OwnedFd,
+    endpoint: Endpoint,
+    /// A service manager keeps the socket, and its file, when the server ends.
+    pub(super) is_lent: bool,
+}
+
+impl Given {
+    /// Prepares a socket that listens already.
+    ///
+    /// # Errors
+    /// It is no listening stream socket of the internet or of Unix.
+    pub(crate) fn new(socket: OwnedFd, is_lent: bool) -> io::Result<Given> {
+        let known = SockRef::from(&socket);
+        let unfit = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("an inherited descriptor {what}"));
+        if !known.is_listener().map_err(|_| unfit("is no socket"))? {
+            return Err(unfit("is a socket that does not listen"));
+        }
+        let address = known.local_addr()?;
+        let endpoint = match (address.as_socket(), address.as_pathname()) {
+            (Some(address), _) => {
+                known.set_tcp_nodelay(true)?;
+                Endpoint::Tcp(address)
+            }
+            (None, Some(path)) => Endpoint::Unix(path.to_owned()),
+            (None, None) => return Err(unfit("listens neither on an internet address nor on a path")),
+        };
+        known.set_nonblocking(true)?;
+        Ok(Given { socket, endpoint, is_lent })
+    }
+
+    /// Whether this is the socket for `wanted`. Port 0 is any.
+    pub(super) fn serves(&self, wanted: &Endpoint) -> bool {
+        match (wanted, &self.endpoint) {
+            (Endpoint::Tcp(wanted), Endpoint::Tcp(own)) => {
+                wanted.ip() == own.ip() && (wanted.port() == 0 || wanted.port() == own.port())
+            }
+            (Endpoint::Unix(wanted), Endpoint::Unix(own)) => wanted == own,
+            _ => false,
+        }
+    }
+
+    pub(super) fn into_bound(self, role: Role) -> Bound {
+        Bound { socket: self.socket, endpoint: self.endpoint, role, is_shared: AtomicBool::new(self.is_lent) }
+    }
+}

@@ -1,0 +1,130 @@
+//! The keys of WebSockets. Comes in and goes out: as for the other keys.
+
+use std::time::Duration;
+
+use super::ConfigKey;
+use super::value::ConfigValue;
+
+/// How WebSockets behave.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WebSocketConfig {
+    /// Bytes of one message.
+    pub(crate) max_message: u64,
+    /// Bytes that may wait for one client.
+    pub(crate) max_queue: u64,
+    /// Never zero.
+    pub(crate) ping_interval: Duration,
+    /// Never zero.
+    pub(crate) ping_timeout: Duration,
+    pub(crate) origins: SocketOrigins,
+}
+
+/// Whose pages may connect.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SocketOrigins {
+    pub(crate) any: bool,
+    /// Those from the host that they connect to.
+    pub(crate) same: bool,
+    /// As browsers send them, such as `https://example.com`.
+    pub(crate) others: Vec<String>,
+}
+
+impl Default for SocketOrigins {
+    fn default() -> SocketOrigins {
+        SocketOrigins { any: false, same: true, others: Vec::new() }
+    }
+}
+
+impl Default for WebSocketConfig {
+    fn default() -> WebSocketConfig {
+        WebSocketConfig {
+            max_message: 1024 * 1024,
+            max_queue: 1024 * 1024,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(20),
+            origins: SocketOrigins::default(),
+        }
+    }
+}
+
+pub(super) static WEBSOCKET_KEYS: &[ConfigKey] = &[
+    ConfigKey {
+        name: "websocket.max_message",
+        what: "largest message of a client; a larger one closes its connection with 1009",
+        takes: "a size above 0: a number of bytes, or text such as \"64MB\"",
+        default: "1MB",
+        example: "\"64KB\"",
+        store: |config, value| {
+            config.websocket.max_message = value.size().filter(|size| *size > 0).ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "websocket.max_queue",
+        what: "what may wait for one client; with more, it is dropped with 1013",
+        takes: "a size above 0: a number of bytes, or text such as \"64MB\"",
+        default: "1MB",
+        example: "\"256KB\"",
+        store: |config, value| {
+            config.websocket.max_queue = value.size().filter(|size| *size > 0).ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "websocket.ping_interval",
+        what: "seconds of silence after which a client is sent a ping",
+        takes: "a time above 0: seconds, or text such as \"500ms\"",
+        default: "30",
+        example: "10",
+        store: |config, value| {
+            config.websocket.ping_interval = value.time().filter(|time| !time.is_zero()).ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "websocket.ping_timeout",
+        what: "seconds that a client has to answer a ping",
+        takes: "a time above 0: seconds, or text such as \"500ms\"",
+        default: "20",
+        example: "5",
+        store: |config, value| {
+            config.websocket.ping_timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "websocket.origins",
+        what: "whose pages may connect: \"same\" those of the same host, \"*\" any, or origins",
+        takes: "\"same\", \"*\" or origins such as \"https://example.com\", one or a list of them",
+        default: "same",
+        example: "\"https://example.com\"",
+        store: |config, value| {
+            config.websocket.origins = origins(value).ok_or("")?;
+            Ok(())
+        },
+    },
+];
+
+fn origins(value: &ConfigValue) -> Option<SocketOrigins> {
+    let words: Vec<&str> = match value {
+        ConfigValue::Text(text) => text.split(',').collect(),
+        ConfigValue::List(values) => values.iter().map(ConfigValue::text).collect::<Option<_>>()?,
+        _ => return None,
+    };
+    let mut origins = SocketOrigins { any: false, same: false, others: Vec::new() };
+    for word in words {
+        match word.trim() {
+            "same" => origins.same = true,
+            "*" => origins.any = true,
+            word => {
+                let (scheme, host) = word.split_once("://")?;
+                // An origin ends with the host and its port: with a path it would never match.
+                if scheme.is_empty() || host.is_empty() || host.contains('/') {
+                    return None;
+                }
+                origins.others.push(word.to_owned());
+            }
+        }
+    }
+    Some(origins)
+}

@@ -1,0 +1,77 @@
+//! The trace that a request belongs to: the `traceparent` header of the W3C's Trace Context.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::lua::{Returns, Stack};
+
+use super::{Contexts, ticket};
+
+/// The header that names the trace.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The trace's id in a `traceparent`, 32 hexadecimal digits, where that is valid: section 3.2 of the recommendation.
+pub(crate) fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
+    let text = traceparent.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex =
+        |part: &str, length| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    let is_valid = is_hex(version, 2)
+        && version != "ff"
+        && is_hex(trace, 32)
+        && !is_zero(trace)
+        && is_hex(parent, 16)
+        && !is_zero(parent)
+        && is_hex(flags, 2)
+        // Versions to come may add parts, this one has none.
+        && (version != "00" || parts.next().is_none());
+    is_valid.then_some(trace)
+}
+
+/// Begins a trace where the request brought no valid one.
+#[cold]
+pub(crate) fn ensure_trace(headers: &mut HeaderMap) {
+    if headers.get(TRACEPARENT).and_then(trace_id).is_some() {
+        return;
+    }
+    let (trace, parent) = (fastrand::u128(1..), fastrand::u64(1..));
+    if let Ok(value) = HeaderValue::try_from(format!("00-{trace:032x}-{parent:016x}-00")) {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+/// `ctx:trace_id()`.
+pub(super) fn function(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
+    let ticket = ticket(stack, contexts, "trace_id()")?;
+    let request = contexts.requests.get(ticket)?;
+    match request.head.headers.get(TRACEPARENT).and_then(trace_id) {
+        Some(id) => stack.push_bytes(id.as_bytes()),
+        None => stack.push_nil(),
+    }
+    Ok(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_valid_traces_count() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let read = |text: &str| trace_id(&HeaderValue::from_str(text).unwrap()).map(str::to_owned);
+        assert_eq!(read(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(), Some(trace));
+        assert_eq!(read(&format!("01-{trace}-00f067aa0ba902b7-01-more")).as_deref(), Some(trace));
+        for wrong in [
+            format!("00-{trace}-00f067aa0ba902b7-01-more"),
+            format!("ff-{trace}-00f067aa0ba902b7-01"),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+            format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()),
+            format!("00-{trace}-00f067aa0ba902b7"),
+            String::new(),
+        ] {
+            assert_eq!(read(&wrong), None, "{wrong}");
+        }
+    }
+}

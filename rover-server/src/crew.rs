@@ -1,0 +1,192 @@
+//! The workers of a server as a whole: another one takes the place of each that is lost, until all are to end.
+//!
+//! Comes in: workers that are ready, and losses. Goes out: workers in their places, after a pause that grows where they
+//! are lost again and again. This module must not know why a worker was lost.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::app::{Blueprint, Mistakes};
+use crate::log::{self, Level};
+use crate::version::Plan;
+use crate::watchdog::Watchdog;
+use crate::worker::Worker;
+use crate::workers::Workers;
+
+/// The pause before a place is filled for the second time in a row; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A worker that has lived for so long was no failure.
+const GOOD_LIFE: Duration = Duration::from_secs(60);
+
+/// The workers of one server.
+pub(crate) struct Crew {
+    blueprint: Blueprint,
+    /// Of the version that serves.
+    plan: Arc<Mutex<Plan>>,
+    watchdog: Watchdog,
+    turns: Arc<Workers>,
+    places: Mutex<Places>,
+    /// A place was filled, or given up.
+    settled: Notify,
+}
+
+struct Places {
+    list: Vec<Place>,
+    is_closed: bool,
+    /// How many places are being filled.
+    open: usize,
+}
+
+struct Place {
+    worker: Option<Worker>,
+    since: Instant,
+    failures: u32,
+}
+
+impl Crew {
+    /// Keeps the places of `workers`, which are ready.
+    pub(crate) fn new(
+        blueprint: Blueprint,
+        plan: Arc<Mutex<Plan>>,
+        watchdog: Watchdog,
+        turns: Arc<Workers>,
+        workers: Vec<Worker>,
+    ) -> Arc<Crew> {
+        let since = Instant::now();
+        let list = workers.into_iter().map(|worker| Place { worker: Some(worker), since, failures: 0 }).collect();
+        let places = Mutex::new(Places { list, is_closed: false, open: 0 });
+        let crew = Arc::new(Crew { blueprint, plan, watchdog, turns, places, settled: Notify::new() });
+        let own = Arc::downgrade(&crew);
+        crew.watchdog.on_loss(move |worker, _| {
+            if let Some(crew) = own.upgrade() {
+                crew.replace(worker);
+            }
+        });
+        crew
+    }
+
+    /// Fills the place of a worker that was lost.
+    fn replace(self: &Arc<Self>, worker: usize) {
+        self.turns.take_out(worker);
+        let mut places = self.places();
+        if places.is_closed {
+            return;
+        }
+        let Some(place) = places.list.get_mut(worker.wrapping_sub(1)) else { return };
+        let lost = place.worker.take();
+        place.failures = if place.since.elapsed() < GOOD_LIFE { place.failures + 1 } else { 1 };
+        let failures = place.failures;
+        places.open += 1;
+        drop(places);
+        drop(lost);
+        let crew = self.clone();
+        let filled = thread::Builder::new().name("rover-restart".to_owned()).spawn(move || crew.fill(worker, failures));
+        if let Err(error) = filled {
+            log::event(Level::Error, "cannot start a thread to replace a worker")
+                .field("error", error.to_string().as_str())
+                .emit();
+            self.close_place();
+        }
+    }
+
+    fn fill(&self, number: usize, mut failures: u32) {
+        loop {
+            if failures > 1 {
+                thread::sleep((FIRST_PAUSE * (1 << (failures - 2).min(10))).min(LONGEST_PAUSE));
+            }
+            if self.places().is_closed {
+                break;
+            }
+            match self.start(number) {
+                Ok((worker, plan)) => {
+                    if self.settle(number, worker, &plan, failures) {
+                        break;
+                    }
+                }
+                Err(mistakes) => {
+                    let message = format!("worker {number} cannot be replaced yet: {mistakes}");
+                    log::event(Level::Error, &message).emit();
+                    failures += 1;
+                }
+            }
+        }
+        self.close_place();
+    }
+
+    fn start(&self, worker: usize) -> Result<(Worker, Plan), Mistakes> {
+        let plan = self.plan();
+        let blueprint = Blueprint { worker, ..self.blueprint.clone() };
+        let mut worker = Worker::start(blueprint, &self.watchdog, plan.config.limits)
+            .map_err(|error| Mistakes(vec![format!("cannot start a thread: {error}")]))?;
+        worker.loaded()?;
+        worker.go(plan.clone());
+        worker.ready()?;
+        Ok((worker, plan))
+    }
+
+    /// Lets the worker serve; false where its version has been replaced meanwhile.
+    fn settle(&self, number: usize, worker: Worker, plan: &Plan, failures: u32) -> bool {
+        let mut places = self.places();
+        if places.is_closed {
+            return true;
+        }
+        if !Arc::ptr_eq(&plan.router, &self.plan().router) {
+            return false;
+        }
+        let post = worker.post();
+        if let (Some(place), Some(post)) = (places.list.get_mut(number.wrapping_sub(1)), post) {
+            *place = Place { worker: Some(worker), since: Instant::now(), failures };
+            drop(places);
+            self.turns.put_in(number, post);
+            self.watchdog.counters().restarts.fetch_add(1, Ordering::Relaxed);
+            log::event(Level::Info, &format!("worker {number} has been replaced")).emit();
+        }
+        true
+    }
+
+    fn plan(&self) -> Plan {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn close_place(&self) {
+        self.places().open -= 1;
+        self.settled.notify_one();
+    }
+
+    /// Asks all workers to finish what they have begun, and waits until they have ended. Nobody is replaced any more.
+    pub(crate) async fn end(&self) {
+        self.turns.close();
+        let workers: Vec<Worker> = {
+            let mut places = self.places();
+            places.is_closed = true;
+            places.list.iter_mut().filter_map(|place| place.worker.take()).collect()
+        };
+        for worker in &workers {
+            worker.stop();
+        }
+        for worker in workers {
+            worker.ended().await;
+        }
+        // One that was being started ends by itself, as nobody keeps it.
+        while self.places().open > 0 {
+            self.settled.notified().await;
+        }
+        self.watchdog.end();
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.turns.close();
+        self.watchdog.end();
+    }
+}

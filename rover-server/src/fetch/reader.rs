@@ -1,0 +1,176 @@
+//! The body of an answer with `stream = true`: read piece by piece.
+//!
+//! Dropping the body closes its connection. An app that forgets one keeps it until Lua's garbage collector finds it, or
+//! until its patience has passed and another request is made.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use mlua::{Lua, Table};
+use tokio::time::Instant;
+
+use crate::lua::{Name, Raise, Returns, Shared, Stack, Waits};
+use crate::outbound::{Inflow, Problem};
+
+use super::{Fetch, not_a, push_problem};
+
+/// A body as Lua holds it.
+pub(super) struct Reader(Rc<State>);
+
+/// What is left of a body.
+pub(super) struct State {
+    /// `None` while it is being read, and once it is over.
+    inflow: RefCell<Option<Inflow>>,
+    is_reading: Cell<bool>,
+    /// Why it broke off.
+    problem: RefCell<Option<Problem>>,
+    used: Cell<Instant>,
+    patience: Option<Duration>,
+}
+
+impl State {
+    fn is_forgotten(&self) -> bool {
+        let is_late = self.patience.is_some_and(|patience| self.used.get().elapsed() > patience);
+        is_late && !self.is_reading.get()
+    }
+}
+
+/// Gives the metatable of readers its methods.
+///
+/// # Errors
+/// Memory errors of mlua.
+pub(super) fn install(lua: &Lua, shared: &Shared<Fetch>, waits: &Rc<Waits>, meta: &Table) -> mlua::Result<()> {
+    let methods = lua.create_table()?;
+    methods.raw_set("read", waits.waiting(lua, shared.function(lua, read)?)?)?;
+    methods.raw_set("close", shared.function(lua, close)?)?;
+    meta.raw_set("__index", methods)?;
+    meta.raw_set("__call", waits.waiting(lua, shared.function(lua, iterate)?)?)?;
+    meta.raw_set("__name", "reader")?;
+    meta.raw_set("__metatable", false)
+}
+
+/// Pushes a reader of `inflow`, which waits at most `patience` for each piece.
+pub(super) fn push(stack: &mut Stack<'_>, fetch: &Fetch, mut inflow: Inflow, patience: Option<Duration>) {
+    inflow.set_patience(patience);
+    let state = Rc::new(State {
+        inflow: RefCell::new(Some(inflow)),
+        is_reading: Cell::new(false),
+        problem: RefCell::default(),
+        used: Cell::new(Instant::now()),
+        patience,
+    });
+    fetch.open.borrow_mut().push(Rc::downgrade(&state));
+    fetch.readers.push(stack, Reader(state));
+}
+
+/// Closes bodies that nobody has read from for longer than their patience.
+pub(super) fn sweep(fetch: &Fetch) {
+    let Ok(mut open) = fetch.open.try_borrow_mut() else { return };
+    let mut forgotten = Vec::new();
+    open.retain(|state| {
+        let Some(state) = state.upgrade() else { return false };
+        if state.is_forgotten() {
+            *state.problem.borrow_mut() = Some(Problem::Timeout);
+            forgotten.push(state.inflow.take());
+            return false;
+        }
+        state.is_reading.get() || state.inflow.borrow().is_some()
+    });
+    drop(open);
+}
+
+/// What one reading brings.
+enum Piece {
+    Data(bytes::Bytes),
+    End,
+    Broken(Problem),
+}
+
+/// `reader:read()` → the next piece; nil at the end; `nil, err`.
+fn read(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
+    next(stack, fetch, "reader:read", |stack, piece| match piece {
+        Piece::Data(data) => {
+            stack.push_bytes(&data);
+            Ok(1)
+        }
+        Piece::End => {
+            stack.push_nil();
+            Ok(1)
+        }
+        Piece::Broken(problem) => push_problem(stack, &problem),
+    })
+}
+
+/// `for piece in reader do`: as `read`, but a body that breaks off raises, for a loop would take it for the end.
+fn iterate(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
+    next(stack, fetch, "the loop over a body", |stack, piece| match piece {
+        Piece::Data(data) => {
+            stack.push_bytes(&data);
+            Ok(1)
+        }
+        Piece::End => {
+            stack.push_nil();
+            Ok(1)
+        }
+        Piece::Broken(problem) => Err(Raise::Mistake(format!("the response body broke off: {problem}"))),
+    })
+}
+
+fn next(
+    stack: &mut Stack<'_>,
+    fetch: &Fetch,
+    call: &'static str,
+    push: fn(&mut Stack<'_>, Piece) -> Returns,
+) -> Returns {
+    let Some(state) = fetch.readers.get(stack, 1).map(|reader| reader.0.clone()) else {
+        return Err(not_a("reader", "read"));
+    };
+    if state.is_reading.get() {
+        return Err(Raise::mistake("this body is being read already"));
+    }
+    state.used.set(Instant::now());
+    let Some(mut inflow) = state.inflow.take() else {
+        let piece = state.problem.borrow().clone().map_or(Piece::End, Piece::Broken);
+        stack.push_boolean(true);
+        return push(stack, piece).map(|n| n + 1);
+    };
+    let reading = Reading(state);
+    reading.0.is_reading.set(true);
+    fetch.waits.suspend(stack, Name::Own(call), async move {
+        let chunk = inflow.chunk().await;
+        let state = &reading.0;
+        let piece = match chunk {
+            Some(Ok(data)) => {
+                *state.inflow.borrow_mut() = Some(inflow);
+                Piece::Data(data)
+            }
+            Some(Err(problem)) => {
+                *state.problem.borrow_mut() = Some(problem.clone());
+                Piece::Broken(problem)
+            }
+            None => Piece::End,
+        };
+        state.used.set(Instant::now());
+        drop(reading);
+        move |stack: &mut Stack<'_>| push(stack, piece)
+    })
+}
+
+/// A reading in progress.
+struct Reading(Rc<State>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.is_reading.set(false);
+    }
+}
+
+/// `reader:close()`: the rest is not wanted.
+fn close(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
+    match fetch.readers.get(stack, 1) {
+        Some(reader) => drop(reader.0.inflow.take()),
+        None => return Err(not_a("reader", "close")),
+    }
+    Ok(0)
+}

@@ -1,0 +1,182 @@
+//! A thread that runs Lua code, as a watchdog on another thread sees it: how long the code has been running, and a
+//! signal to break into it.
+//!
+//! The signal is the first real-time signal from `SIGRTMIN + 8` on that nobody handles; it is taken when the first
+//! watchdog of the process starts, and kept. A handler that somebody else has is left alone.
+
+use std::ffi::c_int;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::interrupt::{self, Pulse};
+
+/// Where the search for a signal begins, above `SIGRTMIN`: the lowest ones are popular.
+const FIRST: c_int = 8;
+
+/// The signal, or `None` where every one has a handler.
+static SIGNAL: OnceLock<Option<c_int>> = OnceLock::new();
+
+fn signal() -> Option<c_int> {
+    *SIGNAL.get_or_init(|| (libc::SIGRTMIN() + FIRST..=libc::SIGRTMAX()).find(|&number| take(number)))
+}
+
+/// Handles this signal from now on, unless somebody else does.
+fn take(number: c_int) -> bool {
+    // SAFETY: asks for what there is before it is changed; the handler may run at any time from then on.
+    unsafe {
+        let mut before = MaybeUninit::<libc::sigaction>::zeroed();
+        if libc::sigaction(number, std::ptr::null(), before.as_mut_ptr()) != 0 {
+            return false;
+        }
+        if before.assume_init().sa_sigaction != libc::SIG_DFL {
+            return false;
+        }
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        action.sa_sigaction = on_signal as extern "C" fn(c_int) as *const () as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(number, &raw const action, null_mut()) == 0
+    }
+}
+
+extern "C" fn on_signal(_: c_int) {
+    interrupt::signalled();
+}
+
+/// A thread under watch. Ends with the thread's [`Watch`].
+pub(crate) struct Watched {
+    /// `None` once the thread has ended, or is not to be looked at any more.
+    thread: Mutex<Option<Thread>>,
+}
+
+#[derive(Clone, Copy)]
+struct Thread {
+    pulse: *const Pulse,
+    id: libc::pid_t,
+    clock: libc::clockid_t,
+}
+
+// SAFETY: everything in the pulse that other threads look at is atomic, and it is alive while it stands behind the lock:
+// its thread takes it away from there before it ends.
+unsafe impl Send for Thread {}
+
+/// What a look at a thread showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Moves whenever Lua code begins or ends.
+    pub(crate) epoch: u64,
+    /// The CPU time of the whole thread.
+    pub(crate) cpu: Duration,
+}
+
+impl Look {
+    /// Whether Lua code runs.
+    pub(crate) fn is_in_lua(self) -> bool {
+        self.epoch & 1 == 1
+    }
+}
+
+/// Keeps the thread that made it under watch.
+pub(crate) struct Watch {
+    watched: Arc<Watched>,
+    /// It belongs to its thread.
+    here: std::marker::PhantomData<*const ()>,
+}
+
+impl Watched {
+    /// A thread to be.
+    pub(crate) fn new() -> Arc<Watched> {
+        Arc::new(Watched { thread: Mutex::new(None) })
+    }
+
+    /// Watches the calling thread until the result is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Watch {
+        let mut clock = 0;
+        // SAFETY: ask about the calling thread, and let the signal through that others may have blocked for it.
+        let (known, id) = unsafe {
+            if let Some(number) = signal() {
+                let mut set = MaybeUninit::<libc::sigset_t>::zeroed().assume_init();
+                libc::sigemptyset(&raw mut set);
+                libc::sigaddset(&raw mut set, number);
+                libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, null_mut());
+            }
+            (libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) == 0, libc::gettid())
+        };
+        if known {
+            *self.lock() = Some(Thread { pulse: interrupt::own(), id, clock });
+        }
+        Watch { watched: self.clone(), here: std::marker::PhantomData }
+    }
+
+    /// What the thread does; `None` where it does not run (any more).
+    pub(crate) fn look(&self) -> Option<Look> {
+        let thread = self.lock();
+        let thread = thread.as_ref()?;
+        let mut time = MaybeUninit::<libc::timespec>::zeroed();
+        // SAFETY: the pulse is alive, see `Thread`; the clock is that of a live thread.
+        unsafe {
+            let epoch = (*thread.pulse).epoch();
+            if libc::clock_gettime(thread.clock, time.as_mut_ptr()) != 0 {
+                return None;
+            }
+            let time = time.assume_init();
+            let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+            Some(Look { epoch, cpu: Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)) })
+        }
+    }
+
+    /// Stops the Lua code that has been running since `epoch`, if it still does. `limit` is what it is told that it
+    /// passed.
+    ///
+    /// # Errors
+    /// What the system says; or that all signals are taken.
+    pub(crate) fn stop(&self, epoch: u64, limit: Duration) -> io::Result<()> {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.break_in(|pulse| pulse.condemn(epoch, limit))
+    }
+
+    /// Has the place of the running Lua code recorded, see [`sampling`](super::sampling). Nothing happens where none runs.
+    pub(crate) fn sample(&self) -> bool {
+        let in_lua = self.lock().as_ref().is_some_and(|thread| {
+            // SAFETY: alive, see `Thread`.
+            unsafe { (*thread.pulse).epoch() & 1 == 1 }
+        });
+        in_lua && self.break_in(Pulse::want_sample).is_ok()
+    }
+
+    fn break_in(&self, ask: impl FnOnce(&Pulse)) -> io::Result<()> {
+        let number = signal().ok_or_else(|| io::Error::other("every real-time signal has a handler already"))?;
+        let thread = self.lock();
+        let Some(thread) = thread.as_ref() else { return Ok(()) };
+        // SAFETY: the pulse and its thread are alive while the lock is held, see `Thread`.
+        let sent = unsafe {
+            ask(&*thread.pulse);
+            libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.id, number)
+        };
+        if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Looks at the thread no more.
+    pub(crate) fn give_up(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Thread>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.watched.give_up();
+    }
+}
+
+/// Says that this thread has come round, without having run Lua code.
+pub(crate) fn beat() {
+    // SAFETY: the calling thread's own pulse.
+    unsafe { (*interrupt::own()).beat() }
+}

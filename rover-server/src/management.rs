@@ -1,0 +1,148 @@
+//! The listener on which a server tells of itself, apart from the one that serves the app.
+//!
+//! Comes in: bound sockets, and a function from paths to pages. Goes out: the pages, over HTTP/1.1, from a thread of its
+//! own, so that a worker that is stuck does not keep an operator from asking. This module must not know what the pages
+//! tell.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::LocalOptions;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::accept::{Listeners, Stream};
+use crate::log::{self, Level};
+
+/// Connections at one time; more wait in the kernel's queue, taken and held until one ends.
+const MOST_CONNECTIONS: usize = 64;
+
+/// How long a client may take to send a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is answered to a path.
+pub(crate) struct Page {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: String,
+}
+
+/// Answers paths. `None` where there is no such page.
+pub(crate) type Pages = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Option<Page>>>> + Send + Sync>;
+
+/// The thread that answers. Dropping it ends it.
+pub(crate) struct Management {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Management {
+    /// Starts to answer on `listeners`.
+    ///
+    /// # Errors
+    /// The system refuses a thread or an event queue.
+    pub(crate) fn start(listeners: Arc<Listeners>, pages: Pages) -> io::Result<Management> {
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("rover-manage".to_owned()).spawn(move || {
+            let built = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime = match built {
+                Ok(runtime) => runtime,
+                Err(error) => return failed(&error),
+            };
+            let serving = serve(listeners, pages);
+            runtime.block_on(async {
+                tokio::select! {
+                    served = serving => if let Err(error) = served { failed(&error) },
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Management { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Management {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn failed(error: &io::Error) {
+    log::event(Level::Error, "the management listener has ended").field("error", error.to_string().as_str()).emit();
+}
+
+async fn serve(listeners: Arc<Listeners>, pages: Pages) -> io::Result<()> {
+    let room = Rc::new(Semaphore::new(MOST_CONNECTIONS));
+    listeners
+        .accept_here(|accepted| {
+            let (pages, room) = (pages.clone(), room.clone());
+            tokio::task::spawn_local(async move {
+                let Ok(_place) = room.acquire().await else { return };
+                match accepted.stream {
+                    Stream::Tcp(stream) => {
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            converse(TokioIo::new(stream), pages).await;
+                        }
+                    }
+                    Stream::Unix(stream) => {
+                        if let Ok(stream) = UnixStream::from_std(stream) {
+                            converse(TokioIo::new(stream), pages).await;
+                        }
+                    }
+                }
+            });
+        })
+        .await
+}
+
+/// Answers one client until it goes away.
+async fn converse(stream: impl Read + Write + Unpin, pages: Pages) {
+    let service = service_fn(|request| answer(request, &pages));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(stream, service)
+        .await;
+    // What goes wrong here is the client's doing.
+    drop(served);
+}
+
+async fn answer(request: Request<Incoming>, pages: &Pages) -> Result<Response<Full<Bytes>>, Infallible> {
+    let plain = |status: StatusCode| Page {
+        status,
+        content_type: "text/plain; charset=utf-8",
+        body: format!("{}\n", status.canonical_reason().unwrap_or("Error")),
+    };
+    let page = match *request.method() {
+        Method::GET | Method::HEAD => pages(request.uri().path().to_owned()).await,
+        _ => Some(plain(StatusCode::METHOD_NOT_ALLOWED)),
+    };
+    let page = page.unwrap_or_else(|| plain(StatusCode::NOT_FOUND));
+    let mut response = Response::new(Full::new(page.body.into()));
+    *response.status_mut() = page.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if page.status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    Ok(response)
+}

@@ -1,0 +1,218 @@
+//! The bodies of requests that go out, and of the responses that come back.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
+
+use super::Problem;
+use super::client::Active;
+use super::decode::Decoder;
+
+/// The body of a request. hyper sends it on a task of its own, so it crosses no VM.
+#[derive(Default)]
+pub(crate) enum Outgoing {
+    #[default]
+    Empty,
+    Full(Bytes),
+    /// Chunks as they are made; the length is not known.
+    Chunks(mpsc::Receiver<Bytes>),
+    /// What another connection brings.
+    Passed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Problem> + Send>>),
+}
+
+impl Outgoing {
+    /// The same body once more, where that is possible.
+    pub(super) fn again(&self) -> Option<Outgoing> {
+        match self {
+            Outgoing::Empty => Some(Outgoing::Empty),
+            Outgoing::Full(bytes) => Some(Outgoing::Full(bytes.clone())),
+            Outgoing::Chunks(_) | Outgoing::Passed(_) => None,
+        }
+    }
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = Problem;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
+        let this = self.get_mut();
+        match this {
+            Outgoing::Empty => Poll::Ready(None),
+            Outgoing::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Outgoing::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            // An empty chunk is how a producer says that it has come to the end; one that is cut off just goes.
+            Outgoing::Chunks(chunks) => match ready!(chunks.poll_recv(cx)) {
+                Some(chunk) if chunk.is_empty() => Poll::Ready(None),
+                Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                None => Poll::Ready(Some(Err(Problem::BodyBrokeOff))),
+            },
+            Outgoing::Passed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Outgoing::Empty => true,
+            Outgoing::Full(_) | Outgoing::Chunks(_) => false,
+            Outgoing::Passed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Outgoing::Empty => SizeHint::with_exact(0),
+            Outgoing::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Outgoing::Chunks(_) => SizeHint::default(),
+            Outgoing::Passed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// The body of a response on its way in. Dropping it before its end closes the connection, as far as the connection is
+/// not shared with other requests.
+pub(crate) struct Inflow {
+    source: Source,
+    active: Active,
+    patience: Option<Duration>,
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+enum Source {
+    Plain(Incoming),
+    Coded(Decoder),
+    Over,
+}
+
+impl Inflow {
+    /// The body as it comes.
+    pub(crate) fn plain(body: Incoming, active: Active) -> Inflow {
+        Inflow { source: Source::Plain(body), active, patience: None, clock: None }
+    }
+
+    /// A body in a content coding that is known is decoded, and `headers` say so no more.
+    pub(super) fn decoded(body: Incoming, headers: &mut HeaderMap, active: Active) -> Inflow {
+        let source = match Decoder::new(body, headers) {
+            Ok(decoder) => Source::Coded(decoder),
+            Err(body) => Source::Plain(body),
+        };
+        Inflow { source, active, patience: None, clock: None }
+    }
+
+    /// Lets the body break off where nothing comes for so long.
+    pub(crate) fn set_patience(&mut self, patience: Option<Duration>) {
+        self.patience = patience;
+    }
+
+    /// What is known of the length.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Plain(body) => body.size_hint(),
+            Source::Coded(_) => SizeHint::default(),
+            Source::Over => SizeHint::with_exact(0),
+        }
+    }
+
+    /// Whether nothing more comes.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.source {
+            Source::Plain(body) => body.is_end_stream(),
+            Source::Coded(_) => false,
+            Source::Over => true,
+        }
+    }
+
+    /// The next piece, never empty; `None` at the end. After an error there is nothing more.
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Problem>>> {
+        let polled = loop {
+            match &mut self.source {
+                Source::Over => return Poll::Ready(None),
+                Source::Coded(decoder) => break decoder.poll_chunk(cx),
+                Source::Plain(body) => match Pin::new(body).poll_frame(cx) {
+                    Poll::Pending => break Poll::Pending,
+                    Poll::Ready(None) => break Poll::Ready(None),
+                    Poll::Ready(Some(Err(error))) => break Poll::Ready(Some(Err(Problem::of(&error)))),
+                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                        Ok(data) if !data.is_empty() => break Poll::Ready(Some(Ok(data))),
+                        // Trailers are not part of the body.
+                        _ => continue,
+                    },
+                },
+            }
+        };
+        match polled {
+            Poll::Ready(Some(Ok(data))) => {
+                if let (Some(clock), Some(patience)) = (&mut self.clock, self.patience) {
+                    clock.as_mut().reset(Instant::now() + patience);
+                }
+                Poll::Ready(Some(Ok(data)))
+            }
+            Poll::Ready(end) => {
+                self.source = Source::Over;
+                self.active.end(end.is_none());
+                Poll::Ready(end)
+            }
+            Poll::Pending => {
+                let Some(patience) = self.patience else { return Poll::Pending };
+                let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
+                ready!(clock.as_mut().poll(cx));
+                self.source = Source::Over;
+                self.active.end(false);
+                Poll::Ready(Some(Err(Problem::Timeout)))
+            }
+        }
+    }
+
+    /// The next piece; `None` at the end.
+    pub(crate) async fn chunk(&mut self) -> Option<Result<Bytes, Problem>> {
+        poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// Everything up to `limit` bytes.
+    ///
+    /// # Errors
+    /// There is more, it breaks off, or it is not complete at the deadline.
+    pub(crate) async fn collect(&mut self, limit: u64, deadline: Option<Instant>) -> Result<Bytes, Problem> {
+        let Some(deadline) = deadline else { return self.collect_all(limit).await };
+        match timeout_at(deadline, self.collect_all(limit)).await {
+            Ok(collected) => collected,
+            Err(_) => {
+                self.source = Source::Over;
+                self.active.end(false);
+                Err(Problem::Timeout)
+            }
+        }
+    }
+
+    async fn collect_all(&mut self, limit: u64) -> Result<Bytes, Problem> {
+        if self.size_hint().lower() > limit {
+            return Err(Problem::BodyTooLarge);
+        }
+        let mut first = Bytes::new();
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = self.chunk().await.transpose()? {
+            if (first.len().max(whole.len()) + chunk.len()) as u64 > limit {
+                return Err(Problem::BodyTooLarge);
+            }
+            if first.is_empty() && whole.is_empty() {
+                // Most bodies come in one piece, which needs no copy.
+                first = chunk;
+                continue;
+            }
+            whole.extend_from_slice(&std::mem::take(&mut first));
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(if whole.is_empty() { first } else { whole.freeze() })
+    }
+}

@@ -1,0 +1,357 @@
+//! A client: sends requests over a pool of connections, under the rules that it was made with.
+//!
+//! Comes in: a [`Call`]. Goes out: the head of the answer, and its body as it comes. Dropping the future of a call, or the
+//! body before its end, gives up the request and its connection.
+
+use std::cell::RefCell;
+use std::future::{Future, pending};
+use std::num::NonZeroUsize;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT_ENCODING, HeaderValue, USER_AGENT};
+use http::response::Parts;
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::{Builder, Client as Pool};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use lru::LruCache;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Problem;
+use super::body::{Inflow, Outgoing};
+use super::breaker::{Breaker, BreakerOptions, Pass};
+use super::connect::Connector;
+use super::decode::ACCEPTED;
+use super::figures::{Figures, OriginFigures, add, subtract};
+use super::limit::{Gate, LimitOptions};
+use super::redirect::{self, Redirected};
+use super::retry::{self, RetryOptions};
+use super::tls::{Tls, TlsOptions};
+use super::url::origin_of;
+
+/// The most origins whose breaker and queue one client remembers.
+const MOST_ORIGINS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// Bodies up to this many bytes are read to their end where nobody wants them, so that their connection can be used again.
+const WORTH_DRAINING: u64 = 16 * 1024;
+
+static AGENT: HeaderValue = HeaderValue::from_static(concat!("rover/", env!("CARGO_PKG_VERSION")));
+static CODINGS: HeaderValue = HeaderValue::from_static(ACCEPTED);
+
+/// What a client is made with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// What its figures are counted under.
+    pub(crate) name: Arc<str>,
+    pub(crate) tls: TlsOptions,
+    pub(crate) breaker: Option<BreakerOptions>,
+    pub(crate) limit: Option<LimitOptions>,
+    /// Connections to one origin that may wait for their next request.
+    pub(crate) idle: usize,
+    /// How long they wait.
+    pub(crate) idle_timeout: Duration,
+}
+
+impl Settings {
+    /// 128 idle connections to an origin, for a minute each; neither breaker nor limit.
+    pub(crate) fn new(name: impl Into<Arc<str>>) -> Settings {
+        Settings {
+            name: name.into(),
+            tls: TlsOptions::default(),
+            breaker: None,
+            limit: None,
+            idle: 128,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A request, and how long and how often it is tried.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    /// [Parsed](super::parse_url).
+    pub(crate) url: Uri,
+    pub(crate) headers: HeaderMap,
+    /// `None` once it has been sent and cannot be sent again.
+    pub(crate) body: Option<Outgoing>,
+    /// When the head of the answer must be there.
+    pub(crate) deadline: Option<Instant>,
+    /// The longest that getting a connection may take.
+    pub(crate) connect_timeout: Option<Duration>,
+    /// How many redirects are followed; with 0 they are answers like others.
+    pub(crate) redirects: u32,
+    pub(crate) retry: Option<RetryOptions>,
+}
+
+/// An answer whose body is still to come.
+pub(crate) struct Reply {
+    pub(crate) head: Parts,
+    pub(crate) body: Inflow,
+    /// Where it came from, after redirects.
+    pub(crate) url: Uri,
+}
+
+/// See the module.
+pub(crate) struct Client {
+    pool: Pool<Connector, Outgoing>,
+    settings: Settings,
+    figures: Arc<Figures>,
+    origins: RefCell<LruCache<Box<str>, Rc<Origin>>>,
+}
+
+/// What a client keeps of one origin.
+pub(crate) struct Origin {
+    breaker: Option<Rc<Breaker>>,
+    gate: Option<Rc<Gate>>,
+    figures: Arc<OriginFigures>,
+}
+
+impl Client {
+    /// Nothing is connected yet. The client must be used within one tokio runtime.
+    pub(crate) fn new(settings: Settings, figures: &Arc<Figures>) -> Client {
+        let connector = Connector::new(Tls::new(settings.tls.clone()), settings.name.clone(), figures.clone());
+        let pool = Builder::new(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(settings.idle_timeout)
+            .pool_max_idle_per_host(settings.idle)
+            .build(connector);
+        let origins = RefCell::new(LruCache::new(MOST_ORIGINS));
+        Client { pool, settings, figures: figures.clone(), origins }
+    }
+
+    /// The name that the client's figures are counted under.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.settings.name
+    }
+
+    /// What is kept of the origin of `url`.
+    pub(crate) fn origin(&self, url: &Uri) -> Rc<Origin> {
+        let name = origin_of(url);
+        let mut origins = self.origins.borrow_mut();
+        if let Some(origin) = origins.get(name.as_str()) {
+            return origin.clone();
+        }
+        let figures = self.figures.of(&self.settings.name, &name);
+        let breaker = self.settings.breaker.map(|options| Breaker::new(options, name.as_str().into(), figures.clone()));
+        let gate = self.settings.limit.map(|options| Gate::new(options, figures.clone()));
+        let origin = Rc::new(Origin { breaker, gate, figures });
+        origins.put(name.into_boxed_str(), origin.clone());
+        origin
+    }
+
+    /// Sends a request, again where the rules say so, and follows redirects.
+    ///
+    /// # Errors
+    /// There is no answer, and why.
+    pub(crate) async fn send(&self, mut call: Call) -> Result<Reply, Problem> {
+        call.headers.entry(USER_AGENT).or_insert_with(|| AGENT.clone());
+        let decodes = !call.headers.contains_key(ACCEPT_ENCODING);
+        if decodes {
+            call.headers.insert(ACCEPT_ENCODING, CODINGS.clone());
+        }
+        let mut followed = 0;
+        loop {
+            let (mut head, body, active) = self.patiently(&mut call).await?;
+            match redirect::follow(&head, &mut call)? {
+                Redirected::No => {}
+                Redirected::Yes if followed >= call.redirects => return Err(Problem::TooManyRedirects),
+                Redirected::Yes => {
+                    followed += 1;
+                    drain(Inflow::plain(body, active), call.deadline).await;
+                    continue;
+                }
+            }
+            let body = match decodes {
+                true => Inflow::decoded(body, &mut head.headers, active),
+                false => Inflow::plain(body, active),
+            };
+            return Ok(Reply { head, body, url: call.url });
+        }
+    }
+
+    /// Sends the request until there is an answer that is none to try again for.
+    async fn patiently(&self, call: &mut Call) -> Result<(Parts, Incoming, Active), Problem> {
+        let origin = self.origin(&call.url);
+        let can_repeat = retry::is_idempotent(&call.method) && call.body.as_ref().is_some_and(|b| b.again().is_some());
+        let retry = call.retry.filter(|_| can_repeat);
+        let mut attempt = 1;
+        loop {
+            let deadline = call.deadline;
+            let expiry = async move {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => pending().await,
+                }
+                Problem::Timeout
+            };
+            let outcome = self.once(&origin, call.request(), call.connect_timeout, expiry).await;
+            let Some(retry) = retry.filter(|retry| attempt < retry.attempts) else { return outcome };
+            let wait = match &outcome {
+                Ok((head, ..)) if retry::is_passing(head.status) => {
+                    retry.wait(attempt).max(retry::asked_wait(&head.headers).unwrap_or_default())
+                }
+                Err(problem) if problem.is_passing() => retry.wait(attempt),
+                _ => return outcome,
+            };
+            if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+                return outcome;
+            }
+            if let Ok((_, body, active)) = outcome {
+                drain(Inflow::plain(body, active), deadline).await;
+            }
+            sleep(wait).await;
+            attempt += 1;
+            add(&origin.figures.retries);
+        }
+    }
+
+    /// Sends one request, and waits for the head of its answer as long as `expiry` lasts.
+    ///
+    /// # Errors
+    /// There is none; what `expiry` brought where that came first.
+    pub(crate) async fn once(
+        &self,
+        origin: &Origin,
+        mut request: Request<Outgoing>,
+        connect_timeout: Option<Duration>,
+        expiry: impl Future<Output = Problem>,
+    ) -> Result<(Parts, Incoming, Active), Problem> {
+        let mut expiry = pin!(expiry);
+        let entered = tokio::select! {
+            biased;
+            entered = origin.enter() => entered,
+            problem = &mut expiry => Err(problem),
+        };
+        let mut active = entered?;
+        let captured = connect_timeout.map(|time| (capture_connection(&mut request), time));
+        let too_slow = async move {
+            if let Some((mut captured, time)) = captured
+                && timeout(time, captured.wait_for_connection_metadata()).await.is_err()
+            {
+                return Problem::ConnectTimeout;
+            }
+            pending().await
+        };
+        let answered = tokio::select! {
+            biased;
+            answered = self.pool.request(request) => answered.map_err(|error| Problem::of(&error)),
+            problem = too_slow => Err(problem),
+            problem = expiry => Err(problem),
+        };
+        match answered {
+            Ok(response) => {
+                active.answered(response.status());
+                let (head, body) = response.into_parts();
+                Ok((head, body, active))
+            }
+            Err(problem) => {
+                active.failed(&problem);
+                Err(problem)
+            }
+        }
+    }
+}
+
+/// Reads what nobody wants, where that is little.
+async fn drain(mut body: Inflow, deadline: Option<Instant>) {
+    let _ = body.collect(WORTH_DRAINING, deadline).await;
+}
+
+impl Call {
+    /// The request as it stands. A body that cannot be sent again is gone afterwards.
+    fn request(&mut self) -> Request<Outgoing> {
+        let body = match self.body.as_ref().and_then(Outgoing::again) {
+            Some(copy) => copy,
+            None => self.body.take().unwrap_or_default(),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.url.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+impl Origin {
+    /// Waits for a turn.
+    async fn enter(&self) -> Result<Active, Problem> {
+        let reject = |problem| {
+            add(&self.figures.rejected);
+            problem
+        };
+        if self.breaker.as_ref().is_some_and(|breaker| breaker.refuses()) {
+            return Err(reject(Problem::CircuitOpen));
+        }
+        let turn = match &self.gate {
+            Some(gate) => Some(gate.enter().await.map_err(reject)?),
+            None => None,
+        };
+        let pass = match &self.breaker {
+            Some(breaker) => Some(breaker.admit().map_err(reject)?),
+            None => None,
+        };
+        add(&self.figures.requests);
+        add(&self.figures.active);
+        Ok(Active { figures: self.figures.clone(), turn, pass, is_over: false })
+    }
+}
+
+/// A request in progress, up to the end of its answer's body.
+pub(crate) struct Active {
+    figures: Arc<OriginFigures>,
+    turn: Option<OwnedSemaphorePermit>,
+    pass: Option<Pass>,
+    is_over: bool,
+}
+
+impl Active {
+    fn answered(&mut self, status: StatusCode) {
+        let is_success = !status.is_server_error();
+        if !is_success {
+            add(&self.figures.failures);
+        }
+        self.tell(is_success);
+    }
+
+    fn failed(&mut self, problem: &Problem) {
+        add(&self.figures.failures);
+        if problem.blames_server() {
+            self.tell(false);
+        }
+    }
+
+    fn tell(&mut self, is_success: bool) {
+        if let Some(pass) = &mut self.pass {
+            pass.tell(is_success);
+        }
+    }
+
+    /// The body has come to its end, or broke off.
+    pub(super) fn end(&mut self, is_complete: bool) {
+        if !is_complete && !self.is_over {
+            add(&self.figures.failures);
+            self.tell(false);
+        }
+        self.leave();
+    }
+
+    fn leave(&mut self) {
+        if !self.is_over {
+            self.is_over = true;
+            subtract(&self.figures.active);
+        }
+        self.turn = None;
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

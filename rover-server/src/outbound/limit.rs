@@ -1,0 +1,58 @@
+//! How many requests of a client one origin gets at once, and how many wait for their turn.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Problem;
+use super::figures::{OriginFigures, add, subtract};
+
+/// The limits of one origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LimitOptions {
+    /// Requests at once, at least 1.
+    pub(crate) concurrent: usize,
+    /// Requests that wait beyond them; further ones fail.
+    pub(crate) queue: usize,
+}
+
+/// Lets requests in, in the order in which they came.
+pub(super) struct Gate {
+    turns: Arc<Semaphore>,
+    queue: usize,
+    figures: Arc<OriginFigures>,
+}
+
+impl Gate {
+    pub(super) fn new(options: LimitOptions, figures: Arc<OriginFigures>) -> Rc<Gate> {
+        let turns = Arc::new(Semaphore::new(options.concurrent.min(Semaphore::MAX_PERMITS)));
+        Rc::new(Gate { turns, queue: options.queue, figures })
+    }
+
+    /// Waits for a turn, which lasts until what this gives is dropped.
+    ///
+    /// # Errors
+    /// [`Problem::QueueFull`].
+    pub(super) async fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
+        if self.figures.queued.load(Relaxed) >= self.queue as u64 {
+            return Err(Problem::QueueFull);
+        }
+        add(&self.figures.queued);
+        let _waiting = Waiting(&self.figures);
+        self.turns.clone().acquire_owned().await.map_err(|_| Problem::QueueFull)
+    }
+}
+
+/// A place in the queue.
+struct Waiting<'a>(&'a OriginFigures);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        subtract(&self.0.queued);
+    }
+}

@@ -1,0 +1,29 @@
+//! Requests to other servers: what `rover.http` and `ctx:proxy` stand on.
+//!
+//! Comes in: a [`Call`], or a request as it is. Goes out: the answer, with its body as it comes, or a [`Problem`]. HTTP/1.1
+//! and HTTP/2 by hyper, TLS by rustls; each client has a pool of connections of its own, within one worker. Blocking work
+//! (names, certificate files) runs on other threads. This module must not know of Lua, nor of requests that come in.
+
+mod body;
+mod breaker;
+mod client;
+mod connect;
+mod decode;
+mod dns;
+mod figures;
+mod limit;
+mod problem;
+mod redirect;
+mod retry;
+mod tls;
+mod url;
+
+pub(crate) use body::{Inflow, Outgoing};
+pub(crate) use breaker::BreakerOptions;
+pub(crate) use client::{Active, Call, Client, Origin, Settings};
+pub(crate) use figures::{BreakerState, Figures, Row};
+pub(crate) use limit::LimitOptions;
+pub(crate) use problem::Problem;
+pub(crate) use retry::RetryOptions;
+pub(crate) use tls::TlsOptions;
+pub(crate) use url::{parse as parse_url, with_path};

@@ -1,0 +1,149 @@
+//! What a client asks of TLS: whom it trusts, and who it is.
+//!
+//! Files and the system's certificates are read when the first `https` URL is requested, on a thread for blocking work.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::sync::OnceCell;
+
+use super::Problem;
+
+/// How a client speaks TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TlsOptions {
+    /// A file of certificates in PEM to trust in place of the system's.
+    pub(crate) ca: Option<PathBuf>,
+    /// The client's own certificates and key, in PEM.
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
+    /// Believes every certificate.
+    pub(crate) insecure: bool,
+}
+
+/// The TLS settings of a client, made when they are first needed.
+#[derive(Debug, Default)]
+pub(super) struct Tls {
+    options: TlsOptions,
+    config: OnceCell<Arc<ClientConfig>>,
+}
+
+impl Tls {
+    pub(super) fn new(options: TlsOptions) -> Tls {
+        Tls { options, config: OnceCell::new() }
+    }
+
+    /// The settings; an attempt that failed is made again next time.
+    ///
+    /// # Errors
+    /// A file cannot be read or understood.
+    pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, Problem> {
+        let config = self.config.get_or_try_init(|| async {
+            let options = self.options.clone();
+            match tokio::task::spawn_blocking(move || build(&options)).await {
+                Ok(Ok(config)) => Ok(Arc::new(config)),
+                Ok(Err(why)) => Err(Problem::Tls(format!("TLS: {why}"))),
+                Err(_) => Err(Problem::Tls("TLS: the settings could not be read".to_owned())),
+            }
+        });
+        config.await.cloned()
+    }
+}
+
+fn build(options: &TlsOptions) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = if options.insecure {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous(provider)))
+    } else {
+        let roots = match &options.ca {
+            Some(file) => Arc::new(roots_of(file)?),
+            None => system_roots(),
+        };
+        builder.with_root_certificates(roots)
+    };
+    let mut config = match &options.identity {
+        Some((certificates, key)) => {
+            let chain = certificates_of(certificates)?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|_| format!("{} has no private key", key.display()))?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err(format!("{} has no certificates", file.display())),
+        Err(_) => Err(format!("cannot read certificates from {}", file.display())),
+    }
+}
+
+fn roots_of(file: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(certificates_of(file)?);
+    if added == 0 { Err(format!("{} has no valid certificates", file.display())) } else { Ok(roots) }
+}
+
+/// Whom the system trusts; Mozilla's list where it has none. Read once for the process: it is some hundred kilobytes.
+fn system_roots() -> Arc<RootCertStore> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let roots = ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if added == 0 {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        Arc::new(roots)
+    });
+    roots.clone()
+}
+
+/// Believes every certificate, as `insecure = true` asks for. The handshake's signatures are still checked.
+#[derive(Debug)]
+struct Credulous(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,247 @@
+//! `forward`: one request, from its checked arguments to the response that stands for the upstream's answer.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{HOST, HeaderName};
+use http::response::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::sleep;
+
+use crate::context::{self, Peer};
+use crate::log::{self, Level};
+use crate::lua::{Kind, Name, Raise, Returns, Stack};
+use crate::outbound::{Active, Client, Inflow, Problem, with_path};
+
+use super::answer::{self, Through};
+use super::group::{Group, Turn, Upstream};
+use super::headers::{self, Forwarding};
+use super::request_body::RequestBody;
+use super::{Options, Proxy, switch};
+
+/// The arguments of `forward`, by their places.
+mod argument {
+    pub(super) const GROUP: i32 = 2;
+    // Milliseconds; 0 is no limit.
+    pub(super) const TIMEOUT: i32 = 3;
+    pub(super) const CONNECT_TIMEOUT: i32 = 4;
+    pub(super) const IDLE_TIMEOUT: i32 = 5;
+    pub(super) const PRESERVES_HOST: i32 = 6;
+    /// "replace", "append" or false.
+    pub(super) const FORWARDED: i32 = 7;
+    pub(super) const VIA: i32 = 8;
+    /// A table of further headers, or nil.
+    pub(super) const HEADERS: i32 = 9;
+}
+
+/// A request on its way on.
+struct Onward {
+    method: Method,
+    /// As the client sent it.
+    target: PathAndQuery,
+    /// What the route's last parameter matched, where it reaches to the end of the path.
+    rest: Option<String>,
+    headers: HeaderMap,
+    upgrade: Option<HeaderValue>,
+    body: RequestBody,
+    peer: Rc<Peer>,
+}
+
+/// What came of it.
+enum Outcome {
+    Answered(Box<(Parts, Incoming, Active)>, Turn),
+    Failed(Problem, Option<Rc<Upstream>>),
+}
+
+/// See the module. The first argument is the context.
+pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
+    use argument::*;
+    let time = |index| {
+        let milliseconds = stack.number(index).max(0.0);
+        (milliseconds > 0.0).then(|| Duration::from_secs_f64(milliseconds / 1000.0))
+    };
+    let options = Options {
+        timeout: time(TIMEOUT),
+        connect_timeout: time(CONNECT_TIMEOUT),
+        idle_timeout: time(IDLE_TIMEOUT),
+        preserves_host: stack.boolean(PRESERVES_HOST),
+        forwarded: match stack.bytes(FORWARDED) {
+            Some(b"append") => Forwarding::Append,
+            Some(_) => Forwarding::Replace,
+            None => Forwarding::Off,
+        },
+        via: stack.boolean(VIA),
+    };
+    let mut onward = onward(stack, proxy, &options)?;
+    change_headers(stack, &mut onward.headers)?;
+    let Some(group) = proxy.groups.get(stack, GROUP).cloned() else {
+        return Err(Raise::mistake("these upstreams are no longer there"));
+    };
+    let (client, own) = (proxy.client.clone(), proxy.own.clone());
+    proxy.waits.suspend(stack, Name::Own("ctx:proxy"), async move {
+        let outcome = ask(&client, &group, &onward, &options).await;
+        move |stack: &mut Stack<'_>| match own.upgrade() {
+            Some(proxy) => push(stack, &proxy, outcome, &onward, &options),
+            None => Err(Raise::mistake("this server has been shut down")),
+        }
+    })
+}
+
+/// Takes from the request what goes on.
+fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onward, Raise> {
+    let ticket = context::ticket(stack, &proxy.contexts, "proxy(url)")?;
+    let mut request = proxy.contexts.requests.get_mut(ticket)?;
+    let body = match request.unread.take() {
+        Some(unread) => RequestBody::unread(unread),
+        None => RequestBody::Known(request.body.clone().unwrap_or_default()),
+    };
+    let head = &request.head;
+    let host = match head.uri.authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => head.headers.get(HOST).map(HeaderValue::as_bytes),
+    };
+    let client = headers::Client { ip: request.ip(), scheme: request.scheme(), host, version: head.version };
+    let (headers, upgrade) = headers::onward(&head.headers, &client, options);
+    let path = head.uri.path();
+    let rest = request.route.as_ref().and_then(|(_, params)| {
+        let &(begin, end) = params.spans().last()?;
+        (end as usize == path.len()).then(|| path[begin as usize..].to_owned())
+    });
+    Ok(Onward {
+        method: head.method.clone(),
+        target: head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+        rest,
+        headers,
+        upgrade,
+        body,
+        peer: request.peer.clone(),
+    })
+}
+
+/// Sets the fields of the table at [`argument::HEADERS`]; false removes one.
+fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), Raise> {
+    if stack.kind(argument::HEADERS) != Kind::Table {
+        return Ok(());
+    }
+    stack.push_nil();
+    while stack.next(argument::HEADERS) {
+        let top = stack.top();
+        let written = stack.bytes(top - 1).unwrap_or_default();
+        let Ok(name) = HeaderName::from_bytes(written) else {
+            return Err(Raise::Mistake(format!("{:?} is not a header name", String::from_utf8_lossy(written))));
+        };
+        let text = match stack.kind(top) {
+            Kind::Boolean => None,
+            Kind::Number => Some(stack.number_text(top).into_bytes()),
+            _ => Some(stack.bytes(top).unwrap_or_default().to_vec()),
+        };
+        match text.map(|text| HeaderValue::from_bytes(&text)) {
+            None => drop(headers.remove(&name)),
+            Some(Ok(value)) => drop(headers.insert(name, value)),
+            Some(Err(_)) => {
+                return Err(Raise::Mistake(format!("the value of the header {name} has a control character in it")));
+            }
+        }
+        stack.pop(1);
+    }
+    Ok(())
+}
+
+/// Where on an upstream the request goes.
+///
+/// A URL without a path takes the request's. One that ends with a slash has the rest of the path behind it, where the
+/// route ends with a parameter. Any other is the place itself. A query of the URL's own replaces the request's.
+fn place(upstream: &Upstream, onward: &Onward) -> Result<Uri, Problem> {
+    let url = &upstream.url;
+    if !upstream.has_path && url.query().is_none() {
+        return with_path(url, onward.target.clone());
+    }
+    let mut target = if upstream.has_path { url.path().to_owned() } else { onward.target.path().to_owned() };
+    if let Some(rest) = onward.rest.as_deref().filter(|_| upstream.has_path && target.ends_with('/')) {
+        target.push_str(rest);
+    }
+    if let Some(query) = url.query().or(onward.target.query()) {
+        target.push('?');
+        target.push_str(query);
+    }
+    let target = PathAndQuery::try_from(target).map_err(|_| Problem::BadUrl("it cannot be understood"))?;
+    with_path(url, target)
+}
+
+/// Sends the request to an upstream; to another one where it did not even reach the first.
+async fn ask(client: &Client, group: &Rc<Group>, onward: &Onward, options: &Options) -> Outcome {
+    let mut tried: Vec<Rc<Upstream>> = Vec::new();
+    let mut last = Problem::Refused;
+    while tried.len() < group.len() {
+        let (Some(body), Some(turn)) = (onward.body.outgoing(), group.pick(&tried)) else { break };
+        let uri = match place(&turn.upstream, onward) {
+            Ok(uri) => uri,
+            Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = onward.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = onward.headers.clone();
+        let expiry = standstill(&onward.body, options.timeout);
+        match client.once(&turn.upstream.origin, request, options.connect_timeout, expiry).await {
+            Ok((head, body, active)) => {
+                turn.succeeded();
+                return Outcome::Answered(Box::new((head, body, active)), turn);
+            }
+            Err(problem) => {
+                let is_fault = problem != Problem::BodyBrokeOff;
+                if is_fault && turn.failed() {
+                    log::event(Level::Warn, "an upstream is out of order")
+                        .field("upstream", turn.upstream.url.to_string().as_str())
+                        .field("error", problem.to_string().as_str())
+                        .emit();
+                }
+                tried.push(turn.upstream.clone());
+                let goes_on = problem.is_before_sending();
+                last = problem;
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+    }
+    Outcome::Failed(last, tried.pop())
+}
+
+/// Ends when nothing of the request's body has moved for so long, and no answer has come.
+async fn standstill(body: &RequestBody, timeout: Option<Duration>) -> Problem {
+    let Some(timeout) = timeout else { return std::future::pending().await };
+    loop {
+        let before = body.progress();
+        sleep(timeout).await;
+        if body.progress() == before {
+            return Problem::Timeout;
+        }
+    }
+}
+
+fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward, options: &Options) -> Returns {
+    let (answered, turn) = match outcome {
+        Outcome::Answered(answered, turn) => (answered, turn),
+        Outcome::Failed(problem, upstream) => {
+            return answer::push_failure(stack, proxy, &problem, &answer::named(upstream.as_ref()));
+        }
+    };
+    let (mut head, body, active) = *answered;
+    let about = (&onward.method, options);
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let upgrade = head.extensions.remove::<OnUpgrade>();
+        let (Some(asked), Some(upgrade)) = (&onward.upgrade, upgrade) else {
+            return answer::push_failure(stack, proxy, &Problem::Malformed, &answer::named(Some(&turn.upstream)));
+        };
+        let upgrade = switch::joined(upgrade, turn, active);
+        return answer::push(stack, proxy, &head, about, Some(asked), |stack| {
+            proxy.responder.push_upgrade(stack, onward.peer.clone(), upgrade);
+        });
+    }
+    let through = Through::new(Inflow::plain(body, active), turn, options);
+    answer::push(stack, proxy, &head, about, None, |stack| proxy.responder.push_stream(stack, Box::pin(through)))
+}

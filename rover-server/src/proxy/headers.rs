@@ -1,0 +1,167 @@
+//! Header fields on their way through: what belongs to one hop stays there, and the upstream learns whom it serves.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderValue, Version};
+
+/// What the upstream is told of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forwarding {
+    /// What this server knows, in place of what the client says.
+    Replace,
+    /// What this server knows, behind what a proxy in front says.
+    Append,
+    /// Nothing of its own.
+    Off,
+}
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Whether the field is of one connection alone (RFC 9110, section 7.6.1).
+fn is_of_one_hop(name: &HeaderName) -> bool {
+    [&CONNECTION, &KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE].contains(&name)
+}
+
+/// The names that `Connection` lists, and the protocol that the message wants to switch to.
+struct Hop {
+    listed: Vec<HeaderName>,
+    upgrade: Option<HeaderValue>,
+}
+
+impl Hop {
+    fn of(headers: &HeaderMap) -> Hop {
+        let mut listed = Vec::new();
+        for value in headers.get_all(CONNECTION) {
+            let names = value.as_bytes().split(|&byte| byte == b',');
+            listed.extend(names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()));
+        }
+        let upgrade = headers.get(UPGRADE).filter(|_| listed.contains(&UPGRADE)).cloned();
+        Hop { listed, upgrade }
+    }
+
+    fn keeps(&self, name: &HeaderName) -> bool {
+        !is_of_one_hop(name) && !self.listed.contains(name)
+    }
+}
+
+/// Where a request came from, as far as the upstream is told.
+pub(super) struct Client<'a> {
+    pub(super) ip: Option<IpAddr>,
+    pub(super) scheme: &'static str,
+    pub(super) host: Option<&'a [u8]>,
+    pub(super) version: Version,
+}
+
+/// The fields of a request as they go on, and the protocol that it wants to switch to.
+///
+/// hyper writes Content-Length or Transfer-Encoding by the body; an expectation was for this server.
+pub(super) fn onward(
+    from: &HeaderMap,
+    client: &Client<'_>,
+    options: &super::Options,
+) -> (HeaderMap, Option<HeaderValue>) {
+    let hop = Hop::of(from);
+    let mut headers = HeaderMap::with_capacity(from.len() + 6);
+    for (name, value) in from {
+        let is_own = *name == HOST || *name == CONTENT_LENGTH || *name == EXPECT;
+        if hop.keeps(name) && !is_own {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    if options.preserves_host
+        && let Some(host) = client.host.and_then(|host| HeaderValue::from_bytes(host).ok())
+    {
+        headers.insert(HOST, host);
+    }
+    if options.forwarded != Forwarding::Off {
+        tell_of(client, options.forwarded, &mut headers);
+    }
+    if options.via {
+        add_via(&mut headers, client.version);
+    }
+    let upgrade = hop.upgrade.filter(|_| client.version == Version::HTTP_11);
+    if let Some(protocol) = &upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol.clone());
+    }
+    (headers, upgrade)
+}
+
+/// Sets `Forwarded` (RFC 7239) and the older fields of the same meaning.
+fn tell_of(client: &Client<'_>, forwarding: Forwarding, headers: &mut HeaderMap) {
+    let ip = client.ip.map(|ip| ip.to_canonical());
+    let node = match ip {
+        Some(IpAddr::V4(ip)) => ip.to_string(),
+        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
+        None => "unknown".to_owned(),
+    };
+    let mut element = format!("for={node};proto={}", client.scheme);
+    if let Some(host) = client.host.and_then(|host| std::str::from_utf8(host).ok()) {
+        // A port or an IPv6 literal holds what only a quoted string may.
+        let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+        element.push_str(&if is_token { format!(";host={host}") } else { format!(";host=\"{host}\"") });
+    }
+    let list = |name: &HeaderName, own: &str, headers: &mut HeaderMap| {
+        let mut value = Vec::new();
+        if forwarding == Forwarding::Append {
+            for line in headers.get_all(name) {
+                value.extend_from_slice(line.as_bytes());
+                value.extend_from_slice(b", ");
+            }
+        }
+        value.extend_from_slice(own.as_bytes());
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            headers.insert(name, value);
+        }
+    };
+    list(&FORWARDED, &element, headers);
+    match ip {
+        Some(ip) => list(&FOR, &ip.to_string(), headers),
+        None if forwarding == Forwarding::Replace => drop(headers.remove(&FOR)),
+        None => {}
+    }
+    // A proxy in front knows better than this server what the client asked for.
+    let mut once = |name: &HeaderName, value: Option<HeaderValue>| {
+        if let Some(value) = value.filter(|_| forwarding == Forwarding::Replace || !headers.contains_key(name)) {
+            headers.insert(name, value);
+        }
+    };
+    once(&PROTO, Some(HeaderValue::from_static(client.scheme)));
+    once(&FORWARDED_HOST, client.host.and_then(|host| HeaderValue::from_bytes(host).ok()));
+}
+
+fn add_via(headers: &mut HeaderMap, version: Version) {
+    let value = match version {
+        Version::HTTP_10 => "1.0 rover",
+        Version::HTTP_2 => "2.0 rover",
+        _ => "1.1 rover",
+    };
+    headers.append(VIA, HeaderValue::from_static(value));
+}
+
+/// Calls `push` with each field of an answer that goes on to the client. `is_bodiless` says that the length is that of a
+/// body which does not come, so it has to be said.
+pub(super) fn backward(
+    from: &HeaderMap,
+    version: Version,
+    options: &super::Options,
+    is_bodiless: bool,
+    mut push: impl FnMut(&[u8], &[u8]),
+) {
+    let hop = Hop::of(from);
+    for (name, value) in from {
+        if hop.keeps(name) && (*name != CONTENT_LENGTH || is_bodiless) {
+            push(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    if options.via {
+        push(b"via", if version == Version::HTTP_2 { b"2.0 rover" } else { b"1.1 rover" });
+    }
+}

@@ -1,0 +1,83 @@
+//! `ctx:proxy` and `api.proxy`: a request goes on to another server, and its answer comes back as it is made.
+//!
+//! Comes in: a request and where it should go. Goes out: a response whose body streams, or one that says why there is none.
+//! Neither body is collected here. This module must not know of routes, nor of the connection that the request came on.
+
+mod answer;
+mod forward;
+mod group;
+mod headers;
+mod request_body;
+mod switch;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlua::{Function, Lua, Table};
+
+use self::group::Group;
+use crate::context::Contexts;
+use crate::lua::{OwnedMeta, Shared, Waits, mistake_function};
+use crate::outbound::{Client, Figures, Settings};
+use crate::response::Responder;
+
+/// What the functions of this module share in one VM.
+struct Proxy {
+    contexts: Rc<Contexts>,
+    responder: Rc<Responder>,
+    waits: Rc<Waits>,
+    client: Rc<Client>,
+    groups: OwnedMeta<Rc<Group>>,
+    own: std::rc::Weak<Proxy>,
+}
+
+/// Settings of one call that are not those of its group of upstreams.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    /// Until the head of the answer is there, as long as nothing moves.
+    timeout: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    /// Between two pieces of the answer's body.
+    idle_timeout: Option<Duration>,
+    preserves_host: bool,
+    forwarded: headers::Forwarding,
+    via: bool,
+}
+
+/// Adds `proxy` to the methods of `ctx` and to the builders.
+///
+/// `native.proxies` becomes the table of the handlers that leave the body of their request unread.
+///
+/// # Errors
+/// Memory errors of mlua.
+pub(crate) fn install(
+    lua: &Lua,
+    native: &Table,
+    methods: &Table,
+    builders: &Table,
+    (contexts, responder): (&Rc<Contexts>, &Rc<Responder>),
+    waits: &Rc<Waits>,
+    figures: &Arc<Figures>,
+) -> mlua::Result<()> {
+    let meta = lua.create_table()?;
+    meta.raw_set("__metatable", false)?;
+    let groups = OwnedMeta::new(lua, &meta)?;
+    let proxy = Rc::new_cyclic(|own| Proxy {
+        contexts: contexts.clone(),
+        responder: responder.clone(),
+        waits: waits.clone(),
+        client: Rc::new(Client::new(Settings::new("proxy"), figures)),
+        groups,
+        own: own.clone(),
+    });
+    let shared = Shared::new(lua, proxy)?;
+    let own = lua.create_table()?;
+    own.raw_set("forward", waits.waiting(lua, shared.function(lua, forward::forward)?)?)?;
+    own.raw_set("group", shared.function(lua, group::group)?)?;
+    let (method, builder, proxies): (Function, Function, Table) =
+        lua.load(include_str!("proxy.lua")).set_name("=rover/proxy").call((own, mistake_function(lua)?))?;
+    methods.raw_set("proxy", method)?;
+    builders.raw_set("proxy", builder)?;
+    native.raw_set("proxies", proxies)
+}

@@ -1,0 +1,154 @@
+-- `ctx:proxy` and `api.proxy`: checks where a request should go, and hands it on.
+--
+-- Comes in: `native`, functions that Rust lends, and `mistake`, which raises at the line of the app. Goes out: the method,
+-- the builder, and the table of the handlers that the builder made.
+
+local native, mistake = ...
+
+local ipairs, pairs, setmetatable, tostring, type = ipairs, pairs, setmetatable, tostring, type
+local concat, sort, format = table.concat, table.sort, string.format
+local forward, new_group = native.forward, native.group
+
+local function shown(value)
+  local kind = type(value)
+  if kind == "string" then return format("%q", value) end
+  if kind == "number" or kind == "boolean" or kind == "nil" then return tostring(value) end
+  return "a " .. kind
+end
+
+local function wrong(name, wanted, value)
+  mistake(format("%s is %s, not %s", name, wanted, shown(value)))
+end
+
+local function milliseconds(value, name)
+  if value ~= false and (type(value) ~= "number" or not (value > 0 and value <= 1e9)) then
+    wrong(name, "a number of milliseconds above 0, or false for no limit", value)
+  end
+end
+
+-- One of these texts, or false where that may be said.
+local function one_of(...)
+  local known, list = {}, { ... }
+  for i, text in ipairs(list) do
+    known[text] = true
+    list[i] = shown(text)
+  end
+  local wanted = concat(list, " or ")
+  return function(value, name)
+    if not known[value] then wrong(name, wanted, value) end
+  end
+end
+
+local function truth(value, name)
+  if type(value) ~= "boolean" then wrong(name, "true or false", value) end
+end
+
+local function headers(value, name)
+  if type(value) ~= "table" then wrong(name, "a table", value) end
+  for key, item in pairs(value) do
+    if type(key) ~= "string" then wrong("the name of a header", "a string", key) end
+    if item ~= false and type(item) ~= "string" and type(item) ~= "number" then
+      wrong("headers." .. key, "a string, or false to leave the header out", item)
+    end
+  end
+end
+
+local function fails(value, name)
+  if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > 1e6 then
+    wrong(name, "a whole number from 1", value)
+  end
+end
+
+local CONFIG = {
+  timeout = milliseconds, connect_timeout = milliseconds, idle_timeout = milliseconds,
+  host = one_of("upstream", "preserve"), forwarded = one_of("replace", "append", false), via = truth, headers = headers,
+  balance = one_of("round_robin", "least_connections"), fails = fails, fail_timeout = milliseconds,
+}
+
+local known = {}
+for name in pairs(CONFIG) do known[#known + 1] = name end
+sort(known)
+
+local function check(cfg, call)
+  if type(cfg) ~= "table" then mistake(format("the config of %s is a table, not %s", call, shown(cfg))) end
+  for key, value in pairs(cfg) do
+    local test = CONFIG[key]
+    if not test then
+      mistake(format("unknown key %s in the config of %s; the keys are %s", shown(key), call, concat(known, ", ")))
+    end
+    test(value, key)
+  end
+end
+
+-- Groups of upstreams by what they were made of, so that their health and whose turn it is outlive a request. What makes
+-- new ones without end loses the old ones.
+local groups, count = {}, 0
+local MOST = 1000
+
+local function group_of(target, cfg, call)
+  local balance, most, time = cfg.balance or "round_robin", cfg.fails or 3, cfg.fail_timeout
+  if time == nil then time = 10000 end
+  local urls = target
+  if type(target) == "string" then
+    urls = nil
+  elseif type(target) ~= "table" or #target == 0 then
+    mistake(format("%s needs a URL, or an array of them, not %s", call, type(target) == "table" and "none" or shown(target)))
+  else
+    for i, url in ipairs(target) do
+      if type(url) ~= "string" then wrong("upstream " .. i, "a URL as a string", url) end
+    end
+  end
+  local plain = target
+  if urls or cfg.balance or cfg.fails or cfg.fail_timeout ~= nil then
+    plain = concat({ balance, most, tostring(time), urls and concat(urls, " ") or target }, " ")
+  end
+  local group = groups[plain]
+  if not group then
+    if count >= MOST then groups, count = {}, 0 end
+    group = new_group(balance == "least_connections", most, time or 0, urls or { target })
+    groups[plain] = group
+    count = count + 1
+  end
+  return group
+end
+
+local function first(value, default)
+  if value == nil then return default end
+  return value or 0
+end
+
+local function go(ctx, group, cfg)
+  return forward(ctx, group, first(cfg.timeout, 30000), first(cfg.connect_timeout, 10000),
+    first(cfg.idle_timeout, 60000), cfg.host == "preserve", cfg.forwarded == nil and "replace" or cfg.forwarded,
+    cfg.via or false, cfg.headers)
+end
+
+local NONE = {}
+
+--- `ctx:proxy(url[, cfg])` → a response.
+local function method(ctx, target, cfg)
+  if cfg == nil then
+    local group = groups[target]
+    if group then return go(ctx, group, NONE) end
+    cfg = NONE
+  else
+    check(cfg, "ctx:proxy")
+  end
+  return go(ctx, group_of(target, cfg, "ctx:proxy"), cfg)
+end
+
+local proxies = setmetatable({}, { __mode = "k" })
+
+--- `api.proxy(url[, cfg])` → a handler, whose requests keep their bodies unread.
+local function builder(target, cfg)
+  if cfg == nil then cfg = NONE else check(cfg, "api.proxy") end
+  -- Checked and copied now, so that a mistake shows when the app loads.
+  local copy = {}
+  for key, value in pairs(cfg) do copy[key] = value end
+  local group = group_of(target, cfg, "api.proxy")
+  local function handler(ctx) return go(ctx, group, copy) end
+  proxies[handler] = true
+  return handler
+end
+
+return method, builder, proxies

@@ -1,0 +1,84 @@
+//! The body of a request on its way to an upstream, shared with whoever may have to send it to another one.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::body::Unread;
+use crate::outbound::{Outgoing, Problem};
+
+/// A body that can be sent as long as nothing of it has been read.
+pub(super) enum RequestBody {
+    Known(Bytes),
+    Unread(Arc<Passing>),
+}
+
+/// An unread body, and how much of it has been read.
+pub(super) struct Passing {
+    body: Mutex<Unread>,
+    /// Pieces read so far.
+    pieces: AtomicU64,
+    polled: AtomicU64,
+}
+
+impl RequestBody {
+    pub(super) fn unread(body: Unread) -> RequestBody {
+        let passing = Passing { body: Mutex::new(body), pieces: AtomicU64::new(0), polled: AtomicU64::new(0) };
+        RequestBody::Unread(Arc::new(passing))
+    }
+
+    /// The body to send; `None` where a part of it has gone already.
+    pub(super) fn outgoing(&self) -> Option<Outgoing> {
+        match self {
+            RequestBody::Known(bytes) if bytes.is_empty() => Some(Outgoing::Empty),
+            RequestBody::Known(bytes) => Some(Outgoing::Full(bytes.clone())),
+            RequestBody::Unread(passing) if passing.polled.load(Relaxed) == 0 => {
+                Some(Outgoing::Passed(Box::pin(Share(passing.clone()))))
+            }
+            RequestBody::Unread(_) => None,
+        }
+    }
+
+    /// Changes whenever a piece moves.
+    pub(super) fn progress(&self) -> u64 {
+        match self {
+            RequestBody::Known(_) => 0,
+            RequestBody::Unread(passing) => passing.pieces.load(Relaxed),
+        }
+    }
+}
+
+struct Share(Arc<Passing>);
+
+impl Share {
+    fn look<R>(&self, look: impl FnOnce(&mut Unread) -> R) -> R {
+        // Only one share is polled at a time, and on one thread.
+        look(&mut self.0.body.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Body for Share {
+    type Data = Bytes;
+    type Error = Problem;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
+        self.0.polled.store(1, Relaxed);
+        let polled = self.look(|body| body.as_mut().poll_frame(cx));
+        if polled.is_ready() {
+            self.0.pieces.fetch_add(1, Relaxed);
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(|_| Problem::BodyBrokeOff)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.look(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.look(|body| body.size_hint())
+    }
+}

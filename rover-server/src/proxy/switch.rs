@@ -1,0 +1,28 @@
+//! Connections that leave HTTP, such as WebSockets: after a 101, bytes pass both ways until one side ends.
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+
+use crate::outbound::Active;
+use crate::upgrade::{Upgrade, Upgraded};
+
+use super::group::Turn;
+
+/// What takes the client's connection over, and joins it with the upstream's.
+pub(super) fn joined(upstream: OnUpgrade, turn: Turn, active: Active) -> Upgrade {
+    Box::new(move |mut client: Upgraded| {
+        Box::pin(async move {
+            let _held = (turn, active);
+            let Ok(upstream) = upstream.await else { return };
+            let mut upstream = TokioIo::new(upstream);
+            let ending = client.ending();
+            tokio::select! {
+                _ = copy_bidirectional(&mut client, &mut upstream) => {}
+                () = ending.told() => {
+                    let _ = upstream.shutdown().await;
+                }
+            }
+        })
+    })
+}

@@ -1,0 +1,235 @@
+//! What is noted of a request while it is answered, and written down when its last byte is with hyper.
+//!
+//! Comes in: a request, then its response. Goes out: a line of the access log, a warning where it was slow, and its
+//! figures. This module must not know how requests are served.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::{Frame, SizeHint};
+
+use crate::access_log::{self, Access};
+use crate::body::{Aborted, Body, Stream};
+use crate::config::{AccessLog, Config};
+use crate::context::{self, Client, Peer};
+use crate::log::{self, Level};
+use crate::metrics::Measured;
+
+/// The status in the log of a request whose client went away before its answer. No response ever has it.
+const CLIENT_WENT_AWAY: u16 = 499;
+
+/// What is noted of a request. Dropping it writes that down.
+pub(crate) struct Record {
+    status: u16,
+    /// Of the body, as far as it was sent.
+    bytes: u64,
+    /// For the log.
+    line: Option<Line>,
+    /// For the figures, where they are not complete at once.
+    measured: Option<Measured>,
+}
+
+/// What the log tells of a request.
+struct Line {
+    form: AccessLog,
+    slow: Option<Duration>,
+    began: Instant,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    peer: Rc<Peer>,
+    /// Whom trusted proxies told of.
+    client: Option<Rc<Client>>,
+    request_id: Option<HeaderValue>,
+    trace: Option<HeaderValue>,
+    /// The longest wait of its handler, and where that was.
+    wait: Option<(Duration, String)>,
+}
+
+impl Record {
+    /// Holds nothing of the connection's read buffer any more; `uri` is a copy of the target.
+    #[cold]
+    pub(crate) fn let_go(&mut self, uri: Option<Uri>) {
+        let Some(line) = &mut self.line else { return };
+        if let Some(uri) = uri {
+            line.uri = uri;
+        }
+        for value in [&mut line.request_id, &mut line.trace].into_iter().flatten() {
+            if let Ok(own) = HeaderValue::from_bytes(value.as_bytes()) {
+                *value = own;
+            }
+        }
+    }
+
+    /// Whether the log tells of requests.
+    #[inline]
+    pub(crate) fn is_wanted(config: &Config) -> bool {
+        (config.access_log != AccessLog::Off && log::enabled(Level::Info)) || config.slow_request.is_some()
+    }
+
+    /// Writes the line of a request that did not become one: `head` is what came of it.
+    pub(crate) fn unparsed(config: &Config, peer: &Peer, head: &[u8], status: StatusCode, bytes: u64) {
+        if config.access_log != AccessLog::Off && log::enabled(Level::Info) {
+            access_log::record_unparsed(config.access_log, head, status.as_u16(), bytes, peer.ip);
+        }
+    }
+
+    /// A record for the log.
+    pub(crate) fn new<B>(config: &Config, request: &Request<B>, peer: &Rc<Peer>) -> Box<Record> {
+        let line = Line {
+            form: config.access_log,
+            slow: config.slow_request,
+            began: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            peer: peer.clone(),
+            client: None,
+            request_id: context::sent_id(request.headers()).cloned(),
+            trace: request.headers().get(context::TRACEPARENT).cloned(),
+            wait: None,
+        };
+        Record::with(Some(line))
+    }
+
+    fn with(line: Option<Line>) -> Box<Record> {
+        Box::new(Record { status: CLIENT_WENT_AWAY, bytes: 0, line, measured: None })
+    }
+
+    /// A record that leaves no line.
+    pub(crate) fn silent() -> Box<Record> {
+        Record::with(None)
+    }
+
+    /// Notes the trace that the request belongs to.
+    pub(crate) fn within(&mut self, headers: &HeaderMap) {
+        if let Some(line) = &mut self.line {
+            line.trace = headers.get(context::TRACEPARENT).cloned();
+        }
+    }
+
+    /// Counts the request when it is over.
+    pub(crate) fn follow(&mut self, measured: Measured) {
+        self.measured = Some(measured);
+    }
+
+    /// Notes whom trusted proxies told of.
+    pub(crate) fn came_from(&mut self, client: Option<Rc<Client>>) {
+        if let Some(line) = &mut self.line {
+            line.client = client;
+        }
+    }
+
+    /// Notes where the handler waited longest.
+    pub(crate) fn waited(&mut self, wait: Option<(Duration, String)>) {
+        if let Some(line) = &mut self.line {
+            line.wait = wait;
+        }
+    }
+
+    /// Writes down what there is when all bytes of the response are known, or are with hyper.
+    pub(crate) fn at_end(mut self: Box<Self>, response: Response<Body>) -> Response<Body> {
+        self.status = response.status().as_u16();
+        self.bytes = response.body().len();
+        if let (Some(line), Some(id)) = (&mut self.line, response.headers().get("x-request-id")) {
+            line.request_id = Some(id.clone());
+        }
+        if let Some(measured) = &mut self.measured {
+            measured.answered(self.status);
+        }
+        if !matches!(response.body(), Body::Stream(_)) {
+            return response;
+        }
+        response.map(|body| match body {
+            Body::Stream(stream) => Body::Stream(Box::pin(Recorded { stream, record: self })),
+            other => other,
+        })
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.write(self.status, self.bytes);
+        }
+    }
+}
+
+impl Line {
+    fn write(mut self, status: u16, bytes: u64) {
+        let duration = self.began.elapsed();
+        let is_slow = self.slow.is_some_and(|limit| duration >= limit);
+        if !is_slow && self.form == AccessLog::Off {
+            return;
+        }
+        let ip = self.client.as_ref().map_or(self.peer.ip, |client| client.ip);
+        let ip = ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let request_id = self.request_id.take().unwrap_or_else(context::new_id);
+        let request_id = request_id.to_str().unwrap_or_default();
+        let trace_id = self.trace.as_ref().and_then(context::trace_id).unwrap_or_default();
+        if self.form != AccessLog::Off {
+            let access = Access {
+                method: self.method.as_str(),
+                path: self.uri.path(),
+                query: self.uri.query(),
+                status,
+                bytes,
+                duration,
+                ip: &ip,
+                request_id,
+                trace_id,
+                version: context::version_name(self.version),
+            };
+            access_log::record(self.form, &access);
+        }
+        if is_slow {
+            let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let (waited, trace) = self.wait.take().unwrap_or_default();
+            let mut event = log::event(Level::Warn, "slow request")
+                .field("method", self.method.as_str())
+                .field("path", self.uri.path())
+                .field("status", u64::from(status))
+                .field("duration_ms", millis(duration))
+                .field("request_id", request_id);
+            if !trace_id.is_empty() {
+                event = event.field("trace_id", trace_id);
+            }
+            if !trace.is_empty() {
+                event = event.field("longest_wait_ms", millis(waited)).field("traceback", trace.as_str());
+            }
+            event.emit();
+        }
+    }
+}
+
+/// A stream of which is written down when it ends, however it does.
+struct Recorded {
+    stream: Stream,
+    record: Box<Record>,
+}
+
+impl http_body::Body for Recorded {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        let frame = ready!(this.stream.as_mut().poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            this.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.stream.size_hint()
+    }
+}

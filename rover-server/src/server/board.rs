@@ -1,0 +1,203 @@
+//! What a server tells of itself on the management listener.
+
+use std::fmt::Write;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::AppInfo;
+use super::control::{Phase, Shared};
+use crate::log;
+use crate::management::{Page, Pages};
+use crate::metrics::Samples;
+use crate::worker::{self, Figures};
+
+/// How long a worker gets to answer, before its last figures stand for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the app's own check gets.
+const CHECK_TIME: Duration = Duration::from_secs(5);
+
+/// The pages, and what they remember from one request to the next.
+struct Board {
+    shared: Arc<Shared>,
+    /// The last figures of each worker.
+    known: Mutex<Vec<Option<Figures>>>,
+    /// One check at a time.
+    checking: tokio::sync::Mutex<()>,
+}
+
+/// The pages about a server.
+pub(super) fn pages(shared: Arc<Shared>) -> Pages {
+    let board = Arc::new(Board { shared, known: Mutex::default(), checking: tokio::sync::Mutex::new(()) });
+    Arc::new(move |path| {
+        let board = board.clone();
+        Box::pin(async move { board.page(&path).await }) as Pin<Box<_>>
+    })
+}
+
+impl Board {
+    async fn page(&self, path: &str) -> Option<Page> {
+        match path {
+            "/metrics" => Some(Page {
+                status: StatusCode::OK,
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                body: self.metrics().await,
+            }),
+            "/healthz" => Some(json_page(StatusCode::OK, &json!({ "status": "ok" }))),
+            "/readyz" => Some(self.readiness().await),
+            "/routes" => Some(json_page(StatusCode::OK, &self.routes())),
+            "/workers" => Some(json_page(StatusCode::OK, &self.workers().await)),
+            _ => None,
+        }
+    }
+
+    async fn readiness(&self) -> Page {
+        let ready = match self.shared.phase() {
+            Phase::Starting => Err("the server is starting".to_owned()),
+            Phase::Stopping => Err("the server is stopping".to_owned()),
+            Phase::Serving => timeout(CHECK_TIME, self.check())
+                .await
+                .unwrap_or_else(|_| Err("on_ready_check has not ended within 5 s".to_owned())),
+        };
+        match ready {
+            Ok(()) => json_page(StatusCode::OK, &json!({ "ready": true })),
+            Err(reason) => json_page(StatusCode::SERVICE_UNAVAILABLE, &json!({ "ready": false, "reason": reason })),
+        }
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let _turn = self.checking.lock().await;
+        match self.shared.workers.posts().first() {
+            Some((_, first)) => worker::check(first).await,
+            None => Err("there are no workers".to_owned()),
+        }
+    }
+
+    fn routes(&self) -> serde_json::Value {
+        let plan = self.shared.plan().clone();
+        let info = AppInfo::new(&plan.router, &plan.mounts);
+        let routes = info
+            .routes()
+            .iter()
+            .map(|route| json!({ "method": route.method, "path": route.path, "file": route.file, "line": route.line }));
+        routes.collect()
+    }
+
+    /// The figures of each worker, and whether they are of this moment.
+    async fn figures(&self) -> Vec<(Option<Figures>, bool)> {
+        let posts = self.shared.workers.posts();
+        let asked = posts.iter().map(|(_, post)| timeout(PATIENCE, worker::report(post)));
+        // A place whose worker is being replaced has no answer.
+        let mut answers = vec![None; self.shared.workers.places()];
+        for ((number, _), answer) in posts.iter().zip(join_all(asked).await) {
+            if let Some(place) = answers.get_mut(number - 1) {
+                *place = answer.ok().flatten();
+            }
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.resize(answers.len(), None);
+        answers
+            .into_iter()
+            .zip(known.iter_mut())
+            .map(|(answer, known)| {
+                let responds = answer.is_some();
+                if responds {
+                    *known = answer;
+                }
+                (known.clone(), responds)
+            })
+            .collect()
+    }
+
+    async fn workers(&self) -> serde_json::Value {
+        let figures = self.figures().await;
+        let workers = figures.into_iter().enumerate().map(|(n, (figures, responds))| match figures {
+            Some(figures) => json!({
+                "worker": figures.worker,
+                "responds": responds,
+                "connections": figures.connections,
+                "connections_accepted": figures.accepted,
+                "requests_in_flight": figures.in_flight,
+                "retired_versions": figures.retired,
+                "lua_memory_bytes": figures.lua_bytes,
+                "event_loop_lag_seconds": figures.lag.as_secs_f64(),
+                "cpu_seconds": figures.cpu.as_secs_f64(),
+            }),
+            None => json!({ "worker": n + 1, "responds": false }),
+        });
+        workers.collect()
+    }
+
+    async fn metrics(&self) -> String {
+        let mut samples = Samples::default();
+        for (n, (figures, responds)) in self.figures().await.into_iter().enumerate() {
+            let number = (n + 1).to_string();
+            let help = "1 where the worker answered within a second, else its other figures are older.";
+            let up = if responds { 1.0 } else { 0.0 };
+            samples.gauge("rover_worker_up", help, &[("worker", &number)], up);
+            if let Some(figures) = figures {
+                samples.merge((*figures.samples).clone());
+            }
+        }
+        self.of_the_server(&mut samples);
+        of_the_process(&mut samples);
+        samples.text()
+    }
+
+    fn of_the_server(&self, samples: &mut Samples) {
+        let shared = &self.shared;
+        samples.gauge("rover_info", "1, with the version of Rover.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        let is_serving = if shared.phase() == Phase::Serving { 1.0 } else { 0.0 };
+        samples.gauge("rover_serving", "1 while the server is neither starting nor stopping.", &[], is_serving);
+        let (done, failed, last) = shared.reloads.counts();
+        let help = "Reloads of the app.";
+        samples.counter("rover_reloads_total", help, &[("result", "ok")], done as f64);
+        samples.counter("rover_reloads_total", help, &[("result", "failed")], failed as f64);
+        let help = "When the version of the app that serves was loaded, in seconds since 1970.";
+        samples.gauge("rover_loaded_timestamp_seconds", help, &[], seconds_since_1970(last));
+        let help = "Lines of the log that were lost because the output could not keep up.";
+        samples.counter("rover_log_lines_dropped_total", help, &[], log::dropped() as f64);
+        let watched = shared.watchdog.counters();
+        let help = "Lua code that the watchdog has stopped.";
+        samples.counter("rover_watchdog_stops_total", help, &[], watched.stops.load(Ordering::Relaxed) as f64);
+        let help = "Workers that were lost, to a call that does not come back or to a panic.";
+        samples.counter("rover_workers_lost_total", help, &[], watched.lost.load(Ordering::Relaxed) as f64);
+        let help = "Workers that took the place of another.";
+        samples.counter("rover_workers_replaced_total", help, &[], watched.restarts.load(Ordering::Relaxed) as f64);
+        let started = seconds_since_1970(shared.started);
+        samples.gauge("process_start_time_seconds", "When the server started, in seconds since 1970.", &[], started);
+    }
+}
+
+fn seconds_since_1970(time: std::time::SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// What the system knows of the process, under the names that others use too.
+fn of_the_process(samples: &mut Samples) {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let resident = pages.as_deref().and_then(|pages| pages.split(' ').nth(1)?.parse::<f64>().ok());
+    if let Some(resident) = resident {
+        let bytes = resident * rustix::param::page_size() as f64;
+        samples.gauge("process_resident_memory_bytes", "Bytes of memory that the process holds.", &[], bytes);
+    }
+    if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
+        samples.gauge("process_open_fds", "Open file descriptors.", &[], descriptors.count() as f64);
+    }
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+    samples.counter("process_cpu_seconds_total", "Seconds that all threads have computed.", &[], seconds);
+}
+
+fn json_page(status: StatusCode, value: &serde_json::Value) -> Page {
+    let mut body = String::new();
+    let _ = writeln!(body, "{value}");
+    Page { status, content_type: "application/json", body }
+}

@@ -1,0 +1,134 @@
+//! One process after the other on the same sockets: given by a service manager, taken over from a predecessor, handed
+//! over to a successor.
+
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tokio::sync::oneshot;
+
+use super::{Control, Server};
+use crate::accept::Given;
+use crate::error::Error;
+use crate::handover::{Predecessor, Successor};
+use crate::log::{self, Level};
+
+/// What a server gets from outside before it binds. Shared by its clones, for it can be used only once.
+#[derive(Clone, Default)]
+pub(super) struct Inheritance(Arc<Mutex<Estate>>);
+
+#[derive(Default)]
+pub(super) struct Estate {
+    pub(super) serving: Vec<Given>,
+    pub(super) management: Vec<Given>,
+    pub(super) predecessor: Option<Predecessor>,
+}
+
+impl Inheritance {
+    pub(super) fn take(&self) -> Estate {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Estate)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// What is noted of a socket on its way to a successor.
+mod note {
+    pub(super) const MANAGEMENT: u8 = 1;
+    /// A service manager keeps it.
+    pub(super) const LENT: u8 = 2;
+}
+
+impl Server {
+    /// Listens on sockets that a service manager has bound, such as those of systemd's socket activation, instead of
+    /// the app's `host` and `port`. They stay open, and their files stay, when the server ends.
+    ///
+    /// # Errors
+    /// One of them is no listening TCP or Unix socket.
+    pub fn inherit(self, sockets: impl IntoIterator<Item = OwnedFd>) -> Result<Server, Error> {
+        for socket in sockets {
+            let given =
+                Given::new(socket, true).map_err(|error| Error::io("cannot listen on a given socket", error))?;
+            self.inheritance.change(|estate| estate.serving.push(given));
+        }
+        Ok(self)
+    }
+
+    /// Takes over the sockets of the server that started this process with [`Control::restart`], if one has. That
+    /// server is told when this one serves.
+    ///
+    /// # Errors
+    /// The system refuses the sockets.
+    pub fn succeed(self) -> Result<Server, Error> {
+        let failed = |error| Error::io("cannot take over the sockets of the running server", error);
+        let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
+        for (socket, note) in predecessor.sockets.drain(..) {
+            let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?;
+            self.inheritance.change(|estate| match note & note::MANAGEMENT {
+                0 => estate.serving.push(given),
+                _ => estate.management.push(given),
+            });
+        }
+        self.inheritance.change(|estate| estate.predecessor = Some(predecessor));
+        Ok(self)
+    }
+}
+
+impl Control {
+    /// Starts `command` as this server's successor on the same sockets, and waits until it serves. Then this server is
+    /// to be stopped: no connection is lost between the two. Gives the number of the new process.
+    ///
+    /// The program must call [`Server::succeed`] before it binds; its standard input is not the caller's.
+    ///
+    /// # Errors
+    /// The new process cannot be started, or ends before it serves: this server serves on. Or it has stopped.
+    pub async fn restart(&self, mut command: Command) -> Result<u32, Error> {
+        let _turn = self.shared.turn.lock().await;
+        let started = self.start_successor(&mut command).await;
+        match &started {
+            Ok(process) => {
+                log::event(Level::Info, "another process has taken over").field("pid", u64::from(*process)).emit()
+            }
+            Err(error) => log::event(Level::Error, "no other process took over, this one serves on")
+                .field("error", error.to_string().as_str())
+                .emit(),
+        }
+        started
+    }
+
+    async fn start_successor(&self, command: &mut Command) -> Result<u32, Error> {
+        let failed = |error| Error::io("cannot start a successor", error);
+        let stopped = || Error::app("the server has stopped");
+        let listeners = self.shared.listeners.upgrade().ok_or_else(stopped)?;
+        let management = self.shared.management.upgrade();
+        let mut successor = {
+            let lent = |is_lent| if is_lent { note::LENT } else { 0 };
+            let serving = listeners.sockets().map(|(socket, is_lent)| (socket, lent(is_lent)));
+            let telling = management.iter().flat_map(|bound| bound.sockets());
+            let telling = telling.map(|(socket, is_lent)| (socket, lent(is_lent) | note::MANAGEMENT));
+            let sockets: Vec<_> = serving.chain(telling).collect();
+            Successor::start(command, &sockets).map_err(failed)?
+        };
+        let process = successor.process.id();
+        let (reply, replied) = oneshot::channel();
+        thread::Builder::new()
+            .name("rover-restart".to_owned())
+            .spawn(move || {
+                let serves = successor.serves();
+                if serves.is_err() {
+                    successor.end();
+                }
+                let _ = reply.send(serves);
+            })
+            .map_err(failed)?;
+        replied.await.map_err(|_| stopped())?.map_err(failed)?;
+        listeners.leave();
+        if let Some(management) = management {
+            management.leave();
+        }
+        Ok(process)
+    }
+}

@@ -1,0 +1,64 @@
+//! What a dictionary of `rover.shared` can do, whatever keeps its entries.
+//!
+//! Each call is one atomic step on one key, takes and gives plain data, and may be refused: so a store outside of the
+//! process could stand behind the same calls.
+
+use std::time::Duration;
+
+use super::Datum;
+
+/// Why a call has changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The dictionary is full.
+    NoMemory,
+    Exists,
+    NotFound,
+    NotANumber,
+}
+
+impl Refusal {
+    /// As Lua sees it.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Refusal::NoMemory => "no memory",
+            Refusal::Exists => "exists",
+            Refusal::NotFound => "not found",
+            Refusal::NotANumber => "not a number",
+        }
+    }
+}
+
+/// Entries that all workers see. An entry with a time to live is gone once that is over.
+pub(crate) trait Dictionary: Send + Sync {
+    /// The value of `key`.
+    fn get(&self, key: &[u8]) -> Option<Datum>;
+
+    /// Stores a value, in place of another one.
+    ///
+    /// # Errors
+    /// [`Refusal::NoMemory`].
+    fn set(&self, key: &[u8], value: Datum, ttl: Option<Duration>) -> Result<(), Refusal>;
+
+    /// Stores a value where there is none.
+    ///
+    /// # Errors
+    /// [`Refusal::Exists`], [`Refusal::NoMemory`].
+    fn add(&self, key: &[u8], value: Datum, ttl: Option<Duration>) -> Result<(), Refusal>;
+
+    /// Adds `by` to the number of `key`, which keeps its time to live. Where there is none, `init` is there first, with
+    /// `ttl`.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] without `init`, [`Refusal::NotANumber`], [`Refusal::NoMemory`].
+    fn incr(&self, key: &[u8], by: f64, init: Option<f64>, ttl: Option<Duration>) -> Result<f64, Refusal>;
+
+    /// Removes an entry, and says whether there was one.
+    fn delete(&self, key: &[u8]) -> bool;
+
+    /// At most so many keys, in no order.
+    fn keys(&self, most: usize) -> Vec<Box<[u8]>>;
+
+    /// How many entries there are.
+    fn len(&self) -> usize;
+}

@@ -1,0 +1,145 @@
+//! One version of the app in a worker: from the first line of `on_start` to the last of `on_shutdown`.
+//!
+//! Comes in: an app that has loaded, and the [`Plan`]. Goes out: the site that answers requests. A worker has one version
+//! at a time, and for the length of a reload the next one beside it and the last one behind it. This module must not
+//! know of connections.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::app::{App, Declared, Mistakes};
+use crate::assets::Mounts;
+use crate::config::Config;
+use crate::handler;
+use crate::log::{self, Level};
+use crate::metrics::Archive;
+use crate::rate_limit::RateLimits;
+use crate::route::FastRouter;
+use crate::service::Site;
+use crate::tasks::Driver;
+use crate::tls::Tls;
+
+/// How often a version that is not used any more looks whether its last request has ended.
+const LOOK_TIME: Duration = Duration::from_millis(20);
+
+/// What `on_shutdown` gets at least, however long the requests before it took.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What all workers have in common, decided once the app has loaded.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) router: Arc<FastRouter>,
+    pub(crate) config: Arc<Config>,
+    /// What all workers count together.
+    pub(crate) limits: Option<Arc<RateLimits>>,
+    pub(crate) mounts: Arc<Mounts>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Where https is, for connections that are sent there.
+    pub(crate) https_port: Option<u16>,
+}
+
+/// A version that has started.
+pub(crate) struct Version {
+    pub(crate) site: Rc<Site>,
+    /// Runs what the app spawns.
+    driver: JoinHandle<()>,
+}
+
+impl Version {
+    /// Runs `on_start`. `worker` is the worker's number, `archive` keeps what the version counts.
+    ///
+    /// # Errors
+    /// The app declares other routes or folders than the plan has, or `on_start` failed.
+    pub(crate) async fn start(
+        app: App,
+        declared: &Declared,
+        plan: Plan,
+        worker: usize,
+        archive: &Archive,
+    ) -> Result<Version, Mistakes> {
+        declared.must_be_like(plan.router.routes(), plan.mounts.declared(), worker)?;
+        let site = Site::new(app, plan.router, plan.config, plan.limits, plan.mounts, archive);
+        let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
+        let mut version = Version { site, driver };
+        let app = version.site.app.clone();
+        if let Some(entry) = app.hooks.on_start
+            && let Err(failure) = handler::run_hook(&app, entry).await
+        {
+            let mistake = format!("on_start failed: {}", failure.described());
+            version.stop_tasks().await;
+            return Err(Mistakes(vec![mistake]));
+        }
+        Ok(version)
+    }
+
+    /// Runs `on_ready`, beside everything else.
+    pub(crate) fn announce(&self) {
+        if let Some(entry) = self.site.app.hooks.on_ready {
+            let app = self.site.app.clone();
+            tokio::task::spawn_local(async move { report_hook(&app, entry, "on_ready").await });
+        }
+    }
+
+    /// Asks what never ends by itself, such as streams of events, to end.
+    pub(crate) fn tell(&self) {
+        self.site.app.tasks.ending().tell();
+    }
+
+    /// Ends the version once the requests in it have ended, or `hurry` says that nobody waits for them any more.
+    pub(crate) async fn retire(self, mut hurry: watch::Receiver<bool>) {
+        self.tell();
+        // Every request that has begun holds the site or the app until it ends.
+        let app = &self.site.app;
+        let is_used = || Rc::strong_count(&self.site) > 1 || Rc::strong_count(app) > 1 || app.tasks.has_guests();
+        let patience = self.site.config.shutdown_timeout;
+        let began = Instant::now();
+        let mut has_warned = false;
+        while is_used() && !*hurry.borrow() {
+            tokio::select! {
+                () = sleep(LOOK_TIME) => {}
+                // An error means that the worker is gone, and this task with it.
+                _ = hurry.changed() => {}
+            }
+            if !has_warned && began.elapsed() > patience {
+                has_warned = true;
+                let message =
+                    "requests of the version before the reload go on; its memory is freed when they have ended";
+                log::event(Level::Warn, message).emit();
+            }
+        }
+        let deadline = Instant::now() + patience;
+        self.end(deadline).await;
+    }
+
+    /// Cancels what the app has spawned, and runs `on_shutdown` until the deadline or a moment longer.
+    pub(crate) async fn end(mut self, deadline: Instant) {
+        self.stop_tasks().await;
+        let app = &self.site.app;
+        if let Some(entry) = app.hooks.on_shutdown {
+            let deadline = deadline.max(Instant::now() + LAST_WORDS);
+            if timeout_at(deadline, report_hook(app, entry, "on_shutdown")).await.is_err() {
+                log::event(Level::Warn, "shutdown_timeout is over: on_shutdown has been cancelled").emit();
+            }
+        }
+    }
+
+    async fn stop_tasks(&mut self) {
+        self.site.app.tasks.stop();
+        self.driver.abort();
+        let _ = (&mut self.driver).await;
+    }
+}
+
+/// Runs a hook whose failure stops nothing.
+async fn report_hook(app: &Rc<App>, entry: std::ffi::c_int, name: &str) {
+    if let Err(failure) = handler::run_hook(app, entry).await {
+        log::event(Level::Error, &format!("{name} failed: {}", failure.message))
+            .field("traceback", failure.trace().as_str())
+            .emit();
+    }
+}

@@ -1,0 +1,367 @@
+//! Watches over the workers: code that runs for too long is stopped, and a worker that cannot be is given up.
+//!
+//! Comes in: the [`Charge`] of each worker. Goes out: signals that stop Lua code, and a call where a worker is lost. One
+//! thread looks at all workers some times a second; what they count for it is one word each, written without a system
+//! call or a lock. This module must not know what workers do, nor how another takes a lost one's place.
+
+mod sockets;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use tokio::runtime::Handle;
+
+use crate::config::Limits;
+use crate::log::{self, Level};
+use crate::lua::{self, Look, Watched};
+
+pub(crate) use sockets::{Listed, Sockets};
+
+/// How often the workers are looked at while one of them runs Lua code.
+const EAGER: Duration = Duration::from_millis(10);
+/// How often while none does.
+const CALM: Duration = Duration::from_millis(40);
+/// How much CPU time stopped code gets to come back to the next instruction of Lua.
+const GRACE: Duration = Duration::from_secs(1);
+/// How much CPU time a worker may take outside of Lua before it is asked whether it still comes round.
+const UNSEEN: Duration = Duration::from_millis(500);
+/// How many times longer an app may take to start.
+const START: u32 = 10;
+
+/// What a watchdog has done, for a page of metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Lua code that was stopped.
+    pub(crate) stops: AtomicU64,
+    /// Workers that were given up.
+    pub(crate) lost: AtomicU64,
+    /// Workers that took the place of another.
+    pub(crate) restarts: AtomicU64,
+}
+
+/// How a worker came to an end that nobody asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// It does not come back from a call.
+    Stuck,
+    /// Its thread has panicked.
+    Panicked,
+}
+
+/// Who is told of each loss, with the worker's number.
+type OnLoss = Arc<dyn Fn(usize, Loss) + Send + Sync>;
+
+/// Lets go of whoever waits for a worker, and tells why.
+type Release = Box<dyn FnOnce(&str) + Send>;
+
+/// The thread that watches, and what it shares with the workers. Clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct Watchdog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    charges: Mutex<Charges>,
+    changed: Condvar,
+    counters: Arc<Counters>,
+    on_loss: Mutex<Option<OnLoss>>,
+    /// A profile is being recorded.
+    is_recorded: AtomicBool,
+}
+
+#[derive(Default)]
+struct Charges {
+    list: Vec<Arc<Charge>>,
+    has_ended: bool,
+}
+
+/// A worker under watch.
+pub(crate) struct Charge {
+    /// Its number, counted from 1.
+    worker: usize,
+    watched: Arc<Watched>,
+    limits: Mutex<Limits>,
+    /// Its runtime, once there is one.
+    handle: Mutex<Option<Handle>>,
+    seen: Mutex<Option<Seen>>,
+    /// It has started; before that, whoever waits for it is told of a loss, and nobody else.
+    is_serving: AtomicBool,
+    sockets: Arc<Sockets>,
+    /// Lets go of whoever waits for the worker.
+    release: Mutex<Option<Release>>,
+    dog: std::sync::Weak<Shared>,
+}
+
+/// What the worker did when its count last moved.
+#[derive(Clone, Copy)]
+struct Seen {
+    look: Look,
+    since: Instant,
+    is_condemned: bool,
+    /// When it was asked to come round, and the CPU time that it had taken by then.
+    asked: Option<(Instant, Duration)>,
+}
+
+impl Watchdog {
+    /// Starts the thread, which ends when it is told to.
+    ///
+    /// # Errors
+    /// The system refuses another thread.
+    pub(crate) fn start() -> io::Result<Watchdog> {
+        let shared = Arc::new(Shared {
+            charges: Mutex::default(),
+            changed: Condvar::new(),
+            counters: Arc::default(),
+            on_loss: Mutex::default(),
+            is_recorded: AtomicBool::new(false),
+        });
+        let own = shared.clone();
+        thread::Builder::new().name("rover-watchdog".to_owned()).spawn(move || own.watch())?;
+        Ok(Watchdog { shared })
+    }
+
+    /// Takes worker number `worker` under watch, which may take ten times as long as `limits` say until it
+    /// [serves](Charge::serves).
+    pub(crate) fn charge(&self, worker: usize, limits: Limits) -> Arc<Charge> {
+        let charge = Arc::new(Charge {
+            worker,
+            watched: Watched::new(),
+            limits: Mutex::new(limits),
+            handle: Mutex::default(),
+            seen: Mutex::default(),
+            is_serving: AtomicBool::new(false),
+            sockets: Arc::default(),
+            release: Mutex::default(),
+            dog: Arc::downgrade(&self.shared),
+        });
+        charge.starts(limits);
+        let mut charges = lock(&self.shared.charges);
+        charges.list.push(charge.clone());
+        drop(charges);
+        self.shared.changed.notify_all();
+        charge
+    }
+
+    /// What it has done so far.
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        self.shared.counters.clone()
+    }
+
+    /// Whom to tell of losses.
+    pub(crate) fn on_loss(&self, tell: impl Fn(usize, Loss) + Send + Sync + 'static) {
+        *lock(&self.shared.on_loss) = Some(Arc::new(tell));
+    }
+
+    /// The workers that run.
+    pub(crate) fn charges(&self) -> Vec<Arc<Charge>> {
+        lock(&self.shared.charges).list.clone()
+    }
+
+    /// The right to record a profile, until the result is dropped; `None` while somebody has it.
+    pub(crate) fn recording(&self) -> Option<Recording> {
+        let is_free = !self.shared.is_recorded.swap(true, Ordering::AcqRel);
+        is_free.then(|| Recording(self.shared.clone()))
+    }
+
+    /// Ends the watch.
+    pub(crate) fn end(&self) {
+        lock(&self.shared.charges).has_ended = true;
+        *lock(&self.shared.on_loss) = None;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// The right to record a profile.
+pub(crate) struct Recording(Arc<Shared>);
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.0.is_recorded.store(false, Ordering::Release);
+    }
+}
+
+impl Shared {
+    fn watch(&self) {
+        loop {
+            let charges = lock(&self.charges);
+            if charges.has_ended {
+                return;
+            }
+            let list = charges.list.clone();
+            drop(charges);
+            let now = Instant::now();
+            let mut is_busy = false;
+            for charge in &list {
+                is_busy |= charge.check(now, &self.counters);
+            }
+            let period = if is_busy { EAGER } else { CALM };
+            let charges = lock(&self.charges);
+            if charges.has_ended {
+                return;
+            }
+            // Woken by a new charge or by the end.
+            let _ = self.changed.wait_timeout(charges, period).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lose(&self, charge: &Charge, loss: Loss) {
+        lock(&self.charges).list.retain(|other| !std::ptr::eq(&raw const **other, charge));
+        if !charge.is_serving.load(Ordering::Acquire) {
+            return;
+        }
+        self.counters.lost.fetch_add(1, Ordering::Relaxed);
+        let on_loss = lock(&self.on_loss).clone();
+        if let Some(tell) = on_loss {
+            tell(charge.worker, loss);
+        }
+    }
+}
+
+impl Charge {
+    /// Watches the calling thread, the worker's own, until the result is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> OnDuty {
+        OnDuty { _watch: self.watched.begin(), charge: self.clone() }
+    }
+
+    /// The worker's runtime, in which it can be asked to come round.
+    pub(crate) fn runs_in(&self, handle: Handle) {
+        *lock(&self.handle) = Some(handle);
+    }
+
+    /// The worker begins to load an app, for which it may take ten times as long as `limits` say.
+    pub(crate) fn starts(&self, limits: Limits) {
+        *lock(&self.limits) = Limits {
+            handler_cpu_limit: limits.handler_cpu_limit.saturating_mul(START),
+            worker_stall_limit: limits.worker_stall_limit.saturating_mul(START),
+            ..limits
+        };
+    }
+
+    /// The worker has started, and is held to these limits from now on.
+    pub(crate) fn serves(&self, limits: Limits) {
+        *lock(&self.limits) = limits;
+        self.is_serving.store(true, Ordering::Release);
+    }
+
+    /// What is to happen, and how it is explained, where the worker is given up.
+    pub(crate) fn on_release(&self, release: impl FnOnce(&str) + Send + 'static) {
+        *lock(&self.release) = Some(Box::new(release));
+    }
+
+    /// The worker's connections.
+    pub(crate) fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// The worker's thread, for a profiler.
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// The worker's runtime.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        lock(&self.handle).clone()
+    }
+
+    /// Looks at the worker, and acts. Whether it runs Lua code.
+    fn check(&self, now: Instant, counters: &Counters) -> bool {
+        let Some(look) = self.watched.look() else { return false };
+        let mut seen = lock(&self.seen);
+        let seen = match &mut *seen {
+            Some(seen) if seen.look.epoch == look.epoch => seen,
+            other => {
+                *other = Some(Seen { look, since: now, is_condemned: false, asked: None });
+                return look.is_in_lua();
+            }
+        };
+        let Limits { handler_cpu_limit: cpu_limit, worker_stall_limit: stall_limit, .. } = *lock(&self.limits);
+        let over = |limit: Duration, taken: Duration| !limit.is_zero() && taken >= limit;
+        let (cpu, time) = (look.cpu.saturating_sub(seen.look.cpu), now - seen.since);
+        if look.is_in_lua() {
+            if over(cpu_limit, cpu) {
+                self.stop(seen, look.epoch, cpu_limit, counters);
+            }
+            if !cpu_limit.is_zero() && cpu >= cpu_limit + GRACE || over(stall_limit, time) {
+                self.give_up(time);
+            }
+            return true;
+        }
+        match seen.asked {
+            None if cpu >= UNSEEN || over(stall_limit / 2, time) => {
+                if let Some(handle) = &*lock(&self.handle) {
+                    handle.spawn(async { lua::beat() });
+                    seen.asked = Some((now, look.cpu));
+                }
+            }
+            Some((asked, had)) => {
+                let cpu = look.cpu.saturating_sub(had);
+                if !cpu_limit.is_zero() && cpu >= cpu_limit + GRACE || over(stall_limit, now - asked) {
+                    self.give_up(time);
+                }
+            }
+            None => {}
+        }
+        cpu > Duration::ZERO
+    }
+
+    /// Stops the code that runs, again at every look until it has ended.
+    fn stop(&self, seen: &mut Seen, epoch: u64, limit: Duration, counters: &Counters) {
+        let stopped = self.watched.stop(epoch, limit);
+        if !seen.is_condemned {
+            seen.is_condemned = true;
+            counters.stops.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = stopped {
+                log::event(Level::Error, "cannot stop Lua code that runs for too long")
+                    .field("error", error.to_string().as_str())
+                    .emit();
+            }
+        }
+    }
+
+    /// Nothing brings the worker back: it is left alone from here on.
+    fn give_up(&self, time: Duration) {
+        self.watched.give_up();
+        let seconds = format!("{:.1}", time.as_secs_f64());
+        let message = format!("worker {} is lost: it has been in one call for {seconds} s", self.worker);
+        self.lost(Loss::Stuck, &message);
+        let cut = self.sockets.shut_down();
+        if cut > 0 {
+            log::event(Level::Warn, "the connections of a lost worker are cut").field("connections", cut as u64).emit();
+        }
+    }
+
+    fn lost(&self, loss: Loss, message: &str) {
+        log::event(Level::Error, message).emit();
+        let release = lock(&self.release).take();
+        if let Some(release) = release {
+            release(message);
+        }
+        if let Some(dog) = self.dog.upgrade() {
+            dog.lose(self, loss);
+        }
+    }
+}
+
+/// Held by a worker's thread as long as it works.
+pub(crate) struct OnDuty {
+    _watch: lua::Watch,
+    charge: Arc<Charge>,
+}
+
+impl Drop for OnDuty {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let message = format!("worker {} has panicked; this is a bug in Rover", self.charge.worker);
+            return self.charge.lost(Loss::Panicked, &message);
+        }
+        if let Some(dog) = self.charge.dog.upgrade() {
+            lock(&dog.charges).list.retain(|other| !Arc::ptr_eq(other, &self.charge));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,79 @@
+//! WebSockets: connections that have left HTTP, with a Lua handler for each type of message.
+//!
+//! Comes in: a request whose handler is an endpoint's. Goes out: a 101, then messages both ways, until either side says
+//! good-bye. The protocol is tungstenite's; `websocket.lua` holds what an app declares; `crowd` and `hub` bring a message to
+//! many clients, of this worker and of the others. This module must not know of routes, or how requests are answered.
+
+mod client;
+mod crowd;
+mod functions;
+mod handshake;
+mod hub;
+mod session;
+mod wire;
+
+use std::cell::{OnceCell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use crate::config::WebSocketConfig;
+use crate::context::Contexts;
+use crate::lua::Waits;
+use crate::response::Responder;
+use crate::tasks::Tasks;
+
+pub(crate) use functions::install;
+pub(crate) use hub::Hub;
+
+use client::Client;
+use crowd::Crowd;
+
+/// The functions of `websocket.lua` that sessions call, as registry references.
+#[derive(Clone, Copy)]
+struct Handlers {
+    join: i32,
+    message: i32,
+    leave: i32,
+}
+
+/// The WebSockets of one VM.
+pub(crate) struct Sockets {
+    tasks: Weak<Tasks>,
+    contexts: Rc<Contexts>,
+    responder: Rc<Responder>,
+    waits: Rc<Waits>,
+    crowd: Rc<Crowd>,
+    handlers: OnceCell<Handlers>,
+    settings: RefCell<Rc<WebSocketConfig>>,
+}
+
+impl Sockets {
+    /// WebSockets whose clients hear of those of other workers through `hub`.
+    pub(crate) fn new(
+        tasks: &Rc<Tasks>,
+        contexts: &Rc<Contexts>,
+        responder: &Rc<Responder>,
+        waits: &Rc<Waits>,
+        hub: Arc<Hub>,
+    ) -> Rc<Sockets> {
+        Rc::new(Sockets {
+            tasks: Rc::downgrade(tasks),
+            contexts: contexts.clone(),
+            responder: responder.clone(),
+            waits: waits.clone(),
+            crowd: Crowd::new(hub),
+            handlers: OnceCell::new(),
+            settings: RefCell::default(),
+        })
+    }
+
+    /// Tells what was decided after the app had loaded.
+    pub(crate) fn settle(&self, settings: &WebSocketConfig) {
+        *self.settings.borrow_mut() = Rc::new(settings.clone());
+    }
+
+    /// The client whose handler runs, or a task that it started.
+    fn current(&self) -> Option<Rc<Client>> {
+        self.tasks.upgrade()?.scope()?.downcast().ok()
+    }
+}

@@ -1,0 +1,411 @@
+//! One WebSocket from its first message to its last.
+//!
+//! Three things go on side by side, in one task: messages come in and are handled in their order, one at a time; what
+//! waits for the client goes out; pings see whether the client is still there. While a message is handled, a few more are
+//! read, so that a client that goes away is noticed; not many, so that it cannot fill memory.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tungstenite::Utf8Bytes;
+
+use crate::config::WebSocketConfig;
+use crate::context::{self, Open};
+use crate::log::{self, Level};
+use crate::lua::Stack;
+use crate::tasks::{Held, Run, Tasks};
+use crate::upgrade::Upgraded;
+
+use super::Handlers;
+use super::client::{Client, Outgoing};
+use super::crowd::{Crowd, Seat};
+use super::wire::{End, Event, Wire};
+
+/// How long a client has to say good-bye in its turn.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a session begins with.
+pub(super) struct Beginning {
+    pub(super) crowd: Rc<Crowd>,
+    pub(super) tasks: Rc<Tasks>,
+    pub(super) handlers: Handlers,
+    pub(super) client: Rc<Client>,
+    /// The request for as long as the connection lasts, and its context.
+    pub(super) request: Open,
+    pub(super) context: Held,
+    pub(super) settings: Rc<WebSocketConfig>,
+    /// Where the endpoint was declared.
+    pub(super) place: Rc<str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Our good-bye is queued or sent.
+    Closing,
+    /// The client broke the rules: nothing more is read, and it is told when what came before has been handled.
+    Refusing(u16, &'static str),
+    /// It is being told, and the connection ends.
+    Refused,
+    /// Nothing comes or goes any more; what has come is still handled.
+    Over,
+    Leaving,
+    Done,
+}
+
+/// Messages that wait for their handlers.
+#[derive(Default)]
+struct Inbox {
+    events: VecDeque<Event>,
+    bytes: usize,
+}
+
+impl Inbox {
+    /// How many messages are read ahead, and how many bytes.
+    const MOST: usize = 8;
+    const MOST_BYTES: usize = 64 * 1024;
+
+    fn has_room(&self) -> bool {
+        self.events.len() < Self::MOST && self.bytes < Self::MOST_BYTES
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    fn push(&mut self, event: Event) {
+        self.bytes += event.len();
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.bytes -= event.len();
+        if self.events.is_empty() {
+            // An idle client holds no memory for messages.
+            self.events = VecDeque::new();
+        }
+        Some(event)
+    }
+
+    fn clear(&mut self) {
+        *self = Inbox::default();
+    }
+}
+
+/// The future that an upgraded connection runs.
+pub(super) struct Session {
+    begun: Beginning,
+    wire: Wire,
+    /// Dropped before `leave` runs.
+    seat: Option<Seat>,
+    ending: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    phase: Phase,
+    run: Option<Run>,
+    /// The messages that are next.
+    inbox: Inbox,
+    pulse: Pulse,
+    deadline: Option<Pin<Box<Sleep>>>,
+    _guest: Rc<()>,
+}
+
+impl Session {
+    pub(super) fn new(mut begun: Beginning, upgraded: Upgraded) -> Session {
+        let (stopped, retired) = (upgraded.ending(), begun.tasks.ending().clone());
+        let guest = begun.tasks.guest();
+        let wire = Wire::new(upgraded, begun.settings.max_message);
+        let seat = Some(Crowd::enter(&begun.crowd, begun.client.clone()));
+        let pulse = Pulse::new(&begun.settings);
+        if let Some(mut stack) = begun.context.stack() {
+            context::transfer(&mut stack, 1, begun.request.ticket());
+        }
+        let mut session = Session {
+            begun,
+            wire,
+            seat,
+            ending: Some(Box::pin(async move {
+                tokio::select! {
+                    () = stopped.told() => {}
+                    () = retired.told() => {}
+                }
+            })),
+            phase: Phase::Open,
+            run: None,
+            inbox: Inbox::default(),
+            pulse,
+            deadline: None,
+            _guest: guest,
+        };
+        session.run = session.call(session.begun.handlers.join, |this, stack| {
+            stack.push_number(f64::from(this.client.endpoint));
+            if let Some(mut own) = this.context.stack() {
+                own.copy_to(1, 1, stack);
+            }
+            2
+        });
+        session
+    }
+
+    /// Calls one of the functions of `websocket.lua` with the client's number and what `push` pushes.
+    fn call(&mut self, function: i32, push: impl FnOnce(&mut Beginning, &mut Stack<'_>) -> i32) -> Option<Run> {
+        let begun = &mut self.begun;
+        let (tasks, place, scope) = (begun.tasks.clone(), begun.place.clone(), begun.client.clone());
+        let run = Run::prepare(&tasks, &place, |stack| {
+            stack.push_anchored(function);
+            stack.push_number(begun.client.id as f64);
+            1 + push(begun, stack)
+        });
+        match run {
+            Some(run) => Some(run.logged().within(scope)),
+            None => {
+                log::event(Level::Error, "too many tasks run in this worker: a client is dropped").emit();
+                self.close(1013, "too many tasks");
+                None
+            }
+        }
+    }
+
+    /// Begins to end the connection, behind what waits for the client.
+    fn close(&mut self, code: u16, reason: &'static str) {
+        if self.phase == Phase::Open {
+            let _ = self.begun.client.push(Outgoing::Close(code, Utf8Bytes::from_static(reason)));
+            self.hurry(Phase::Closing);
+        }
+    }
+
+    /// Gives the client some time to end the connection in its turn.
+    fn hurry(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.deadline.get_or_insert_with(|| Box::pin(sleep(CLOSE_PATIENCE)));
+    }
+
+    fn end(&mut self, end: End) {
+        match end {
+            End::Wrong(code, reason) if matches!(self.phase, Phase::Open | Phase::Closing) => {
+                return self.phase = Phase::Refusing(code, reason);
+            }
+            // Its handler finds an error at its wait, and what has come from it is of no use.
+            End::Cut if self.phase == Phase::Open => {
+                self.run = None;
+                self.inbox.clear();
+            }
+            _ => {}
+        }
+        self.phase = Phase::Over;
+        self.begun.client.shut();
+    }
+
+    fn is_connected(&self) -> bool {
+        !matches!(self.phase, Phase::Over | Phase::Leaving | Phase::Done)
+    }
+
+    /// Looks at what is no message: the server's end, a client that is late, time.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        if self.ending.as_mut().is_some_and(|ending| ending.as_mut().poll(cx).is_ready()) {
+            self.ending = None;
+            self.close(1001, "the server restarts or stops");
+        }
+        if self.begun.client.take_late() && self.phase == Phase::Open {
+            self.run = None;
+            self.inbox.clear();
+            // The queue is gone. What is half written goes out first, if the client takes it.
+            self.hurry(Phase::Closing);
+            self.begun.client.close_late();
+        }
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            self.deadline = None;
+            if self.is_connected() {
+                self.end(End::Cut);
+            }
+        }
+        while self.phase == Phase::Open {
+            let is_reading = self.inbox.has_room();
+            match self.pulse.poll(cx, is_reading, &mut self.wire) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(end)) => self.end(end),
+            }
+        }
+    }
+
+    /// Runs what is to be run.
+    fn handle(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(run) = &mut self.run {
+                let Poll::Ready(result) = Pin::new(run).poll(cx) else { return };
+                self.run = None;
+                if result.is_err() && self.phase != Phase::Leaving {
+                    self.inbox.clear();
+                    self.close(1011, "a handler failed");
+                }
+            }
+            if self.phase == Phase::Leaving {
+                self.phase = Phase::Done;
+                return;
+            }
+            let Some(message) = self.inbox.pop() else {
+                if let Phase::Refusing(code, reason) = self.phase {
+                    let _ = self.begun.client.push(Outgoing::Close(code, Utf8Bytes::from_static(reason)));
+                    self.hurry(Phase::Refused);
+                }
+                return;
+            };
+            self.run = self.call(self.begun.handlers.message, |_, stack| {
+                let (bytes, is_text) = match &message {
+                    Event::Text(text) => (text.as_bytes(), true),
+                    Event::Binary(bytes) => (&bytes[..], false),
+                    Event::Sign | Event::Close => return 0,
+                };
+                stack.push_bytes(bytes);
+                stack.push_boolean(is_text);
+                2
+            });
+        }
+    }
+
+    fn receive(&mut self) -> bool {
+        let mut has_read = false;
+        while self.inbox.has_room() && matches!(self.phase, Phase::Open | Phase::Closing) {
+            match self.wire.poll_read() {
+                Poll::Pending => break,
+                Poll::Ready(Ok(event)) => {
+                    has_read = true;
+                    self.pulse.heard = Instant::now();
+                    match event {
+                        Event::Text(_) | Event::Binary(_) if self.phase == Phase::Open => self.inbox.push(event),
+                        // What comes behind our good-bye is read for the client's alone.
+                        Event::Text(_) | Event::Binary(_) | Event::Sign => {}
+                        Event::Close => self.hurry(Phase::Closing),
+                    }
+                }
+                Poll::Ready(Err(end)) => {
+                    has_read = true;
+                    self.end(end);
+                }
+            }
+        }
+        has_read
+    }
+
+    fn transmit(&mut self) {
+        while self.is_connected() {
+            if !self.wire.is_blocked()
+                && let Some(message) = self.begun.client.pop()
+            {
+                if matches!(message, Outgoing::Close(..)) && self.phase == Phase::Open {
+                    self.hurry(Phase::Closing);
+                }
+                if let Err(end) = self.wire.write(message) {
+                    self.end(end);
+                }
+                continue;
+            }
+            let was_blocked = self.wire.is_blocked();
+            match self.wire.poll_flush() {
+                Poll::Pending => return,
+                Poll::Ready(Ok(())) if self.phase == Phase::Refused => self.end(End::Closed),
+                Poll::Ready(Ok(())) if was_blocked => {}
+                Poll::Ready(Ok(())) => return,
+                Poll::Ready(Err(end)) => self.end(end),
+            }
+        }
+    }
+
+    fn leave(&mut self, cx: &mut Context<'_>) {
+        self.wire.shut(cx);
+        self.seat = None;
+        self.phase = Phase::Leaving;
+        self.run = self.call(self.begun.handlers.leave, |_, _| 0);
+    }
+}
+
+impl Future for Session {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.begun.client.set_waker(cx.waker());
+        this.wire.set_waker(cx.waker());
+        loop {
+            this.watch(cx);
+            this.handle(cx);
+            let has_read = this.receive();
+            this.transmit();
+            if this.phase == Phase::Over && this.run.is_none() && this.inbox.is_empty() {
+                this.leave(cx);
+            } else if this.phase == Phase::Done {
+                return Poll::Ready(());
+            } else if !has_read && (this.run.is_some() || this.inbox.is_empty()) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// Sees whether the client is still there.
+struct Pulse {
+    timer: Pin<Box<Sleep>>,
+    interval: Duration,
+    timeout: Duration,
+    /// When something came last.
+    heard: Instant,
+    /// When a ping was sent that is not answered.
+    asked: Option<Instant>,
+    /// How much had been sent at the last look.
+    written: u64,
+}
+
+impl Pulse {
+    fn new(settings: &WebSocketConfig) -> Pulse {
+        let now = Instant::now();
+        Pulse {
+            timer: Box::pin(sleep_until(now + settings.ping_interval)),
+            interval: settings.ping_interval,
+            timeout: settings.ping_timeout,
+            heard: now,
+            asked: None,
+            written: 0,
+        }
+    }
+
+    /// Ready when it was time to look.
+    fn poll(&mut self, cx: &mut Context<'_>, is_reading: bool, wire: &mut Wire) -> Poll<Result<(), End>> {
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let now = Instant::now();
+        let is_stuck = wire.is_blocked() && wire.written() == self.written;
+        self.written = wire.written();
+        let mut result = Ok(());
+        let next = match self.asked {
+            Some(asked) if self.heard >= asked => {
+                self.asked = None;
+                self.heard + self.interval
+            }
+            // Its answer may lie behind a message that waits for its handler.
+            Some(_) if !is_reading => now + self.timeout,
+            Some(_) => {
+                result = Err(End::Cut);
+                now + self.timeout
+            }
+            None if is_stuck => {
+                result = Err(End::Cut);
+                now + self.timeout
+            }
+            None if now < self.heard + self.interval => self.heard + self.interval,
+            None if wire.is_blocked() => now + self.timeout,
+            None => {
+                result = wire.ping();
+                self.asked = Some(now);
+                now + self.timeout
+            }
+        };
+        self.timer.as_mut().reset(next.max(now + Duration::from_millis(1)));
+        Poll::Ready(result)
+    }
+}

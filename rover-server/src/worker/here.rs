@@ -1,0 +1,328 @@
+//! The worker that a thread is, and what others ask of it.
+//!
+//! Nothing of a worker can travel to another thread. So others spawn a task on its runtime, which finds it here.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::accept::{Accepted, Role, Stream};
+use crate::admission::Permit;
+use crate::app::{App, Blueprint, Mistakes};
+use crate::connection::{self, Connection};
+use crate::context::Peer;
+use crate::lifecycle::Lifecycle;
+use crate::log::{self, Level};
+use crate::metrics::{Archive, Lag};
+use crate::proxy_protocol;
+use crate::readiness;
+use crate::service::Current;
+use crate::socket::{Agreed, SpareBuffers, Transport};
+use crate::tls::Tls;
+use crate::version::{Plan, Version};
+use crate::watchdog::{Charge, Listed};
+
+use super::Post;
+
+/// Gives a connection to the worker at `post`.
+pub(crate) fn adopt(post: &Post, accepted: Accepted, permit: Permit) {
+    let descriptor = match &accepted.stream {
+        Stream::Tcp(stream) => stream.as_raw_fd(),
+        Stream::Unix(stream) => stream.as_raw_fd(),
+    };
+    let role = accepted.role;
+    let accepted = Listed::new(&post.sockets, descriptor, accepted);
+    post.handle.spawn(async move { here(|this| this.serve(accepted, role, permit)) });
+}
+
+/// Runs the app's `on_ready` on the worker at `post`.
+pub(crate) fn announce(post: &Post) {
+    post.handle.spawn(async { here(|this| this.with_version(Version::announce)) });
+}
+
+/// Has a worker load the next version of the app beside the one that serves, and run its `on_start`.
+pub(crate) async fn prepare(post: &Post, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
+    let (reply, replied) = oneshot::channel();
+    post.handle.spawn(async move {
+        here(|this| {
+            let this = this.clone();
+            tokio::task::spawn_local(async move {
+                let _ = reply.send(this.prepare(&blueprint, plan).await);
+            });
+        });
+    });
+    replied.await.unwrap_or_else(|_| Err(Mistakes(vec!["the server has stopped".to_owned()])))
+}
+
+/// Lets a worker's next requests go to the version that has been prepared. The one before ends with its last request.
+pub(crate) async fn switch(post: &Post) {
+    let (done, is_done) = oneshot::channel::<()>();
+    post.handle.spawn(async move {
+        here(|this| this.switch());
+        let _ = done.send(());
+    });
+    let _ = is_done.await;
+}
+
+/// Has a worker end the version that has been prepared, which is not to serve.
+pub(crate) fn discard(post: &Post) {
+    post.handle.spawn(async {
+        here(|this| {
+            let next = this.next.take();
+            this.retire(next);
+        });
+    });
+}
+
+/// Asks the app in a worker whether it is ready.
+///
+/// # Errors
+/// Why it is not.
+pub(crate) async fn check(post: &Post) -> Result<(), String> {
+    let (reply, replied) = oneshot::channel();
+    post.handle.spawn(async move {
+        here(|this| {
+            let site = this.current.site();
+            tokio::task::spawn_local(async move {
+                let _ = reply.send(readiness::check(&site.app).await);
+            });
+        });
+    });
+    replied.await.unwrap_or_else(|_| Err("the server has stopped".to_owned()))
+}
+
+/// What a worker needs for https.
+pub(super) struct Https {
+    pub(super) tls: Option<Arc<Tls>>,
+    /// Where it is, for connections that are sent there.
+    pub(super) port: Option<u16>,
+}
+
+/// The worker that a thread is.
+pub(super) struct Here {
+    pub(super) number: usize,
+    pub(super) current: Rc<Current>,
+    /// The version that serves.
+    pub(super) version: RefCell<Option<Version>>,
+    /// The one that has been prepared.
+    next: RefCell<Option<Version>>,
+    /// Those that have served, each until its last request has ended.
+    pub(super) retired: RefCell<Vec<JoinHandle<()>>>,
+    /// Nobody waits for requests of retired versions any more.
+    hurry: watch::Sender<bool>,
+    pub(super) lifecycle: Rc<Lifecycle>,
+    pub(super) spare: Rc<SpareBuffers>,
+    pub(super) accepted: Cell<u64>,
+    pub(super) lag: Rc<Lag>,
+    pub(super) archive: Archive,
+    charge: Arc<Charge>,
+    https: Https,
+    pub(super) stop: Notify,
+}
+
+thread_local! {
+    /// How tasks that come from other threads find the worker: nothing of it could travel with them.
+    static HERE: RefCell<Option<Rc<Here>>> = const { RefCell::new(None) };
+}
+
+pub(super) fn here(work: impl FnOnce(&Rc<Here>)) {
+    let this = HERE.with_borrow(Clone::clone);
+    if let Some(this) = this {
+        work(&this);
+    }
+}
+
+impl Here {
+    /// Makes this thread a worker whose first version has started.
+    pub(super) fn begin(
+        version: Version,
+        number: usize,
+        archive: Archive,
+        charge: &Arc<Charge>,
+        https: Https,
+    ) -> Rc<Here> {
+        let this = Rc::new(Here {
+            number,
+            current: Current::new(version.site.clone()),
+            version: RefCell::new(Some(version)),
+            next: RefCell::default(),
+            retired: RefCell::default(),
+            hurry: watch::Sender::new(false),
+            lifecycle: Rc::default(),
+            spare: Rc::default(),
+            accepted: Cell::new(0),
+            lag: Rc::default(),
+            archive,
+            charge: charge.clone(),
+            https,
+            stop: Notify::new(),
+        });
+        if this.current.site().config.management.is_on() {
+            this.watch_lag();
+        }
+        let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.current.site().config.connections));
+        tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
+        HERE.set(Some(this.clone()));
+        this
+    }
+
+    /// This thread is no worker any more.
+    pub(super) fn end() {
+        HERE.set(None);
+    }
+
+    /// Measures how late the event loop is, again and again.
+    fn watch_lag(&self) {
+        let lag = self.lag.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let due = Instant::now() + Lag::PERIOD;
+                sleep_until(due).await;
+                lag.note(due.elapsed());
+            }
+        });
+    }
+
+    fn with_version(&self, look: impl FnOnce(&Version)) {
+        if let Some(version) = &*self.version.borrow() {
+            look(version);
+        }
+    }
+
+    fn connection(&self, transport: Transport, peer: Peer, agreed: Agreed, permit: Permit) -> Connection {
+        let current = self.current.clone();
+        Connection::new(transport, peer, agreed, current, &self.lifecycle, self.spare.clone()).keeping(permit)
+    }
+
+    /// Serves a connection on which something comes before HTTP: a header of the PROXY protocol, then TLS. One without
+    /// that is closed.
+    async fn serve_wrapped(self: Rc<Self>, mut transport: Transport, mut peer: Peer, role: Role, permit: Permit) {
+        if self.current.site().config.proxies.protocol && !self.read_proxy_header(&mut transport, &mut peer).await {
+            return;
+        }
+        let mut agreed = Agreed::Nothing;
+        if let (Role::Tls, Some(tls)) = (role, &self.https.tls) {
+            let patience = self.current.site().config.tls.handshake_timeout;
+            match connection::handshake(transport, tls.current(), patience).await {
+                Some(encrypted) => (transport, agreed) = encrypted,
+                None => return,
+            }
+            peer.scheme = "https";
+        }
+        self.connection(transport, peer, agreed, permit).await;
+    }
+
+    /// Learns from a header of the PROXY protocol who the client is; false where there is none to be trusted.
+    async fn read_proxy_header(&self, transport: &mut Transport, peer: &mut Peer) -> bool {
+        let site = self.current.site();
+        let trusted = site.config.proxies.trusted.as_ref();
+        let is_trusted = trusted.is_none_or(|trusted| trusted.contains(peer.ip));
+        drop(site);
+        let told = match is_trusted {
+            true => proxy_protocol::read(transport).await,
+            false => Err(io::Error::other("the peer is not one of trusted_proxies")),
+        };
+        match told {
+            Ok(told) => {
+                if told.is_secure {
+                    peer.scheme = "https";
+                }
+                peer.ip = told.ip.or(peer.ip);
+                true
+            }
+            Err(error) => {
+                log::event(Level::Debug, "a connection without a PROXY header was closed")
+                    .field("error", error.to_string().as_str())
+                    .field("ip", peer.ip.map(|ip| ip.to_string()).unwrap_or_default().as_str())
+                    .emit();
+                false
+            }
+        }
+    }
+
+    fn serve(self: &Rc<Self>, accepted: Listed<Accepted>, role: Role, permit: Permit) {
+        self.accepted.set(self.accepted.get() + 1);
+        let transport = accepted.map(|accepted| -> io::Result<(Transport, Peer)> {
+            let transport = match accepted.stream {
+                Stream::Tcp(stream) => Transport::Tcp(TcpStream::from_std(stream)?),
+                Stream::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
+            };
+            let mut peer = Peer::new(accepted.ip, "http");
+            if role == Role::Redirect {
+                peer.https_port = self.https.port;
+            }
+            Ok((transport, peer))
+        });
+        let is_wrapped = role == Role::Tls || self.current.site().config.proxies.protocol;
+        let spawned = match (transport, is_wrapped) {
+            (Ok(transport), false) => transport
+                .map(|(transport, peer)| Ok(self.connection(transport, peer, Agreed::Nothing, permit)))
+                .map(|serving| drop(tokio::task::spawn_local(serving))),
+            (Ok(transport), true) => transport
+                .map(|(transport, peer)| Ok(Box::pin(self.clone().serve_wrapped(transport, peer, role, permit))))
+                .map(|serving| drop(tokio::task::spawn_local(serving))),
+            (Err(error), _) => Err(error),
+        };
+        if let Err(error) = spawned {
+            log::event(Level::Error, "cannot watch an accepted connection")
+                .field("error", error.to_string().as_str())
+                .emit();
+        }
+    }
+
+    async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
+        self.charge.starts(plan.config.limits);
+        let next = async {
+            let (app, declared) = App::load(blueprint)?;
+            Version::start(app, &declared, plan, blueprint.worker, &self.archive).await
+        };
+        let next = next.await;
+        self.charge.serves(self.current.site().config.limits);
+        let next = next?;
+        let stale = self.next.replace(Some(next));
+        self.retire(stale);
+        Ok(())
+    }
+
+    fn switch(&self) {
+        let Some(next) = self.next.take() else { return };
+        self.current.switch(next.site.clone());
+        self.charge.serves(next.site.config.limits);
+        let last = self.version.replace(Some(next));
+        self.retire(last);
+    }
+
+    fn retire(&self, version: Option<Version>) {
+        let Some(version) = version else { return };
+        let mut retired = self.retired.borrow_mut();
+        retired.retain(|task| !task.is_finished());
+        retired.push(tokio::task::spawn_local(version.retire(self.hurry.subscribe())));
+    }
+
+    /// Lets the requests end within the time that the config gives them, and then every version.
+    pub(super) async fn wind_down(&self) {
+        let timeout = self.current.site().config.shutdown_timeout;
+        self.with_version(Version::tell);
+        let deadline = Instant::now() + timeout;
+        if timeout_at(deadline, self.lifecycle.drain()).await.is_err() {
+            log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
+        }
+        let next = self.next.take();
+        self.retire(next);
+        let _ = self.hurry.send(true);
+        for retired in self.retired.take() {
+            let _ = retired.await;
+        }
+        let version = self.version.take();
+        if let Some(version) = version {
+            version.end(deadline).await;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! `rover.http` over TLS, with HTTP/2 where a server has it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{App, each_worker_count};
+
+/// A server under TLS, and the file of the certificate to trust.
+struct Secure {
+    address: SocketAddr,
+    ca: PathBuf,
+}
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.ca);
+    }
+}
+
+/// Answers with the version of HTTP, and with what it was sent.
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let version = format!("{:?} ", request.version());
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    Ok(Response::new(Full::new([version.as_bytes(), &body].concat().into())))
+}
+
+/// Serves `localhost`, and offers these protocols.
+fn secure(name: &str, protocols: &'static [&'static str]) -> Secure {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let ca = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.pem"));
+    std::fs::write(&ca, made.cert.pem()).expect("a file");
+    let certificate: CertificateDer<'static> = made.cert.der().clone();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a key that fits");
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a socket");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    let (io, service) = (TokioIo::new(stream), hyper::service::service_fn(answer));
+                    if is_h2 {
+                        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        let _ = http.serve_connection(io, service).await;
+                    } else {
+                        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+                    }
+                });
+            }
+        });
+    });
+    Secure { address, ca }
+}
+
+fn body(app: &App, target: &str) -> Value {
+    let answer = app.get(target);
+    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("JSON, not {}", answer.text()))
+}
+
+#[test]
+fn certificates_are_checked_and_http2_is_spoken() {
+    let (both, old) = (secure("client-h2", &["h2", "http/1.1"]), secure("client-h1", &["http/1.1"]));
+    let code = format!(
+        "local api = rover.server {{}}
+         local trusting = rover.http.create {{ name = 'trusting', tls = {{ ca = '{}' }} }}
+         local old = rover.http.create {{ tls = {{ ca = '{}' }} }}
+         local blind = rover.http.create {{ tls = {{ insecure = true }} }}
+         local lost = rover.http.create {{ tls = {{ ca = 'no-such-file.pem' }} }}
+         local url = 'https://localhost:{}/'
+         local function tell(client, url)
+           local res, err = client.post(url, 'body')
+           return res and res.body or err
+         end
+         function api.get()
+           return {{ tell(trusting, url), tell(old, 'https://localhost:{}/'), tell(blind, 'https://{}/'), tell(rover.http, url),
+             tell(trusting, 'https://{4}/'), tell(lost, url) }}
+         end
+         function api.crowd.get()
+           tell(trusting, url)
+           local calls = {{}}
+           for n = 1, 10 do calls[n] = function() return tell(trusting, url) end end
+           rover.all(calls)
+           return trusting.stats()['https://localhost:{2}']
+         end
+         return api",
+        both.ca.display(),
+        old.ca.display(),
+        both.address.port(),
+        old.address.port(),
+        both.address,
+    );
+    each_worker_count(|workers| {
+        let app = App::start(&code, workers);
+        assert_eq!(
+            body(&app, "/"),
+            json!([
+                "HTTP/2.0 body",
+                "HTTP/1.1 body",
+                "HTTP/2.0 body",
+                "TLS: the certificate is not from a trusted authority",
+                "TLS: the certificate is for another name",
+                "TLS: cannot read certificates from no-such-file.pem",
+            ])
+        );
+        let stats = body(&app, "/crowd");
+        // Many requests share one connection.
+        assert_eq!((&stats["open"], &stats["active"]), (&json!(1), &json!(0)), "{stats}");
+    });
+}

@@ -1,0 +1,243 @@
+//! What a server tells of itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rover_server::Server;
+
+use crate::support::{App, each_worker_count, wait_until};
+
+fn start(code: &str, workers: usize) -> App {
+    start_server(Server::from_source("app.lua", code).workers(workers))
+}
+
+fn start_server(server: Server) -> App {
+    let app = App::start_server(server.set("management.port", "0"));
+    wait_until(|| !app.told("/readyz").text().contains("starting"));
+    app
+}
+
+/// The figures by name and labels, as they are written.
+fn figures(app: &App) -> HashMap<String, f64> {
+    let page = app.told("/metrics");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/plain; version=0.0.4; charset=utf-8")));
+    let lines = page.text().lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, number) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), number.parse().unwrap())
+        })
+        .collect()
+}
+
+/// The sum of a figure over all labels.
+fn sum(figures: &HashMap<String, f64>, name: &str) -> f64 {
+    let own = |key: &str| key == name || key.starts_with(&format!("{name}{{"));
+    figures.iter().filter(|(key, _)| own(key)).map(|(_, number)| number).sum()
+}
+
+const APP: &str = "local api = rover.server { access_log = false } \
+                   function api.hello.p_name.get(ctx) return 'hello ' .. ctx:params().name end \
+                   function api.hello.p_name.put(ctx) return api.no_content() end \
+                   function api.fails.get() error('on purpose') end \
+                   function api.any.any() return 'any' end \
+                   return api";
+
+#[test]
+fn requests_are_counted_by_route_method_and_status() {
+    each_worker_count(|workers| {
+        let app = start(APP, workers);
+        for n in 0..5 {
+            assert_eq!(app.get(&format!("/hello/{n}")).status, 200);
+        }
+        app.send("PUT /hello/1 HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi");
+        app.send("DELETE /hello/1 HTTP/1.1\r\nHost: test\r\n\r\n");
+        app.send("BREW /any HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!((app.get("/fails").status, app.get("/nowhere").status), (500, 404));
+        let figures = figures(&app);
+        for (key, count) in [
+            (r#"rover_requests_total{route="/hello/{name}",method="GET",status="200"}"#, 5.0),
+            (r#"rover_requests_total{route="/hello/{name}",method="PUT",status="204"}"#, 1.0),
+            (r#"rover_requests_total{route="/any",method="other",status="200"}"#, 1.0),
+            (r#"rover_requests_total{route="/fails",method="GET",status="500"}"#, 1.0),
+            (r#"rover_requests_total{route="",method="GET",status="404"}"#, 1.0),
+            (r#"rover_requests_total{route="",method="DELETE",status="405"}"#, 1.0),
+            (r#"rover_request_duration_seconds_count{route="/hello/{name}",method="GET"}"#, 5.0),
+            (r#"rover_request_duration_seconds_bucket{route="/hello/{name}",method="GET",le="+Inf"}"#, 5.0),
+        ] {
+            assert_eq!(figures.get(key), Some(&count), "{key} {figures:#?}");
+        }
+        assert_eq!(sum(&figures, "rover_requests_total"), 10.0);
+        assert_eq!(sum(&figures, "rover_connections_accepted_total"), 10.0);
+        assert_eq!(sum(&figures, "rover_requests_in_flight"), 0.0);
+        assert_eq!(sum(&figures, "rover_worker_up"), workers as f64);
+        assert!(sum(&figures, "rover_received_bytes_total") >= 300.0);
+        assert!(sum(&figures, "rover_sent_bytes_total") >= 1000.0);
+        assert!(sum(&figures, "rover_lua_memory_bytes") >= 100_000.0 * workers as f64);
+        assert!(sum(&figures, "process_resident_memory_bytes") > 1e6);
+        wait_until(|| sum(&self::figures(&app), "rover_event_loop_lag_seconds_count") >= workers as f64);
+    });
+}
+
+#[test]
+fn requests_are_counted_while_they_wait_and_when_their_client_goes() {
+    let code = "local api = rover.server {} function api.get() rover.sleep(60) end return api";
+    let app = start(code, 1);
+    let mut client = app.connect();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_until(|| sum(&figures(&app), "rover_requests_in_flight") == 1.0);
+    assert_eq!(figures(&app)[r#"rover_coroutines{pool="handlers",state="busy"}"#], 1.0);
+    drop(client);
+    wait_until(|| sum(&figures(&app), "rover_requests_in_flight") == 0.0);
+    assert_eq!(figures(&app)[r#"rover_requests_total{route="/",method="GET",status="499"}"#], 1.0);
+}
+
+#[test]
+fn requests_to_other_servers_are_counted() {
+    let code = "local api = rover.server {}
+                local client = rover.http.create { name = 'c', breaker = { failures = 2 } }
+                function api.get() return select(2, client.get('http://127.0.0.1:1/')) end
+                return api";
+    let app = start(code, 1);
+    let answers: Vec<_> = (0..3).map(|_| app.get("/").text().to_owned()).collect();
+    assert_eq!(answers, ["connection refused", "connection refused", "circuit open"]);
+    let figures = figures(&app);
+    for (name, number) in [
+        ("requests_total", 2.0),
+        ("failures_total", 2.0),
+        ("rejected_total", 1.0),
+        ("broken_circuits", 1.0),
+        ("active_requests", 0.0),
+    ] {
+        let key = format!(r#"rover_outbound_{name}{{client="c",origin="http://127.0.0.1:1"}}"#);
+        assert_eq!(figures.get(&key), Some(&number), "{key} {figures:#?}");
+    }
+}
+
+#[test]
+fn counts_outlive_a_reload() {
+    each_worker_count(|workers| {
+        let app = start(APP, workers);
+        for reloads in 0..3 {
+            app.get("/hello/x");
+            let figures = figures(&app);
+            let key = r#"rover_requests_total{route="/hello/{name}",method="GET",status="200"}"#;
+            assert_eq!(figures[key], f64::from(reloads) + 1.0);
+            assert_eq!(figures[r#"rover_reloads_total{result="ok"}"#], f64::from(reloads));
+            app.reload().unwrap();
+        }
+        wait_until(|| sum(&figures(&app), "rover_retired_versions") == 0.0);
+    });
+}
+
+#[test]
+fn the_collector_s_rounds_are_counted() {
+    let code = "local api = rover.server {} function api.get() collectgarbage() collectgarbage() end return api";
+    let app = start(code, 1);
+    let before = sum(&figures(&app), "rover_lua_gc_rounds");
+    app.get("/");
+    assert!(sum(&figures(&app), "rover_lua_gc_rounds") > before);
+}
+
+#[test]
+fn health_routes_and_workers() {
+    each_worker_count(|workers| {
+        let app = start(APP, workers);
+        assert_eq!(app.told("/healthz").text(), "{\"status\":\"ok\"}\n");
+        assert_eq!(app.told("/readyz").text(), "{\"ready\":true}\n");
+        let routes: serde_json::Value = serde_json::from_slice(&app.told("/routes").body).unwrap();
+        let first = serde_json::json!({ "method": "GET", "path": "/hello/{name}", "file": "app.lua", "line": 1 });
+        assert_eq!((routes.as_array().unwrap().len(), &routes[0]), (4, &first));
+        let told: serde_json::Value = serde_json::from_slice(&app.told("/workers").body).unwrap();
+        let numbers: Vec<_> = told.as_array().unwrap().iter().map(|worker| worker["worker"].as_u64()).collect();
+        assert_eq!(numbers, (1..=workers as u64).map(Some).collect::<Vec<_>>());
+        assert_eq!(told[0]["responds"], true);
+        assert_eq!(app.told("/nothing").status, 404);
+    });
+}
+
+#[test]
+fn on_ready_check_decides_readiness() {
+    let code =
+        |check: &str| format!("local api = rover.server {{}} function api.on_ready_check() {check} end return api");
+    let unready = |reason: &str| (503, format!("{{\"ready\":false,\"reason\":\"{reason}\"}}\n"));
+    let ready = (200, "{\"ready\":true}\n".to_owned());
+    for (check, expected) in [
+        ("", ready.clone()),
+        ("return true", ready.clone()),
+        ("return { database = true, queue = true }", ready.clone()),
+        ("rover.sleep(0.01) return true", ready),
+        ("return false", unready("not ready")),
+        ("return false, 'no database'", unready("no database")),
+        ("return nil, 'no database'", unready("no database")),
+        ("return 'no database'", unready("no database")),
+        ("return { queue = 'full', database = false }", unready("database: not ready, queue: full")),
+        ("return 1", unready("on_ready_check returned a number")),
+        ("error('on purpose')", unready("on_ready_check failed")),
+    ] {
+        let app = start(&code(check), 1);
+        let answer = app.told("/readyz");
+        assert_eq!((answer.status, answer.text().to_owned()), expected, "{check}");
+    }
+}
+
+#[test]
+fn a_stopping_server_is_not_ready_while_it_still_serves() {
+    let server = Server::from_source("app.lua", APP).workers(1).set("drain_delay", "1");
+    let mut app = start_server(server);
+    app.begin_stop();
+    wait_until(|| app.told("/readyz").status == 503);
+    assert_eq!(app.told("/readyz").text(), "{\"ready\":false,\"reason\":\"the server is stopping\"}\n");
+    assert_eq!(app.told("/healthz").status, 200);
+    assert_eq!(app.get("/hello/x").text(), "hello x");
+    app.ended();
+}
+
+#[test]
+fn a_worker_that_is_stuck_keeps_nobody_from_asking() {
+    let free = Arc::new(AtomicBool::new(false));
+    let is_free = free.clone();
+    let code = "local api = rover.server {} function api.get() hold() end return api";
+    let server = Server::from_source("app.lua", code).workers(1);
+    let app = start_server(server.function("hold", move |_, ()| {
+        while !is_free.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }));
+    assert_eq!(figures(&app)[r#"rover_worker_up{worker="1"}"#], 1.0);
+    let mut client = app.connect();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_until(|| figures(&app)[r#"rover_worker_up{worker="1"}"#] == 0.0);
+    assert!(figures(&app).contains_key(r#"rover_connections{worker="1"}"#), "older figures stand for it");
+    free.store(true, Ordering::SeqCst);
+    assert_eq!(client.answer().status, 204);
+    wait_until(|| figures(&app)[r#"rover_worker_up{worker="1"}"#] == 1.0);
+}
+
+#[test]
+fn the_listener_is_off_unless_it_is_configured() {
+    let app = App::start(APP, 1);
+    assert_eq!(app.management, None);
+}
+
+#[test]
+fn traces_are_kept_or_begun() {
+    each_worker_count(|workers| {
+        let code = "local api = rover.server {} function api.get(ctx) \
+                    return tostring(ctx:trace_id()) .. ' ' .. tostring(ctx:header('traceparent')) end return api";
+        let app = App::start(code, workers);
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let sent = app.send(format!("GET / HTTP/1.1\r\nHost: test\r\nTraceparent: {trace}\r\n\r\n"));
+        assert_eq!(sent.text(), format!("4bf92f3577b34da6a3ce929d0e0e4736 {trace}"));
+        assert_eq!(app.get("/").text(), "nil nil");
+        let server = Server::from_source("app.lua", code).workers(workers).set("trace_context", "new");
+        let app = App::start_server(server);
+        let sent = app.send(format!("GET / HTTP/1.1\r\nHost: test\r\nTraceparent: {trace}\r\n\r\n"));
+        assert_eq!(sent.text(), format!("4bf92f3577b34da6a3ce929d0e0e4736 {trace}"));
+        let made = app.get("/");
+        let (id, parent) = made.text().split_once(' ').unwrap();
+        assert!(id.len() == 32 && parent.starts_with(&format!("00-{id}-")), "{}", made.text());
+    });
+}
