@@ -15,6 +15,7 @@ Examples:
   rover app.lua --watch                load the app anew when its files change
   rover app.lua --host 0.0.0.0         listen on every IPv4 address
   rover app.lua --host /run/app.sock   listen on a Unix socket
+  rover app.lua --tls-self-signed      serve https while developing
   rover check app.lua                  report every mistake without serving
   rover routes app.lua --json          list the routes for another program
   rover profile app.lua                serve until Ctrl+C, then draw where the time went
@@ -89,6 +90,9 @@ struct Flags {
     /// Show error messages and tracebacks in answers
     #[arg(long, global = true)]
     debug: bool,
+    /// Serve https with a certificate made at the start; for development
+    #[arg(long, global = true)]
+    tls_self_signed: bool,
     /// Load the app anew when one of its Lua files changes
     #[arg(long, global = true)]
     watch: bool,
@@ -164,6 +168,9 @@ impl Request {
         if self.flags.debug {
             server = server.debug(true);
         }
+        if self.flags.tls_self_signed {
+            server = server.set("tls.self_signed", "true");
+        }
         server
     }
 }
@@ -182,7 +189,7 @@ fn keys_help() -> String {
     for key in config_keys() {
         let variable = key.variable();
         let (name, what, default) = (key.name, key.what, key.default);
-        help.push_str(&format!("\n  {name:<17} {variable:<23} {what} [default: {default}]"));
+        help.push_str(&format!("\n  {name:<24} {variable:<30} {what} [default: {default}]"));
     }
     help
 }
@@ -214,7 +221,7 @@ mod tests {
             assert_eq!((task, app), (Task::Serve, "app.lua".into()), "{line}");
             assert_eq!((flags.port, flags.workers), (Some(1), Some(2)), "{line}");
             assert_eq!(flags.log_level, Some(Level::Nope), "{line}");
-            assert!(flags.debug, "{line}");
+            assert!(flags.debug && !flags.tls_self_signed, "{line}");
         }
     }
 

@@ -293,3 +293,14 @@ fn variables_win_over_the_app_and_flags_over_variables() {
     let output = command.env("ROVER_PORT", "2").output().unwrap();
     assert!(failure(&output).contains(&port));
 }
+
+#[test]
+fn a_self_signed_certificate_needs_no_file() {
+    let app = App::new("self-signed", APP);
+    let mut child = app.command(&["app.lua", "--tls-self-signed"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(line.contains("listening on https://127.0.0.1:"), "{line}");
+}

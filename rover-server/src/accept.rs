@@ -34,10 +34,28 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const REFUSE_ALL: u16 = 0x06;
 
 /// An accepted connection on its way to a worker.
-pub(crate) enum Accepted {
-    /// With the client's address.
-    Tcp(TcpStream, IpAddr),
+pub(crate) struct Accepted {
+    pub(crate) stream: Stream,
+    /// The client's address, where it has one.
+    pub(crate) ip: Option<IpAddr>,
+    pub(crate) role: Role,
+}
+
+/// An accepted socket.
+pub(crate) enum Stream {
+    Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+/// What is spoken on the connections of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// HTTP.
+    Plain,
+    /// HTTP within TLS.
+    Tls,
+    /// HTTP, and every request is sent to where TLS is.
+    Redirect,
 }
 
 /// The bound sockets of a server. Dropping it closes them and removes the files of Unix sockets.
@@ -48,6 +66,7 @@ pub(crate) struct Listeners {
 struct Bound {
     socket: OwnedFd,
     endpoint: Endpoint,
+    role: Role,
     /// Another process holds the socket too: it outlives this server, and so does its file.
     is_shared: AtomicBool,
 }
@@ -61,29 +80,31 @@ impl Drop for Bound {
 }
 
 impl Listeners {
-    /// Binds all of `endpoints`, or takes a socket that was `given` for one. Port 0 becomes the same port for all of
+    /// Binds all of `endpoints`, or takes a socket out of `given` that is for one. Port 0 becomes the same port for all of
     /// them. Sockets that a service manager lends are listened on instead of the endpoints.
     ///
     /// # Errors
     /// What the system says, with the address. Where one of two loopbacks does not exist, the other one is enough.
-    pub(crate) fn bind(endpoints: &[Endpoint], mut given: Vec<Given>) -> Result<Listeners, Error> {
-        if given.iter().any(|given| given.is_lent) {
-            return Ok(Listeners { bound: given.into_iter().map(Given::into_bound).collect() });
+    pub(crate) fn bind(endpoints: &[Endpoint], role: Role, given: &mut Vec<Given>) -> Result<Listeners, Error> {
+        let (lent, rest) = std::mem::take(given).into_iter().partition::<Vec<_>, _>(|given| given.is_lent);
+        *given = rest;
+        if !lent.is_empty() {
+            return Ok(Listeners { bound: lent.into_iter().map(|given| given.into_bound(role)).collect() });
         }
         let mut bound: Vec<Bound> = Vec::new();
         for endpoint in endpoints {
             if let Some(at) = given.iter().position(|given| given.serves(endpoint)) {
-                bound.push(given.swap_remove(at).into_bound());
+                bound.push(given.remove(at).into_bound(role));
                 continue;
             }
             let result = match endpoint {
-                Endpoint::Unix(path) => bind::unix(path.clone()),
+                Endpoint::Unix(path) => bind::unix(path.clone(), role),
                 Endpoint::Tcp(address) => {
                     let mut address = *address;
                     if let (0, Some(Endpoint::Tcp(first))) = (address.port(), bound.first().map(|b| &b.endpoint)) {
                         address.set_port(first.port());
                     }
-                    bind::tcp(address)
+                    bind::tcp(address, role)
                 }
             };
             match result {
@@ -95,9 +116,28 @@ impl Listeners {
         Ok(Listeners { bound })
     }
 
-    /// Where clients find the server.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.bound.iter().map(|bound| &bound.endpoint)
+    /// Adds what `others` has bound.
+    pub(crate) fn add(&mut self, mut others: Listeners) {
+        self.bound.append(&mut others.bound);
+    }
+
+    /// Where clients find the server, as URLs.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = String> {
+        self.bound.iter().map(|bound| {
+            let address = bound.endpoint.to_string();
+            match (bound.role, address.strip_prefix("http://")) {
+                (Role::Tls, Some(rest)) => format!("https://{rest}"),
+                _ => address,
+            }
+        })
+    }
+
+    /// The port that TLS is spoken on, where it is.
+    pub(crate) fn tls_port(&self) -> Option<u16> {
+        self.bound.iter().find_map(|bound| match (bound.role, &bound.endpoint) {
+            (Role::Tls, Endpoint::Tcp(address)) => Some(address.port()),
+            _ => None,
+        })
     }
 
     /// The sockets, for another process to listen on, each with whether a service manager lent it.
@@ -174,7 +214,7 @@ impl Listeners {
             };
             loop {
                 match watched.accept().await {
-                    Ok(accepted) => hand_over(accepted),
+                    Ok((stream, ip)) => hand_over(Accepted { stream, ip, role: bound.role }),
                     Err(error) if is_passing(&error) => {}
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
@@ -191,13 +231,13 @@ enum Watched {
 }
 
 impl Watched {
-    async fn accept(&self) -> io::Result<Accepted> {
+    async fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
         match self {
             Watched::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok(Accepted::Tcp(stream.into_std()?, address.ip().to_canonical()))
+                Ok((Stream::Tcp(stream.into_std()?), Some(address.ip().to_canonical())))
             }
-            Watched::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
+            Watched::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0.into_std()?), None)),
         }
     }
 }
@@ -246,12 +286,13 @@ impl Bound {
     fn accept(&self) -> io::Result<Accepted> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         if matches!(self.endpoint, Endpoint::Unix(_)) {
-            return Ok(Accepted::Unix(accept_with(&self.socket, flags)?.into()));
+            let stream = Stream::Unix(accept_with(&self.socket, flags)?.into());
+            return Ok(Accepted { stream, ip: None, role: self.role });
         }
         let (stream, address) = acceptfrom_with(&self.socket, flags)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let ip = address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical());
-        Ok(Accepted::Tcp(stream.into(), ip))
+        Ok(Accepted { stream: Stream::Tcp(stream.into()), ip: Some(ip), role: self.role })
     }
 }
 

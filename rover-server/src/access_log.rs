@@ -1,6 +1,7 @@
 //! Comes in: what is known of a request once its answer is complete. Goes out: one line of the log, at level info.
 //! Must not know: how requests are served.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::AccessLog;
@@ -41,6 +42,36 @@ pub(crate) fn record(wanted: AccessLog, access: &Access<'_>) {
     });
 }
 
+/// Writes the line of a request that could not be read; `head` is as much of it as came. What does not look like a
+/// method and a path is left out.
+pub(crate) fn record_unparsed(wanted: AccessLog, head: &[u8], status: u16, bytes: u64, ip: Option<IpAddr>) {
+    let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let method = words.next().filter(|word| (1..=20).contains(&word.len()) && word.iter().all(u8::is_ascii_alphabetic));
+    let target = words.next().filter(|word| method.is_some() && word.starts_with(b"/")).unwrap_or_default();
+    let target = String::from_utf8_lossy(&target[..target.len().min(LONGEST_UNPARSED)]);
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (&*target, None),
+    };
+    let access = Access {
+        method: method.and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("-"),
+        path,
+        query,
+        status,
+        bytes,
+        duration: Duration::ZERO,
+        ip: &ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        request_id: "",
+        trace_id: "",
+        version: "1.1",
+    };
+    record(wanted, &access);
+}
+
+/// How much of the target of a request that could not be read is logged, in bytes.
+const LONGEST_UNPARSED: usize = 200;
+
 impl Access<'_> {
     fn write_json(&self, stamp: &Stamp, out: &mut Vec<u8>) {
         log::push_json_head(stamp, Level::Info, "request", out);
@@ -64,7 +95,9 @@ impl Access<'_> {
         if !self.ip.is_empty() {
             text(b",\"ip\":", self.ip, out);
         }
-        text(b",\"request_id\":", self.request_id, out);
+        if !self.request_id.is_empty() {
+            text(b",\"request_id\":", self.request_id, out);
+        }
         if !self.trace_id.is_empty() {
             text(b",\"trace_id\":", self.trace_id, out);
         }
@@ -90,7 +123,7 @@ impl Access<'_> {
         out.push(b' ');
         push_thousandths(self.duration.as_micros(), 3, out);
         out.extend_from_slice(b"ms ");
-        log::push_plain(self.request_id, out);
+        log::push_plain(if self.request_id.is_empty() { "-" } else { self.request_id }, out);
         out.push(b' ');
         log::push_plain(if self.trace_id.is_empty() { "-" } else { self.trace_id }, out);
     }

@@ -21,7 +21,7 @@ use crate::lifecycle::Lifecycle;
 use crate::lua::{OwnedMeta, Raise, Shared};
 use crate::server::Server;
 use crate::service::Current;
-use crate::socket::{SpareBuffers, Transport};
+use crate::socket::{Agreed, SpareBuffers, Transport};
 
 /// A VM that encodes and decodes as the server does, many times for one call from Rust.
 #[derive(Debug)]
@@ -119,7 +119,8 @@ impl InProcess {
         let (script, answered) = Script::new(requests, times);
         let transport = Transport::Other(Box::new(script));
         let peer = Peer::new(Some([127, 0, 0, 1].into()), "http");
-        let connection = Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone());
+        let (agreed, current) = (Agreed::Http1, self.current.clone());
+        let connection = Connection::new(transport, peer, agreed, current, &self.lifecycle, self.spare.clone());
         self.runtime.block_on(connection);
         answered.get()
     }

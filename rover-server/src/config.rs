@@ -1,10 +1,13 @@
 //! Comes in: the app's table as plain data, the environment, and what a Rust program or the command line sets. Goes out:
 //! one checked `Config`, or every mistake at once. Must not know: Lua, HTTP, and where the command line comes from.
 
+mod connections;
 mod compression;
 mod cors;
 mod host;
+mod http2;
 mod keys;
+mod tls;
 mod operating;
 mod load_shedding;
 mod proxies;
@@ -20,8 +23,10 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) use compression::CompressionConfig;
+pub(crate) use connections::ConnectionSettings;
 pub(crate) use cors::{Cors, Origins};
 pub(crate) use host::{Endpoint, Host};
+pub(crate) use http2::Http2Settings;
 pub use keys::{ConfigKey, config_keys};
 pub(crate) use load_shedding::LoadShedding;
 pub(crate) use operating::{AccessLog, Management, TraceContext};
@@ -31,6 +36,7 @@ pub(crate) use rate_limit::Rate;
 pub(crate) use rate_limit::{LimitRule, Per, RateLimit};
 pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use store::StoreLimits;
+pub(crate) use tls::{ClientAuth, TlsSettings, TlsVersion};
 pub(crate) use value::ConfigValue;
 pub(crate) use watch::Limits;
 pub(crate) use websocket::{PageOrigins, WebSocketConfig};
@@ -63,6 +69,9 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// Never zero.
     pub(crate) sse_keep_alive: Duration,
+    pub(crate) connections: ConnectionSettings,
+    pub(crate) http2: Http2Settings,
+    pub(crate) tls: TlsSettings,
     pub(crate) proxies: Proxies,
     pub(crate) cors: Cors,
     pub(crate) security_headers: SecurityHeaders,
@@ -102,6 +111,9 @@ impl Default for Config {
             compression: CompressionConfig::default(),
             limits: Limits::default(),
             sse_keep_alive: Duration::from_secs(15),
+            connections: ConnectionSettings::default(),
+            http2: Http2Settings::default(),
+            tls: TlsSettings::default(),
             proxies: Proxies::default(),
             cors: Cors::default(),
             security_headers: SecurityHeaders::default(),
@@ -180,6 +192,7 @@ impl Config {
                 None => Some(unknown("set", name)),
             });
         }
+        mistakes.extend(config.tls.mistakes(config.port));
         if mistakes.is_empty() {
             let place = if app.origin.is_empty() { String::new() } else { format!("{}: ", app.origin) };
             mistakes.extend(config.contradictions().iter().map(|text| ConfigMistake(format!("{place}{text}"))));
@@ -206,6 +219,11 @@ impl Config {
             self.management = running.management.clone();
             changed.push("management");
         }
+        if self.tls != running.tls {
+            self.tls = running.tls.clone();
+            changed.push("tls");
+        }
+        changed.extend(self.connections.keep(&running.connections));
         changed.extend(self.store.keep(&running.store));
         changed
     }

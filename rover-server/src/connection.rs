@@ -1,9 +1,16 @@
 //! One connection from its first byte to its last.
 //!
 //! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Current`] answers them, and
-//! the [`Socket`] is flushed once at the end of each turn.
+//! the [`Socket`] is flushed once at the end of each turn. Which HTTP is spoken, the client has agreed on with TLS, or its
+//! first bytes tell.
 
-use std::convert::Infallible;
+mod http1;
+mod http2;
+mod refusal;
+mod requests;
+mod tls;
+mod watch;
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -11,18 +18,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use bytes::Bytes;
 use tokio::time::{Sleep, sleep};
 
-use crate::body::Body;
+use crate::admission::Permit;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
 use crate::log::{self, Level};
-use crate::service::{Answer, Current};
-use crate::socket::{Socket, SocketHandle, SpareBuffers, Transport};
+use crate::service::Current;
+use crate::socket::{Agreed, Socket, SpareBuffers, Spoken, Transport};
 use crate::upgrade::{Ending, Upgrade, Upgraded};
+
+use requests::Client;
+pub(crate) use tls::handshake;
+pub(crate) use watch::tick;
+use watch::{Lapse, Watch};
 
 /// How long a connection without a request stays open when the server stops. A request that is on its way meanwhile is
 /// answered, and its answer says that it was the last.
@@ -31,30 +41,29 @@ const LAST_CHANCE: Duration = Duration::from_millis(500);
 /// How long a closing connection waits for its client to stop sending, at most.
 const LINGER: Duration = Duration::from_secs(2);
 
-struct Requests {
-    current: Rc<Current>,
-    peer: Rc<Peer>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Requests {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer<Incoming>;
-
-    #[inline]
-    fn call(&self, request: Request<Incoming>) -> Answer<Incoming> {
-        self.current.call(request, &self.peer)
-    }
-}
-
 /// A connection being served. Ends by itself.
 pub(crate) struct Connection {
-    /// `None` once the connection has left HTTP.
-    http: Option<http1::Connection<SocketHandle, Requests>>,
+    http: Http,
     socket: Rc<Socket>,
-    peer: Rc<Peer>,
+    client: Rc<Client>,
     seat: Seat,
+    watch: Watch,
     stage: Stage,
+    /// Nobody knows yet which HTTP the client speaks.
+    is_opening: bool,
+    /// The client has been told that it has had all its requests. HTTP/1 says so with the last response.
+    is_spent: bool,
+    /// The connection's place among all that there may be.
+    permit: Option<Permit>,
+}
+
+/// What is spoken. The second is boxed, for a connection of the first, the usual one, must take no more than it needs.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and saves an allocation")]
+enum Http {
+    One(http1::Connection),
+    Two(Pin<Box<http2::Connection>>),
+    /// The connection has left HTTP.
+    Gone,
 }
 
 enum Stage {
@@ -71,6 +80,8 @@ enum Stage {
     /// What the connection had become is over. Its client may never read the rest.
     Parting(Pin<Box<Sleep>>),
     Lingering(Pin<Box<Sleep>>),
+    /// The client takes nothing: there is nothing left to say.
+    Gone,
 }
 
 /// What an upgraded connection does.
@@ -91,32 +102,150 @@ impl Switched {
 }
 
 impl Connection {
-    /// Begins to serve `transport`.
+    /// Begins to serve `transport`, on which the client has agreed to speak a certain HTTP, or nothing yet.
     pub(crate) fn new(
         transport: Transport,
         peer: Peer,
+        agreed: Agreed,
         current: Rc<Current>,
         lifecycle: &Rc<Lifecycle>,
         spare: Rc<SpareBuffers>,
     ) -> Connection {
-        let socket = Socket::new(transport, spare);
-        // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
-        // instructions a response; 100 KB take 25 % more CPU with it.
-        let keeps_bodies_apart = current.site().app.responder.sends_large();
-        let peer = Rc::new(peer);
-        let requests = Requests { current, peer: peer.clone() };
-        let http =
-            http1::Builder::new().writev(keeps_bodies_apart).serve_connection(SocketHandle(socket.clone()), requests);
-        Connection { http: Some(http), socket, peer, seat: Lifecycle::sit(lifecycle), stage: Stage::Serving }
+        let agreed = if current.site().config.http2.enabled { agreed } else { Agreed::Http1 };
+        let socket = Socket::new(transport, agreed, spare);
+        let client = Client::new(current, peer);
+        let http = match agreed {
+            Agreed::Http2 => Http::Two(http2::serve(&socket, &client)),
+            Agreed::Http1 | Agreed::Nothing => Http::One(http1::serve(&socket, &client)),
+        };
+        Connection {
+            http,
+            socket,
+            client,
+            seat: Lifecycle::sit(lifecycle),
+            watch: Watch::default(),
+            stage: Stage::Serving,
+            is_opening: agreed != Agreed::Http1,
+            is_spent: false,
+            permit: None,
+        }
+    }
+
+    /// Keeps `permit` for as long as the connection lasts.
+    pub(crate) fn keeping(mut self, permit: Permit) -> Connection {
+        self.permit = Some(permit);
+        self
+    }
+
+    /// Lets hyper go on.
+    #[inline]
+    fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match &mut self.http {
+            Http::One(http) => Pin::new(http).poll(cx),
+            Http::Two(http) => {
+                let polled = http.as_mut().poll(cx);
+                if polled.is_pending() && self.client.is_spent() && !self.is_spent {
+                    self.is_spent = true;
+                    http.as_mut().graceful_shutdown();
+                    return http.as_mut().poll(cx);
+                }
+                polled
+            }
+            Http::Gone => Poll::Ready(Ok(())),
+        }
     }
 
     /// Hands the connection over; the 101 is written.
     #[cold]
     fn switch(&mut self, upgrade: Upgrade) -> Stage {
-        let unread = self.http.take().map(|http| http.into_parts().read_buf).unwrap_or_default();
+        let unread = match std::mem::replace(&mut self.http, Http::Gone) {
+            Http::One(http) => http.into_parts().read_buf,
+            Http::Two(_) | Http::Gone => Bytes::new(),
+        };
+        self.seat.wake_at(u64::MAX);
         let ending = Ending::default();
         let upgraded = Upgraded::new(self.socket.clone(), unread, ending.clone());
         Stage::Upgraded(Box::new(Switched { work: upgrade(upgraded), ending }))
+    }
+
+    /// The server stops. HTTP/2 can say so at any time, HTTP/1 only with a response.
+    #[cold]
+    fn begin_to_end(&mut self) {
+        if let Http::Two(http) = &mut self.http {
+            http.as_mut().graceful_shutdown();
+            self.stage = Stage::Told;
+        } else {
+            self.stage = Stage::Ending(Box::pin(sleep(LAST_CHANCE)));
+        }
+    }
+
+    /// Ends the connection with the responses in progress.
+    #[cold]
+    fn end_gracefully(&mut self) {
+        match &mut self.http {
+            Http::One(http) => Pin::new(http).graceful_shutdown(),
+            Http::Two(http) => http.as_mut().graceful_shutdown(),
+            Http::Gone => {}
+        }
+    }
+
+    /// Looks at the first bytes, if they are there; true when somebody else is to read on.
+    #[cold]
+    fn open(&mut self) -> bool {
+        match (self.socket.spoken(), &self.http) {
+            (None, _) => false,
+            (Some(Spoken::Http2), Http::One(_)) => {
+                self.is_opening = false;
+                self.http = Http::Two(http2::serve(&self.socket, &self.client));
+                true
+            }
+            (Some(Spoken::Neither), _) => {
+                self.is_opening = false;
+                self.socket.edit(http2::refuse_preface);
+                self.stage = Stage::Closing;
+                true
+            }
+            (Some(_), _) => {
+                self.is_opening = false;
+                false
+            }
+        }
+    }
+
+    /// hyper refused what it could not parse: the client and the log learn more of it.
+    #[cold]
+    fn explain(&mut self, error: &hyper::Error) {
+        if let Http::One(http) = &mut self.http
+            && error.is_parse()
+        {
+            http1::explain(http, &self.socket, &self.client);
+        }
+    }
+
+    /// Ends what has taken too long; true when the stage is another one now.
+    #[cold]
+    fn look_around(&mut self) -> bool {
+        let told_to_end = match self.stage {
+            Stage::Serving | Stage::Ending(_) => false,
+            Stage::Told => true,
+            _ => return true,
+        };
+        let is_http2 = matches!(self.http, Http::Two(_)) && !self.is_opening;
+        let lapse = self.watch.look(&self.seat, &self.client, self.socket.traffic(), is_http2, told_to_end);
+        match (lapse, &mut self.http) {
+            (None, _) => return false,
+            (Some(Lapse::Head), Http::One(http)) => {
+                http1::time_out(http, &self.socket, &self.client);
+                self.stage = Stage::Closing;
+            }
+            (Some(Lapse::Idle), Http::Two(http)) if !told_to_end => {
+                http.as_mut().graceful_shutdown();
+                self.stage = Stage::Told;
+            }
+            (Some(Lapse::Head | Lapse::Idle), _) => self.stage = Stage::Leaving,
+            (Some(Lapse::Send), _) => self.stage = Stage::Gone,
+        }
+        true
     }
 }
 
@@ -128,31 +257,42 @@ impl Future for Connection {
         loop {
             match &mut this.stage {
                 Stage::Serving | Stage::Ending(_) | Stage::Told => {
-                    let Some(http) = &mut this.http else { return Poll::Ready(()) };
-                    if matches!(this.stage, Stage::Serving) && this.seat.must_end(cx) {
-                        this.stage = Stage::Ending(Box::pin(sleep(LAST_CHANCE)));
+                    let is_signalled = this.seat.is_signalled(cx);
+                    if is_signalled && matches!(this.stage, Stage::Serving) && this.seat.must_end() {
+                        this.begin_to_end();
                     }
                     if let Stage::Ending(clock) = &mut this.stage
                         && clock.as_mut().poll(cx).is_ready()
                     {
                         this.stage = Stage::Told;
-                        Pin::new(&mut *http).graceful_shutdown();
+                        this.end_gracefully();
                     }
-                    let served = Pin::new(http).poll(cx);
+                    let served = this.poll_http(cx);
+                    if this.is_opening && this.open() {
+                        continue;
+                    }
+                    if let Poll::Ready(Err(error)) = &served {
+                        this.explain(error);
+                    }
                     if let Poll::Ready(Err(_)) = this.socket.poll_flush(cx) {
                         return Poll::Ready(());
                     }
+                    this.watch.note(&this.client, &this.socket);
+                    if served.is_pending() && is_signalled && this.look_around() {
+                        continue;
+                    }
                     // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
                     let served = ready!(served);
-                    let is_told = matches!(this.stage, Stage::Told);
-                    this.stage = match this.peer.upgrade.take() {
+                    // A client of HTTP/2 may still be about to say that it has had its last answer.
+                    let is_told = matches!((&this.stage, &this.http), (Stage::Told, Http::One(_)));
+                    this.stage = match this.client.peer.upgrade.take() {
                         Some(upgrade) if served.is_ok() => this.switch(upgrade),
                         _ if is_told && served.is_ok() => Stage::Leaving,
                         _ => Stage::Closing,
                     };
                 }
                 Stage::Upgraded(switched) => {
-                    if this.seat.must_end(cx) {
+                    if this.seat.must_end() {
                         switched.ending.tell();
                     }
                     let ended = switched.poll(cx);
@@ -185,6 +325,7 @@ impl Future for Connection {
                     }
                     return this.socket.poll_drain(cx);
                 }
+                Stage::Gone => return Poll::Ready(()),
             }
         }
     }

@@ -58,7 +58,8 @@ fn writes_for(bytes: String) -> (usize, Vec<String>) {
     let seen = Rc::new(Seen::default());
     let transport = Transport::Other(Box::new(Once { bytes: bytes.into_bytes(), seen: seen.clone() }));
     let peer = Peer::new(None, "http");
-    let connection = Connection::new(transport, peer, Current::new(site), &Rc::default(), Rc::default());
+    let current = Current::new(site);
+    let connection = Connection::new(transport, peer, Agreed::Nothing, current, &Rc::default(), Rc::default());
     runtime.block_on(connection);
     let text = String::from_utf8(seen.bytes.take()).unwrap();
     let statuses = text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect();
@@ -108,8 +109,8 @@ fn a_101_hands_the_connection_over_with_the_bytes_behind_the_request() {
         lua.globals().raw_set("upgrade", upgrade.unwrap()).unwrap();
         let seen = Rc::new(Seen::default());
         let transport = Transport::Other(Box::new(Once { bytes: bytes.into(), seen: seen.clone() }));
-        let connection =
-            Connection::new(transport, Peer::new(None, "http"), Current::new(site), &Rc::default(), Rc::default());
+        let (peer, current) = (Peer::new(None, "http"), Current::new(site));
+        let connection = Connection::new(transport, peer, Agreed::Nothing, current, &Rc::default(), Rc::default());
         runtime.block_on(connection);
         String::from_utf8(seen.bytes.take()).unwrap()
     };

@@ -4,7 +4,7 @@
 
 use std::net::Ipv6Addr;
 
-use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, EXPECT, HOST, LOCATION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
 
@@ -12,23 +12,63 @@ use crate::body::Body;
 use crate::failure;
 
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
-/// is a host with an optional port.
-#[inline]
-pub(crate) fn refusal(head: &Parts) -> Option<Response<Body>> {
+/// is a host with an optional port. Refuses a target of more than `longest_target` bytes, too.
+#[inline(always)]
+pub(crate) fn refusal(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
     let headers = &head.headers;
-    if headers.len() == headers.keys_len() && headers.get(HOST).is_some_and(|host| is_host(host.as_bytes())) {
-        // No field has a second line, as is usual.
+    // No field has a second line, as is usual.
+    if headers.len() == headers.keys_len()
+        && headers.get(HOST).is_some_and(|host| is_host(host.as_bytes()))
+        && head.uri.path_and_query().is_none_or(|target| target.as_str().len() <= longest_target)
+    {
         return None;
     }
-    let mut hosts = headers.get_all(HOST).iter();
+    unusual(head, longest_target)
+}
+
+/// As [`refusal`], for a head that is not the usual one.
+#[cold]
+fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > longest_target) {
+        return Some(closing(failure::answer(StatusCode::URI_TOO_LONG)));
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
     let problem = match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_host(host.as_bytes()) => return None,
-        (None, None) if head.version != Version::HTTP_11 => return None,
+        (None, None) if head.version < Version::HTTP_11 => return None,
         (None, None) => "the request has no Host header",
         (Some(_), None) => "the Host header is not a host name with an optional port",
+        (_, Some(_)) if head.version == Version::HTTP_2 => ":authority and Host do not say the same",
         (_, Some(_)) => "the request has more than one Host header",
     };
     Some(closing(failure::with_message(StatusCode::BAD_REQUEST, problem)))
+}
+
+/// Sends the client to the same address under https, at `port`.
+#[cold]
+pub(crate) fn to_https(head: &Parts, port: u16) -> Response<Body> {
+    let named = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let host = head.headers.get(HOST).filter(|host| is_host(host.as_bytes())).map(HeaderValue::as_bytes);
+    let host = named.or(host).and_then(|host| std::str::from_utf8(host).ok()).map(without_port);
+    let path = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let location = host.filter(|host| !host.is_empty()).map(|host| match port {
+        443 => format!("https://{host}{path}"),
+        port => format!("https://{host}:{port}{path}"),
+    });
+    let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) else {
+        return closing(failure::with_message(StatusCode::BAD_REQUEST, "the request names no host"));
+    };
+    let mut response = closing(failure::answer(StatusCode::PERMANENT_REDIRECT));
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// A host without the port behind it.
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    }
 }
 
 /// A name of letters, digits and `-._~%!$&'()*+,;=` or a literal in brackets, and a port where there is one: RFC 3986,

@@ -25,11 +25,21 @@ pub(crate) fn answer(status: StatusCode) -> Response<Body> {
 /// As [`answer`], in other words.
 #[cold]
 pub(crate) fn with_message(status: StatusCode, message: &str) -> Response<Body> {
+    json_response(status, error_body(message).into())
+}
+
+/// The body of [`answer`].
+#[cold]
+pub(crate) fn body_of(status: StatusCode) -> Vec<u8> {
+    error_body(status.canonical_reason().unwrap_or("Error"))
+}
+
+fn error_body(message: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(message.len() + 16);
     body.extend_from_slice(b"{\"error\":");
     json::push_text(message.as_bytes(), &mut body);
     body.push(b'}');
-    json_response(status, body.into())
+    body
 }
 
 /// 308 to another path, with the same query. The path must not begin with `//`, which would name another host (RFC 3986,

@@ -13,11 +13,12 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
+use tokio::time::{Sleep, sleep};
 
 use crate::app::App;
 use crate::body::{self, Body};
 use crate::context::{self, Current, Open, Request};
-use crate::failure::{Failure, trace_text};
+use crate::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
 
@@ -66,6 +67,8 @@ pub(crate) fn start(
                 coroutine: Some(coroutine),
                 request,
                 wait,
+                clock: None,
+                is_late: false,
                 longest,
             }));
         }
@@ -103,12 +106,8 @@ fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, r
         if let Some(told) = request.told.take() {
             response.headers_mut().extend(*told);
         }
-        if let Body::Stream(stream) = response.body_mut() {
-            let own = std::mem::replace(stream, body::nothing());
-            if request.head.method != Method::HEAD {
-                // The app is in use until the last piece, also where another version has taken its place.
-                *stream = body::keeping(own, app.clone());
-            }
+        if let Body::Stream(_) = response.body() {
+            stream(app, request, response);
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(upgrade) = request.peer.upgrade.take()
@@ -124,6 +123,17 @@ fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, r
         }
     });
     app.coroutines.put_back(coroutine);
+}
+
+/// A response that streams: HEAD gets only its head. Until the last piece the connection is busy, and the app is in use,
+/// also where another version has taken its place.
+#[cold]
+fn stream(app: &Rc<App>, request: &Request, response: &mut Response<Body>) {
+    let Body::Stream(stream) = response.body_mut() else { return };
+    let own = std::mem::replace(stream, body::nothing());
+    if request.head.method != Method::HEAD {
+        *stream = body::keeping(own, (app.clone(), request.peer.clone()));
+    }
 }
 
 /// The handler returned what cannot be sent.
@@ -167,6 +177,9 @@ pub(crate) struct Running {
     coroutine: Option<Coroutine>,
     request: Open,
     wait: Wait,
+    /// Runs from the first wait on, where handlers have only so much time.
+    clock: Option<Pin<Box<Sleep>>>,
+    is_late: bool,
     /// Noted only where slow requests are logged.
     longest: Option<Longest>,
 }
@@ -198,6 +211,15 @@ impl Longest {
 }
 
 impl Running {
+    /// Whether the handler has had all its time.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.app.handler_timeout();
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        self.clock.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx)
+    }
+
     /// The target of the request, which holds nothing of the connection's.
     pub(crate) fn uri(&self) -> Option<http::Uri> {
         self.request.look(|request| request.head.uri.clone())
@@ -219,8 +241,16 @@ impl Future for Running {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>> {
         loop {
-            let resume = ready!(self.wait.as_mut().poll(cx));
             let this = &mut *self;
+            let Poll::Ready(resume) = this.wait.as_mut().poll(cx) else {
+                ready!(this.poll_late(cx));
+                this.is_late = true;
+                if let (Some(longest), Some(coroutine)) = (&mut this.longest, &mut this.coroutine) {
+                    longest.note(coroutine);
+                }
+                this.end();
+                return Poll::Ready(Some(failure::answer(StatusCode::SERVICE_UNAVAILABLE)));
+            };
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
             if let Some(longest) = &mut this.longest {
                 longest.note(&mut coroutine);
@@ -246,19 +276,27 @@ impl Future for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Running {
+    /// Cancels the handler, unless it has ended.
+    fn end(&mut self) {
         let Some(coroutine) = self.coroutine.take() else { return };
         // First what it waits for, then itself.
         self.wait = Box::pin(std::future::pending());
-        let (app, call, request) = (&self.app, self.call, &self.request);
-        if catch_unwind(AssertUnwindSafe(|| cancel(app, coroutine, request, call))).is_err() {
+        let (app, call, request, is_late) = (&self.app, self.call, &self.request, self.is_late);
+        if catch_unwind(AssertUnwindSafe(|| cancel(app, coroutine, request, call, is_late))).is_err() {
             log::event(Level::Error, "Rover panicked while it cancelled a handler; this is a bug in Rover").emit();
         }
     }
 }
 
-/// The client of a handler that waits has gone away: the handler finds an error at its wait, and may clean up.
+/// The client of a handler that waits has gone away, or its time is over: the handler finds an error at its wait, and may
+/// clean up.
 #[cold]
-fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) {
+fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_late: bool) {
     app.contexts.requests.enter(call.current);
     let cancelled = app.waits.cancel(&mut coroutine);
     let place = app.place_of(call.entry);
@@ -271,12 +309,16 @@ fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) {
                 .emit();
         });
     };
+    let (level, reason) = match is_late {
+        true => (Level::Warn, "a handler was cancelled, for its handler_timeout was over"),
+        false => (Level::Debug, "the client went away while its handler waited"),
+    };
     match cancelled {
         Cancelled::Returned => {
-            about(Level::Debug, "the client went away while its handler waited");
+            about(level, reason);
             return app.coroutines.put_back(coroutine);
         }
-        Cancelled::Through => about(Level::Debug, "the client went away while its handler waited"),
+        Cancelled::Through => about(level, reason),
         Cancelled::Stuck => about(Level::Warn, "a cancelled handler went on to wait, and was ended where it stood"),
         Cancelled::Raised => {
             let mut stack = coroutine.stack();

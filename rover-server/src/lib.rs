@@ -49,7 +49,9 @@ mod management; // where it tells of itself
 mod handover; // sockets from one process to its successor
 mod crew; // the workers as a whole, and who takes a lost one's place
 mod workers; // whose turn it is
+mod admission; // how many connections there may be
 mod accept; // listens
+mod tls; // certificates and keys
 mod worker; // one thread, one runtime, one Lua VM
 mod version; // one version of the app in a worker
 mod profile; // where Lua code spends its time

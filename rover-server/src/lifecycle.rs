@@ -1,11 +1,14 @@
-//! The connections of one worker as a whole: how many there are, and how they learn that they must end.
+//! The connections of one worker as a whole: how many there are, how they learn that they must end, and a coarse clock
+//! by which they see that they have waited too long.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 thread_local! {
     /// The worker of this thread ends. Asked at every response, which knows of no lifecycle.
@@ -18,20 +21,60 @@ pub(crate) fn is_ending() -> bool {
     ENDING.get()
 }
 
-/// Counts a worker's connections and ends them.
+/// Counts a worker's connections, wakes those whose time is over, and ends them all.
+///
+/// Timers of tokio would cost each request several hundred instructions. A connection compares one number in each of its
+/// turns instead, and one task looks a few times a second for connections that had no turn for long.
 #[derive(Default)]
 pub(crate) struct Lifecycle {
     draining: Cell<bool>,
-    /// The task of each connection, once it has been polled.
-    seats: RefCell<Slab<Option<Waker>>>,
+    /// Ticks of the clock since the worker began.
+    now: Cell<u64>,
+    /// How long a tick is.
+    tick: Cell<Duration>,
+    /// Changes with every tick, and when the drain begins: each connection then looks around once.
+    signal: Cell<u64>,
+    seats: RefCell<Slab<Place>>,
     left: Notify,
+}
+
+/// What is known of a connection from outside.
+#[derive(Default)]
+struct Place {
+    /// Its task, once it has been polled.
+    waker: Option<Waker>,
+    /// The tick at which it wants to be woken.
+    due: u64,
 }
 
 impl Lifecycle {
     /// Counts a connection in, until its seat is dropped.
     pub(crate) fn sit(lifecycle: &Rc<Lifecycle>) -> Seat {
-        let number = lifecycle.seats.borrow_mut().insert(None);
-        Seat { lifecycle: lifecycle.clone(), number, is_known: false }
+        let number = lifecycle.seats.borrow_mut().insert(Place { waker: None, due: u64::MAX });
+        Seat { lifecycle: lifecycle.clone(), number, seen: u64::MAX }
+    }
+
+    /// Lets the clock run, for as long as this is polled.
+    pub(crate) async fn run_clock(&self, tick: Duration) {
+        self.tick.set(tick);
+        let began = Instant::now();
+        let mut interval = interval(tick);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            interval.tick().await;
+            let now = began.elapsed().as_nanos() / tick.as_nanos().max(1);
+            self.advance(u64::try_from(now).unwrap_or(u64::MAX));
+        }
+    }
+
+    fn advance(&self, now: u64) {
+        self.now.set(now);
+        self.signal.set(self.signal.get() + 1);
+        for (_, place) in self.seats.borrow().iter().filter(|(_, place)| place.due <= now) {
+            if let Some(waker) = &place.waker {
+                waker.wake_by_ref();
+            }
+        }
     }
 
     /// How many connections there are.
@@ -43,7 +86,8 @@ impl Lifecycle {
     pub(crate) async fn drain(&self) {
         self.draining.set(true);
         ENDING.set(true);
-        for waker in self.seats.borrow().iter().filter_map(|(_, waker)| waker.as_ref()) {
+        self.signal.set(self.signal.get() + 1);
+        for waker in self.seats.borrow().iter().filter_map(|(_, place)| place.waker.as_ref()) {
             waker.wake_by_ref();
         }
         while !self.seats.borrow().is_empty() {
@@ -56,20 +100,52 @@ impl Lifecycle {
 pub(crate) struct Seat {
     lifecycle: Rc<Lifecycle>,
     number: usize,
-    is_known: bool,
+    /// The last signal that the connection has looked around for.
+    seen: u64,
 }
 
 impl Seat {
-    /// Whether the connection has to end. The first call says which task to wake when that changes.
+    /// Whether the connection should look around: at its first turn, and at the first after a tick or the drain's begin.
     #[inline]
-    pub(crate) fn must_end(&mut self, cx: &Context<'_>) -> bool {
-        if !self.is_known {
-            self.is_known = true;
-            if let Some(seat) = self.lifecycle.seats.borrow_mut().get_mut(self.number) {
-                *seat = Some(cx.waker().clone());
-            }
+    pub(crate) fn is_signalled(&mut self, cx: &Context<'_>) -> bool {
+        if self.seen == self.lifecycle.signal.get() {
+            return false;
         }
+        self.look_around(cx);
+        true
+    }
+
+    #[cold]
+    fn look_around(&mut self, cx: &Context<'_>) {
+        self.seen = self.lifecycle.signal.get();
+        if let Some(place) = self.lifecycle.seats.borrow_mut().get_mut(self.number)
+            && place.waker.is_none()
+        {
+            place.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Whether the connection has to end.
+    pub(crate) fn must_end(&self) -> bool {
         self.lifecycle.draining.get()
+    }
+
+    /// The clock, in ticks.
+    pub(crate) fn now(&self) -> u64 {
+        self.lifecycle.now.get()
+    }
+
+    /// A time in whole ticks, rounded up, and one more for the part of a tick that had passed.
+    pub(crate) fn ticks(&self, time: Duration) -> u64 {
+        let ticks = time.as_nanos().div_ceil(self.lifecycle.tick.get().as_nanos().max(1)) + 1;
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
+    /// Wants a turn at this tick at the latest.
+    pub(crate) fn wake_at(&self, tick: u64) {
+        if let Some(place) = self.lifecycle.seats.borrow_mut().get_mut(self.number) {
+            place.due = tick;
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::accept::{Accepted, Listeners};
+use crate::accept::{Listeners, Stream};
 use crate::log::{self, Level};
 
 /// Connections at one time; more wait in the kernel's queue, taken and held until one ends.
@@ -96,13 +96,13 @@ async fn serve(listeners: Arc<Listeners>, pages: Pages) -> io::Result<()> {
             let (pages, room) = (pages.clone(), room.clone());
             tokio::task::spawn_local(async move {
                 let Ok(_place) = room.acquire().await else { return };
-                match accepted {
-                    Accepted::Tcp(stream, _) => {
+                match accepted.stream {
+                    Stream::Tcp(stream) => {
                         if let Ok(stream) = TcpStream::from_std(stream) {
                             converse(TokioIo::new(stream), pages).await;
                         }
                     }
-                    Accepted::Unix(stream) => {
+                    Stream::Unix(stream) => {
                         if let Ok(stream) = UnixStream::from_std(stream) {
                             converse(TokioIo::new(stream), pages).await;
                         }

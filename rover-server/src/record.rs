@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::access_log::{self, Access};
@@ -69,6 +69,13 @@ impl Record {
     #[inline]
     pub(crate) fn is_wanted(config: &Config) -> bool {
         (config.access_log != AccessLog::Off && log::enabled(Level::Info)) || config.slow_request.is_some()
+    }
+
+    /// Writes the line of a request that did not become one: `head` is what came of it.
+    pub(crate) fn unparsed(config: &Config, peer: &Peer, head: &[u8], status: StatusCode, bytes: u64) {
+        if config.access_log != AccessLog::Off && log::enabled(Level::Info) {
+            access_log::record_unparsed(config.access_log, head, status.as_u16(), bytes, peer.ip);
+        }
     }
 
     /// A record for the log.

@@ -35,6 +35,7 @@ use crate::lua::{self, async_function};
 use crate::metrics::Archive;
 use crate::rate_limit::RateLimits;
 use crate::service::Site;
+use crate::tls::Tls;
 
 /// A server to be: an app, and what the embedding program decides about it.
 ///
@@ -266,6 +267,7 @@ impl Server {
         let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
         let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (config, router, limits, mounts) = self.settle(declared)?;
+        Tls::load(&config.tls, &config.host, config.http2.enabled)?;
         Ok(AppInfo::new(&router, &mounts).warned(config.warnings(!limits.rules.is_empty())))
     }
 
@@ -284,6 +286,8 @@ impl Server {
         let (mut config, router, limits, mounts) = self.settle(declared)?;
         config.workers = 1;
         config.access_log = AccessLog::Off;
+        // Such an app may run without tokio, whose clock this needs.
+        config.connections.handler_timeout = Duration::ZERO;
         let limits = RateLimits::new(&config.rate_limit, &limits);
         let archive = Archive::default();
         Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive))

@@ -7,6 +7,8 @@
 //!
 //! Comes in: an accepted stream. Goes out: hyper's `Read` and `Write`. This module must not know of HTTP.
 
+mod preface;
+
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,11 +19,17 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use preface::Preface;
+pub(crate) use preface::Spoken;
 
 /// A stream that a client is at the other end of.
 pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of the others, encrypted. Boxed, for the state of a session is large.
+    Tls(Box<TlsStream<Transport>>),
     /// Anything else that carries bytes.
     Other(Box<dyn Duplex>),
 }
@@ -36,6 +44,7 @@ macro_rules! each_transport {
         match $transport {
             Transport::Tcp($stream) => $call,
             Transport::Unix($stream) => $call,
+            Transport::Tls($stream) => $call,
             Transport::Other($stream) => $call,
         }
     };
@@ -118,28 +127,83 @@ impl SpareBuffers {
     }
 }
 
-/// A transport that holds back its end.
+/// A transport that tells which HTTP is spoken on it, and holds back its end.
 struct Incoming {
     transport: Transport,
-    /// Bytes that have not been counted yet.
-    received: u64,
-    /// The client has closed its side.
-    saw_end: bool,
-    /// For how many turns hyper has not been told of that.
+    /// How reads go.
+    mode: Mode,
+    /// For how many turns hyper has not been told of the end.
     end_held_back: u8,
     /// hyper has bytes that the client has yet to make room for. They would be lost if hyper learned of the end now.
     is_blocked: bool,
+    /// Bytes read so far.
+    read: u64,
+}
+
+/// How reads go; nearly all are plain.
+enum Mode {
+    Plain,
+    /// The first bytes are looked at.
+    Opening(Box<Preface>),
+    /// The client has closed its side.
+    Ended,
 }
 
 impl Incoming {
     /// Notes whether hyper's bytes wait for the client.
     #[inline]
     fn blocked(&mut self, cx: &Context<'_>, is_blocked: bool) {
-        if self.is_blocked && !is_blocked && self.saw_end {
+        if self.is_blocked && !is_blocked && matches!(self.mode, Mode::Ended) {
             // hyper may have asked for the end meanwhile, and does not ask again by itself.
             cx.waker().wake_by_ref();
         }
         self.is_blocked = is_blocked;
+    }
+
+    /// Reads the first bytes, or again those that have been looked at.
+    #[cold]
+    fn poll_opening(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Mode::Opening(preface) = &mut self.mode else { return Poll::Pending };
+            if preface.is_decided() {
+                if preface.give_back(buf) {
+                    self.mode = Mode::Plain;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+            self.read += (buf.filled().len() - before) as u64;
+            let is_end = buf.filled().len() == before;
+            let spoken = preface.take(&buf.filled()[before..], is_end);
+            if spoken == Some(Spoken::Http1) && preface.is_untouched() {
+                // The usual first bytes of HTTP/1.1 stay where they are.
+                self.mode = if is_end { Mode::Ended } else { Mode::Plain };
+                return if is_end { self.poll_end(cx) } else { Poll::Ready(Ok(())) };
+            }
+            buf.set_filled(before);
+            match spoken {
+                Some(Spoken::Neither) => return Poll::Pending,
+                // Who asked speaks HTTP/1.1: somebody else reads on.
+                Some(Spoken::Http2) if !preface.was_expected() => return Poll::Pending,
+                _ => {}
+            }
+        }
+    }
+
+    /// The client has closed its side: hyper learns of it later.
+    #[cold]
+    fn poll_end(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_blocked {
+            // The write that is blocked wakes the task.
+            return Poll::Pending;
+        }
+        if self.end_held_back < END_HELD_BACK {
+            self.end_held_back += 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -147,23 +211,21 @@ impl AsyncRead for Incoming {
     #[inline]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.saw_end {
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
-            let n = buf.filled().len() - before;
-            this.received += n as u64;
-            this.saw_end = n == 0;
+        match this.mode {
+            Mode::Plain => {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
+                let length = buf.filled().len() - before;
+                this.read += length as u64;
+                if length > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                this.mode = Mode::Ended;
+                this.poll_end(cx)
+            }
+            Mode::Opening(_) => this.poll_opening(cx, buf),
+            Mode::Ended => this.poll_end(cx),
         }
-        if this.saw_end && this.is_blocked {
-            // The write that is blocked wakes the task.
-            return Poll::Pending;
-        }
-        if this.saw_end && this.end_held_back < END_HELD_BACK {
-            this.end_held_back += 1;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -173,6 +235,30 @@ struct Inner {
     waiting: Vec<u8>,
     sent: usize,
     is_shut: bool,
+    /// What is written goes out only when the transport is flushed.
+    is_tls: bool,
+    /// Changes whenever the client has taken something.
+    moved: u64,
+}
+
+/// What a client has said beforehand that it will speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agreed {
+    /// Its first bytes tell.
+    Nothing,
+    Http1,
+    Http2,
+}
+
+/// How far a client has got.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    /// Bytes read from it.
+    pub(crate) read: u64,
+    /// Changes whenever it has taken something.
+    pub(crate) moved: u64,
+    /// Something waits for it to take more.
+    pub(crate) is_blocked: bool,
 }
 
 /// A stream that hyper and the connection's task share.
@@ -182,15 +268,50 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Wraps an accepted stream.
-    pub(crate) fn new(transport: Transport, spare: Rc<SpareBuffers>) -> Rc<Socket> {
+    /// Wraps an accepted stream. `agreed` is what the client has said that it will speak, where it has.
+    pub(crate) fn new(transport: Transport, agreed: Agreed, spare: Rc<SpareBuffers>) -> Rc<Socket> {
+        let is_tls = matches!(transport, Transport::Tls(_));
+        let mode = match agreed {
+            Agreed::Http1 => Mode::Plain,
+            Agreed::Http2 => Mode::Opening(Box::new(Preface::expected())),
+            Agreed::Nothing => Mode::Opening(Box::new(Preface::possible())),
+        };
         let inner = Inner {
-            io: TokioIo::new(Incoming { transport, received: 0, saw_end: false, end_held_back: 0, is_blocked: false }),
+            io: TokioIo::new(Incoming { transport, mode, end_held_back: 0, is_blocked: false, read: 0 }),
             waiting: Vec::new(),
             sent: 0,
             is_shut: false,
+            is_tls,
+            moved: 0,
         };
         Rc::new(Socket { inner: RefCell::new(inner), spare })
+    }
+
+    /// What the client speaks, once its first bytes are there.
+    pub(crate) fn spoken(&self) -> Option<Spoken> {
+        match &self.inner.borrow().io.inner().mode {
+            Mode::Opening(preface) => preface.spoken(),
+            Mode::Plain | Mode::Ended => Some(Spoken::Http1),
+        }
+    }
+
+    /// Bytes read from the client.
+    #[inline]
+    pub(crate) fn read_so_far(&self) -> u64 {
+        self.inner.borrow().io.inner().read
+    }
+
+    /// How far the client has got with sending and taking.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let inner = self.inner.borrow();
+        let incoming = inner.io.inner();
+        let is_blocked = incoming.is_blocked || !inner.waiting.is_empty();
+        Traffic { read: incoming.read, moved: inner.moved, is_blocked }
+    }
+
+    /// Changes what waits to be sent.
+    pub(crate) fn edit(&self, edit: impl FnOnce(&mut Vec<u8>)) {
+        edit(&mut self.inner.borrow_mut().waiting);
     }
 
     /// Sends what has been collected.
@@ -266,34 +387,42 @@ impl Inner {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += n;
+            self.moved += 1;
             spare.sent.set(spare.sent.get() + n as u64);
+        }
+        if self.is_tls {
+            ready!(Pin::new(self.transport()).poll_flush(cx))?;
         }
         self.sent = 0;
         spare.put_back(std::mem::take(&mut self.waiting));
         Poll::Ready(Ok(()))
     }
 
-    /// Takes `length` more bytes into the buffer if they fit; sends first where they do not.
-    fn poll_room(&mut self, cx: &mut Context<'_>, length: usize, spare: &SpareBuffers) -> Poll<io::Result<bool>> {
+    /// Makes room, and gives how many of `length` bytes the buffer takes. Where they would never fit, they go to the
+    /// transport as they are, which is 0 here; TLS copies in any case.
+    fn poll_room(&mut self, cx: &mut Context<'_>, length: usize, spare: &SpareBuffers) -> Poll<io::Result<usize>> {
         if self.waiting.len() + length > COLLECT_MOST {
             ready!(self.poll_send(cx, spare))?;
-            if length > COLLECT_MOST {
-                return Poll::Ready(Ok(false));
+            if length > COLLECT_MOST && !self.is_tls {
+                return Poll::Ready(Ok(0));
             }
         }
         if self.waiting.capacity() == 0 {
             self.waiting = spare.take();
         }
-        Poll::Ready(Ok(true))
+        Poll::Ready(Ok(length.min(COLLECT_MOST)))
     }
 
     #[inline]
     fn poll_take(&mut self, cx: &mut Context<'_>, buf: &[u8], spare: &SpareBuffers) -> Poll<io::Result<usize>> {
-        if !ready!(self.poll_room(cx, buf.len(), spare))? {
-            return spare.count_sent(Pin::new(self.transport()).poll_write(cx, buf));
+        let room = ready!(self.poll_room(cx, buf.len(), spare))?;
+        if room == 0 && !buf.is_empty() {
+            let written = ready!(spare.count_sent(Pin::new(self.transport()).poll_write(cx, buf)));
+            self.moved += 1;
+            return Poll::Ready(written);
         }
-        self.waiting.extend_from_slice(buf);
-        Poll::Ready(Ok(buf.len()))
+        self.waiting.extend_from_slice(&buf[..room]);
+        Poll::Ready(Ok(room))
     }
 
     #[inline]
@@ -304,13 +433,19 @@ impl Inner {
         spare: &SpareBuffers,
     ) -> Poll<io::Result<usize>> {
         let length = bufs.iter().map(|buf| buf.len()).sum();
-        if !ready!(self.poll_room(cx, length, spare))? {
-            return spare.count_sent(Pin::new(self.transport()).poll_write_vectored(cx, bufs));
+        let room = ready!(self.poll_room(cx, length, spare))?;
+        if room == 0 && length > 0 {
+            let written = ready!(spare.count_sent(Pin::new(self.transport()).poll_write_vectored(cx, bufs)));
+            self.moved += 1;
+            return Poll::Ready(written);
         }
+        let mut left = room;
         for buf in bufs {
-            self.waiting.extend_from_slice(buf);
+            let n = buf.len().min(left);
+            self.waiting.extend_from_slice(&buf[..n]);
+            left -= n;
         }
-        Poll::Ready(Ok(length))
+        Poll::Ready(Ok(room))
     }
 }
 
@@ -320,8 +455,9 @@ pub(crate) struct SocketHandle(pub(crate) Rc<Socket>);
 impl Read for SocketHandle {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.inner.borrow_mut();
+        let before = inner.io.inner().read;
         let read = Pin::new(&mut inner.io).poll_read(cx, buf);
-        let received = std::mem::take(&mut inner.io.inner_mut().received);
+        let received = inner.io.inner().read - before;
         let spare = &self.0.spare;
         spare.received.set(spare.received.get() + received);
         read
@@ -356,7 +492,8 @@ impl Write for SocketHandle {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_shutdown(cx)
+    /// Ready at once: the connection's task closes when it has had the last word.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

@@ -22,6 +22,7 @@ use crate::rate_limit::RateLimits;
 use crate::route::FastRouter;
 use crate::service::Site;
 use crate::tasks::Driver;
+use crate::tls::Tls;
 
 /// How often a version that is not used any more looks whether its last request has ended.
 const LOOK_TIME: Duration = Duration::from_millis(20);
@@ -37,6 +38,9 @@ pub(crate) struct Plan {
     /// What all workers count together.
     pub(crate) limits: Option<Arc<RateLimits>>,
     pub(crate) mounts: Arc<Mounts>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Where https is, for connections that are sent there.
+    pub(crate) https_port: Option<u16>,
 }
 
 /// A version that has started.

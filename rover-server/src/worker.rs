@@ -26,7 +26,7 @@ use crate::metrics::Archive;
 use crate::version::{Plan, Version};
 use crate::watchdog::{Charge, Sockets, Watchdog};
 
-use here::{Here, here};
+use here::{Here, Https, here};
 
 /// What a worker tells while the server starts.
 pub(crate) enum Report {
@@ -184,9 +184,10 @@ fn run(
     let Ok(plan) = plans.recv() else { return Ok(()) };
     let served = runtime.block_on(async {
         let limits = plan.config.limits;
+        let https = Https { tls: plan.tls.clone(), port: plan.https_port };
         let archive = Archive::default();
         let version = Version::start(app, &declared, plan, blueprint.worker, &archive).await?;
-        let this = Here::begin(version, blueprint.worker, archive, charge);
+        let this = Here::begin(version, blueprint.worker, archive, charge, https);
         charge.serves(limits);
         let _ = report.send(Report::Ready(runtime.handle().clone()));
         this.stop.notified().await;

@@ -6,6 +6,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::accept::Accepted;
+use crate::admission::Permit;
 use crate::worker::{self, Post};
 
 /// The live workers of a server.
@@ -31,11 +32,11 @@ impl Workers {
 
     /// Gives a connection to the worker whose turn it is. Where there is none, waits until there is: what clients send
     /// meanwhile waits in the system.
-    pub(crate) fn hand_over(&self, accepted: Accepted) {
+    pub(crate) fn hand_over(&self, accepted: Accepted, permit: Permit) {
         let mut turns = self.turns();
         loop {
             if let Some(post) = turns.take_turn() {
-                return worker::adopt(&post, accepted);
+                return worker::adopt(&post, accepted, permit);
             }
             if turns.is_closed {
                 return;

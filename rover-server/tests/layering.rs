@@ -11,6 +11,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "server",
         &[
             "accept",
+            "admission",
             "app",
             "assets",
             "config",
@@ -27,6 +28,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "rate_limit",
             "route",
             "service",
+            "tls",
             "version",
             "watchdog",
             "worker",
@@ -36,12 +38,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("crew", &["app", "log", "version", "watchdog", "worker", "workers"]),
     ("management", &["accept", "log"]),
     ("handover", &[]),
-    ("workers", &["accept", "worker"]),
+    ("workers", &["accept", "admission", "worker"]),
     ("local", &["context", "service", "tasks"]),
     (
         "worker",
         &[
             "accept",
+            "admission",
             "app",
             "config",
             "connection",
@@ -53,16 +56,25 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "proxy_protocol",
             "service",
             "socket",
+            "tls",
             "version",
             "watchdog",
         ],
     ),
+    (
+        "connection",
+        &["admission", "body", "config", "context", "failure", "lifecycle", "log", "service", "socket", "upgrade"],
+    ),
+    ("admission", &["accept", "config", "log"]),
     ("profile", &["error", "lua", "route", "watchdog"]),
     ("watchdog", &["config", "log", "lua"]),
     ("proxy_protocol", &[]),
-    ("version", &["app", "assets", "config", "handler", "log", "metrics", "rate_limit", "route", "service", "tasks"]),
+    (
+        "version",
+        &["app", "assets", "config", "handler", "log", "metrics", "rate_limit", "route", "service", "tasks", "tls"],
+    ),
     ("accept", &["config", "error", "log"]),
-    ("connection", &["body", "context", "lifecycle", "log", "service", "socket", "upgrade"]),
+    ("tls", &["config", "error", "log"]),
     (
         "service",
         &[

@@ -8,14 +8,14 @@ use std::sync::atomic::AtomicBool;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::Bound;
+use super::{Bound, Role};
 use crate::config::Endpoint;
 use crate::error::Error;
 
 /// Connections that the kernel keeps ready while the acceptor is busy; it applies its own limit (`somaxconn`) as well.
 const BACKLOG: i32 = 4096;
 
-pub(super) fn tcp(address: SocketAddr) -> io::Result<Bound> {
+pub(super) fn tcp(address: SocketAddr, role: Role) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it, which saves a system call for each connection.
@@ -27,10 +27,10 @@ pub(super) fn tcp(address: SocketAddr) -> io::Result<Bound> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let local = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Tcp(local), is_shared: AtomicBool::new(false) })
+    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Tcp(local), role, is_shared: AtomicBool::new(false) })
 }
 
-pub(super) fn unix(path: PathBuf) -> io::Result<Bound> {
+pub(super) fn unix(path: PathBuf, role: Role) -> io::Result<Bound> {
     let address = SockAddr::unix(&path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     if let Err(error) = socket.bind(&address) {
@@ -42,7 +42,7 @@ pub(super) fn unix(path: PathBuf) -> io::Result<Bound> {
         socket.bind(&address)?;
     }
     socket.listen(BACKLOG)?;
-    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Unix(path), is_shared: AtomicBool::new(false) })
+    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Unix(path), role, is_shared: AtomicBool::new(false) })
 }
 
 fn is_abandoned(path: &std::path::Path, address: &SockAddr) -> bool {

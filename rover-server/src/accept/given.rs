@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use socket2::SockRef;
 
-use super::Bound;
+use super::{Bound, Role};
 use crate::config::Endpoint;
 
 /// A listening socket from outside.
@@ -52,7 +52,7 @@ impl Given {
         }
     }
 
-    pub(super) fn into_bound(self) -> Bound {
-        Bound { socket: self.socket, endpoint: self.endpoint, is_shared: AtomicBool::new(self.is_lent) }
+    pub(super) fn into_bound(self, role: Role) -> Bound {
+        Bound { socket: self.socket, endpoint: self.endpoint, role, is_shared: AtomicBool::new(self.is_lent) }
     }
 }

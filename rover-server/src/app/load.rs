@@ -138,6 +138,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         takes_context,
         leaves_body,
         debug,
+        handler_timeout: Cell::default(),
         stores: blueprint.stores.clone(),
         workers,
         watches_waits: Cell::new(false),

@@ -14,6 +14,7 @@ use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub(crate) use declared::{Declared, Hooks, Mistakes};
 
@@ -110,6 +111,7 @@ pub(crate) struct App {
     debug: Rc<Cell<bool>>,
     stores: Arc<Stores>,
     workers: Rc<Cell<usize>>,
+    handler_timeout: Cell<Duration>,
     watches_waits: Cell<bool>,
     /// Where the parts of the VM register what they count.
     pub(crate) sources: Sources,
@@ -134,6 +136,11 @@ impl App {
     /// Whether answers show details of errors.
     pub(crate) fn debug(&self) -> bool {
         self.debug.get()
+    }
+
+    /// How long a handler may wait in all; zero for as long as it likes.
+    pub(crate) fn handler_timeout(&self) -> Duration {
+        self.handler_timeout.get()
     }
 
     /// Where the function of `entry` was declared, as `app.lua:12`.
@@ -188,6 +195,7 @@ impl App {
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.sockets.settle(&config.websocket);
         self.workers.set(config.workers);
+        self.handler_timeout.set(config.connections.handler_timeout);
         limit_memory(self.coroutines.lua(), config.limits.memory_limit);
     }
 }

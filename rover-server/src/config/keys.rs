@@ -2,16 +2,20 @@
 //! checks and stores its value. Messages, the names of the environment's variables and the CLI's help derive from it.
 //! Must not know: which source a value came from.
 //!
-//! A new key is a field of `Config` and of `Overrides`, its default, and one row here; the tests hold them together.
+//! A new key is a field of `Config` or of its group's settings, its default, and one row here or in the group's file; the
+//! tests hold them together.
 
 use super::compression::COMPRESSION_KEYS;
+use super::connections::CONNECTION_KEYS;
 use super::cors::CORS_KEYS;
+use super::http2::HTTP2_KEYS;
 use super::load_shedding::LOAD_SHEDDING_KEYS;
 use super::operating::OPERATING_KEYS;
 use super::proxies::PROXY_KEYS;
 use super::rate_limit::RATE_LIMIT_KEYS;
 use super::security_headers::SECURITY_HEADER_KEYS;
 use super::store::STORE_KEYS;
+use super::tls::TLS_KEYS;
 use super::value::ConfigValue;
 use super::watch::WATCH_KEYS;
 use super::websocket::WEBSOCKET_KEYS;
@@ -50,6 +54,9 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 /// Keys that belong together, each group in a file of its own where it is more than a few.
 static GROUPS: &[&[ConfigKey]] = &[
     KEYS,
+    CONNECTION_KEYS,
+    HTTP2_KEYS,
+    TLS_KEYS,
     OPERATING_KEYS,
     PROXY_KEYS,
     CORS_KEYS,
@@ -227,6 +234,6 @@ mod tests {
         assert_eq!(nearest("logLevel"), Some("log_level"));
         assert_eq!(nearest("worker"), Some("workers"));
         assert_eq!(nearest("body_limit"), Some("body_size_limit"));
-        assert_eq!(nearest("tls"), None);
+        assert_eq!(nearest("colours"), None);
     }
 }

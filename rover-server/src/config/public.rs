@@ -53,7 +53,7 @@ impl Config {
             "cors.origins is \"*\" and host is public: the pages of every site may read the answers; list the origins",
         );
         warn(
-            public && proxies.trusted.is_none() && !proxies.protocol,
+            public && proxies.trusted.is_none() && !proxies.protocol && !self.tls.is_on(),
             "host is public and speaks plain HTTP: anyone on the way reads and changes what is sent; listen on \
              127.0.0.1 behind a proxy that speaks TLS, and name it in trusted_proxies",
         );

@@ -69,7 +69,7 @@ fn overrides_are_taken() {
         handler_cpu_limit: Some(Duration::from_millis(3)),
         worker_stall_limit: Some(Duration::from_millis(4)),
         memory_limit: Some(5),
-        named: vec![("shutdown_timeout".to_owned(), "3s".to_owned())],
+        named: vec![("shutdown_timeout".to_owned(), "3s".to_owned()), ("tls.self_signed".to_owned(), "yes".to_owned())],
     };
     let names: Vec<_> = overrides.values().map(|(name, _)| name).collect();
     assert!(names.iter().all(|name| find(name).is_some()), "{names:?}");
@@ -78,9 +78,43 @@ fn overrides_are_taken() {
     assert_eq!(config.log_level, Level::Nope);
     assert_eq!(config.trailing_slash, TrailingSlash::Redirect);
     assert_eq!(config.shutdown_timeout, Duration::from_secs(3), "what is named comes last");
+    assert!(config.tls.self_signed);
     let overrides = Overrides { named: vec![("prot".to_owned(), "1".to_owned())], ..none() };
     let mistakes = resolve(&[], &[], &overrides).unwrap_err();
     assert_eq!(mistakes, ["set: unknown config key \"prot\", did you mean \"port\"?"]);
+}
+
+#[test]
+fn certificates_in_every_form() {
+    let pair = |cert: &str, key: &str| ConfigValue::Table(vec![("cert".into(), text(cert)), ("key".into(), text(key))]);
+    let list =
+        ConfigValue::List(vec![pair("a.pem", "a.key"), ConfigValue::Table(vec![("cert".into(), text("b.pem"))])]);
+    let tls = |value: ConfigValue| {
+        let table = ConfigValue::Table(vec![("cert".into(), text("c.pem")), ("certificates".into(), value)]);
+        resolve(&[("tls", table)], &[], &none()).map(|config| config.tls.certificates)
+    };
+    let expected = tls(text("a.pem:a.key, b.pem")).unwrap();
+    assert_eq!(expected.len(), 2);
+    assert_eq!(tls(list).unwrap(), expected);
+    for wrong in [text("a.pem:"), ConfigValue::List(vec![ConfigValue::Bool(true)]), ConfigValue::Number(1.0)] {
+        assert!(tls(wrong).is_err());
+    }
+}
+
+#[test]
+fn settings_of_tls_that_do_not_go_together() {
+    let table =
+        ConfigValue::Table(vec![("key".into(), text("k.pem")), ("redirect_port".into(), ConfigValue::Number(80.0))]);
+    assert_eq!(
+        resolve(&[("tls", table)], &[], &none()).unwrap_err(),
+        [
+            "tls.key needs tls.cert, the file of the server's certificate",
+            "tls.redirect_port needs tls.cert, the file of the server's certificate",
+        ]
+    );
+    let table = ConfigValue::Table(vec![("cert".into(), text("c.pem")), ("redirect_port".into(), text("443"))]);
+    let mistakes = resolve(&[("tls", table), ("port", text("443"))], &[], &none()).unwrap_err();
+    assert_eq!(mistakes, ["tls.redirect_port must be another port than port, which speaks https"]);
 }
 
 #[test]
@@ -90,7 +124,7 @@ fn all_mistakes_at_once_each_with_its_source() {
         ("port", text("http")),
         ("workers", ConfigValue::Number(0.0)),
         ("host", ConfigValue::Other("table")),
-        ("certificate", text("x")),
+        ("colours", text("x")),
     ];
     let env = [("ROVER_PORT", "abc"), ("ROVER_LOG_LEVEL", "loud")];
     let overrides = Overrides { workers: Some(5000), ..none() };
@@ -102,7 +136,7 @@ fn all_mistakes_at_once_each_with_its_source() {
             "app.lua:1: port must be a whole number from 0 to 65535, got \"http\"",
             "app.lua:1: workers must be a whole number from 1 to 1024, got 0; leave it out for one worker on each core",
             "app.lua:1: host must be an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\"), got a table",
-            "app.lua:1: unknown config key \"certificate\", rover --help lists the known ones",
+            "app.lua:1: unknown config key \"colours\", rover --help lists the known ones",
             "ROVER_PORT must be a whole number from 0 to 65535, got \"abc\"",
             "ROVER_LOG_LEVEL must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got \"loud\"",
             "workers must be a whole number from 1 to 1024, got 5000",

@@ -23,12 +23,16 @@ pub(crate) struct Peer {
     pub(crate) scheme: &'static str,
     /// What the connection becomes after a 101.
     pub(crate) upgrade: upgrade::Slot,
+    /// The request that comes next, or is being answered, is the connection's last.
+    pub(crate) is_last: Cell<bool>,
+    /// Where every request is sent, on a connection that only leads to https.
+    pub(crate) https_port: Option<u16>,
 }
 
 impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
-        Peer { ip, scheme, upgrade: upgrade::Slot::default() }
+        Peer { ip, scheme, upgrade: upgrade::Slot::default(), is_last: Cell::new(false), https_port: None }
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::AppInfo;
 use super::control::{Control, Phase, Shared};
 use crate::accept::Listeners;
+use crate::admission::Admission;
 use crate::crew::Crew;
 use crate::error::Error;
 use crate::handover::Predecessor;
@@ -52,15 +53,15 @@ impl Listening {
         self.control().profiler()
     }
 
-    /// Where clients find the server: `http://127.0.0.1:4242`, `unix:/run/app.sock`.
+    /// Where clients find the server: `http://127.0.0.1:4242`, `https://127.0.0.1:4242`, `unix:/run/app.sock`. Addresses
+    /// that only lead to https come last.
     pub fn addresses(&self) -> Vec<String> {
-        self.listeners.endpoints().map(ToString::to_string).collect()
+        self.listeners.addresses().collect()
     }
 
     /// Where operators find the management listener; empty where it is off.
     pub fn management_addresses(&self) -> Vec<String> {
-        let bound = self.management.iter().flat_map(|(bound, _)| bound.endpoints());
-        bound.map(ToString::to_string).collect()
+        self.management.iter().flat_map(|(bound, _)| bound.addresses()).collect()
     }
 
     /// What the app declares.
@@ -78,6 +79,13 @@ impl Listening {
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
         let Listening { listeners, management, predecessor, crew, info, shared } = self;
+        let plan = shared.plan().clone();
+        let _watching = match &plan.tls {
+            Some(tls) => tls.watch()?,
+            None => None,
+        };
+        let admission = Admission::new(&plan.config.connections);
+        drop(plan);
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
@@ -87,8 +95,11 @@ impl Listening {
                 .name("rover-accept".to_owned())
                 .spawn(move || {
                     let delay = || shared.plan().config.drain_delay;
-                    if let Err(error) = listeners.accept(&ending, delay, |accepted| shared.workers.hand_over(accepted))
-                    {
+                    let accepted = listeners.accept(&ending, delay, |accepted| match admission.admit(accepted.ip) {
+                        Some(permit) => shared.workers.hand_over(accepted, permit),
+                        None => admission.refuse(accepted),
+                    });
+                    if let Err(error) = accepted {
                         log::event(Level::Error, "cannot accept connections")
                             .field("error", error.to_string().as_str())
                             .emit();
@@ -108,7 +119,7 @@ impl Listening {
         );
         log::event(Level::Info, &message).emit();
         if let Some((bound, _)) = &management {
-            let addresses: Vec<String> = bound.endpoints().map(ToString::to_string).collect();
+            let addresses: Vec<String> = bound.addresses().collect();
             let message = format!("metrics and health on {}", addresses.join(" and "));
             log::event(Level::Info, &message).emit();
         }

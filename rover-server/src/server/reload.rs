@@ -24,8 +24,8 @@ impl Control {
     /// Loads the app anew, and serves the new version once it is ready in every worker. Requests that have begun end
     /// in the version where they began, which is then freed.
     ///
-    /// Runs in any executor. A second call waits for the first. What happens stands in the log too. `host`, `port` and
-    /// `workers` keep their values until the server is restarted.
+    /// Runs in any executor. A second call waits for the first. What happens stands in the log too. `host`, `port`,
+    /// `workers`, `tls` and the limits of connections keep their values until the server is restarted.
     ///
     /// # Errors
     /// Everything that is wrong with the new version; the old one serves on. Or the server has stopped.
@@ -48,10 +48,10 @@ impl Control {
     /// Gives the number of workers that serve the next version.
     async fn load_next(&self) -> Result<usize, Error> {
         let server = self.shared.server.clone();
-        let running = self.shared.plan().config.clone();
-        let charge = self.shared.watchdog.charge(0, running.limits);
-        let mut plan = try_out(server, charge).await?;
-        plan.config = Arc::new(keep_what_is_bound(&running, (*plan.config).clone()));
+        let running = self.shared.plan().clone();
+        let charge = self.shared.watchdog.charge(0, running.config.limits);
+        let mut plan = try_out(server, charge, &running).await?;
+        plan.config = Arc::new(keep_what_is_bound(&running.config, (*plan.config).clone()));
 
         // One that is being replaced meanwhile gets the version that serves by then.
         let posts = self.shared.workers.posts();
@@ -72,7 +72,7 @@ impl Control {
 }
 
 /// Loads the app on a thread of its own, and decides its config and routes.
-async fn try_out(server: Server, charge: Arc<Charge>) -> Result<Plan, Error> {
+async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<Plan, Error> {
     let (reply, replied) = oneshot::channel();
     let load = move || {
         let _on_duty = charge.begin();
@@ -88,7 +88,8 @@ async fn try_out(server: Server, charge: Arc<Charge>) -> Result<Plan, Error> {
     let died = || Error::app("loading the app ended unexpectedly; this is a bug in Rover");
     let (config, router, limits, mounts) = replied.await.unwrap_or_else(|_| Err(died()))?;
     let limits = RateLimits::new(&config.rate_limit, &limits);
-    Ok(Plan { router: Arc::new(router), config: Arc::new(config), limits, mounts: Arc::new(mounts) })
+    let (router, config, mounts) = (Arc::new(router), Arc::new(config), Arc::new(mounts));
+    Ok(Plan { router, config, limits, mounts, tls: running.tls.clone(), https_port: running.https_port })
 }
 
 /// The new config, but for what a running server cannot change. What differs is logged.

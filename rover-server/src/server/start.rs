@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex};
 use super::board;
 use super::control::Shared;
 use super::{AppInfo, Listening, Server};
-use crate::accept::Listeners;
+use crate::accept::{Given, Listeners, Role};
 use crate::app::{Blueprint, Declared, Mistakes};
 use crate::assets::Mounts;
-use crate::config::{AppTable, Config, Limits, TrailingSlash};
+use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::crew::Crew;
 use crate::error::Error;
 use crate::log;
 use crate::management::Management;
 use crate::rate_limit::{RateLimits, RouteLimits};
 use crate::route::FastRouter;
+use crate::tls::Tls;
 use crate::version::Plan;
 use crate::watchdog::Watchdog;
 use crate::worker::Worker;
@@ -73,7 +74,8 @@ impl Server {
             .host
             .endpoints(config.port)
             .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
-        let listeners = Listeners::bind(&endpoints, std::mem::take(&mut estate.serving))?;
+        let tls = Tls::load(&config.tls, &config.host, config.http2.enabled)?;
+        let listeners = bind(&config, &endpoints, tls.is_some(), std::mem::take(&mut estate.serving))?;
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
@@ -84,7 +86,9 @@ impl Server {
         }
         let info = AppInfo::new(&router, &mounts);
         let limits = RateLimits::new(&config.rate_limit, &route_limits);
-        let plan = Plan { router: Arc::new(router), config: Arc::new(config), limits, mounts: Arc::new(mounts) };
+        let https_port = listeners.tls_port();
+        let (router, config, mounts) = (Arc::new(router), Arc::new(config), Arc::new(mounts));
+        let plan = Plan { router, config, limits, mounts, tls, https_port };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
@@ -95,7 +99,10 @@ impl Server {
         let wanted = plan.config.management.clone();
         let failed = |error| Error::io("cannot start the management listener", error);
         let bound = match wanted.is_on() {
-            true => Some(Arc::new(Listeners::bind(&wanted.endpoints().map_err(failed)?, estate.management)?)),
+            true => {
+                let endpoints = wanted.endpoints().map_err(failed)?;
+                Some(Arc::new(Listeners::bind(&endpoints, Role::Plain, &mut estate.management)?))
+            }
             false => None,
         };
         let plan = Arc::new(Mutex::new(plan));
@@ -134,6 +141,23 @@ impl Server {
 
 fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Binds the server's addresses, and those that lead to them, or takes the sockets that are `given`.
+fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, mut given: Vec<Given>) -> Result<Listeners, Error> {
+    let mut listeners = Listeners::bind(endpoints, if is_tls { Role::Tls } else { Role::Plain }, &mut given)?;
+    if let Some(port) = config.tls.redirect_port.filter(|_| is_tls) {
+        let mut plain = endpoints.to_vec();
+        plain.retain_mut(|endpoint| match endpoint {
+            Endpoint::Tcp(address) => {
+                address.set_port(port);
+                true
+            }
+            Endpoint::Unix(_) => false,
+        });
+        listeners.add(Listeners::bind(&plain, Role::Redirect, &mut given)?);
+    }
+    Ok(listeners)
 }
 
 fn start_worker(blueprint: Blueprint, watchdog: &Watchdog, limits: Limits) -> Result<Worker, Error> {

@@ -13,9 +13,10 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::accept::Accepted;
+use crate::accept::{Accepted, Role, Stream};
+use crate::admission::Permit;
 use crate::app::{App, Blueprint, Mistakes};
-use crate::connection::Connection;
+use crate::connection::{self, Connection};
 use crate::context::Peer;
 use crate::lifecycle::Lifecycle;
 use crate::log::{self, Level};
@@ -23,20 +24,22 @@ use crate::metrics::{Archive, Lag};
 use crate::proxy_protocol;
 use crate::readiness;
 use crate::service::Current;
-use crate::socket::{SpareBuffers, Transport};
+use crate::socket::{Agreed, SpareBuffers, Transport};
+use crate::tls::Tls;
 use crate::version::{Plan, Version};
 use crate::watchdog::{Charge, Listed};
 
 use super::Post;
 
 /// Gives a connection to the worker at `post`.
-pub(crate) fn adopt(post: &Post, accepted: Accepted) {
-    let descriptor = match &accepted {
-        Accepted::Tcp(stream, _) => stream.as_raw_fd(),
-        Accepted::Unix(stream) => stream.as_raw_fd(),
+pub(crate) fn adopt(post: &Post, accepted: Accepted, permit: Permit) {
+    let descriptor = match &accepted.stream {
+        Stream::Tcp(stream) => stream.as_raw_fd(),
+        Stream::Unix(stream) => stream.as_raw_fd(),
     };
+    let role = accepted.role;
     let accepted = Listed::new(&post.sockets, descriptor, accepted);
-    post.handle.spawn(async move { here(|this| this.serve(accepted)) });
+    post.handle.spawn(async move { here(|this| this.serve(accepted, role, permit)) });
 }
 
 /// Runs the app's `on_ready` on the worker at `post`.
@@ -95,6 +98,13 @@ pub(crate) async fn check(post: &Post) -> Result<(), String> {
     replied.await.unwrap_or_else(|_| Err("the server has stopped".to_owned()))
 }
 
+/// What a worker needs for https.
+pub(super) struct Https {
+    pub(super) tls: Option<Arc<Tls>>,
+    /// Where it is, for connections that are sent there.
+    pub(super) port: Option<u16>,
+}
+
 /// The worker that a thread is.
 pub(super) struct Here {
     pub(super) number: usize,
@@ -113,6 +123,7 @@ pub(super) struct Here {
     pub(super) lag: Rc<Lag>,
     pub(super) archive: Archive,
     charge: Arc<Charge>,
+    https: Https,
     pub(super) stop: Notify,
 }
 
@@ -130,7 +141,13 @@ pub(super) fn here(work: impl FnOnce(&Rc<Here>)) {
 
 impl Here {
     /// Makes this thread a worker whose first version has started.
-    pub(super) fn begin(version: Version, number: usize, archive: Archive, charge: &Arc<Charge>) -> Rc<Here> {
+    pub(super) fn begin(
+        version: Version,
+        number: usize,
+        archive: Archive,
+        charge: &Arc<Charge>,
+        https: Https,
+    ) -> Rc<Here> {
         let this = Rc::new(Here {
             number,
             current: Current::new(version.site.clone()),
@@ -144,11 +161,14 @@ impl Here {
             lag: Rc::default(),
             archive,
             charge: charge.clone(),
+            https,
             stop: Notify::new(),
         });
         if this.current.site().config.management.is_on() {
             this.watch_lag();
         }
+        let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.current.site().config.connections));
+        tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
         HERE.set(Some(this.clone()));
         this
     }
@@ -176,50 +196,78 @@ impl Here {
         }
     }
 
-    fn connection(&self, transport: Transport, peer: Peer) -> Connection {
-        Connection::new(transport, peer, self.current.clone(), &self.lifecycle, self.spare.clone())
+    fn connection(&self, transport: Transport, peer: Peer, agreed: Agreed, permit: Permit) -> Connection {
+        let current = self.current.clone();
+        Connection::new(transport, peer, agreed, current, &self.lifecycle, self.spare.clone()).keeping(permit)
     }
 
-    /// Serves a connection that begins with a header of the PROXY protocol. One that does not is closed.
-    async fn serve_behind_proxy(self: Rc<Self>, mut transport: Transport, mut peer: Peer) {
+    /// Serves a connection on which something comes before HTTP: a header of the PROXY protocol, then TLS. One without
+    /// that is closed.
+    async fn serve_wrapped(self: Rc<Self>, mut transport: Transport, mut peer: Peer, role: Role, permit: Permit) {
+        if self.current.site().config.proxies.protocol && !self.read_proxy_header(&mut transport, &mut peer).await {
+            return;
+        }
+        let mut agreed = Agreed::Nothing;
+        if let (Role::Tls, Some(tls)) = (role, &self.https.tls) {
+            let patience = self.current.site().config.tls.handshake_timeout;
+            match connection::handshake(transport, tls.current(), patience).await {
+                Some(encrypted) => (transport, agreed) = encrypted,
+                None => return,
+            }
+            peer.scheme = "https";
+        }
+        self.connection(transport, peer, agreed, permit).await;
+    }
+
+    /// Learns from a header of the PROXY protocol who the client is; false where there is none to be trusted.
+    async fn read_proxy_header(&self, transport: &mut Transport, peer: &mut Peer) -> bool {
         let site = self.current.site();
         let trusted = site.config.proxies.trusted.as_ref();
-        let told = match trusted.is_none_or(|trusted| trusted.contains(peer.ip)) {
-            true => proxy_protocol::read(&mut transport).await,
+        let is_trusted = trusted.is_none_or(|trusted| trusted.contains(peer.ip));
+        drop(site);
+        let told = match is_trusted {
+            true => proxy_protocol::read(transport).await,
             false => Err(io::Error::other("the peer is not one of trusted_proxies")),
         };
-        drop(site);
         match told {
             Ok(told) => {
                 if told.is_secure {
                     peer.scheme = "https";
                 }
                 peer.ip = told.ip.or(peer.ip);
-                self.connection(transport, peer).await;
+                true
             }
-            Err(error) => log::event(Level::Debug, "a connection without a PROXY header was closed")
-                .field("error", error.to_string().as_str())
-                .field("ip", peer.ip.map(|ip| ip.to_string()).unwrap_or_default().as_str())
-                .emit(),
+            Err(error) => {
+                log::event(Level::Debug, "a connection without a PROXY header was closed")
+                    .field("error", error.to_string().as_str())
+                    .field("ip", peer.ip.map(|ip| ip.to_string()).unwrap_or_default().as_str())
+                    .emit();
+                false
+            }
         }
     }
 
-    fn serve(self: &Rc<Self>, accepted: Listed<Accepted>) {
+    fn serve(self: &Rc<Self>, accepted: Listed<Accepted>, role: Role, permit: Permit) {
         self.accepted.set(self.accepted.get() + 1);
         let transport = accepted.map(|accepted| -> io::Result<(Transport, Peer)> {
-            let (transport, ip) = match accepted {
-                Accepted::Tcp(stream, ip) => (Transport::Tcp(TcpStream::from_std(stream)?), Some(ip)),
-                Accepted::Unix(stream) => (Transport::Unix(UnixStream::from_std(stream)?), None),
+            let transport = match accepted.stream {
+                Stream::Tcp(stream) => Transport::Tcp(TcpStream::from_std(stream)?),
+                Stream::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
             };
-            Ok((transport, Peer::new(ip, "http")))
+            let mut peer = Peer::new(accepted.ip, "http");
+            if role == Role::Redirect {
+                peer.https_port = self.https.port;
+            }
+            Ok((transport, peer))
         });
-        let is_behind_proxy = self.current.site().config.proxies.protocol;
-        let serve = |(transport, peer)| -> io::Result<Connection> { Ok(self.connection(transport, peer)) };
-        let prepare =
-            |(transport, peer)| -> io::Result<_> { Ok(Box::pin(self.clone().serve_behind_proxy(transport, peer))) };
-        let spawned = match (transport, is_behind_proxy) {
-            (Ok(transport), false) => transport.map(serve).map(|serving| drop(tokio::task::spawn_local(serving))),
-            (Ok(transport), true) => transport.map(prepare).map(|serving| drop(tokio::task::spawn_local(serving))),
+        let is_wrapped = role == Role::Tls || self.current.site().config.proxies.protocol;
+        let spawned = match (transport, is_wrapped) {
+            (Ok(transport), false) => transport
+                .map(|(transport, peer)| Ok(self.connection(transport, peer, Agreed::Nothing, permit)))
+                .map(|serving| drop(tokio::task::spawn_local(serving))),
+            (Ok(transport), true) => transport
+                .map(|(transport, peer)| Ok(Box::pin(self.clone().serve_wrapped(transport, peer, role, permit))))
+                .map(|serving| drop(tokio::task::spawn_local(serving))),
             (Err(error), _) => Err(error),
         };
         if let Err(error) = spawned {

@@ -49,11 +49,11 @@ fn errors_of_the_protocol_come_after_the_answers_before_them() {
 }
 
 #[test]
-fn a_target_beyond_the_buffer_for_a_head_is_not_told_from_headers() {
+fn a_target_beyond_the_limit_for_a_head_is_told_from_headers() {
     let app = App::start(APP, 1);
     let mut client = app.connect();
     client.send(format!("{HOME}GET /{}", "a".repeat(1_000_000)));
-    assert_eq!(statuses(&client.rest()), [200, 431]);
+    assert_eq!(statuses(&client.rest()), [200, 414]);
 }
 
 #[test]

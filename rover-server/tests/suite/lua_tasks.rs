@@ -138,7 +138,7 @@ fn a_client_that_goes_away_cancels_all_that_its_handler_runs() {
 #[test]
 fn the_bound_holds_and_memory_comes_back() {
     let code = "
-        local api = rover.server { debug = true }
+        local api = rover.server { debug = true, handler_cpu_limit = 0 }
         local tasks
         local function used() collectgarbage() collectgarbage() return collectgarbage('count') / 1024 end
         function api.fill.get()

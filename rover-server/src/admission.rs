@@ -1,0 +1,146 @@
+//! How many connections there may be at once, in all and from one address.
+//!
+//! Comes in: the address of a connection just accepted. Goes out: a permit that the connection keeps, or the refusal.
+//! Counted once for a connection; a request costs nothing here.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{IpAddr, Shutdown};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::accept::{Accepted, Role, Stream};
+use crate::config::ConnectionSettings;
+use crate::log::{self, Level};
+
+/// What a connection too many is told.
+const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
+                       content-length: 32\r\nretry-after: 1\r\n\r\n{\"error\":\"Too Many Connections\"}";
+
+/// Counts the connections of a server.
+pub(crate) struct Admission {
+    /// 0: no limit.
+    most: usize,
+    /// 0: no limit.
+    most_per_ip: usize,
+    open: AtomicUsize,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+    refused: AtomicUsize,
+}
+
+/// One connection's place. Dropping it gives the place back.
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
+    ip: Option<IpAddr>,
+}
+
+impl Admission {
+    pub(crate) fn new(settings: &ConnectionSettings) -> Arc<Admission> {
+        Arc::new(Admission {
+            most: settings.max_connections,
+            most_per_ip: settings.max_connections_per_ip,
+            open: AtomicUsize::new(0),
+            by_ip: Mutex::default(),
+            refused: AtomicUsize::new(0),
+        })
+    }
+
+    /// A place for a connection from `ip`; `None` when there is none left.
+    pub(crate) fn admit(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Permit> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.most && self.most > 0 {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let ip = ip.filter(|_| self.most_per_ip > 0);
+        // From here on, dropping the permit gives back what has been taken.
+        let mut permit = Permit { admission: self.clone(), ip: None };
+        if let Some(ip) = ip {
+            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = by_ip.entry(ip).or_default();
+            if *count >= self.most_per_ip {
+                return None;
+            }
+            *count += 1;
+            permit.ip = Some(ip);
+        }
+        Some(permit)
+    }
+
+    /// Tells a client that there is no place, unless it speaks TLS, and closes its connection.
+    #[cold]
+    pub(crate) fn refuse(&self, accepted: Accepted) {
+        // Every power of two, so that the log tells of a flood without being flooded.
+        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        if refused.is_power_of_two() {
+            log::event(Level::Warn, "connections were refused: max_connections or max_connections_per_ip is reached")
+                .field("refused", refused.to_string().as_str())
+                .emit();
+        }
+        if accepted.role == Role::Tls {
+            return;
+        }
+        // The socket does not block: what it cannot take at once is lost.
+        match accepted.stream {
+            Stream::Tcp(mut stream) => {
+                let _ = stream.write(REFUSAL.as_bytes());
+                let _ = stream.shutdown(Shutdown::Write);
+            }
+            Stream::Unix(mut stream) => {
+                let _ = stream.write(REFUSAL.as_bytes());
+                let _ = stream.shutdown(Shutdown::Write);
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admission.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(ip) = self.ip else { return };
+        let mut by_ip = self.admission.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_ip.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                by_ip.remove(&ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(most: usize, most_per_ip: usize) -> Arc<Admission> {
+        Admission::new(&ConnectionSettings {
+            max_connections: most,
+            max_connections_per_ip: most_per_ip,
+            ..ConnectionSettings::default()
+        })
+    }
+
+    #[test]
+    fn places_are_counted_and_come_back() {
+        let (a, b) = (Some(IpAddr::from([10, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 2])));
+        let few = admission(3, 2);
+        let first = few.admit(a).unwrap();
+        let second = few.admit(a).unwrap();
+        assert!(few.admit(a).is_none(), "two from one address");
+        let third = few.admit(b).unwrap();
+        assert!(few.admit(None).is_none(), "three in all");
+        drop(first);
+        assert!(few.admit(b).is_some());
+        drop((second, third));
+        assert!(few.by_ip.lock().unwrap().is_empty());
+        assert_eq!(few.open.load(Ordering::Relaxed), 0);
+        let many = admission(0, 0);
+        let permits: Vec<_> = (0..1000).map(|_| many.admit(a).unwrap()).collect();
+        assert_eq!((permits.len(), many.by_ip.lock().unwrap().len()), (1000, 0));
+    }
+
+    #[test]
+    fn the_refusal_s_length_is_right() {
+        let (head, body) = REFUSAL.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+    }
+}

@@ -1,0 +1,246 @@
+//! HTTP/2 (RFC 9113), by hyper: its limits, and the difference between its requests and those of HTTP/1.1.
+//!
+//! Comes in: a socket whose client speaks HTTP/2. Goes out: its requests to the [`Client`]. Each stream is a task of the
+//! worker's runtime; one whose client takes nothing of its answer is reset.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper_util::rt::TokioTimer;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::body::{Aborted, Body};
+use crate::context::Peer;
+use crate::failure;
+use crate::service::Answer;
+use crate::socket::{Socket, SocketHandle};
+
+use super::requests::Client;
+
+/// hyper's end of an HTTP/2 connection.
+pub(super) type Connection = http2::Connection<SocketHandle, Streams, OnThisThread>;
+
+/// How much of a body is given to a stream at once, in bytes: a frame of the usual size. What a stalled client can make
+/// the server hold for each stream is about this.
+const CHUNK: usize = 16 * 1024;
+
+/// How much hyper may buffer for a stream beyond what the client takes, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// How many streams may fail by the client's own mistakes before the connection ends. Each costs a frame to answer.
+const ERROR_RESETS: usize = 128;
+
+/// Begins to serve what comes over `socket`.
+pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Pin<Box<Connection>> {
+    let site = client.current.site();
+    let config = &site.config;
+    let settings = &config.http2;
+    let current = Rc::new(Current::default());
+    let executor = OnThisThread { current: current.clone(), patience: config.connections.send_timeout };
+    let header_list = u32::try_from(config.connections.header_size_limit).unwrap_or(u32::MAX);
+    let mut http = http2::Builder::new(executor);
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .max_pending_accept_reset_streams(settings.max_pending_resets)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .max_header_list_size(header_list)
+        .initial_stream_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval((!settings.ping_interval.is_zero()).then_some(settings.ping_interval))
+        .keep_alive_timeout(settings.ping_timeout);
+    let streams = Streams { client: client.clone(), current };
+    Box::pin(http.serve_connection(SocketHandle(socket.clone()), streams))
+}
+
+/// Answers a client that sent no preface: empty settings, and GOAWAY with PROTOCOL_ERROR (RFC 9113, section 3.4).
+pub(super) fn refuse_preface(waiting: &mut Vec<u8>) {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    waiting.extend_from_slice(&SETTINGS);
+    waiting.extend_from_slice(&GOAWAY);
+}
+
+/// The streams of one connection, as hyper hands them over.
+pub(super) struct Streams {
+    client: Rc<Client>,
+    current: Rc<Current>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Streams {
+    type Response = Response<StreamBody>;
+    type Error = Infallible;
+    type Future = StreamAnswer;
+
+    fn call(&self, mut request: Request<Incoming>) -> StreamAnswer {
+        name_host(&mut request);
+        StreamAnswer {
+            is_head: request.method() == Method::HEAD,
+            answer: self.client.answer(request.map(RequestBody)),
+            peer: self.client.peer.clone(),
+            current: self.current.clone(),
+        }
+    }
+}
+
+/// Gives the request a Host from `:authority`, as RFC 9113, section 8.3.1 has it for whoever translates to HTTP/1.1.
+/// Where it came with one that says something else, it has two then, which is refused like any other pair.
+fn name_host<B>(request: &mut Request<B>) {
+    let Some(authority) = request.uri().authority() else { return };
+    let authority = authority.as_str();
+    let is_named =
+        request.headers().get(HOST).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
+    if !is_named && let Ok(host) = HeaderValue::from_str(authority) {
+        request.headers_mut().append(HOST, host);
+    }
+}
+
+/// The body of a request on a stream. A type of its own keeps the code of both kinds of HTTP apart: the compiler then
+/// makes one function of all that a request of HTTP/1 goes through.
+pub(super) struct RequestBody(Incoming);
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.get_mut().0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// A response to come, on a stream.
+pub(super) struct StreamAnswer {
+    answer: Answer<RequestBody>,
+    is_head: bool,
+    peer: Rc<Peer>,
+    current: Rc<Current>,
+}
+
+impl Future for StreamAnswer {
+    type Output = Result<Response<StreamBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(mut response) = ready!(Pin::new(&mut self.answer).poll(cx));
+        if self.is_head {
+            // hyper leaves the body of an answer to HEAD out only in HTTP/1.
+            let body = std::mem::take(response.body_mut());
+            if let Some(length) = body.size_hint().exact().filter(|&length| length > 0) {
+                response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+            }
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // RFC 9113, section 8.6: there is no way out of HTTP/2.
+            drop(self.peer.upgrade.take());
+            response = failure::answer(StatusCode::NOT_IMPLEMENTED);
+        }
+        let (peer, stall) = (self.peer.clone(), self.current.stall());
+        Poll::Ready(Ok(response.map(|body| StreamBody { body, stall, _peer: peer })))
+    }
+}
+
+/// Whether a stream waits for its client.
+#[derive(Default)]
+pub(super) struct Stall {
+    waits: Cell<bool>,
+    /// The client has taken something since somebody last looked.
+    has_moved: Cell<bool>,
+}
+
+/// The stream whose task runs at the moment: what is made there belongs to it.
+#[derive(Default)]
+pub(super) struct Current(RefCell<Rc<Stall>>);
+
+impl Current {
+    fn stall(&self) -> Rc<Stall> {
+        self.0.borrow().clone()
+    }
+}
+
+/// The body of a response on a stream, in pieces that its client takes one after the other.
+pub(super) struct StreamBody {
+    body: Body,
+    stall: Rc<Stall>,
+    /// The connection is busy as long as this is here.
+    _peer: Rc<Peer>,
+}
+
+impl http_body::Body for StreamBody {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        // hyper asks for more only when the client has taken what it had.
+        this.stall.has_moved.set(true);
+        let frame = match &mut this.body {
+            Body::Full(bytes) if bytes.len() > CHUNK => Poll::Ready(Some(Ok(Frame::data(bytes.split_to(CHUNK))))),
+            body => Pin::new(body).poll_frame(cx),
+        };
+        this.stall.waits.set(frame.is_ready());
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs each stream as a task of this thread, and gives up on those whose client takes nothing.
+#[derive(Clone)]
+pub(super) struct OnThisThread {
+    current: Rc<Current>,
+    patience: Duration,
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, stream: F) {
+        let (current, patience) = (self.current.clone(), self.patience);
+        tokio::task::spawn_local(async move {
+            let mut stream = pin!(stream);
+            let stall = Rc::new(Stall::default());
+            let mut clock: Option<Pin<Box<Sleep>>> = None;
+            poll_fn(|cx| {
+                current.0.replace(stall.clone());
+                if stream.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                if !stall.waits.get() {
+                    clock = None;
+                    return Poll::Pending;
+                }
+                let has_moved = stall.has_moved.take();
+                let clock = clock.get_or_insert_with(|| Box::pin(sleep(patience)));
+                if has_moved {
+                    clock.as_mut().reset(Instant::now() + patience);
+                }
+                // Dropping the stream resets it.
+                clock.as_mut().poll(cx)
+            })
+            .await;
+        });
+    }
+}

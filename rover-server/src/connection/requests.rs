@@ -1,0 +1,58 @@
+//! The requests of one connection, whichever HTTP they came by: how many they are and may be.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::Request;
+
+use crate::context::Peer;
+use crate::service::{Answer, Current};
+
+/// Who is at the other end of a connection, and what it has asked.
+pub(super) struct Client {
+    pub(super) current: Rc<Current>,
+    pub(super) peer: Rc<Peer>,
+    begun: Cell<u64>,
+    /// The number of the request after which the connection ends.
+    last: u64,
+}
+
+impl Client {
+    pub(super) fn new(current: Rc<Current>, peer: Peer) -> Rc<Client> {
+        let last = match current.site().config.connections.requests_per_connection {
+            0 => u64::MAX,
+            most => most,
+        };
+        Rc::new(Client { current, peer: Rc::new(peer), begun: Cell::new(0), last })
+    }
+
+    /// How many requests have come.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// Whether the connection has had all the requests that it may bring.
+    pub(super) fn is_spent(&self) -> bool {
+        self.begun.get() >= self.last
+    }
+
+    /// Whether a request is being answered: each holds on to its peer.
+    pub(super) fn is_busy(&self) -> bool {
+        Rc::strong_count(&self.peer) > 1
+    }
+
+    /// Begins to answer a request.
+    #[inline(always)]
+    pub(super) fn answer<B>(&self, request: Request<B>) -> Answer<B>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let number = self.begun.get() + 1;
+        self.begun.set(number);
+        if number >= self.last {
+            self.peer.is_last.set(true);
+        }
+        self.current.call(request, &self.peer)
+    }
+}

@@ -1,0 +1,132 @@
+//! Whether a connection has waited too long, for its client's next head or for its client to take an answer.
+//!
+//! Looked at once a tick at most, with what is known at that moment, so that a request costs nothing. Times are therefore
+//! kept to a few ticks, and never too short.
+
+use std::time::Duration;
+
+use crate::config::ConnectionSettings;
+use crate::lifecycle::Seat;
+use crate::socket::{Socket, Traffic};
+
+use super::requests::Client;
+
+/// How many ticks pass between two looks at the most.
+const LOOKS_BETWEEN: u64 = 4;
+
+/// How long a tick of a worker's clock is: an eighth of the shortest time that is kept by it.
+pub(crate) fn tick(settings: &ConnectionSettings) -> Duration {
+    let shortest = settings.header_timeout.min(settings.idle_timeout).min(settings.send_timeout);
+    (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
+}
+
+/// How long a client that was told that the connection ends may hold it up.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What was not done in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lapse {
+    /// The client did not send a whole head.
+    Head,
+    /// The client did not begin another request.
+    Idle,
+    /// The client took nothing of its answer.
+    Send,
+}
+
+/// What a connection does, as seen at a tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Head,
+    Idle,
+    /// A request is being answered.
+    Busy,
+    /// Bytes wait for the client.
+    Sending,
+}
+
+/// What was seen at the last tick.
+#[derive(Default)]
+pub(super) struct Watch {
+    phase: Phase,
+    /// The tick since which the phase has lasted without progress; `None` before the first look.
+    since: Option<u64>,
+    begun: u64,
+    moved: u64,
+    /// How many requests had begun at the end of the last turn, and whether one was being answered.
+    last_begun: u64,
+    was_busy: bool,
+    /// Bytes read when the last request came to its end: what came since belongs to the next head.
+    read: u64,
+}
+
+impl Watch {
+    /// Notes how a turn has ended.
+    #[inline]
+    pub(super) fn note(&mut self, client: &Client, socket: &Socket) {
+        let (begun, is_busy) = (client.begun(), client.is_busy());
+        if is_busy || self.was_busy || begun != self.last_begun {
+            self.was_busy = is_busy;
+            self.last_begun = begun;
+            self.read = socket.read_so_far();
+        }
+    }
+
+    /// Looks at the connection: what has lapsed, if anything. Otherwise it asks for a look when something could have.
+    pub(super) fn look(
+        &mut self,
+        seat: &Seat,
+        client: &Client,
+        traffic: Traffic,
+        is_http2: bool,
+        told_to_end: bool,
+    ) -> Option<Lapse> {
+        let now = seat.now();
+        let phase = self.phase(client, traffic, is_http2);
+        let is_progress = match phase {
+            Phase::Sending => traffic.moved != self.moved,
+            Phase::Idle => client.begun() != self.begun,
+            Phase::Head | Phase::Busy => false,
+        };
+        if phase != self.phase || is_progress || self.since.is_none() {
+            self.since = Some(now);
+            self.phase = phase;
+        }
+        self.begun = client.begun();
+        self.moved = traffic.moved;
+
+        let site = client.current.site();
+        let settings = &site.config.connections;
+        // What a connection does may change after this look, without another turn in which it could look again.
+        let next_look = now + LOOKS_BETWEEN;
+        let (patience, lapse) = match phase {
+            Phase::Busy => {
+                seat.wake_at(next_look);
+                return None;
+            }
+            Phase::Sending => (settings.send_timeout, Lapse::Send),
+            Phase::Head | Phase::Idle if told_to_end => (FAREWELL, Lapse::Idle),
+            Phase::Head => (settings.header_timeout, Lapse::Head),
+            Phase::Idle => (settings.idle_timeout, Lapse::Idle),
+        };
+        let due = self.since.unwrap_or(now).saturating_add(seat.ticks(patience));
+        if now >= due {
+            return Some(lapse);
+        }
+        seat.wake_at(due.min(next_look));
+        None
+    }
+
+    fn phase(&self, client: &Client, traffic: Traffic, is_http2: bool) -> Phase {
+        if traffic.is_blocked {
+            return Phase::Sending;
+        }
+        if client.is_busy() {
+            return Phase::Busy;
+        }
+        // A frame of HTTP/2 is no request yet: only requests keep a connection.
+        let in_head = client.begun() == 0 || traffic.read > self.read;
+        if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
+    }
+}

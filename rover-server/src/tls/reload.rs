@@ -1,0 +1,92 @@
+//! Loads certificates again when their files have changed, on a thread of its own: a slow disk must not hold a worker up.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+
+use crate::error::Error;
+use crate::log::{self, Level};
+
+use super::Tls;
+
+/// The thread that looks after the files of a [`Tls`]. Dropping this ends it.
+pub(crate) struct Watching {
+    _end: Sender<()>,
+}
+
+/// What tells one state of a file from another: its time in nanoseconds, length and number. All zero where it is missing.
+type Stamp = (i64, i64, u64, u64);
+
+impl Tls {
+    /// Looks at the files from now on, as often as the settings say; `None` where that is never.
+    ///
+    /// # Errors
+    /// The system refuses another thread.
+    pub(crate) fn watch(self: &Arc<Tls>) -> Result<Option<Watching>, Error> {
+        let interval = self.settings.reload_interval;
+        if interval.is_zero() || self.settings.self_signed {
+            return Ok(None);
+        }
+        let (end, ended) = channel::<()>();
+        let tls = self.clone();
+        let mut known = tls.stamps();
+        let work = move || {
+            while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                tls.look(&mut known);
+            }
+        };
+        thread::Builder::new()
+            .name("rover-tls".to_owned())
+            .spawn(work)
+            .map_err(|error| Error::io("cannot start the thread that watches certificates", error))?;
+        Ok(Some(Watching { _end: end }))
+    }
+
+    /// Loads the files if they are others than `known`. A failure is logged once for each state of the files.
+    fn look(&self, known: &mut Vec<Stamp>) {
+        let stamps = self.stamps();
+        if stamps == *known {
+            return;
+        }
+        *known = stamps;
+        match self.reload() {
+            Ok(()) => log::event(Level::Info, "the certificates have changed and were loaded again").emit(),
+            Err(problem) => {
+                log::event(Level::Error, "the certificates have changed, and the old ones stay in use")
+                    .field("problem", problem.as_str())
+                    .emit();
+            }
+        }
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        let settings = &self.settings;
+        let first = [&settings.cert, &settings.key, &settings.client_ca].into_iter().flatten();
+        let others = settings.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
+        first.chain(others).map(|file| stamp(file)).collect()
+    }
+}
+
+fn stamp(file: &Path) -> Stamp {
+    fs::metadata(file).map_or((0, 0, 0, 0), |meta| (meta.mtime(), meta.mtime_nsec(), meta.len(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_state_has_another_stamp() {
+        let file = std::env::temp_dir().join(format!("rover-stamp-{}", std::process::id()));
+        let missing = stamp(&file);
+        fs::write(&file, "one").unwrap();
+        let one = stamp(&file);
+        fs::write(&file, "three").unwrap();
+        let three = stamp(&file);
+        fs::remove_file(&file).unwrap();
+        assert!(missing != one && one != three && stamp(&file) == missing);
+    }
+}
