@@ -89,22 +89,21 @@ enum Piece {
 
 /// `reader:read()` → the next piece; nil at the end; `nil, err`.
 fn read(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
-    next(stack, fetch, "reader:read", |stack, piece| match piece {
-        Piece::Data(data) => {
-            stack.push_bytes(&data);
-            Ok(1)
-        }
-        Piece::End => {
-            stack.push_nil();
-            Ok(1)
-        }
-        Piece::Broken(problem) => push_problem(stack, &problem),
-    })
+    next(stack, fetch, "reader:read", push_problem)
 }
 
 /// `for piece in reader do`: as `read`, but a body that breaks off raises, for a loop would take it for the end.
 fn iterate(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
-    next(stack, fetch, "the loop over a body", |stack, piece| match piece {
+    next(stack, fetch, "the loop over a body", |_, problem| {
+        Err(Raise::Mistake(format!("the response body broke off: {problem}")))
+    })
+}
+
+/// What is done about a body that breaks off.
+type Breaking = fn(&mut Stack<'_>, &Problem) -> Returns;
+
+fn push_piece(stack: &mut Stack<'_>, piece: Piece, breaking: Breaking) -> Returns {
+    match piece {
         Piece::Data(data) => {
             stack.push_bytes(&data);
             Ok(1)
@@ -113,16 +112,11 @@ fn iterate(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
             stack.push_nil();
             Ok(1)
         }
-        Piece::Broken(problem) => Err(Raise::Mistake(format!("the response body broke off: {problem}"))),
-    })
+        Piece::Broken(problem) => breaking(stack, &problem),
+    }
 }
 
-fn next(
-    stack: &mut Stack<'_>,
-    fetch: &Fetch,
-    call: &'static str,
-    push: fn(&mut Stack<'_>, Piece) -> Returns,
-) -> Returns {
+fn next(stack: &mut Stack<'_>, fetch: &Fetch, call: &'static str, breaking: Breaking) -> Returns {
     let Some(state) = fetch.readers.get(stack, 1).map(|reader| reader.0.clone()) else {
         return Err(not_a("reader", "read"));
     };
@@ -133,7 +127,7 @@ fn next(
     let Some(mut inflow) = state.inflow.take() else {
         let piece = state.problem.borrow().clone().map_or(Piece::End, Piece::Broken);
         stack.push_boolean(true);
-        return push(stack, piece).map(|n| n + 1);
+        return push_piece(stack, piece, breaking).map(|n| n + 1);
     };
     let reading = Reading(state);
     reading.0.is_reading.set(true);
@@ -153,7 +147,7 @@ fn next(
         };
         state.used.set(Instant::now());
         drop(reading);
-        move |stack: &mut Stack<'_>| push(stack, piece)
+        move |stack: &mut Stack<'_>| push_piece(stack, piece, breaking)
     })
 }
 

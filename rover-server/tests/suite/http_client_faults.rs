@@ -2,18 +2,13 @@
 
 use std::io::Write;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{App, each_worker_count, wait_until};
+use crate::support::{App, body, each_worker_count, wait_until};
 use crate::upstream::{Then, Upstream, answer, never, raw, refusing, reset};
 
 fn start(url: &str, code: &str, workers: usize) -> App {
     App::start(&format!("local api = rover.server {{}} local url = '{url}'\n{code}\nreturn api"), workers)
-}
-
-fn body(app: &App, target: &str) -> Value {
-    let answer = app.get(target);
-    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("JSON, not {}", answer.text()))
 }
 
 fn misbehaving() -> Upstream {

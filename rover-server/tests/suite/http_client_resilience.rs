@@ -5,16 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::{App, each_worker_count, wait_until};
+use crate::support::{App, body, each_worker_count, wait_until};
 use crate::upstream::{Then, Upstream, answer, never};
 
 fn start(url: &str, code: &str, workers: usize) -> App {
     App::start(&format!("local api = rover.server {{}} local url = '{url}'\n{code}\nreturn api"), workers)
-}
-
-fn body(app: &App, target: &str) -> Value {
-    let answer = app.get(target);
-    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("JSON, not {}", answer.text()))
 }
 
 /// Fails so many times in a way, then answers.

@@ -11,10 +11,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{App, each_worker_count};
+use crate::support::{App, body, each_worker_count};
 
 /// A server under TLS, and the file of the certificate to trust.
 struct Secure {
@@ -75,11 +75,6 @@ fn secure(name: &str, protocols: &'static [&'static str]) -> Secure {
         });
     });
     Secure { address, ca }
-}
-
-fn body(app: &App, target: &str) -> Value {
-    let answer = app.get(target);
-    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("JSON, not {}", answer.text()))
 }
 
 #[test]

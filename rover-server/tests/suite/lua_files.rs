@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{App, each_worker_count, wait_until};
+use crate::support::{App, body, each_worker_count, message, wait_until};
 
 /// A folder of a test's own, removed at the end.
 struct Folder(PathBuf);
@@ -40,15 +40,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-fn body(app: &App, target: &str) -> Value {
-    let answer = app.get(target);
-    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
-}
-
-fn message(app: &App, target: &str) -> String {
-    body(app, target)["message"].as_str().expect("a message").to_owned()
 }
 
 #[test]

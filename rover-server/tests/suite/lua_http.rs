@@ -1,19 +1,14 @@
 //! `rover.http`: what it sends, and what it gives back.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{App, each_worker_count};
+use crate::support::{App, body, each_worker_count};
 use crate::upstream::{Asked, Then, Upstream, answer, raw};
 
 /// An app whose handlers know the upstream as `url`.
 fn start(upstream: &Upstream, code: &str, workers: usize) -> App {
     let url = upstream.url();
     App::start(&format!("local api = rover.server {{}} local url = '{url}'\n{code}\nreturn api"), workers)
-}
-
-fn body(app: &App, target: &str) -> Value {
-    let answer = app.get(target);
-    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("JSON, not {}", answer.text()))
 }
 
 /// Tells in JSON what it was asked.

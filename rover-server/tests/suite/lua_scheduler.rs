@@ -2,15 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, each_worker_count, wait_until};
+use crate::support::{App, body, each_worker_count, wait_until};
 
 fn start(code: &str, workers: usize) -> App {
     App::start(&format!("local api = rover.server {{ debug = true }}\n{code}\nreturn api"), workers)
-}
-
-fn body(app: &App, target: &str) -> Value {
-    let answer = app.get(target);
-    serde_json::from_str(answer.text()).expect("JSON")
 }
 
 #[test]

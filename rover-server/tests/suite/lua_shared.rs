@@ -1,20 +1,11 @@
 //! `rover.shared`: what one worker stores, all see.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{App, each_worker_count, wait_until};
+use crate::support::{App, body, each_worker_count, message, wait_until};
 
 fn start(code: &str, workers: usize) -> App {
     App::start(&format!("local api = rover.server {{ debug = true }}\n{code}\nreturn api"), workers)
-}
-
-fn body(app: &App, target: &str) -> Value {
-    let answer = app.get(target);
-    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
-}
-
-fn message(app: &App, target: &str) -> String {
-    body(app, target)["message"].as_str().expect("a message").to_owned()
 }
 
 #[test]

@@ -3,14 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use rover_server::Server;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{App, each_worker_count, wait_until};
-
-fn body(app: &App, target: &str) -> Value {
-    let answer = app.get(target);
-    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
-}
+use crate::support::{App, body, each_worker_count, wait_until};
 
 /// What the app notes with `note(text)`, also when its server has ended.
 #[derive(Clone, Default)]

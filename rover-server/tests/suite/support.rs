@@ -11,6 +11,17 @@ use tokio::sync::oneshot;
 /// Nothing here takes longer, on the slowest machine.
 pub const DEADLINE: Duration = Duration::from_secs(if cfg!(vm_on_system_memory) { 120 } else { 20 });
 
+/// The JSON that `target` answers.
+pub fn body(app: &App, target: &str) -> serde_json::Value {
+    let answer = app.get(target);
+    serde_json::from_str(answer.text()).unwrap_or_else(|_| panic!("no JSON: {}", answer.text()))
+}
+
+/// The field `message` of the JSON that `target` answers.
+pub fn message(app: &App, target: &str) -> String {
+    body(app, target)["message"].as_str().expect("a message").to_owned()
+}
+
 /// Runs a test of the Lua surface with one worker and with several.
 pub fn each_worker_count(test: impl Fn(usize)) {
     for workers in [1, 3] {
