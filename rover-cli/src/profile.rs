@@ -33,6 +33,7 @@ pub(crate) fn profile(server: Server, seconds: Option<u32>, output: &Path) -> an
                 })
                 .await;
             drop(stop);
+            signals.end_at_next();
             recorded
         };
         let serve = listening.run_until(async { drop(stopped.await) });

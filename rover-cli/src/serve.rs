@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::Command;
 
 use anyhow::Context;
@@ -12,7 +13,6 @@ use listenfd::ListenFd;
 use rover_server::{Control, Server};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
 use crate::watch::Watch;
 
@@ -61,44 +61,72 @@ pub(crate) fn serve(server: Server, watch: bool) -> anyhow::Result<()> {
     })
 }
 
-/// Does what signals ask for until one asks for the end.
+/// Does what signals ask for until one asks for the end, which cancels what is under way. A signal that comes while the
+/// same is done already is obeyed once more afterwards, however often it comes.
 async fn obey(mut signals: Signals, control: Control, program: PathBuf) {
-    let (replaced, mut is_replaced) = mpsc::channel(1);
+    let (mut reload, mut restart) = (Work::new(), Work::new());
     loop {
         tokio::select! {
             _ = signals.stop.next() => break,
-            Some(process) = is_replaced.recv() => {
-                tell_manager(&[NotifyState::MainPid(process)]);
-                break;
+            _ = signals.reload.recv(), if reload.is_idle() => reload.begin(load_anew(control.clone())),
+            _ = signals.restart.recv(), if restart.is_idle() => {
+                restart.begin(start_successor(control.clone(), program.clone()));
             }
-            _ = signals.reload.recv() => {
-                let control = control.clone();
-                tokio::spawn(async move {
-                    if let Ok(now) = NotifyState::monotonic_usec_now() {
-                        tell_manager(&[NotifyState::Reloading, now]);
-                    }
-                    // What goes wrong is in the log.
-                    let _ = control.reload().await;
-                    tell_manager(&[NotifyState::Ready]);
-                });
-            }
-            _ = signals.restart.recv() => {
-                let (control, program, replaced) = (control.clone(), program.clone(), replaced.clone());
-                tokio::spawn(async move {
-                    let mut command = Command::new(program);
-                    command.args(std::env::args_os().skip(1).collect::<Vec<OsString>>());
-                    if let Ok(process) = control.restart(command).await {
-                        let _ = replaced.send(process).await;
-                    }
-                });
+            () = reload.ended() => {}
+            successor = restart.ended() => {
+                if let Some(process) = successor {
+                    tell_manager(&[NotifyState::MainPid(process)]);
+                    break;
+                }
             }
         }
     }
     tell_manager(&[NotifyState::Stopping]);
-    tokio::spawn(async move {
-        let number = signals.stop.next().await;
-        std::process::exit(128 + number);
-    });
+    signals.stop.end_at_next();
+}
+
+async fn load_anew(control: Control) {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell_manager(&[NotifyState::Reloading, now]);
+    }
+    // What goes wrong is in the log.
+    let _ = control.reload().await;
+    tell_manager(&[NotifyState::Ready]);
+}
+
+/// Gives the number of the process that has taken over; `None` where none has.
+async fn start_successor(control: Control, program: PathBuf) -> Option<u32> {
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1).collect::<Vec<OsString>>());
+    // What goes wrong is in the log.
+    control.restart(command).await.ok()
+}
+
+/// Something that is done once at a time.
+struct Work<T>(Option<Pin<Box<dyn Future<Output = T>>>>);
+
+impl<T> Work<T> {
+    fn new() -> Work<T> {
+        Work(None)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn begin(&mut self, work: impl Future<Output = T> + 'static) {
+        self.0 = Some(Box::pin(work));
+    }
+
+    /// Waits for the end of what has begun; for ever where nothing has.
+    async fn ended(&mut self) -> T {
+        let done = match &mut self.0 {
+            Some(work) => work.await,
+            None => std::future::pending().await,
+        };
+        self.0 = None;
+        done
+    }
 }
 
 /// Tells systemd, where it started the service and wants to know (`Type=notify`).
@@ -144,5 +172,13 @@ impl Stop {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
         }
+    }
+
+    /// From here on the next one ends the process at once, as a shell expects. To be called in a runtime.
+    pub(crate) fn end_at_next(mut self) {
+        tokio::spawn(async move {
+            let number = self.next().await;
+            std::process::exit(128 + number);
+        });
     }
 }

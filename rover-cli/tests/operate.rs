@@ -395,6 +395,90 @@ fn a_successor_that_fails_leaves_the_server_as_it_is() {
     assert_eq!(server.exit_code(), Some(0));
 }
 
+/// Waits for ever in `on_start` once the file beside it is there.
+const WAITS: &str = "local api = rover.server { port = 0, workers = 1, reload_timeout = '500ms' }
+function api.on_start()
+  rover.log.info('on_start')
+  if io.open('wait') then rover.sleep(1000) end
+end
+function api.get() return 'on' end
+return api
+";
+
+/// The process whose parent is `parent`, while there is one.
+fn child_of(parent: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    let all = fs::read_dir(format!("/proc/{parent}/task")).ok()?.filter_map(Result::ok);
+    let others = all.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    others.chain([children]).find_map(|list| list.split_whitespace().next()?.parse().ok())
+}
+
+fn wait_until(is: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < DEADLINE, "it does not happen");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_successor_that_is_never_ready_is_given_up() {
+    let app = App::new("restart-waits", &[("app.lua", WAITS)]);
+    let mut server = app.serve(&[]);
+    app.write("wait", "");
+    server.signal("USR2");
+    let line = server.logged("no other process took over, this one serves on");
+    assert!(line.contains("the new process was not ready in time"), "{line}");
+    assert_eq!(child_of(server.process), None, "nothing is left of it");
+    assert_eq!(server.get("/").as_deref(), Some("on"));
+    // Neither does the next reload wait for it.
+    server.signal("HUP");
+    let line = server.logged("the app could not be reloaded, the version before serves on");
+    assert!(line.contains("on_start has not ended within 0.5 s (reload_timeout)"), "{line}");
+    assert_eq!(server.get("/").as_deref(), Some("on"));
+}
+
+#[test]
+fn a_stop_ends_a_reload_and_a_successor_on_its_way() {
+    let app = App::new("stop-waits", &[("app.lua", &WAITS.replace("500ms", "1h"))]);
+    let mut server = app.serve(&[]);
+    app.write("wait", "");
+    server.signal("HUP");
+    server.logged("on_start");
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+
+    fs::remove_file(app.0.join("wait")).unwrap();
+    let mut server = app.serve(&["--port", "0"]);
+    app.write("wait", "");
+    server.signal("USR2");
+    server.logged("on_start");
+    let successor = child_of(server.process).unwrap();
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    wait_until(|| !fs::read_to_string(format!("/proc/{successor}/cmdline")).is_ok_and(|line| line.contains("app.lua")));
+}
+
+#[test]
+fn a_burst_of_reloads_is_one_or_two() {
+    let slow = "local api = rover.server { port = 0, workers = 1 }
+                function api.on_start() rover.sleep(0.3) end
+                function api.get() return 'on' end
+                return api";
+    let app = App::new("burst", &[("app.lua", slow)]);
+    let mut server = app.serve(&[]);
+    for _ in 0..20 {
+        server.signal("HUP");
+    }
+    server.logged("the app has been reloaded");
+    server.logged("the app has been reloaded");
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    server.seen.extend(server.lines.iter());
+    let reloads = server.seen.iter().filter(|line| line.contains("the app has been reloaded")).count();
+    assert!(reloads <= 3, "{reloads} reloads");
+}
+
 #[test]
 fn a_version_that_does_not_load_leaves_the_old_one_serving_and_says_why() {
     let app = App::new("mistake", &[("app.lua", APP)]);

@@ -125,6 +125,30 @@ fn it_is_stopped_within_50_ms_of_the_limit() {
     assert!(taken.iter().all(|ticks| (98..=106).contains(ticks)), "{taken:?} ticks of 10 ms");
 }
 
+/// A debugger, a container that is paused, a machine that moves: what nobody could use does not count.
+#[test]
+fn time_in_which_the_process_stood_still_is_no_stall() {
+    let code = "local api = rover.server { worker_stall_limit = 1 }
+                function api.get() os.execute('sleep 0.5') return 'on' end
+                return api";
+    let server = Running::start(&app("standstill", code), "1s");
+    let signal = |name: &str| {
+        let id = server.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    };
+    let mut client = TcpStream::connect(&server.address).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    // In the middle of the call.
+    thread::sleep(Duration::from_millis(200));
+    signal("STOP");
+    thread::sleep(Duration::from_millis(1500));
+    signal("CONT");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("on"), "{answer}");
+}
+
 #[test]
 fn an_endless_top_level_ends_the_start() {
     let file = app("load", "local api = rover.server {}\nwhile true do end\nreturn api");

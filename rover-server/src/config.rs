@@ -58,6 +58,8 @@ pub(crate) struct Config {
     /// Never zero.
     pub(crate) body_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
+    /// What a new version of the app, or of the program, gets to start. Never zero.
+    pub(crate) reload_timeout: Duration,
     /// For how long the server accepts after the stop signal.
     pub(crate) drain_delay: Duration,
     /// Requests that take so long are logged. Never zero.
@@ -103,6 +105,7 @@ impl Default for Config {
             body_size_limit: 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
+            reload_timeout: Duration::from_secs(60),
             drain_delay: Duration::ZERO,
             slow_request: None,
             trace_context: TraceContext::Keep,

@@ -4,7 +4,7 @@
 //! are lost again and again. This module must not know why a worker was lost.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A worker that has lived for so long was no failure.
 const GOOD_LIFE: Duration = Duration::from_secs(60);
 
+/// What a call gets at least when the server stops.
+const SHORTEST_END: Duration = Duration::from_secs(1);
+
+/// How many threads may be stuck for each worker. They cannot be ended from within: beyond that, only a new process helps.
+const MOST_STUCK: usize = 4;
+/// As many may be in any case.
+const FEW_STUCK: usize = 8;
+
 /// The workers of one server.
 pub(crate) struct Crew {
     blueprint: Blueprint,
@@ -33,6 +41,10 @@ pub(crate) struct Crew {
     places: Mutex<Places>,
     /// A place was filled, or given up.
     settled: Notify,
+    /// No place is filled any more.
+    closed: Condvar,
+    /// Too many threads are stuck.
+    beyond_help: Notify,
 }
 
 struct Places {
@@ -60,7 +72,16 @@ impl Crew {
         let since = Instant::now();
         let list = workers.into_iter().map(|worker| Place { worker: Some(worker), since, failures: 0 }).collect();
         let places = Mutex::new(Places { list, is_closed: false, open: 0 });
-        let crew = Arc::new(Crew { blueprint, plan, watchdog, turns, places, settled: Notify::new() });
+        let crew = Arc::new(Crew {
+            blueprint,
+            plan,
+            watchdog,
+            turns,
+            places,
+            settled: Notify::new(),
+            closed: Condvar::new(),
+            beyond_help: Notify::new(),
+        });
         let own = Arc::downgrade(&crew);
         crew.watchdog.on_loss(move |worker, _| {
             if let Some(crew) = own.upgrade() {
@@ -81,6 +102,9 @@ impl Crew {
         let lost = place.worker.take();
         place.failures = if place.since.elapsed() < GOOD_LIFE { place.failures + 1 } else { 1 };
         let failures = place.failures;
+        if self.has_too_many_stuck(places.list.len()) {
+            return;
+        }
         places.open += 1;
         drop(places);
         drop(lost);
@@ -94,10 +118,26 @@ impl Crew {
         }
     }
 
+    /// Whether so many threads are stuck that no place is filled any more; the server learns of it.
+    fn has_too_many_stuck(&self, places: usize) -> bool {
+        let is_beyond_help =
+            self.watchdog.counters().stuck.load(Ordering::Acquire) > (MOST_STUCK * places).max(FEW_STUCK);
+        if is_beyond_help {
+            self.beyond_help.notify_one();
+        }
+        is_beyond_help
+    }
+
+    /// Waits until so many threads are stuck in calls that do not come back that the process had better end.
+    pub(crate) async fn beyond_help(&self) {
+        self.beyond_help.notified().await;
+    }
+
     fn fill(&self, number: usize, mut failures: u32) {
         loop {
             if failures > 1 {
-                thread::sleep((FIRST_PAUSE * (1 << (failures - 2).min(10))).min(LONGEST_PAUSE));
+                let pause = (FIRST_PAUSE * (1 << (failures - 2).min(10))).min(LONGEST_PAUSE);
+                let _ = self.closed.wait_timeout_while(self.places(), pause, |places| !places.is_closed);
             }
             if self.places().is_closed {
                 break;
@@ -108,10 +148,14 @@ impl Crew {
                         break;
                     }
                 }
+                Err(_) if self.places().is_closed => break,
                 Err(mistakes) => {
                     let message = format!("worker {number} cannot be replaced yet: {mistakes}");
                     log::event(Level::Error, &message).emit();
                     failures += 1;
+                    if self.has_too_many_stuck(self.turns.places()) {
+                        break;
+                    }
                 }
             }
         }
@@ -135,14 +179,16 @@ impl Crew {
         if places.is_closed {
             return true;
         }
-        if !Arc::ptr_eq(&plan.router, &self.plan().router) {
+        // Kept until the worker has its turns: a reload either finds it there, or has it start again.
+        let current = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&plan.router, &current.router) {
             return false;
         }
         let post = worker.post();
         if let (Some(place), Some(post)) = (places.list.get_mut(number.wrapping_sub(1)), post) {
             *place = Place { worker: Some(worker), since: Instant::now(), failures };
-            drop(places);
             self.turns.put_in(number, post);
+            drop((current, places));
             self.watchdog.counters().restarts.fetch_add(1, Ordering::Relaxed);
             log::event(Level::Info, &format!("worker {number} has been replaced")).emit();
         }
@@ -158,14 +204,20 @@ impl Crew {
         self.settled.notify_one();
     }
 
-    /// Asks all workers to finish what they have begun, and waits until they have ended. Nobody is replaced any more.
+    /// Asks all workers to finish what they have begun, and waits until they have ended, but not for a call that does not
+    /// come back. Nobody is replaced any more.
     pub(crate) async fn end(&self) {
         self.turns.close();
+        let longest = self.plan().config.shutdown_timeout.max(SHORTEST_END);
         let workers: Vec<Worker> = {
             let mut places = self.places();
             places.is_closed = true;
             places.list.iter_mut().filter_map(|place| place.worker.take()).collect()
         };
+        self.closed.notify_all();
+        for charge in self.watchdog.charges() {
+            charge.ends(longest);
+        }
         for worker in &workers {
             worker.stop();
         }

@@ -4,12 +4,14 @@
 //! serves. The channel between the two is the successor's standard input, so that it needs no name that others could
 //! know, and ends with the successor. This module must not know what a server does with its sockets.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -22,13 +24,27 @@ const VARIABLE: &str = "ROVER_PREDECESSOR";
 /// More sockets than a server listens on.
 const MOST_SOCKETS: usize = 32;
 
+/// How often it is asked whether a successor is still waited for.
+const LOOK_TIME: Duration = Duration::from_millis(50);
+
 /// What the successor says once it serves.
 const SERVES: &[u8] = b"serves";
 
-/// A process that is to succeed this one.
+/// A process that is to succeed this one. Dropped before it is [let go](Successor::let_go), it ends.
 pub(crate) struct Successor {
-    pub(crate) process: Child,
-    channel: UnixStream,
+    process: Option<Child>,
+}
+
+/// Where a successor says that it serves.
+pub(crate) struct Word(UnixStream);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
 }
 
 impl Successor {
@@ -36,10 +52,11 @@ impl Successor {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn start(command: &mut Command, sockets: &[(BorrowedFd<'_>, u8)]) -> io::Result<Successor> {
+    pub(crate) fn start(command: &mut Command, sockets: &[(BorrowedFd<'_>, u8)]) -> io::Result<(Successor, Word)> {
         let (channel, theirs) = UnixStream::pair()?;
         let process =
             command.stdin(Stdio::from(OwnedFd::from(theirs))).env(VARIABLE, std::process::id().to_string()).spawn()?;
+        let successor = Successor { process: Some(process) };
         // The command holds the other end, which has to close with the successor.
         command.stdin(Stdio::null());
         let (descriptors, notes): (Vec<BorrowedFd<'_>>, Vec<u8>) = sockets.iter().copied().unzip();
@@ -49,26 +66,40 @@ impl Successor {
             return Err(io::Error::other("the server listens on too many sockets"));
         }
         sendmsg(&channel, &[IoSlice::new(&notes)], &mut ancillary, SendFlags::NOSIGNAL)?;
-        Ok(Successor { process, channel })
+        Ok((successor, Word(channel)))
     }
 
-    /// Waits until the successor serves. Blocks the calling thread.
+    /// Gives its number, and leaves it alone from now on.
+    pub(crate) fn let_go(mut self) -> u32 {
+        self.process.take().map_or(0, |process| process.id())
+    }
+}
+
+impl Word {
+    /// Waits until the successor serves, as long as `goes_on` says so. Blocks the calling thread.
     ///
     /// # Errors
-    /// It has ended instead.
-    pub(crate) fn serves(&mut self) -> io::Result<()> {
-        let mut said = Vec::new();
-        (&self.channel).take(SERVES.len() as u64).read_to_end(&mut said)?;
+    /// It has ended instead, or was not ready in time.
+    pub(crate) fn wait(mut self, goes_on: impl Fn() -> bool) -> io::Result<()> {
+        let mut said = [0; SERVES.len()];
+        let mut known = 0;
+        self.0.set_read_timeout(Some(LOOK_TIME))?;
+        while known < SERVES.len() {
+            match self.0.read(&mut said[known..]) {
+                Ok(0) => break,
+                Ok(count) => known += count,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    if !goes_on() {
+                        return Err(io::Error::other("the new process was not ready in time"));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
         match said == SERVES {
             true => Ok(()),
             false => Err(io::Error::other("the new process ended before it was ready")),
         }
-    }
-
-    /// Ends a successor that has failed.
-    pub(crate) fn end(mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -91,6 +122,8 @@ impl Predecessor {
             return Ok(None);
         }
         let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        // Nothing that the app starts may hold the channel open.
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         let mut notes = [0; MOST_SOCKETS];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);

@@ -4,11 +4,11 @@
 //! own, so that a worker that is stuck does not keep an operator from asking. This module must not know what the pages
 //! tell.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -25,14 +25,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::sleep;
 
 use crate::accept::{Listeners, Stream};
 use crate::log::{self, Level};
 
-/// Connections at one time; more wait in the kernel's queue, taken and held until one ends.
+/// Connections at one time; further ones are closed at once.
 const MOST_CONNECTIONS: usize = 64;
 
-/// How long a client may take to send a request.
+/// How long a client may take to send a request, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is answered to a path.
@@ -42,8 +43,8 @@ pub(crate) struct Page {
     pub(crate) body: String,
 }
 
-/// Answers paths. `None` where there is no such page.
-pub(crate) type Pages = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Option<Page>>>> + Send + Sync>;
+/// Answers paths with queries. `None` where there is no such page.
+pub(crate) type Pages = Arc<dyn Fn(String, String) -> Pin<Box<dyn Future<Output = Option<Page>>>> + Send + Sync>;
 
 /// The thread that answers. Dropping it ends it.
 pub(crate) struct Management {
@@ -90,12 +91,13 @@ fn failed(error: &io::Error) {
 }
 
 async fn serve(listeners: Arc<Listeners>, pages: Pages) -> io::Result<()> {
-    let room = Rc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     listeners
         .accept_here(|accepted| {
-            let (pages, room) = (pages.clone(), room.clone());
+            let Ok(place) = room.clone().try_acquire_owned() else { return };
+            let pages = pages.clone();
             tokio::task::spawn_local(async move {
-                let Ok(_place) = room.acquire().await else { return };
+                let _place = place;
                 match accepted.stream {
                     Stream::Tcp(stream) => {
                         if let Ok(stream) = TcpStream::from_std(stream) {
@@ -113,16 +115,32 @@ async fn serve(listeners: Arc<Listeners>, pages: Pages) -> io::Result<()> {
         .await
 }
 
-/// Answers one client until it goes away.
+/// Answers one request. A client that is slow to send it, or to take the answer, is not waited for.
 async fn converse(stream: impl Read + Write + Unpin, pages: Pages) {
-    let service = service_fn(|request| answer(request, &pages));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .serve_connection(stream, service)
-        .await;
-    // What goes wrong here is the client's doing.
-    drop(served);
+    let is_made = Cell::new(false);
+    let service = service_fn(|request| {
+        is_made.set(true);
+        let (answer, is_made) = (answer(request, &pages), &is_made);
+        async move {
+            let answer = answer.await;
+            is_made.set(false);
+            answer
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
+    let mut serving = pin!(builder.serve_connection(stream, service));
+    loop {
+        tokio::select! {
+            // What goes wrong here is the client's doing.
+            _ = serving.as_mut() => return,
+            () = sleep(PATIENCE) => {
+                if !is_made.get() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 async fn answer(request: Request<Incoming>, pages: &Pages) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -132,7 +150,10 @@ async fn answer(request: Request<Incoming>, pages: &Pages) -> Result<Response<Fu
         body: format!("{}\n", status.canonical_reason().unwrap_or("Error")),
     };
     let page = match *request.method() {
-        Method::GET | Method::HEAD => pages(request.uri().path().to_owned()).await,
+        Method::GET | Method::HEAD => {
+            let query = request.uri().query().unwrap_or_default();
+            pages(request.uri().path().to_owned(), query.to_owned()).await
+        }
         _ => Some(plain(StatusCode::METHOD_NOT_ALLOWED)),
     };
     let page = page.unwrap_or_else(|| plain(StatusCode::NOT_FOUND));

@@ -112,8 +112,8 @@ impl Version {
                 log::event(Level::Warn, message).emit();
             }
         }
-        let deadline = Instant::now() + patience;
-        self.end(deadline).await;
+        let time = if *hurry.borrow() { LAST_WORDS } else { patience };
+        self.end(Instant::now() + time).await;
     }
 
     /// Cancels what the app has spawned, and runs `on_shutdown` until the deadline or a moment longer.
@@ -132,6 +132,13 @@ impl Version {
         self.site.app.tasks.stop();
         self.driver.abort();
         let _ = (&mut self.driver).await;
+    }
+}
+
+/// One that is dropped before it has ended leaves no tasks behind, which would keep its VM for good.
+impl Drop for Version {
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }
 

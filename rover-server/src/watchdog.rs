@@ -6,7 +6,7 @@
 
 mod sockets;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -29,6 +29,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const UNSEEN: Duration = Duration::from_millis(500);
 /// How many times longer an app may take to start.
 const START: u32 = 10;
+/// A look that comes so late tells that the whole process stood still, say in a debugger or a paused container.
+const STANDSTILL: Duration = Duration::from_millis(500);
 
 /// What a watchdog has done, for a page of metrics.
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ pub(crate) struct Counters {
     pub(crate) lost: AtomicU64,
     /// Workers that took the place of another.
     pub(crate) restarts: AtomicU64,
+    /// Threads that were given up and have not come back: they cannot be ended.
+    pub(crate) stuck: AtomicUsize,
 }
 
 /// How a worker came to an end that nobody asked for.
@@ -49,6 +53,9 @@ pub(crate) enum Loss {
     /// Its thread has panicked.
     Panicked,
 }
+
+/// Nanoseconds of CPU time by the numbers of functions; those of numbers beyond the last count as 0's.
+pub(crate) type CpuTimes = Arc<[AtomicU64]>;
 
 /// Who is told of each loss, with the worker's number.
 type OnLoss = Arc<dyn Fn(usize, Loss) + Send + Sync>;
@@ -88,10 +95,37 @@ pub(crate) struct Charge {
     seen: Mutex<Option<Seen>>,
     /// It has started; before that, whoever waits for it is told of a loss, and nobody else.
     is_serving: AtomicBool,
+    /// The server stops: its limits stay as they are.
+    is_ending: AtomicBool,
+    /// It was given up.
+    is_lost: AtomicBool,
+    tally: Mutex<Tally>,
     sockets: Arc<Sockets>,
     /// Lets go of whoever waits for the worker.
     release: Mutex<Option<Release>>,
     dog: std::sync::Weak<Shared>,
+}
+
+/// On which functions the worker spends its CPU time, as far as looks at it tell.
+#[derive(Default)]
+struct Tally {
+    /// At the last look.
+    cpu: Duration,
+    times: Option<CpuTimes>,
+}
+
+impl Tally {
+    /// What was spent since the last look counts for the function that runs now. That is wrong for each look, and right
+    /// for many.
+    fn note(&mut self, look: Look) {
+        let spent = look.cpu.saturating_sub(std::mem::replace(&mut self.cpu, look.cpu));
+        if let (true, Some(times)) = (look.is_in_lua(), &self.times) {
+            let known = usize::try_from(look.label).ok().and_then(|label| times.get(label));
+            if let Some(time) = known.or(times.first()) {
+                time.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(0), Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 /// What the worker did when its count last moved.
@@ -132,6 +166,9 @@ impl Watchdog {
             handle: Mutex::default(),
             seen: Mutex::default(),
             is_serving: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+            is_lost: AtomicBool::new(false),
+            tally: Mutex::default(),
             sockets: Arc::default(),
             release: Mutex::default(),
             dog: Arc::downgrade(&self.shared),
@@ -184,6 +221,7 @@ impl Drop for Recording {
 
 impl Shared {
     fn watch(&self) {
+        let mut last = Instant::now();
         loop {
             let charges = lock(&self.charges);
             if charges.has_ended {
@@ -192,8 +230,12 @@ impl Shared {
             let list = charges.list.clone();
             drop(charges);
             let now = Instant::now();
+            let pause = now - std::mem::replace(&mut last, now);
             let mut is_busy = false;
             for charge in &list {
+                if pause > STANDSTILL {
+                    charge.excuse(pause);
+                }
                 is_busy |= charge.check(now, &self.counters);
             }
             let period = if is_busy { EAGER } else { CALM };
@@ -230,8 +272,16 @@ impl Charge {
         *lock(&self.handle) = Some(handle);
     }
 
+    /// Where to count the CPU time of functions from now on.
+    pub(crate) fn counts_into(&self, times: Option<CpuTimes>) {
+        lock(&self.tally).times = times;
+    }
+
     /// The worker begins to load an app, for which it may take ten times as long as `limits` say.
     pub(crate) fn starts(&self, limits: Limits) {
+        if self.is_ending.load(Ordering::Acquire) {
+            return;
+        }
         *lock(&self.limits) = Limits {
             handler_cpu_limit: limits.handler_cpu_limit.saturating_mul(START),
             worker_stall_limit: limits.worker_stall_limit.saturating_mul(START),
@@ -241,8 +291,22 @@ impl Charge {
 
     /// The worker has started, and is held to these limits from now on.
     pub(crate) fn serves(&self, limits: Limits) {
-        *lock(&self.limits) = limits;
+        if !self.is_ending.load(Ordering::Acquire) {
+            *lock(&self.limits) = limits;
+        }
         self.is_serving.store(true, Ordering::Release);
+    }
+
+    /// The server stops: a call that takes longer than `time` is not waited for, and neither is a worker that starts.
+    pub(crate) fn ends(&self, time: Duration) {
+        self.is_ending.store(true, Ordering::Release);
+        let mut limits = lock(&self.limits);
+        let limit = &mut limits.worker_stall_limit;
+        *limit = if limit.is_zero() { time } else { time.min(*limit) };
+        drop(limits);
+        if !self.is_serving.load(Ordering::Acquire) {
+            self.let_go("the server stops");
+        }
     }
 
     /// What is to happen, and how it is explained, where the worker is given up.
@@ -265,9 +329,20 @@ impl Charge {
         lock(&self.handle).clone()
     }
 
+    /// Does not count the time in which nothing ran.
+    fn excuse(&self, pause: Duration) {
+        if let Some(seen) = &mut *lock(&self.seen) {
+            seen.since += pause;
+            if let Some((asked, _)) = &mut seen.asked {
+                *asked += pause;
+            }
+        }
+    }
+
     /// Looks at the worker, and acts. Whether it runs Lua code.
     fn check(&self, now: Instant, counters: &Counters) -> bool {
         let Some(look) = self.watched.look() else { return false };
+        lock(&self.tally).note(look);
         let mut seen = lock(&self.seen);
         let seen = match &mut *seen {
             Some(seen) if seen.look.epoch == look.epoch => seen,
@@ -278,7 +353,7 @@ impl Charge {
         };
         let Limits { handler_cpu_limit: cpu_limit, worker_stall_limit: stall_limit, .. } = *lock(&self.limits);
         let over = |limit: Duration, taken: Duration| !limit.is_zero() && taken >= limit;
-        let (cpu, time) = (look.cpu.saturating_sub(seen.look.cpu), now - seen.since);
+        let (cpu, time) = (look.cpu.saturating_sub(seen.look.cpu), now.saturating_duration_since(seen.since));
         if look.is_in_lua() {
             if over(cpu_limit, cpu) {
                 self.stop(seen, look.epoch, cpu_limit, counters);
@@ -297,7 +372,9 @@ impl Charge {
             }
             Some((asked, had)) => {
                 let cpu = look.cpu.saturating_sub(had);
-                if !cpu_limit.is_zero() && cpu >= cpu_limit + GRACE || over(stall_limit, now - asked) {
+                if !cpu_limit.is_zero() && cpu >= cpu_limit + GRACE
+                    || over(stall_limit, now.saturating_duration_since(asked))
+                {
                     self.give_up(time);
                 }
             }
@@ -323,8 +400,16 @@ impl Charge {
     /// Nothing brings the worker back: it is left alone from here on.
     fn give_up(&self, time: Duration) {
         self.watched.give_up();
+        if let Some(dog) = self.dog.upgrade() {
+            dog.counters.stuck.fetch_add(1, Ordering::AcqRel);
+        }
+        self.is_lost.store(true, Ordering::Release);
         let seconds = format!("{:.1}", time.as_secs_f64());
-        let message = format!("worker {} is lost: it has been in one call for {seconds} s", self.worker);
+        let who = match self.worker {
+            0 => "loading the app is given up".to_owned(),
+            worker => format!("worker {worker} is lost"),
+        };
+        let message = format!("{who}: it has been in one call for {seconds} s");
         self.lost(Loss::Stuck, &message);
         let cut = self.sockets.shut_down();
         if cut > 0 {
@@ -334,12 +419,19 @@ impl Charge {
 
     fn lost(&self, loss: Loss, message: &str) {
         log::event(Level::Error, message).emit();
-        let release = lock(&self.release).take();
-        if let Some(release) = release {
-            release(message);
-        }
+        self.let_go(message);
         if let Some(dog) = self.dog.upgrade() {
             dog.lose(self, loss);
+        }
+    }
+}
+
+impl Charge {
+    /// Whoever waits for the worker waits no more.
+    fn let_go(&self, reason: &str) {
+        let release = lock(&self.release).take();
+        if let Some(release) = release {
+            release(reason);
         }
     }
 }
@@ -352,6 +444,12 @@ pub(crate) struct OnDuty {
 
 impl Drop for OnDuty {
     fn drop(&mut self) {
+        if self.charge.is_lost.load(Ordering::Acquire) {
+            if let Some(dog) = self.charge.dog.upgrade() {
+                dog.counters.stuck.fetch_sub(1, Ordering::AcqRel);
+            }
+            return;
+        }
         if thread::panicking() {
             let message = format!("worker {} has panicked; this is a bug in Rover", self.charge.worker);
             return self.charge.lost(Loss::Panicked, &message);

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, LocalOptions};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub(crate) use here::{adopt, announce, check, discard, prepare, switch};
 pub(crate) use report::{Figures, report};
@@ -49,6 +49,7 @@ pub(crate) struct Worker {
     plan: Option<mpsc::Sender<Plan>>,
     handle: Option<Handle>,
     sockets: Arc<Sockets>,
+    is_gone: watch::Receiver<()>,
     /// Fails when the thread has ended.
     ended: Option<oneshot::Receiver<Ending>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -68,8 +69,10 @@ impl Worker {
         let charge = watchdog.charge(blueprint.worker, limits);
         let sockets = charge.sockets().clone();
         let failed = report.clone();
+        let (here, is_gone) = watch::channel(());
         // Whoever waits for a worker that is given up waits no more.
         charge.on_release(move |reason| {
+            drop(here);
             let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
             let _ = end.send(Ending::Lost);
         });
@@ -81,7 +84,8 @@ impl Worker {
             drop(on_duty);
             charge.on_release(|_| {});
         })?;
-        Ok(Worker { reports, plan: Some(plan), handle: None, sockets, ended: Some(ended), thread: Some(thread) })
+        let (plan, ended, thread) = (Some(plan), Some(ended), Some(thread));
+        Ok(Worker { reports, plan, handle: None, sockets, is_gone, ended, thread })
     }
 
     /// Waits until the app has loaded.
@@ -120,7 +124,7 @@ impl Worker {
 
     /// Where a ready worker is found.
     pub(crate) fn post(&self) -> Option<Post> {
-        Some(Post { handle: self.handle.clone()?, sockets: self.sockets.clone() })
+        Some(Post { handle: self.handle.clone()?, sockets: self.sockets.clone(), is_gone: self.is_gone.clone() })
     }
 
     /// Asks a ready worker to finish what it has begun, and to end.
@@ -161,6 +165,25 @@ fn died() -> Mistakes {
 pub(crate) struct Post {
     handle: Handle,
     sockets: Arc<Sockets>,
+    /// Closed once the worker has ended, or was given up.
+    is_gone: watch::Receiver<()>,
+}
+
+impl Post {
+    /// Whether the same worker is found at both.
+    pub(crate) fn is(&self, other: &Post) -> bool {
+        Arc::ptr_eq(&self.sockets, &other.sockets)
+    }
+
+    /// Waits for `work` of the worker; `None` where the worker is gone before it is done.
+    async fn unless_gone<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut is_gone = self.is_gone.clone();
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            _ = is_gone.changed() => None,
+        }
+    }
 }
 
 /// How long a worker that ends waits for work on other threads, such as a file being written.

@@ -79,6 +79,17 @@ pub(super) static OPERATING_KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        name: "reload_timeout",
+        what: "seconds in which a new version must have started, else the one before serves on",
+        takes: "a time above 0",
+        default: "60",
+        example: "10",
+        store: |config, value| {
+            config.reload_timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
         name: "access_log",
         what: "one line for each request, at level info; true is the form of the log",
         takes: "true, false, \"text\" or \"json\"",

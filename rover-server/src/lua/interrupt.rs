@@ -354,6 +354,11 @@ impl Pulse {
         self.epoch.load(Ordering::Acquire)
     }
 
+    /// The number of the function that runs, or ran last.
+    pub(super) fn label(&self) -> u32 {
+        self.label.load(Ordering::Relaxed)
+    }
+
     /// The next signal stops the code that runs in `epoch`, if it still does.
     pub(super) fn condemn(&self, epoch: u64, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);

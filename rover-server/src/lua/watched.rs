@@ -7,6 +7,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -70,6 +71,8 @@ pub(crate) struct Look {
     pub(crate) epoch: u64,
     /// The CPU time of the whole thread.
     pub(crate) cpu: Duration,
+    /// The number of the function that was called last, see [`label`](super::label).
+    pub(crate) label: u32,
 }
 
 impl Look {
@@ -118,13 +121,14 @@ impl Watched {
         let mut time = MaybeUninit::<libc::timespec>::zeroed();
         // SAFETY: the pulse is alive, see `Thread`; the clock is that of a live thread.
         unsafe {
-            let epoch = (*thread.pulse).epoch();
+            let (epoch, label) = ((*thread.pulse).epoch(), (*thread.pulse).label());
             if libc::clock_gettime(thread.clock, time.as_mut_ptr()) != 0 {
                 return None;
             }
             let time = time.assume_init();
             let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-            Some(Look { epoch, cpu: Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)) })
+            let cpu = Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0));
+            Some(Look { epoch, cpu, label })
         }
     }
 
@@ -179,4 +183,11 @@ impl Drop for Watch {
 pub(crate) fn beat() {
     // SAFETY: the calling thread's own pulse.
     unsafe { (*interrupt::own()).beat() }
+}
+
+/// Ends what the socket of this number carries, whichever thread owns it; false where there is none. Somebody has to see
+/// to it that the number is still that socket's.
+pub(crate) fn cut(descriptor: RawFd) -> bool {
+    // SAFETY: touches no memory, and closes nothing that others own.
+    unsafe { libc::shutdown(descriptor, libc::SHUT_RDWR) == 0 }
 }

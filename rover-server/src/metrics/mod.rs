@@ -10,6 +10,8 @@ mod samples;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::Method;
 use rustix::time::{ClockId, clock_gettime};
@@ -45,6 +47,8 @@ pub(crate) struct Meter {
     routes: Vec<RouteMeter>,
     /// Requests that wait. One that does not is over before anybody could ask.
     in_flight: Cell<u64>,
+    /// Nanoseconds of CPU time: of hooks and tasks, then of each route. The watchdog counts them.
+    cpu: Arc<[AtomicU64]>,
     archive: Archive,
 }
 
@@ -127,7 +131,9 @@ impl Archive {
             answers: RefCell::default(),
             times: Histogram::default(),
         });
-        let meter = Rc::new(Meter { routes: routes.collect(), in_flight: Cell::new(0), archive: self.clone() });
+        let routes: Vec<RouteMeter> = routes.collect();
+        let cpu = routes.iter().map(|_| AtomicU64::new(0)).collect();
+        let meter = Rc::new(Meter { routes, in_flight: Cell::new(0), cpu, archive: self.clone() });
         let mut live = self.0.live.borrow_mut();
         live.retain(|meter| meter.strong_count() > 0);
         live.push(Rc::downgrade(&meter));
@@ -162,7 +168,22 @@ impl Meter {
         Measured { meter: self.clone(), arrival, route, status: CANCELLED }
     }
 
+    /// Where the CPU time of functions is counted.
+    pub(crate) fn cpu_times(&self) -> Arc<[AtomicU64]> {
+        self.cpu.clone()
+    }
+
     fn write(&self, samples: &mut Samples) {
+        let others = std::iter::once(("(hooks and tasks)", "any"));
+        let routes = self.routes.iter().map(|route| (route.pattern.as_str(), route.declared.as_str()));
+        for ((pattern, declared), time) in others.chain(routes).zip(&*self.cpu) {
+            let time = time.load(Ordering::Relaxed);
+            if time > 0 {
+                let help = "Seconds of CPU time that Lua functions took, by route, as far as looks at them tell.";
+                let labels = [("route", pattern), ("method", declared)];
+                samples.counter("rover_lua_cpu_seconds_total", help, &labels, time as f64 / 1e9);
+            }
+        }
         for route in &self.routes {
             let usual = Some(route.usual.get()).filter(|(_, count)| *count > 0);
             for (key, count) in route.answers.borrow().iter().copied().chain(usual) {

@@ -94,6 +94,12 @@ impl Samples {
         }
     }
 
+    /// Only what grows, for it has to go on growing when whoever counted it is gone.
+    pub(crate) fn totals(mut self) -> Samples {
+        self.0.retain(|_, family| family.kind != Kind::Gauge);
+        self
+    }
+
     /// The text that Prometheus reads, in the order of the names.
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::join_all;
@@ -12,11 +12,11 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::AppInfo;
-use super::control::{Phase, Shared};
+use super::control::{Control, Phase, Shared};
 use crate::log;
 use crate::management::{Page, Pages};
 use crate::metrics::Samples;
-use crate::worker::{self, Figures};
+use crate::worker::{self, Figures, Post};
 
 /// How long a worker gets to answer, before its last figures stand for it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -24,26 +24,40 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the app's own check gets.
 const CHECK_TIME: Duration = Duration::from_secs(5);
 
+/// How long a profile is recorded, in seconds, where nobody says otherwise.
+const PROFILE_TIME: u64 = 10;
+
+/// The longest, in seconds.
+const LONGEST_PROFILE: u64 = 300;
+
 /// The pages, and what they remember from one request to the next.
 struct Board {
     shared: Arc<Shared>,
-    /// The last figures of each worker.
-    known: Mutex<Vec<Option<Figures>>>,
+    known: Mutex<Known>,
     /// One check at a time.
     checking: tokio::sync::Mutex<()>,
+}
+
+/// What was told before.
+#[derive(Default)]
+struct Known {
+    /// The last figures of each place, and whose they are.
+    last: Vec<Option<(Post, Figures)>>,
+    /// What workers had counted that are gone: what is counted must not shrink when one is replaced.
+    past: Samples,
 }
 
 /// The pages about a server.
 pub(super) fn pages(shared: Arc<Shared>) -> Pages {
     let board = Arc::new(Board { shared, known: Mutex::default(), checking: tokio::sync::Mutex::new(()) });
-    Arc::new(move |path| {
+    Arc::new(move |path, query| {
         let board = board.clone();
-        Box::pin(async move { board.page(&path).await }) as Pin<Box<_>>
+        Box::pin(async move { board.page(&path, &query).await }) as Pin<Box<_>>
     })
 }
 
 impl Board {
-    async fn page(&self, path: &str) -> Option<Page> {
+    async fn page(&self, path: &str, query: &str) -> Option<Page> {
         match path {
             "/metrics" => Some(Page {
                 status: StatusCode::OK,
@@ -54,6 +68,7 @@ impl Board {
             "/readyz" => Some(self.readiness().await),
             "/routes" => Some(json_page(StatusCode::OK, &self.routes())),
             "/workers" => Some(json_page(StatusCode::OK, &self.workers().await)),
+            "/profile" => Some(self.profile(query).await),
             _ => None,
         }
     }
@@ -80,6 +95,24 @@ impl Board {
         }
     }
 
+    /// A flame graph of the next seconds.
+    async fn profile(&self, query: &str) -> Page {
+        let error = |status, error: &str| json_page(status, &json!({ "error": error }));
+        let seconds = match query.strip_prefix("seconds=").map(str::parse) {
+            None if query.is_empty() => PROFILE_TIME,
+            Some(Ok(seconds)) if (1..=LONGEST_PROFILE).contains(&seconds) => seconds,
+            _ => {
+                let reason = format!("seconds is a whole number from 1 to {LONGEST_PROFILE}");
+                return error(StatusCode::BAD_REQUEST, &reason);
+            }
+        };
+        let profiler = Control { shared: self.shared.clone() }.profiler();
+        match profiler.record(Duration::from_secs(seconds)).await {
+            Ok(body) => Page { status: StatusCode::OK, content_type: "image/svg+xml", body },
+            Err(reason) => error(StatusCode::CONFLICT, &reason.to_string()),
+        }
+    }
+
     fn routes(&self) -> serde_json::Value {
         let plan = self.shared.plan().clone();
         let info = AppInfo::new(&plan.router, &plan.mounts);
@@ -96,24 +129,29 @@ impl Board {
         let asked = posts.iter().map(|(_, post)| timeout(PATIENCE, worker::report(post)));
         // A place whose worker is being replaced has no answer.
         let mut answers = vec![None; self.shared.workers.places()];
-        for ((number, _), answer) in posts.iter().zip(join_all(asked).await) {
+        for ((number, post), answer) in posts.iter().zip(join_all(asked).await) {
             if let Some(place) = answers.get_mut(number - 1) {
-                *place = answer.ok().flatten();
+                *place = answer.ok().flatten().map(|figures| (post.clone(), figures));
             }
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.resize(answers.len(), None);
-        answers
-            .into_iter()
-            .zip(known.iter_mut())
-            .map(|(answer, known)| {
-                let responds = answer.is_some();
-                if responds {
-                    *known = answer;
+        let mut known = self.known();
+        let Known { last, past } = &mut *known;
+        last.resize(answers.len(), None);
+        let told = answers.into_iter().zip(last.iter_mut()).map(|(answer, last)| {
+            let responds = answer.is_some();
+            if let Some((post, figures)) = answer {
+                if let Some((_, gone)) = last.as_ref().filter(|(before, _)| !before.is(&post)) {
+                    past.merge((*gone.samples).clone().totals());
                 }
-                (known.clone(), responds)
-            })
-            .collect()
+                *last = Some((post, figures));
+            }
+            (last.as_ref().map(|(_, figures)| figures.clone()), responds)
+        });
+        told.collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn workers(&self) -> serde_json::Value {
@@ -146,6 +184,7 @@ impl Board {
                 samples.merge((*figures.samples).clone());
             }
         }
+        samples.merge(self.known().past.clone());
         self.of_the_server(&mut samples);
         of_the_process(&mut samples);
         samples.text()
@@ -171,6 +210,8 @@ impl Board {
         samples.counter("rover_workers_lost_total", help, &[], watched.lost.load(Ordering::Relaxed) as f64);
         let help = "Workers that took the place of another.";
         samples.counter("rover_workers_replaced_total", help, &[], watched.restarts.load(Ordering::Relaxed) as f64);
+        let help = "Threads of lost workers that are in a call that has not come back.";
+        samples.gauge("rover_stuck_threads", help, &[], watched.stuck.load(Ordering::Relaxed) as f64);
         let started = seconds_since_1970(shared.started);
         samples.gauge("process_start_time_seconds", "When the server started, in seconds since 1970.", &[], started);
     }

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 
+use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use super::AppInfo;
@@ -75,7 +77,8 @@ impl Listening {
     /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
     ///
     /// # Errors
-    /// The system refuses the acceptor's thread.
+    /// The system refuses the acceptor's thread. Or so many threads were stuck for good that the server has stopped by
+    /// itself, for a new process to take its place.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
         let Listening { listeners, management, predecessor, crew, info, shared } = self;
@@ -129,8 +132,14 @@ impl Listening {
             predecessor.relieve();
         }
 
-        stop.await;
-
+        let is_asked = {
+            let (stop, beyond_help) = (pin!(stop), pin!(crew.beyond_help()));
+            matches!(select(stop, beyond_help).await, Either::Left(_))
+        };
+        let beyond_help = "too many threads are in calls that do not come back: the server has to be started anew";
+        if !is_asked {
+            log::event(Level::Error, beyond_help).emit();
+        }
         shared.enter(Phase::Stopping);
         log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
         drop(end);
@@ -139,7 +148,7 @@ impl Listening {
         crew.end().await;
         drop(management);
         log::flush();
-        Ok(())
+        if is_asked { Ok(()) } else { Err(Error::app(beyond_help)) }
     }
 }
 

@@ -4,12 +4,13 @@
 //! worker in turn loads it into a VM beside the one that serves and runs `on_start`; only when all have, their next
 //! requests go to it. Whatever fails before that leaves the old version as it was.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
+use super::control::Phase;
 use super::{Control, Server};
 use crate::app::{App, Blueprint};
 use crate::config::Config;
@@ -18,17 +19,19 @@ use crate::log::{self, Level};
 use crate::rate_limit::RateLimits;
 use crate::version::Plan;
 use crate::watchdog::Charge;
-use crate::worker;
+use crate::worker::{self, Post};
 
 impl Control {
     /// Loads the app anew, and serves the new version once it is ready in every worker. Requests that have begun end
     /// in the version where they began, which is then freed.
     ///
-    /// Runs in any executor. A second call waits for the first. What happens stands in the log too. `host`, `port`,
-    /// `workers`, `tls` and the limits of connections keep their values until the server is restarted.
+    /// Runs in any executor. A second call waits for the first. Dropping the future before the new version serves leaves
+    /// the old one. What happens stands in the log too. `host`, `port`, `workers`, `tls` and the limits of connections
+    /// keep their values until the server is restarted.
     ///
     /// # Errors
-    /// Everything that is wrong with the new version; the old one serves on. Or the server has stopped.
+    /// Everything that is wrong with the new version, which has `reload_timeout` to run `on_start`; the old one serves on.
+    /// Or the server stops.
     pub async fn reload(&self) -> Result<(), Error> {
         let _turn = self.shared.turn.lock().await;
         let reloaded = self.load_next().await;
@@ -47,39 +50,73 @@ impl Control {
 
     /// Gives the number of workers that serve the next version.
     async fn load_next(&self) -> Result<usize, Error> {
+        if self.shared.phase() == Phase::Stopping {
+            return Err(Error::app("the server stops"));
+        }
         let server = self.shared.server.clone();
         let running = self.shared.plan().clone();
         let charge = self.shared.watchdog.charge(0, running.config.limits);
         let mut plan = try_out(server, charge, &running).await?;
         plan.config = Arc::new(keep_what_is_bound(&running.config, (*plan.config).clone()));
 
-        // One that is being replaced meanwhile gets the version that serves by then.
-        let posts = self.shared.workers.posts();
-        let workers = self.shared.workers.places();
-        for (worker, post) in &posts {
-            let blueprint = Blueprint { worker: *worker, workers, ..self.shared.server.blueprint.clone() };
-            if let Err(mistakes) = worker::prepare(post, blueprint, plan.clone()).await {
-                posts.iter().for_each(|(_, post)| worker::discard(post));
-                return Err(Error::app(mistakes.to_string()));
-            }
+        let mut prepared = Prepared::default();
+        while let Some((worker, post)) = self.unprepared(&prepared, &plan) {
+            let workers = self.shared.workers.places();
+            let blueprint = Blueprint { worker, workers, ..self.shared.server.blueprint.clone() };
+            let done = worker::prepare(&post, blueprint, plan.clone()).await;
+            done.map_err(|mistakes| Error::app(mistakes.to_string()))?;
+            prepared.0.push(post);
         }
-        join_all(posts.iter().map(|(_, post)| worker::switch(post))).await;
+        let posts = std::mem::take(&mut prepared.0);
         let _ = log::init(plan.config.log_level);
-        *self.shared.plan() = plan;
+        join_all(posts.iter().map(worker::switch)).await;
         self.shared.workers.announce();
         Ok(posts.len())
+    }
+
+    /// A worker that has not prepared the next version yet. Where all have, the next version is the one that serves from
+    /// now on, so that who takes the place of a lost worker meanwhile is either found here or begins with it.
+    fn unprepared(&self, prepared: &Prepared, plan: &Plan) -> Option<(usize, Post)> {
+        let mut current = self.shared.plan();
+        let is_prepared = |post: &Post| prepared.0.iter().any(|known| known.is(post));
+        let next = self.shared.workers.posts().into_iter().find(|(_, post)| !is_prepared(post));
+        if next.is_none() {
+            *current = plan.clone();
+        }
+        next
+    }
+}
+
+/// Workers that hold the next version; they let it go where it is not to serve.
+#[derive(Default)]
+struct Prepared(Vec<Post>);
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        self.0.iter().for_each(worker::discard);
     }
 }
 
 /// Loads the app on a thread of its own, and decides its config and routes.
 async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<Plan, Error> {
     let (reply, replied) = oneshot::channel();
+    let reply = Arc::new(Mutex::new(Some(reply)));
+    let take = |reply: &Mutex<Option<_>>| reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+    // Where the app's top level does not come to an end in C, the thread is given up.
+    let own = reply.clone();
+    charge.on_release(move |reason| {
+        if let Some(reply) = take(&own) {
+            let _ = reply.send(Err(Error::app(reason)));
+        }
+    });
     let load = move || {
         let _on_duty = charge.begin();
         let loaded = App::load(&server.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()));
         // The VM ends here, before the answer goes out.
         let settled = loaded.and_then(|(_, declared)| server.settle(declared));
-        let _ = reply.send(settled);
+        if let Some(reply) = take(&reply) {
+            let _ = reply.send(settled);
+        }
     };
     thread::Builder::new()
         .name("rover-reload".to_owned())

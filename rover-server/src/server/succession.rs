@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -104,7 +105,7 @@ impl Control {
         let stopped = || Error::app("the server has stopped");
         let listeners = self.shared.listeners.upgrade().ok_or_else(stopped)?;
         let management = self.shared.management.upgrade();
-        let mut successor = {
+        let (successor, word) = {
             let lent = |is_lent| if is_lent { note::LENT } else { 0 };
             let serving = listeners.sockets().map(|(socket, is_lent)| (socket, lent(is_lent)));
             let telling = management.iter().flat_map(|bound| bound.sockets());
@@ -112,19 +113,17 @@ impl Control {
             let sockets: Vec<_> = serving.chain(telling).collect();
             Successor::start(command, &sockets).map_err(failed)?
         };
-        let process = successor.process.id();
         let (reply, replied) = oneshot::channel();
+        let latest = Instant::now() + self.shared.plan().config.reload_timeout;
         thread::Builder::new()
             .name("rover-restart".to_owned())
             .spawn(move || {
-                let serves = successor.serves();
-                if serves.is_err() {
-                    successor.end();
-                }
+                let serves = word.wait(|| Instant::now() < latest && !reply.is_closed());
                 let _ = reply.send(serves);
             })
             .map_err(failed)?;
         replied.await.map_err(|_| stopped())?.map_err(failed)?;
+        let process = successor.let_go();
         listeners.leave();
         if let Some(management) = management {
             management.leave();

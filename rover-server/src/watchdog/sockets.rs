@@ -10,8 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use rustix::net::{Shutdown, shutdown};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use crate::lua;
 
 /// The open connections of one worker.
 #[derive(Default)]
@@ -21,13 +20,8 @@ impl Sockets {
     /// Ends every connection, and says how many. A client sees the end instead of waiting for good.
     pub(super) fn shut_down(&self) -> usize {
         let descriptors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Copies of descriptors that belong to another thread, without touching those.
-        let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return 0 };
-        let cut = descriptors.iter().filter(|&&descriptor| {
-            let copy = pidfd_getfd(&own, descriptor, PidfdGetfdFlags::empty());
-            copy.is_ok_and(|copy| shutdown(&copy, Shutdown::Both).is_ok())
-        });
-        cut.count()
+        // What is in the list is open: its owner takes it out before it closes it, and waits for the lock meanwhile.
+        descriptors.iter().filter(|&&descriptor| lua::cut(descriptor)).count()
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::accept::{Accepted, Role, Stream};
 use crate::admission::Permit;
@@ -47,18 +47,35 @@ pub(crate) fn announce(post: &Post) {
     post.handle.spawn(async { here(|this| this.with_version(Version::announce)) });
 }
 
-/// Has a worker load the next version of the app beside the one that serves, and run its `on_start`.
+/// Has a worker load the next version of the app beside the one that serves, and run its `on_start`. Dropping the future
+/// cancels that, and what the version has begun.
+///
+/// # Errors
+/// What is wrong with the version; it has not started within `reload_timeout`; or the worker is gone.
 pub(crate) async fn prepare(post: &Post, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
-    let (reply, replied) = oneshot::channel();
+    let worker = blueprint.worker;
+    let (mut reply, replied) = oneshot::channel();
     post.handle.spawn(async move {
         here(|this| {
             let this = this.clone();
             tokio::task::spawn_local(async move {
-                let _ = reply.send(this.prepare(&blueprint, plan).await);
+                let prepared = tokio::select! {
+                    biased;
+                    () = reply.closed() => return,
+                    prepared = this.prepare(&blueprint, plan) => prepared,
+                };
+                if reply.send(prepared).is_err() {
+                    this.discard();
+                }
             });
         });
     });
-    replied.await.unwrap_or_else(|_| Err(Mistakes(vec!["the server has stopped".to_owned()])))
+    let failed = |reason: String| Err(Mistakes(vec![reason]));
+    match post.unless_gone(replied).await {
+        Some(Ok(prepared)) => prepared,
+        Some(Err(_)) => failed("the server has stopped".to_owned()),
+        None => failed(format!("worker {worker} was lost before the new version was ready in it")),
+    }
 }
 
 /// Lets a worker's next requests go to the version that has been prepared. The one before ends with its last request.
@@ -68,17 +85,13 @@ pub(crate) async fn switch(post: &Post) {
         here(|this| this.switch());
         let _ = done.send(());
     });
-    let _ = is_done.await;
+    // One that is lost does not come back to serve.
+    let _ = post.unless_gone(is_done).await;
 }
 
 /// Has a worker end the version that has been prepared, which is not to serve.
 pub(crate) fn discard(post: &Post) {
-    post.handle.spawn(async {
-        here(|this| {
-            let next = this.next.take();
-            this.retire(next);
-        });
-    });
+    post.handle.spawn(async { here(|this| this.discard()) });
 }
 
 /// Asks the app in a worker whether it is ready.
@@ -96,6 +109,15 @@ pub(crate) async fn check(post: &Post) -> Result<(), String> {
         });
     });
     replied.await.unwrap_or_else(|_| Err("the server has stopped".to_owned()))
+}
+
+/// Held while a worker loads the next version, for which it has more time; then it is back to what it had.
+struct Lenient<'a>(&'a Here);
+
+impl Drop for Lenient<'_> {
+    fn drop(&mut self) {
+        self.0.charge.serves(self.0.current.site().config.limits);
+    }
 }
 
 /// What a worker needs for https.
@@ -167,6 +189,7 @@ impl Here {
         if this.current.site().config.management.is_on() {
             this.watch_lag();
         }
+        this.count_cpu();
         let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.current.site().config.connections));
         tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
         HERE.set(Some(this.clone()));
@@ -188,6 +211,11 @@ impl Here {
                 lag.note(due.elapsed());
             }
         });
+    }
+
+    /// Has the CPU time of functions counted where the version that serves counts its requests.
+    fn count_cpu(&self) {
+        self.charge.counts_into(self.current.site().meter.as_ref().map(|meter| meter.cpu_times()));
     }
 
     fn with_version(&self, look: impl FnOnce(&Version)) {
@@ -279,22 +307,30 @@ impl Here {
 
     async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
         self.charge.starts(plan.config.limits);
-        let next = async {
-            let (app, declared) = App::load(blueprint)?;
-            Version::start(app, &declared, plan, blueprint.worker, &self.archive).await
+        let _lenient = Lenient(self);
+        let patience = plan.config.reload_timeout;
+        let (app, declared) = App::load(blueprint)?;
+        let started = Version::start(app, &declared, plan, blueprint.worker, &self.archive);
+        let Ok(next) = timeout(patience, started).await else {
+            let seconds = patience.as_secs_f64();
+            return Err(Mistakes(vec![format!("on_start has not ended within {seconds} s (reload_timeout)")]));
         };
-        let next = next.await;
-        self.charge.serves(self.current.site().config.limits);
-        let next = next?;
-        let stale = self.next.replace(Some(next));
+        let stale = self.next.replace(Some(next?));
         self.retire(stale);
         Ok(())
+    }
+
+    /// Ends the version that has been prepared.
+    fn discard(&self) {
+        let next = self.next.take();
+        self.retire(next);
     }
 
     fn switch(&self) {
         let Some(next) = self.next.take() else { return };
         self.current.switch(next.site.clone());
         self.charge.serves(next.site.config.limits);
+        self.count_cpu();
         let last = self.version.replace(Some(next));
         self.retire(last);
     }
@@ -308,14 +344,12 @@ impl Here {
 
     /// Lets the requests end within the time that the config gives them, and then every version.
     pub(super) async fn wind_down(&self) {
-        let timeout = self.current.site().config.shutdown_timeout;
         self.with_version(Version::tell);
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + self.current.site().config.shutdown_timeout;
         if timeout_at(deadline, self.lifecycle.drain()).await.is_err() {
             log::event(Level::Warn, "shutdown_timeout is over: connections that are left are cut").emit();
         }
-        let next = self.next.take();
-        self.retire(next);
+        self.discard();
         let _ = self.hurry.send(true);
         for retired in self.retired.take() {
             let _ = retired.await;

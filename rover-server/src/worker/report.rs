@@ -70,6 +70,11 @@ fn figures(this: &Here) -> Figures {
     samples.counter("rover_sent_bytes_total", "Bytes that clients got.", &worker, sent as f64);
     let help = "Bytes that the Lua VM holds, garbage included.";
     samples.gauge("rover_lua_memory_bytes", help, &worker, figures.lua_bytes as f64);
+    let limit = site.config.limits.memory_limit;
+    if limit > 0 {
+        let help = "Bytes that the Lua VM may hold.";
+        samples.gauge("rover_lua_memory_limit_bytes", help, &worker, limit as f64);
+    }
     let help = "Rounds that the garbage collector has finished in the VM that serves.";
     samples.gauge("rover_lua_gc_rounds", help, &worker, app.gc_rounds() as f64);
     let help = "Seconds that the worker's thread has computed.";

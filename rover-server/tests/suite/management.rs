@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rover_server::Server;
 
-use crate::support::{App, each_worker_count, wait_until};
+use crate::support::{App, DEADLINE, each_worker_count, wait_until};
 
 fn start(code: &str, workers: usize) -> App {
     start_server(Server::from_source("app.lua", code).workers(workers))
@@ -240,4 +241,139 @@ fn traces_are_kept_or_begun() {
         let (id, parent) = made.text().split_once(' ').unwrap();
         assert!(id.len() == 32 && parent.starts_with(&format!("00-{id}-")), "{}", made.text());
     });
+}
+
+#[test]
+fn counts_outlive_a_worker() {
+    let code = "local api = rover.server {} function api.get() return 'on' end function api.block.get() block() end return api";
+    let server = Server::from_source("app.lua", code).workers(1).worker_stall_limit(Duration::from_millis(100));
+    let app = start_server(server.function("block", |_, ()| {
+        std::thread::sleep(DEADLINE);
+        Ok(())
+    }));
+    for _ in 0..5 {
+        app.get("/");
+    }
+    let key = r#"rover_requests_total{route="/",method="GET",status="200"}"#;
+    assert_eq!(figures(&app)[key], 5.0);
+    let mut client = app.connect();
+    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.rest(), "");
+    assert_eq!(figures(&app)["rover_stuck_threads"], 1.0);
+    app.get("/");
+    wait_until(|| figures(&app)[r#"rover_worker_up{worker="1"}"#] == 1.0);
+    let figures = figures(&app);
+    assert_eq!(figures[key], 6.0, "a counter never shrinks");
+    assert!(figures[r#"rover_connections_accepted_total{worker="1"}"#] >= 6.0);
+    assert_eq!((figures["rover_workers_lost_total"], figures["rover_workers_replaced_total"]), (1.0, 1.0));
+}
+
+#[test]
+fn cpu_time_is_counted_by_route() {
+    let code = "local api = rover.server { handler_cpu_limit = 0 }
+                function api.busy.p_n.get()
+                  local n, began = 0, os.clock()
+                  while os.clock() - began < 0.5 do n = n + #tostring(n) end
+                  return 'done'
+                end
+                function api.get() return 'on' end
+                return api";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        app.get("/");
+        app.get("/busy/1");
+        let busy = r#"rover_lua_cpu_seconds_total{route="/busy/{n}",method="GET"}"#;
+        // os.clock tells of the whole process.
+        let taken = figures(&app)[busy];
+        assert!((0.1..0.6).contains(&taken), "{taken} s");
+        app.reload().unwrap();
+        wait_until(|| sum(&figures(&app), "rover_retired_versions") == 0.0);
+        app.get("/busy/2");
+        assert!(figures(&app)[busy] > taken + 0.1, "a reload forgets nothing");
+    });
+}
+
+#[test]
+fn clients_that_do_nothing_are_few() {
+    use std::io::{Read, Write};
+    let app = start(APP, 1);
+    let connect = || std::net::TcpStream::connect(app.management.unwrap()).unwrap();
+    let idle: Vec<_> = (0..65).map(|_| connect()).collect();
+    // Closed without a word: there is no room for it.
+    assert!(matches!(idle.last().unwrap().read(&mut [0]), Ok(0) | Err(_)));
+    drop(idle);
+    wait_until(|| {
+        let mut client = connect();
+        let mut answer = String::new();
+        let _ = client.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n");
+        let _ = client.read_to_string(&mut answer);
+        // Each connection ends with its answer.
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: close\r\n")
+    });
+}
+
+#[test]
+fn a_profile_is_told() {
+    let code = "local api = rover.server {}
+                local function busy() local n = 0 for i = 1, 1e5 do n = n + #tostring(i) end return n end
+                function api.on_start() rover.every(0.01, busy) end
+                return api";
+    let app = start(code, 1);
+    let page = app.told("/profile?seconds=1");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("image/svg+xml")));
+    assert!(page.text().contains("function app.lua:2") || page.text().contains("app.lua:2"), "{}", page.text());
+    for query in ["seconds=0", "seconds=301", "seconds=x", "minutes=1"] {
+        let page = app.told(&format!("/profile?{query}"));
+        assert_eq!(page.status, 400, "{query}");
+        assert_eq!(page.text(), "{\"error\":\"seconds is a whole number from 1 to 300\"}\n");
+    }
+}
+
+/// The names of figures that a text mentions.
+fn names(text: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_part(c));
+    let named = words.filter(|word| word.starts_with("rover_") || word.starts_with("process_"));
+    named.map(str::to_owned).collect()
+}
+
+#[test]
+fn what_documents_name_is_told() {
+    let ops = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ops");
+    let dashboard = std::fs::read_to_string(ops.join("grafana.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().is_some_and(|panels| !panels.is_empty()));
+    let alerts = std::fs::read_to_string(ops.join("alerts.yaml")).unwrap();
+    let table = std::fs::read_to_string(ops.join("../metrics.md")).unwrap();
+    let mut documented = names(&dashboard.to_string());
+    documented.extend(names(&alerts));
+    documented.extend(names(&table));
+
+    let upstream = App::start("local api = rover.server {} function api.get() return 'up' end return api", 1);
+    let code = format!(
+        "local api = rover.server {{}}
+         function api.get() return rover.http.get('http://{}/').text end
+         function api.busy.get()
+           local n, began = 0, os.clock()
+           while os.clock() - began < 0.2 do n = n + #tostring(n) end
+         end
+         return api",
+        upstream.address
+    );
+    let app = start(&code, 1);
+    app.get("/");
+    app.get("/busy");
+    let page = app.told("/metrics");
+    let told: Vec<&str> =
+        page.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let base = |name: &str| {
+        let end = ["_bucket", "_sum", "_count"].into_iter().find_map(|end| name.strip_suffix(end));
+        end.filter(|base| told.contains(base)).unwrap_or(name).to_owned()
+    };
+    let missing: Vec<String> =
+        documented.iter().map(|name| base(name)).filter(|name| !told.contains(&name.as_str())).collect();
+    assert_eq!(missing, Vec::<String>::new(), "documents name figures that there are not");
+    let table = names(&table);
+    let undocumented: Vec<&&str> = told.iter().filter(|name| !table.iter().any(|known| known == **name)).collect();
+    assert_eq!(undocumented, Vec::<&&str>::new(), "docs/metrics.md lacks figures");
 }

@@ -1,0 +1,93 @@
+//! Calls that do not come back: what else of the server goes on, and when it is better to end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rover_server::{Level, Server};
+
+use crate::support::{App, DEADLINE};
+use crate::websocket_client::WebSocket;
+
+/// A server whose function `block` holds its worker for longer than a test takes.
+fn server(code: &str) -> Server {
+    let code = format!("local api = rover.server {{}} {code} function api.get() return 'on' end return api");
+    let server = Server::from_source("app.lua", code).function("block", |_, ()| {
+        thread::sleep(DEADLINE);
+        Ok(())
+    });
+    server.handler_cpu_limit(Duration::ZERO).port(0).log_level(Level::Nope)
+}
+
+const BLOCK: &str = "function api.block.get() block() end";
+
+#[test]
+fn the_websockets_of_a_lost_worker_are_cut() {
+    let code = format!("{BLOCK} function api.chat.ws(ws) function ws.listen.text(text) ws.send_text(text) end end");
+    let app = App::start_server(server(&code).workers(1).worker_stall_limit(Duration::from_millis(100)));
+    let mut client = WebSocket::connect(&app, "/chat");
+    client.text("hello");
+    assert_eq!(client.read(), "hello");
+    let mut blocked = app.connect();
+    blocked.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(blocked.rest(), "");
+    assert!(client.frame().is_none());
+    assert_eq!(app.get("/").text(), "on");
+}
+
+#[test]
+fn a_call_that_does_not_come_back_holds_no_stop_up() {
+    let server =
+        server(BLOCK).workers(1).worker_stall_limit(Duration::ZERO).shutdown_timeout(Duration::from_millis(100));
+    let mut app = App::start_server(server);
+    let mut client = app.connect();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.answer().text(), "on");
+    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    let began = Instant::now();
+    app.begin_stop();
+    app.ended();
+    assert!(began.elapsed() < DEADLINE / 2);
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_worker_that_is_being_replaced_holds_no_stop_up() {
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let lost = is_lost.clone();
+    let code = format!("{BLOCK} function api.on_start() if is_lost() then rover.sleep(1000) end end");
+    let server = server(&code).workers(1).worker_stall_limit(Duration::from_millis(100));
+    let mut app = App::start_server(server.function("is_lost", move |_, ()| Ok(lost.load(Ordering::SeqCst))));
+    is_lost.store(true, Ordering::SeqCst);
+    let mut client = app.connect();
+    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.rest(), "");
+    let began = Instant::now();
+    app.begin_stop();
+    app.ended();
+    assert!(began.elapsed() < DEADLINE / 2);
+}
+
+#[test]
+fn where_calls_never_come_back_the_server_ends_for_a_new_process() {
+    let server = server(BLOCK).workers(2).worker_stall_limit(Duration::from_millis(50));
+    let listening = server.shutdown_timeout(Duration::from_millis(100)).bind().unwrap();
+    let address = listening.addresses()[0].strip_prefix("http://").unwrap().to_owned();
+    let client = thread::spawn(move || {
+        use std::io::{Read, Write};
+        let mut losses = 0;
+        while let Ok(mut stream) = std::net::TcpStream::connect(&address) {
+            let _ = stream.write_all(b"GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+            let _ = stream.read_to_end(&mut Vec::new());
+            losses += 1;
+        }
+        losses
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let ended = runtime.block_on(listening.run_until(std::future::pending()));
+    let message = "too many threads are in calls that do not come back: the server has to be started anew";
+    assert_eq!(ended.unwrap_err().to_string(), message);
+    let losses = client.join().unwrap();
+    assert!((9..30).contains(&losses), "{losses} workers were lost");
+}
