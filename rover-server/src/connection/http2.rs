@@ -12,9 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -153,14 +151,7 @@ impl Future for StreamAnswer {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // RFC 9113, section 8.6: there is no way out of HTTP/2.
             drop(self.peer.upgrade.take());
-            let mut headers = std::mem::take(response.headers_mut());
             response = failure::answer(StatusCode::NOT_IMPLEMENTED);
-            // What every answer carries is there already.
-            for own in [UPGRADE, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL] {
-                headers.remove(own);
-            }
-            headers.extend(std::mem::take(response.headers_mut()));
-            *response.headers_mut() = headers;
         }
         let (peer, stall) = (self.peer.clone(), self.current.stall());
         Poll::Ready(Ok(response.map(|body| StreamBody { body, stall, _peer: peer })))
