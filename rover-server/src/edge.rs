@@ -77,8 +77,10 @@ fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
 pub(crate) fn to_https(head: &Parts, port: u16) -> Response<Body> {
     let named = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = head.headers.get(HOST).filter(|host| is_host(host.as_bytes())).map(HeaderValue::as_bytes);
-    let host = named.or(host).and_then(|host| std::str::from_utf8(host).ok()).map(without_port);
-    let path = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let host = named.or(host).filter(|host| is_host(host));
+    let host = host.and_then(|host| std::str::from_utf8(host).ok()).map(without_port);
+    // `OPTIONS *` asks about no path.
+    let path = head.uri.path_and_query().map_or("/", |target| target.as_str()).trim_start_matches('*');
     let location = host.filter(|host| !host.is_empty()).map(|host| match port {
         443 => format!("https://{host}{path}"),
         port => format!("https://{host}:{port}{path}"),
