@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::accept::{Accepted, Role, Stream};
-use crate::config::ConnectionSettings;
+use crate::config::{ConnectionSettings, SecurityHeaders};
 use crate::log::{self, Level};
+use crate::security_headers;
 
-/// What a connection too many is told.
+/// What a connection too many is told, before the headers that every answer carries and behind them.
 const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
-                       content-length: 32\r\nretry-after: 1\r\n\r\n{\"error\":\"Too Many Connections\"}";
+                       content-length: 32\r\nretry-after: 1\r\n";
+const REFUSAL_BODY: &str = "{\"error\":\"Too Many Connections\"}";
 
 /// Counts the connections of a server.
 pub(crate) struct Admission {
@@ -26,6 +28,7 @@ pub(crate) struct Admission {
     open: AtomicUsize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
     refused: AtomicUsize,
+    refusal: String,
 }
 
 /// One connection's place. Dropping it gives the place back.
@@ -35,13 +38,14 @@ pub(crate) struct Permit {
 }
 
 impl Admission {
-    pub(crate) fn new(settings: &ConnectionSettings) -> Arc<Admission> {
+    pub(crate) fn new(settings: &ConnectionSettings, headers: &SecurityHeaders) -> Arc<Admission> {
         Arc::new(Admission {
             most: settings.max_connections,
             most_per_ip: settings.max_connections_per_ip,
             open: AtomicUsize::new(0),
             by_ip: Mutex::default(),
             refused: AtomicUsize::new(0),
+            refusal: format!("{REFUSAL}{}\r\n{REFUSAL_BODY}", security_headers::lines(headers)),
         })
     }
 
@@ -82,11 +86,11 @@ impl Admission {
         // The socket does not block: what it cannot take at once is lost.
         match accepted.stream {
             Stream::Tcp(mut stream) => {
-                let _ = stream.write(REFUSAL.as_bytes());
+                let _ = stream.write(self.refusal.as_bytes());
                 let _ = stream.shutdown(Shutdown::Write);
             }
             Stream::Unix(mut stream) => {
-                let _ = stream.write(REFUSAL.as_bytes());
+                let _ = stream.write(self.refusal.as_bytes());
                 let _ = stream.shutdown(Shutdown::Write);
             }
         }
@@ -112,11 +116,12 @@ mod tests {
     use super::*;
 
     fn admission(most: usize, most_per_ip: usize) -> Arc<Admission> {
-        Admission::new(&ConnectionSettings {
+        let settings = ConnectionSettings {
             max_connections: most,
             max_connections_per_ip: most_per_ip,
             ..ConnectionSettings::default()
-        })
+        };
+        Admission::new(&settings, &SecurityHeaders::default())
     }
 
     #[test]
@@ -140,7 +145,9 @@ mod tests {
 
     #[test]
     fn the_refusal_s_length_is_right() {
-        let (head, body) = REFUSAL.split_once("\r\n\r\n").unwrap();
+        let refusal = &admission(1, 0).refusal;
+        let (head, body) = refusal.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with("\r\nx-content-type-options: nosniff"));
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
     }
 }

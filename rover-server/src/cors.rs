@@ -7,7 +7,7 @@
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -35,6 +35,14 @@ pub(crate) enum Grant {
     /// This page may not; another one might.
     Refused,
 }
+
+/// What a preflight asks beside its origin and method.
+pub(crate) struct Question {
+    headers: Option<HeaderValue>,
+}
+
+/// On what the answer to a preflight depends beside its origin.
+const PREFLIGHT_VARIES: &str = "Access-Control-Request-Method, Access-Control-Request-Headers";
 
 impl Cors {
     /// The rules of the config; `None` where CORS is off.
@@ -80,19 +88,40 @@ impl Cors {
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
-        let varies = "Access-Control-Request-Method, Access-Control-Request-Headers";
-        headers.insert(VARY, HeaderValue::from_static(varies));
+        headers.insert(VARY, HeaderValue::from_static(PREFLIGHT_VARIES));
         if matches!(grant, Grant::Refused) {
             return Some(response);
         }
         let methods = self.methods.as_ref().unwrap_or(allow);
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, self.with_extension(methods, wanted, head, router));
-        let asked = head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
+        let methods = self.with_extension(methods, wanted, head, router);
+        self.allow(headers, methods, head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS));
+        Some(response)
+    }
+
+    /// What the page wants to know, where the request is a preflight that the routes do not answer: there may be a file.
+    pub(crate) fn question(&self, head: &Parts) -> Option<Question> {
+        let is_preflight = head.method == Method::OPTIONS
+            && head.headers.contains_key(ORIGIN)
+            && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        is_preflight.then(|| Question { headers: head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned() })
+    }
+
+    /// Adds the answer to a preflight, where there is a file. Called before [`Cors::add`].
+    pub(crate) fn add_preflight(&self, question: Question, grant: &Grant, headers: &mut HeaderMap) {
+        let Some(allow) = headers.get(ALLOW).cloned() else { return };
+        headers.append(VARY, HeaderValue::from_static(PREFLIGHT_VARIES));
+        if !matches!(grant, Grant::Refused) {
+            self.allow(headers, self.methods.clone().unwrap_or(allow), question.headers.as_ref());
+        }
+    }
+
+    /// What the page may do.
+    fn allow(&self, headers: &mut HeaderMap, methods: HeaderValue, asked: Option<&HeaderValue>) {
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
         if let Some(allowed) = self.headers.as_ref().or(asked) {
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed.clone());
         }
         headers.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
-        Some(response)
     }
 
     /// The methods, with one that only a handler of `any` answers.

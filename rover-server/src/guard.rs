@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::config::Config;
 use crate::context::Request;
-use crate::cors::{Cors, Grant};
+use crate::cors::{Cors, Grant, Question};
 use crate::failure;
 use crate::forwarded::Forwarded;
 use crate::rate_limit::{Decision, RateLimits};
@@ -30,6 +30,8 @@ pub(crate) struct Guard {
 #[derive(Default)]
 pub(crate) struct Pass {
     grant: Option<Grant>,
+    /// A preflight for what may be a file.
+    question: Option<Question>,
     decision: Option<Decision>,
     /// Held until there is an answer.
     permit: Option<Permit>,
@@ -71,6 +73,7 @@ impl Guard {
             if preflight.is_some() {
                 return preflight;
             }
+            pass.question = cors.question(&request.head);
         }
         if let Some(shed) = &self.shed {
             pass.permit = shed.admit();
@@ -95,11 +98,15 @@ impl Guard {
 
     /// Adds to an answer what the request took along.
     pub(crate) fn finish(&self, pass: Pass, response: &mut Response<Body>) {
+        let is_empty = response.status() == StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         if let Some(decision) = pass.decision {
             decision.write(headers);
         }
         if let (Some(cors), Some(grant)) = (&self.cors, pass.grant) {
+            if let Some(question) = pass.question.filter(|_| is_empty) {
+                cors.add_preflight(question, &grant, headers);
+            }
             cors.add(grant, headers);
         }
     }

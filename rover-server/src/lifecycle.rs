@@ -2,13 +2,15 @@
 //! by which they see that they have waited too long.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 thread_local! {
     /// The worker of this thread ends. Asked at every response, which knows of no lifecycle.
@@ -146,6 +148,33 @@ impl Seat {
         if let Some(place) = self.lifecycle.seats.borrow_mut().get_mut(self.number) {
             place.due = tick;
         }
+    }
+}
+
+/// How long what comes before HTTP may still take once the worker drains.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Seat {
+    /// What comes of `work`, which goes on for a while when the worker drains: a client that has begun to shake hands
+    /// is to have its answer. `None` where it took too long.
+    pub(crate) async fn finish<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let mut clock = pin!(None);
+        poll_fn(|cx| {
+            self.is_signalled(cx);
+            if self.must_end() {
+                if clock.is_none() {
+                    clock.set(Some(sleep(PATIENCE)));
+                }
+                if let Some(clock) = clock.as_mut().as_pin_mut()
+                    && clock.poll(cx).is_ready()
+                {
+                    return Poll::Ready(None);
+                }
+            }
+            work.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 }
 

@@ -96,6 +96,17 @@ impl SecurityHeaders {
     }
 }
 
+/// The lines for an answer that is written as text, for no request came to be: those that every answer carries. To
+/// which host it goes nobody knows, so it pins none.
+#[cold]
+pub(crate) fn lines(config: &config::SecurityHeaders) -> String {
+    let all = [
+        (X_CONTENT_TYPE_OPTIONS, &config.content_type_options),
+        (RESOURCE_POLICY, &config.cross_origin_resource_policy),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}\r\n", value.as_deref()?))).collect()
+}
+
 /// Whether a browser may learn from an answer that this host is reached over TLS only. `localhost` is everybody's: all
 /// servers of the machine would be bound by it.
 pub(crate) fn is_pinned(host: &[u8]) -> bool {

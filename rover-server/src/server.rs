@@ -268,7 +268,9 @@ impl Server {
         let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (config, router, limits, mounts) = self.settle(declared)?;
         Tls::load(&config.tls, &config.host, config.http2.enabled)?;
-        Ok(AppInfo::new(&router, &mounts).warned(config.warnings(!limits.rules.is_empty())))
+        let mut warnings = config.warnings(!limits.rules.is_empty());
+        warnings.extend(mounts.warnings(self.blueprint.source.folder()));
+        Ok(AppInfo::new(&router, &mounts).warned(warnings))
     }
 
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.

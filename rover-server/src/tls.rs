@@ -21,6 +21,7 @@ use crate::config::{ClientAuth, Host, TlsSettings, TlsVersion};
 use crate::error::Error;
 
 use names::Certificates;
+use reload::Stamp;
 
 /// The TLS of a server, as all its workers share it.
 pub(crate) struct Tls {
@@ -28,9 +29,11 @@ pub(crate) struct Tls {
     protocols: Vec<Vec<u8>>,
     /// The names that a self-signed certificate gets.
     own_names: Vec<String>,
-    /// Kept over reloads, so that sessions go on.
+    /// Kept over reloads, so that sessions go on, unless clients show certificates.
     tickets: Arc<dyn ProducesTickets>,
     current: RwLock<Arc<ServerConfig>>,
+    /// The state of the files before they were read: what changes while the server starts is not missed.
+    first_stamps: Vec<Stamp>,
 }
 
 impl Tls {
@@ -42,8 +45,7 @@ impl Tls {
         if !settings.is_on() {
             return Ok(None);
         }
-        let tickets =
-            ring::Ticketer::new().map_err(|error| Error::app(format!("tls: no keys for session tickets: {error}")))?;
+        let tickets = new_tickets().map_err(Error::app)?;
         let protocols: Vec<_> =
             [&b"h2"[..], b"http/1.1"].into_iter().skip(usize::from(!http2)).map(<[u8]>::to_vec).collect();
         let mut own_names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
@@ -51,9 +53,10 @@ impl Tls {
             own_names.push(host.to_string());
         }
         own_names.dedup();
+        let first_stamps = reload::stamps(settings);
         let config = build(settings, &own_names, &protocols, &tickets).map_err(Error::app)?;
         let current = RwLock::new(Arc::new(config));
-        Ok(Some(Arc::new(Tls { settings: settings.clone(), protocols, own_names, tickets, current })))
+        Ok(Some(Arc::new(Tls { settings: settings.clone(), protocols, own_names, tickets, current, first_stamps })))
     }
 
     /// What the next handshake begins with.
@@ -66,10 +69,19 @@ impl Tls {
     /// # Errors
     /// As [`Tls::load`]; the old certificates stay in use then.
     fn reload(&self) -> Result<(), String> {
-        let config = build(&self.settings, &self.own_names, &self.protocols, &self.tickets)?;
+        // A resumed session shows no certificate again, so one that began under other authorities must not go on.
+        let tickets = match &self.settings.client_ca {
+            Some(_) => new_tickets()?,
+            None => self.tickets.clone(),
+        };
+        let config = build(&self.settings, &self.own_names, &self.protocols, &tickets)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(())
     }
+}
+
+fn new_tickets() -> Result<Arc<dyn ProducesTickets>, String> {
+    ring::Ticketer::new().map_err(|error| format!("tls: no keys for session tickets: {error}"))
 }
 
 fn build(

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import unittest
@@ -104,6 +106,14 @@ class Scaling(unittest.TestCase):
         self.assertAlmostEqual(rover["ratio_rps"], 1.2)
         self.assertAlmostEqual(rover["scaling"], 2.0 / 1.1)
         self.assertIn("MISSING: not built", scaling.table(summary["json"]))
+
+
+class Scripts(unittest.TestCase):
+    def test_each_script_loads(self):
+        here = Path(__file__).resolve().parent
+        for script in ("run", "static", "overload", "slowloris", "proxy", "live"):
+            done = subprocess.run([sys.executable, here / script, "--help"], capture_output=True, text=True, timeout=30)
+            self.assertEqual(done.returncode, 0, f"{script}: {done.stderr}")
 
 
 class Missing(unittest.TestCase):

@@ -52,6 +52,11 @@ impl Given {
         }
     }
 
+    /// Whether a service manager lent this socket for a TCP port.
+    pub(crate) fn is_lent_for(&self, port: u16) -> bool {
+        self.is_lent && matches!(&self.endpoint, Endpoint::Tcp(own) if own.port() == port)
+    }
+
     pub(super) fn into_bound(self, role: Role) -> Bound {
         Bound { socket: self.socket, endpoint: self.endpoint, role, is_shared: AtomicBool::new(self.is_lent) }
     }

@@ -69,6 +69,11 @@ impl Mounts {
         if mistakes.is_empty() { Ok(Mounts { mounts, declared }) } else { Err(mistakes) }
     }
 
+    /// What is unsafe about them, each with its cure; the app's own files lie in `base`.
+    pub(crate) fn warnings(&self, base: &Path) -> Vec<String> {
+        self.mounts.iter().flat_map(|mount| mount.warnings(base)).collect()
+    }
+
     /// What they were built from.
     pub(crate) fn declared(&self) -> &[MountDecl] {
         &self.declared

@@ -115,6 +115,31 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// What is unsafe about it, each with its cure; the app's own files lie in `base`.
+    pub(super) fn warnings(&self, base: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        let origin = &self.origin;
+        let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
+        if let (Ok(base), Ok(folder)) = (base.canonicalize(), self.folder.canonicalize())
+            && base.starts_with(folder)
+        {
+            found.push(format!(
+                "{origin}: the folder that is served holds the app itself: anyone can read its code; name one below it, \
+                 such as dir = \"public\""
+            ));
+        }
+        for secret in [".git", ".env", ".htpasswd", ".ssh"].iter().filter(|_| self.dotfiles) {
+            if self.folder.join(secret).exists() {
+                found.push(format!(
+                    "{origin}: dotfiles is on, so anyone can read {secret}; turn it off, or move {secret} away"
+                ));
+            }
+        }
+        found
+    }
+}
+
 /// The options of one declaration while they are checked.
 struct Options<'a> {
     decl: &'a MountDecl,

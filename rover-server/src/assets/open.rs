@@ -111,6 +111,13 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Whether the last change is at least a second back, at `now` in seconds since 1970.
+    pub(super) fn has_rested(&self, now: u64) -> bool {
+        i64::try_from(now).is_ok_and(|now| self.changed.0 < now.saturating_sub(1))
+    }
+}
+
 /// Whether there is a regular file of this name. Follows links without a check: for what the app's author names.
 pub(super) fn is_file(folder: &OwnedFd, name: &str) -> bool {
     let stat = fs::statat(folder, name, AtFlags::empty());

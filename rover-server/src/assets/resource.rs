@@ -41,6 +41,9 @@ pub(super) struct Representation {
     pub(super) modified: SystemTime,
     pub(super) etag: HeaderValue,
     pub(super) last_modified: HeaderValue,
+    /// The file rested for a while before it was read: a change since then shows in its identity. One that changes twice
+    /// within a tick of the file system's clock looks the same as before.
+    is_settled: bool,
     /// `None` for a file that is read while it is sent.
     pub(super) bytes: Option<Bytes>,
 }
@@ -121,7 +124,10 @@ impl Resource {
 
 impl Representation {
     fn of(file: &File, identity: Identity, coding: Option<Coding>, known: Option<&Representation>) -> Representation {
-        if let Some(known) = known.filter(|known| known.bytes.is_some() || identity.length > SMALL_MOST) {
+        if let Some(known) = known.filter(|known| match known.bytes {
+            Some(_) => known.is_settled,
+            None => identity.length > SMALL_MOST,
+        }) {
             return known.clone();
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -135,6 +141,7 @@ impl Representation {
             modified,
             etag: text(etag),
             last_modified: text(httpdate::fmt_http_date(modified)),
+            is_settled: identity.has_rested(now),
             bytes: read_small(file, identity.length),
         }
     }
@@ -193,4 +200,24 @@ fn kind(mount: &Mount, name: &[u8]) -> HeaderValue {
         return HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("text/plain"));
     }
     HeaderValue::from_static(guess)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_trusted_once_the_file_has_rested() {
+        let path = std::env::temp_dir().join(format!("rover-resource-{}", std::process::id()));
+        std::fs::write(&path, "new").unwrap();
+        let file = File::open(&path).unwrap();
+        let identity = Identity::of(&rustix::fs::fstat(&file).unwrap());
+        let read = Representation::of(&file, identity, None, None);
+        assert!(!read.is_settled, "it was written just now");
+        let known = |is_settled| Representation { bytes: Some("old".into()), is_settled, ..read.clone() };
+        let bytes = |known: &Representation| Representation::of(&file, identity, None, Some(known)).bytes.unwrap();
+        assert_eq!(bytes(&known(true)), "old");
+        assert_eq!(bytes(&known(false)), "new", "a second change may look like the first");
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -129,6 +129,15 @@ fn parts(origin: &str) -> Option<(&str, &str, &str)> {
 }
 
 impl Origins {
+    /// Whether one of them is a site of plain HTTP that is not on the visitor's own machine.
+    pub(super) fn has_plain(&self) -> bool {
+        let is_plain = |origin: &OriginPattern| {
+            let is_own = matches!(origin.host.as_str(), "localhost" | "127.0.0.1" | "[::1]");
+            origin.scheme == "http" && !(is_own || origin.host.ends_with(".localhost"))
+        };
+        matches!(self, Origins::List(all) if all.iter().any(is_plain))
+    }
+
     fn parse(value: &ConfigValue) -> Result<Origins, &'static str> {
         if *value == ConfigValue::Other("function") {
             return Ok(Origins::Function);

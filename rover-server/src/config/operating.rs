@@ -46,6 +46,11 @@ impl Management {
         self.host.is_some() || self.port.is_some()
     }
 
+    /// Where it listens, if that is set.
+    pub(super) fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+
     /// The addresses to bind.
     ///
     /// # Errors

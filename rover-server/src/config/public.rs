@@ -53,6 +53,34 @@ impl Config {
             "cors.origins is \"*\" and host is public: the pages of every site may read the answers; list the origins",
         );
         warn(
+            public && self.cors.credentials && self.cors.origins.has_plain(),
+            "cors.credentials is on and cors.origins holds a site of plain http: whoever is on the way to that site \
+             acts in the name of its visitors; list https origins",
+        );
+        warn(
+            public && self.tls.self_signed,
+            "tls.self_signed is on and host is public: nobody can tell this server from one that poses as it; set \
+             tls.cert",
+        );
+        warn(
+            public && self.tls.is_on() && self.security_headers.strict_transport_security.is_none(),
+            "security_headers.strict_transport_security is off and host is public: browsers that were here may be led \
+             to plain http; leave it on",
+        );
+        warn(
+            self.management.host().is_some_and(is_public),
+            "management.host is public: anyone can read what the server tells of itself; listen on 127.0.0.1, a Unix \
+             socket, or an address that only those reach who may",
+        );
+        warn(
+            public && self.connections.max_connections == 0,
+            "max_connections is 0 and host is public: connections can use up the system's memory; set a number",
+        );
+        warn(
+            public && self.connections.handler_timeout.is_zero(),
+            "handler_timeout is 0 and host is public: handlers that wait for ever pile up; set a time",
+        );
+        warn(
             public && proxies.trusted.is_none() && !proxies.protocol && !self.tls.is_on(),
             "host is public and speaks plain HTTP: anyone on the way reads and changes what is sent; listen on \
              127.0.0.1 behind a proxy that speaks TLS, and name it in trusted_proxies",

@@ -199,6 +199,52 @@ fn what_is_unsafe_in_public() {
     assert!(warnings(&behind, true).is_empty());
     let found = warnings(&[("trusted_proxies", text("0.0.0.0/0"))], false);
     assert!(found.len() == 1 && found[0].starts_with("trusted_proxies holds"), "{found:?}");
+    let table = |entries: &[(&str, ConfigValue)]| {
+        ConfigValue::Table(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+    };
+    let (on, off) = (ConfigValue::Bool(true), ConfigValue::Bool(false));
+    let signed = || ("tls", table(&[("self_signed", on.clone())]));
+    for (entries, start) in [
+        (vec![signed()], "tls.self_signed is on"),
+        (
+            vec![
+                ("tls", table(&[("cert", text("a.pem"))])),
+                ("security_headers", table(&[("strict_transport_security", off)])),
+            ],
+            "security_headers.strict_transport_security is off",
+        ),
+        (
+            vec![("max_connections", ConfigValue::Number(0.0)), ("trusted_proxies", text("private"))],
+            "max_connections is 0",
+        ),
+        (
+            vec![("handler_timeout", ConfigValue::Number(0.0)), ("trusted_proxies", text("private"))],
+            "handler_timeout is 0",
+        ),
+        (
+            vec![
+                ("cors", table(&[("origins", text("http://a.example")), ("credentials", on.clone())])),
+                ("trusted_proxies", text("private")),
+            ],
+            "cors.credentials is on",
+        ),
+    ] {
+        assert!(warnings(&entries, true).is_empty(), "on this machine: {entries:?}");
+        let public: Vec<_> = [("host", text("0.0.0.0"))].into_iter().chain(entries).collect();
+        let found = warnings(&public, true);
+        assert!(found.len() == 1 && found[0].starts_with(start), "{start}: {found:?}");
+    }
+    let local = [
+        ("host", text("0.0.0.0")),
+        ("trusted_proxies", text("private")),
+        ("cors", table(&[("origins", text("http://localhost:*, https://a.example")), ("credentials", on)])),
+    ];
+    assert!(warnings(&local, true).is_empty());
+    let management = |host| [("management", table(&[("host", text(host))]))];
+    assert!(
+        warnings(&management("127.0.0.1"), true).is_empty() && warnings(&management("/run/m.sock"), true).is_empty()
+    );
+    assert!(warnings(&management("0.0.0.0"), true)[0].starts_with("management.host is public"));
     let found = warnings(&[("host", text("::")), ("proxy_protocol", ConfigValue::Bool(true))], true);
     assert!(found.len() == 1 && found[0].starts_with("proxy_protocol is on"), "{found:?}");
 }

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 
-use crate::failure;
+use crate::config::SecurityHeaders;
+use crate::{failure, security_headers};
 
 /// How hyper begins a refusal, and how long it is at most.
 const BARE_BEGIN: &[u8] = b"HTTP/1.1 4";
@@ -22,14 +23,16 @@ pub(super) fn take_bare(waiting: &mut Vec<u8>) -> Option<StatusCode> {
     Some(status)
 }
 
-/// Appends the answer that Rover gives by itself, after which the connection ends; gives the length of its body.
-pub(super) fn write(status: StatusCode, waiting: &mut Vec<u8>) -> u64 {
+/// Appends the answer that Rover gives by itself, after which the connection ends, with the `config`'s headers; gives the
+/// length of its body.
+pub(super) fn write(status: StatusCode, config: &SecurityHeaders, waiting: &mut Vec<u8>) -> u64 {
     let (body, reason) = (failure::body_of(status), status.canonical_reason().unwrap_or("Error"));
     let head = format!(
-        "HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\ndate: {}\r\n\r\n",
+        "HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\ndate: {}\r\n{}\r\n",
         status.as_u16(),
         body.len(),
         httpdate::fmt_http_date(SystemTime::now()),
+        security_headers::lines(config),
     );
     waiting.extend_from_slice(head.as_bytes());
     waiting.extend_from_slice(&body);

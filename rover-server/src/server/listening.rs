@@ -87,7 +87,7 @@ impl Listening {
             Some(tls) => tls.watch()?,
             None => None,
         };
-        let admission = Admission::new(&plan.config.connections);
+        let admission = Admission::new(&plan.config.connections, &plan.config.security_headers);
         drop(plan);
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;

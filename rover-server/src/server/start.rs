@@ -144,9 +144,14 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Binds the server's addresses, and those that lead to them, or takes the sockets that are `given`.
-fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, mut given: Vec<Given>) -> Result<Listeners, Error> {
+fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, given: Vec<Given>) -> Result<Listeners, Error> {
+    let redirect = config.tls.redirect_port.filter(|_| is_tls);
+    // Of the sockets that a service manager lends, the one with this port is for plain HTTP.
+    let is_plain = |given: &Given| redirect.is_some_and(|port| given.is_lent_for(port));
+    let (mut given_plain, mut given): (Vec<_>, Vec<_>) = given.into_iter().partition(is_plain);
     let mut listeners = Listeners::bind(endpoints, if is_tls { Role::Tls } else { Role::Plain }, &mut given)?;
-    if let Some(port) = config.tls.redirect_port.filter(|_| is_tls) {
+    if let Some(port) = redirect {
+        given_plain.append(&mut given);
         let mut plain = endpoints.to_vec();
         plain.retain_mut(|endpoint| match endpoint {
             Endpoint::Tcp(address) => {
@@ -155,7 +160,7 @@ fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, mut given: Vec<Gi
             }
             Endpoint::Unix(_) => false,
         });
-        listeners.add(Listeners::bind(&plain, Role::Redirect, &mut given)?);
+        listeners.add(Listeners::bind(&plain, Role::Redirect, &mut given_plain)?);
     }
     Ok(listeners)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 
+use crate::config::TlsSettings;
 use crate::error::Error;
 use crate::log::{self, Level};
 
@@ -18,7 +19,7 @@ pub(crate) struct Watching {
 }
 
 /// What tells one state of a file from another: its time in nanoseconds, length and number. All zero where it is missing.
-type Stamp = (i64, i64, u64, u64);
+pub(super) type Stamp = (i64, i64, u64, u64);
 
 impl Tls {
     /// Looks at the files from now on, as often as the settings say; `None` where that is never.
@@ -32,7 +33,7 @@ impl Tls {
         }
         let (end, ended) = channel::<()>();
         let tls = self.clone();
-        let mut known = tls.stamps();
+        let mut known = tls.first_stamps.clone();
         let work = move || {
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 tls.look(&mut known);
@@ -47,7 +48,7 @@ impl Tls {
 
     /// Loads the files if they are others than `known`. A failure is logged once for each state of the files.
     fn look(&self, known: &mut Vec<Stamp>) {
-        let stamps = self.stamps();
+        let stamps = stamps(&self.settings);
         if stamps == *known {
             return;
         }
@@ -61,13 +62,13 @@ impl Tls {
             }
         }
     }
+}
 
-    fn stamps(&self) -> Vec<Stamp> {
-        let settings = &self.settings;
-        let first = [&settings.cert, &settings.key, &settings.client_ca].into_iter().flatten();
-        let others = settings.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
-        first.chain(others).map(|file| stamp(file)).collect()
-    }
+/// The state of all files that the settings name.
+pub(super) fn stamps(settings: &TlsSettings) -> Vec<Stamp> {
+    let first = [&settings.cert, &settings.key, &settings.client_ca].into_iter().flatten();
+    let others = settings.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
+    first.chain(others).map(|file| stamp(file)).collect()
 }
 
 fn stamp(file: &Path) -> Stamp {

@@ -229,22 +229,33 @@ impl Here {
         Connection::new(transport, peer, agreed, current, &self.lifecycle, self.spare.clone()).keeping(permit)
     }
 
-    /// Serves a connection on which something comes before HTTP: a header of the PROXY protocol, then TLS. One without
-    /// that is closed.
-    async fn serve_wrapped(self: Rc<Self>, mut transport: Transport, mut peer: Peer, role: Role, permit: Permit) {
-        if self.current.site().config.proxies.protocol && !self.read_proxy_header(&mut transport, &mut peer).await {
+    /// Serves a connection on which something comes before HTTP. It counts from its beginning, so that a stop does not
+    /// cut off a client that has begun to shake hands.
+    async fn serve_wrapped(self: Rc<Self>, transport: Transport, peer: Peer, role: Role, permit: Permit) {
+        let mut seat = Lifecycle::sit(&self.lifecycle);
+        let Some(Some((transport, peer, agreed))) = seat.finish(self.unwrap(transport, peer, role)).await else {
             return;
+        };
+        let connection = self.connection(transport, peer, agreed, permit);
+        drop(seat);
+        connection.await;
+    }
+
+    /// Reads what comes before HTTP: a header of the PROXY protocol, then TLS. `None` for a connection without that.
+    async fn unwrap(&self, mut transport: Transport, mut peer: Peer, role: Role) -> Option<(Transport, Peer, Agreed)> {
+        if self.current.site().config.proxies.protocol && !self.read_proxy_header(&mut transport, &mut peer).await {
+            return None;
         }
         let mut agreed = Agreed::Nothing;
         if let (Role::Tls, Some(tls)) = (role, &self.https.tls) {
             let patience = self.current.site().config.tls.handshake_timeout;
             match connection::handshake(transport, tls.current(), patience).await {
                 Some(encrypted) => (transport, agreed) = encrypted,
-                None => return,
+                None => return None,
             }
             peer.scheme = "https";
         }
-        self.connection(transport, peer, agreed, permit).await;
+        Some((transport, peer, agreed))
     }
 
     /// Learns from a header of the PROXY protocol who the client is; false where there is none to be trusted.

@@ -126,6 +126,23 @@ fn what_belongs_to_a_connection_stays_out_of_answers() {
 }
 
 #[test]
+fn there_is_no_way_out_of_http2() {
+    let code = "local api = rover.server {} function api.chat.ws(ws) end return api";
+    let app = App::start(code, 1);
+    with_client(app.address, async |client| {
+        let plain = get("/chat");
+        // Extended CONNECT (RFC 8441) is not announced, so this is all that a client may try.
+        let asking = Request::get("http://test/chat")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        for request in [plain, asking.body(Bytes::new()).unwrap()] {
+            let (status, headers, _) = send(&client, request).await;
+            assert_eq!((status, headers["x-content-type-options"].to_str().unwrap()), (426, "nosniff"));
+        }
+    });
+}
+
+#[test]
 fn streams_run_side_by_side() {
     let app = App::start(APP, 1);
     with_client(app.address, async |client| {

@@ -10,38 +10,38 @@ use crate::support::{App, DEADLINE};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub const CONTINUATION: u8 = 9;
 const UNKNOWN: u8 = 0x16;
 
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const WITH_PRIORITY: u8 = 0x20;
 const WHOLE: u8 = END_STREAM | END_HEADERS;
 
-const PROTOCOL_ERROR: u32 = 1;
-const FLOW_CONTROL_ERROR: u32 = 3;
+pub const PROTOCOL_ERROR: u32 = 1;
+pub const FLOW_CONTROL_ERROR: u32 = 3;
 const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE_ERROR: u32 = 6;
 const REFUSED_STREAM: u32 = 7;
 const COMPRESSION_ERROR: u32 = 9;
 
-const APP: &str = "local api = rover.server { http2 = { max_streams = 100 } } \
+pub const APP: &str = "local api = rover.server { http2 = { max_streams = 100 } } \
                    function api.get() return 'home' end function api.post(ctx) return tostring(ctx:body()) end \
                    function api.slow.get() rover.sleep(60) end return api";
 
 /// A frame as it goes over the wire.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     bytes.extend([kind, flags]);
     bytes.extend(stream.to_be_bytes());
@@ -50,7 +50,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A field in HPACK: literal, without indexing, with a name of its own.
-fn field(name: &str, value: &str) -> Vec<u8> {
+pub fn field(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0, name.len() as u8];
     bytes.extend(name.as_bytes());
     bytes.push(value.len() as u8);
@@ -58,7 +58,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     bytes
 }
 
-fn fields(list: &[(&str, &str)]) -> Vec<u8> {
+pub fn fields(list: &[(&str, &str)]) -> Vec<u8> {
     list.iter().flat_map(|(name, value)| field(name, value)).collect()
 }
 
@@ -68,36 +68,36 @@ const SCHEME: (&str, &str) = (":scheme", "http");
 const PATH: (&str, &str) = (":path", "/");
 const AUTHORITY: (&str, &str) = (":authority", "test");
 
-fn get() -> Vec<u8> {
+pub fn get() -> Vec<u8> {
     fields(&[METHOD, SCHEME, PATH, AUTHORITY])
 }
 
-fn post() -> Vec<u8> {
+pub fn post() -> Vec<u8> {
     fields(&[POST, SCHEME, PATH, AUTHORITY])
 }
 
-fn slow() -> Vec<u8> {
+pub fn slow() -> Vec<u8> {
     fields(&[METHOD, SCHEME, (":path", "/slow"), AUTHORITY])
 }
 
-fn setting(id: u16, value: u32) -> Vec<u8> {
+pub fn setting(id: u16, value: u32) -> Vec<u8> {
     [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()
 }
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+pub enum Seen {
     Frame { kind: u8, flags: u8, stream: u32, payload: Vec<u8> },
     End,
 }
 
-struct Peer {
+pub struct Peer {
     stream: TcpStream,
 }
 
 impl Peer {
     /// Connects, and exchanges prefaces with these settings.
-    fn new(address: SocketAddr, settings: &[u8]) -> Peer {
+    pub fn new(address: SocketAddr, settings: &[u8]) -> Peer {
         let mut peer = Peer::silent(address);
         peer.send(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat());
         let first = peer.next();
@@ -106,7 +106,7 @@ impl Peer {
         peer
     }
 
-    fn silent(address: SocketAddr) -> Peer {
+    pub fn silent(address: SocketAddr) -> Peer {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
@@ -114,11 +114,11 @@ impl Peer {
     }
 
     /// Sends, as far as the server still listens.
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
-    fn next(&mut self) -> Seen {
+    pub fn next(&mut self) -> Seen {
         let mut head = [0; 9];
         if self.stream.read_exact(&mut head).is_err() {
             return Seen::End;
@@ -133,7 +133,7 @@ impl Peer {
     }
 
     /// Everything up to the answer to the second of two PINGs, or to the end.
-    fn outcome(&mut self) -> Vec<Seen> {
+    pub fn outcome(&mut self) -> Vec<Seen> {
         let mut seen = Vec::new();
         for number in 1..=2u64 {
             let payload = number.to_be_bytes();
@@ -153,7 +153,7 @@ impl Peer {
     }
 }
 
-fn code(payload: &[u8], at: usize) -> u32 {
+pub fn code(payload: &[u8], at: usize) -> u32 {
     payload.get(at..at + 4).map_or(u32::MAX, |code| u32::from_be_bytes(code.try_into().unwrap()))
 }
 
@@ -221,15 +221,15 @@ fn run(cases: Vec<Case>) {
     assert_eq!(app.get("/").text(), "home");
 }
 
-fn headers(stream: u32, block: &[u8]) -> Vec<u8> {
+pub fn headers(stream: u32, block: &[u8]) -> Vec<u8> {
     frame(HEADERS, WHOLE, stream, block)
 }
 
-fn open(stream: u32) -> Vec<u8> {
+pub fn open(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &post())
 }
 
-fn cat(parts: &[Vec<u8>]) -> Vec<u8> {
+pub fn cat(parts: &[Vec<u8>]) -> Vec<u8> {
     parts.concat()
 }
 

@@ -85,6 +85,53 @@ fn preflights_are_answered_from_the_routes() {
 }
 
 #[test]
+fn preflights_for_files_are_answered_too() {
+    let folder = std::env::temp_dir().join(format!("rover-cors-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a.json"), "{}").unwrap();
+    let code = format!(
+        "local api = rover.server {{ cors = {{ origins = 'https://app.example.com' }} }} \
+         api.static {{ dir = {folder:?} }} return api"
+    );
+    let app = App::start(&code, 1);
+    let origin = "https://app.example.com";
+    let answer = preflight(&app, "/a.json", origin, "GET", "x-key");
+    assert_eq!((answer.status, allowed(&answer)), (204, Some(origin)));
+    assert_eq!(answer.header("access-control-allow-methods"), Some("GET, HEAD, OPTIONS"));
+    assert_eq!(answer.header("access-control-allow-headers"), Some("x-key"));
+    assert_eq!(answer.header("access-control-max-age"), Some("600"));
+    assert_eq!(answer.all("vary"), ["Access-Control-Request-Method, Access-Control-Request-Headers", "Origin"]);
+    let refused = preflight(&app, "/a.json", "https://evil.example", "GET", "x-key");
+    assert_eq!((allowed(&refused), refused.header("access-control-allow-methods")), (None, None));
+    assert_eq!(preflight(&app, "/b.json", origin, "GET", "").status, 404);
+    let plain = app.send("OPTIONS /a.json HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!((plain.status, plain.header("access-control-allow-methods")), (204, None), "no preflight");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn refusals_may_be_read_by_the_page() {
+    let code = r#"local api = rover.server {
+        cors = { origins = "https://app.example.com" }, body_size_limit = 10, handler_timeout = 0.05,
+        load_shedding = { max_in_flight = 1 }, rate_limit = { rate = "3/h" } }
+        function api.post(ctx) return "x" end
+        function api.slow.get() rover.sleep(60) end
+        return api"#;
+    let app = App::start(code, 1);
+    let origin = "https://app.example.com";
+    let lines = format!("HTTP/1.1\r\nHost: test\r\nOrigin: {origin}\r\n");
+    for (status, request) in [
+        (413, format!("POST / {lines}Content-Length: 11\r\n\r\n")),
+        (415, format!("POST / {lines}Content-Encoding: rot13\r\nContent-Length: 1\r\n\r\nx")),
+        (503, format!("GET /slow {lines}\r\n")),
+        (429, format!("GET / {lines}\r\n")),
+    ] {
+        let answer = app.send(request);
+        assert_eq!((answer.status, allowed(&answer)), (status, Some(origin)));
+    }
+}
+
+#[test]
 fn lists_win_over_what_is_asked() {
     let app = serve(r#"origins = "*", methods = { "get" }, headers = { "X-Key" }"#, 1);
     let answer = preflight(&app, "/books", "https://any.example", "POST", "x-other");

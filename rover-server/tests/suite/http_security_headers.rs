@@ -1,5 +1,9 @@
 //! The headers that every answer carries.
 
+use std::io::Write;
+
+use rover_server::Server;
+
 use crate::support::{App, each_worker_count};
 
 const APP: &str = r#"local api = rover.server {}
@@ -31,6 +35,41 @@ fn every_answer_carries_them_errors_and_streams_too() {
         assert!(nosniff(&app.post("/body", "text")));
         assert!(nosniff(&app.send("OPTIONS /json HTTP/1.1\r\nHost: test\r\n\r\n")));
     });
+}
+
+#[test]
+fn refusals_carry_them_that_no_request_came_to() {
+    let server = |code: &str| Server::from_source("app.lua", code).workers(1).set("header_timeout", "100ms");
+    let app = App::start_server(server(APP).set("max_connections", "1"));
+    for (bytes, status) in [
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), 400),
+        (format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "a".repeat(40_000)), 414),
+        (format!("GET / HTTP/1.1\r\nHost: test\r\nX: {}\r\n\r\n", "a".repeat(40_000)), 431),
+        ("GET / HTTP/1.1\r\n".to_owned(), 408),
+    ] {
+        // The connection from before may still have its place.
+        let (client, answer) = loop {
+            let mut client = app.connect();
+            let _ = client.socket().write_all(bytes.as_bytes());
+            let answer = client.answer();
+            if answer.status != 503 {
+                break (client, answer);
+            }
+        };
+        assert_eq!((answer.status, answer.all("x-content-type-options")), (status, vec!["nosniff"]));
+        // A connection too many, as long as this one is open.
+        let refused = app.connect().answer();
+        assert_eq!((refused.status, refused.all("x-content-type-options")), (503, vec!["nosniff"]));
+        drop(client);
+    }
+    let code = APP.replace(
+        "rover.server {}",
+        "rover.server { security_headers = { content_type_options = false, cross_origin_resource_policy = 'same-site' } }",
+    );
+    let app = App::start_server(server(&code));
+    let answer = app.send("GET / HTTP/1.1\r\nno colon\r\n\r\n");
+    assert_eq!(answer.header("x-content-type-options"), None);
+    assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-site"));
 }
 
 #[test]

@@ -21,20 +21,20 @@ use tokio_rustls::rustls::{
 
 use crate::support::{App, DEADLINE, each_worker_count, wait_until};
 
-const APP: &str = "local api = rover.server {} \
+pub const APP: &str = "local api = rover.server {} \
                    function api.get(ctx) return { scheme = ctx.scheme, host = ctx.host, version = ctx.version } end \
                    function api.big.get() return ('x'):rep(1000000) end \
                    function api.echo.post(ctx) return ctx:body():text() end return api";
 
 /// A folder of its own for a test's files.
-fn folder(name: &str) -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("rover-tls-{}-{name}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
 /// Writes a certificate for `names` and its key, both as PEM; gives their paths.
-fn certificate(folder: &Path, file: &str, names: &[&str]) -> (String, String) {
+pub fn certificate(folder: &Path, file: &str, names: &[&str]) -> (String, String) {
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let (cert, key) = (folder.join(format!("{file}.pem")), folder.join(format!("{file}.key")));
@@ -43,7 +43,7 @@ fn certificate(folder: &Path, file: &str, names: &[&str]) -> (String, String) {
     (cert.display().to_string(), key.display().to_string())
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+pub fn pem(label: &str, der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for (n, part) in der.chunks(3).enumerate() {
@@ -100,10 +100,10 @@ impl ServerCertVerifier for TakesAny {
     }
 }
 
-type Shown = Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>;
+pub type Shown = Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>;
 
 /// What a client offers.
-fn offer(protocols: &[&str], only_old: bool, shown: Shown) -> Arc<ClientConfig> {
+pub fn offer(protocols: &[&str], only_old: bool, shown: Shown) -> Arc<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let versions = if only_old { &[&TLS12][..] } else { &[&TLS12, &TLS13] };
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -119,14 +119,14 @@ fn offer(protocols: &[&str], only_old: bool, shown: Shown) -> Arc<ClientConfig> 
     Arc::new(config)
 }
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-fn address(app: &App) -> SocketAddr {
+pub fn address(app: &App) -> SocketAddr {
     app.addresses.iter().find_map(|address| address.strip_prefix("https://")).expect("https").parse().unwrap()
 }
 
 /// Connects and shakes hands, asking for `name`.
-fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Stream> {
+pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Stream> {
     let tcp = TcpStream::connect(address)?;
     tcp.set_read_timeout(Some(DEADLINE))?;
     tcp.set_nodelay(true)?;
@@ -139,7 +139,7 @@ fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::
 }
 
 /// Sends a request and reads an answer that has a Content-Length.
-fn ask(stream: &mut Stream, request: &str) -> std::io::Result<(String, Vec<u8>)> {
+pub fn ask(stream: &mut Stream, request: &str) -> std::io::Result<(String, Vec<u8>)> {
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
     let mut head = Vec::new();
@@ -155,7 +155,7 @@ fn ask(stream: &mut Stream, request: &str) -> std::io::Result<(String, Vec<u8>)>
     Ok((head, body))
 }
 
-const HOME: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+pub const HOME: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 fn own(stream: &Stream) -> Vec<u8> {
     stream.conn.peer_certificates().unwrap()[0].to_vec()
@@ -380,6 +380,9 @@ fn http_is_sent_to_https() {
             assert_eq!((answer.status, answer.header("location")), (308, Some(location.as_str())), "{host}");
             assert_eq!(answer.header("connection"), Some("close"));
         }
+        let answer = app.send("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(answer.header("location"), Some(format!("https://localhost:{port}").as_str()));
+        assert_eq!(app.send("GET http://user:pw@evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 400);
         assert_eq!(app.send("GET / HTTP/1.0\r\n\r\n").status, 400);
         assert_eq!(app.send("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n").status, 400);
     });
