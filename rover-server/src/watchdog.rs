@@ -419,10 +419,11 @@ impl Charge {
 
     fn lost(&self, loss: Loss, message: &str) {
         log::event(Level::Error, message).emit();
-        self.let_go(message);
+        // First, so that whoever learns of the loss finds that the worker gets no more connections.
         if let Some(dog) = self.dog.upgrade() {
             dog.lose(self, loss);
         }
+        self.let_go(message);
     }
 }
 
