@@ -16,7 +16,7 @@ use http::response::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::client::legacy::{Builder, Client as Pool};
+use hyper_util::client::legacy::{Builder, Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lru::LruCache;
 use tokio::sync::OwnedSemaphorePermit;
@@ -102,6 +102,25 @@ pub(crate) struct Client {
     settings: Settings,
     figures: Arc<Figures>,
     origins: RefCell<LruCache<Box<str>, Rc<Origin>>>,
+}
+
+/// Why there is no answer to one request.
+pub(crate) struct Failure {
+    pub(crate) problem: Problem,
+    /// No byte of the request can have reached a server.
+    pub(crate) is_unsent: bool,
+}
+
+impl Failure {
+    fn of(error: &PoolError) -> Failure {
+        let is_unsent = error.is_connect();
+        let problem = match Problem::of(error) {
+            // The system gave up a connection that had stood.
+            Problem::ConnectTimeout if !is_unsent => Problem::Timeout,
+            problem => problem,
+        };
+        Failure { problem, is_unsent }
+    }
 }
 
 /// What a client keeps of one origin.
@@ -191,6 +210,7 @@ impl Client {
                 Problem::Timeout
             };
             let outcome = self.once(&origin, call.request(), call.connect_timeout, expiry).await;
+            let outcome = outcome.map_err(|failure| failure.problem);
             let Some(retry) = retry.filter(|retry| attempt < retry.attempts) else { return outcome };
             let wait = match &outcome {
                 Ok((head, ..)) if retry::is_passing(head.status) => {
@@ -199,7 +219,9 @@ impl Client {
                 Err(problem) if problem.is_passing() => retry.wait(attempt),
                 _ => return outcome,
             };
-            if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+            // A server may ask for any number of seconds, also for more than a clock can hold.
+            let at = Instant::now().checked_add(wait);
+            if deadline.is_some_and(|deadline| at.is_none_or(|at| at >= deadline)) {
                 return outcome;
             }
             if let Ok((_, body, active)) = outcome {
@@ -214,21 +236,21 @@ impl Client {
     /// Sends one request, and waits for the head of its answer as long as `expiry` lasts.
     ///
     /// # Errors
-    /// There is none; what `expiry` brought where that came first.
+    /// There is none, or `expiry` came first.
     pub(crate) async fn once(
         &self,
         origin: &Origin,
         mut request: Request<Outgoing>,
         connect_timeout: Option<Duration>,
         expiry: impl Future<Output = Problem>,
-    ) -> Result<(Parts, Incoming, Active), Problem> {
+    ) -> Result<(Parts, Incoming, Active), Failure> {
         let mut expiry = pin!(expiry);
         let entered = tokio::select! {
             biased;
             entered = origin.enter() => entered,
             problem = &mut expiry => Err(problem),
         };
-        let mut active = entered?;
+        let mut active = entered.map_err(|problem| Failure { problem, is_unsent: true })?;
         let captured = connect_timeout.map(|time| (capture_connection(&mut request), time));
         let too_slow = async move {
             if let Some((mut captured, time)) = captured
@@ -240,9 +262,9 @@ impl Client {
         };
         let answered = tokio::select! {
             biased;
-            answered = self.pool.request(request) => answered.map_err(|error| Problem::of(&error)),
-            problem = too_slow => Err(problem),
-            problem = expiry => Err(problem),
+            answered = self.pool.request(request) => answered.map_err(|error| Failure::of(&error)),
+            problem = too_slow => Err(Failure { problem, is_unsent: true }),
+            problem = expiry => Err(Failure { problem, is_unsent: false }),
         };
         match answered {
             Ok(response) => {
@@ -250,9 +272,9 @@ impl Client {
                 let (head, body) = response.into_parts();
                 Ok((head, body, active))
             }
-            Err(problem) => {
-                active.failed(&problem);
-                Err(problem)
+            Err(failure) => {
+                active.failed(&failure.problem);
+                Err(failure)
             }
         }
     }

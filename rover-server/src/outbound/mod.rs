@@ -20,7 +20,7 @@ mod url;
 
 pub(crate) use body::{Inflow, Outgoing};
 pub(crate) use breaker::BreakerOptions;
-pub(crate) use client::{Active, Call, Client, Origin, Settings};
+pub(crate) use client::{Active, Call, Client, Failure, Origin, Settings};
 pub(crate) use figures::{BreakerState, Figures, Row};
 pub(crate) use limit::LimitOptions;
 pub(crate) use problem::Problem;

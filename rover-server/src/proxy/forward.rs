@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::context::{self, Peer};
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
-use crate::outbound::{Active, Client, Inflow, Problem, with_path};
+use crate::outbound::{Active, Client, Failure, Inflow, Problem, with_path};
 
 use super::answer::{self, Through};
 use super::group::{Group, Turn, Upstream};
@@ -82,7 +82,7 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
     };
     let (client, own) = (proxy.client.clone(), proxy.own.clone());
     proxy.waits.suspend(stack, Name::Own("ctx:proxy"), async move {
-        let outcome = ask(&client, &group, &onward, &options).await;
+        let outcome = ask(&client, &group, &mut onward, &options).await;
         move |stack: &mut Stack<'_>| match own.upgrade() {
             Some(proxy) => push(stack, &proxy, outcome, &onward, &options),
             None => Err(Raise::mistake("this server has been shut down")),
@@ -133,6 +133,9 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
         let Ok(name) = HeaderName::from_bytes(written) else {
             return Err(Raise::Mistake(format!("{:?} is not a header name", String::from_utf8_lossy(written))));
         };
+        if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
+            return Err(Raise::Mistake(format!("the header {name} is set by Rover and cannot be changed")));
+        }
         let text = match stack.kind(top) {
             Kind::Boolean => None,
             Kind::Number => Some(stack.number_text(top).into_bytes()),
@@ -172,7 +175,7 @@ fn place(upstream: &Upstream, onward: &Onward) -> Result<Uri, Problem> {
 }
 
 /// Sends the request to an upstream; to another one where it did not even reach the first.
-async fn ask(client: &Client, group: &Rc<Group>, onward: &Onward, options: &Options) -> Outcome {
+async fn ask(client: &Client, group: &Rc<Group>, onward: &mut Onward, options: &Options) -> Outcome {
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut last = Problem::Refused;
     while tried.len() < group.len() {
@@ -184,14 +187,16 @@ async fn ask(client: &Client, group: &Rc<Group>, onward: &Onward, options: &Opti
         let mut request = Request::new(body);
         *request.method_mut() = onward.method.clone();
         *request.uri_mut() = uri;
-        *request.headers_mut() = onward.headers.clone();
+        // Most groups have one upstream, which needs no copy.
+        let is_last = tried.len() + 1 == group.len();
+        *request.headers_mut() = if is_last { std::mem::take(&mut onward.headers) } else { onward.headers.clone() };
         let expiry = standstill(&onward.body, options.timeout);
         match client.once(&turn.upstream.origin, request, options.connect_timeout, expiry).await {
             Ok((head, body, active)) => {
                 turn.succeeded();
                 return Outcome::Answered(Box::new((head, body, active)), turn);
             }
-            Err(problem) => {
+            Err(Failure { problem, is_unsent }) => {
                 let is_fault = problem != Problem::BodyBrokeOff;
                 if is_fault && turn.failed() {
                     log::event(Level::Warn, "an upstream is out of order")
@@ -200,9 +205,8 @@ async fn ask(client: &Client, group: &Rc<Group>, onward: &Onward, options: &Opti
                         .emit();
                 }
                 tried.push(turn.upstream.clone());
-                let goes_on = problem.is_before_sending();
                 last = problem;
-                if !goes_on {
+                if !is_unsent {
                     break;
                 }
             }
@@ -218,7 +222,8 @@ async fn standstill(body: &RequestBody, timeout: Option<Duration>) -> Problem {
         let before = body.progress();
         sleep(timeout).await;
         if body.progress() == before {
-            return Problem::Timeout;
+            // It is not the upstream's fault where the client holds its own request back.
+            return if body.waits_for_client() { Problem::BodyBrokeOff } else { Problem::Timeout };
         }
     }
 }
@@ -234,11 +239,13 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
     let about = (&onward.method, options);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let upgrade = head.extensions.remove::<OnUpgrade>();
-        let (Some(asked), Some(upgrade)) = (&onward.upgrade, upgrade) else {
+        let chosen =
+            head.headers.get(UPGRADE).filter(|chosen| headers::lists(onward.upgrade.as_ref(), chosen)).cloned();
+        let (Some(chosen), Some(upgrade)) = (chosen, upgrade) else {
             return answer::push_failure(stack, proxy, &Problem::Malformed, &answer::named(Some(&turn.upstream)));
         };
         let upgrade = switch::joined(upgrade, turn, active);
-        return answer::push(stack, proxy, &head, about, Some(asked), |stack| {
+        return answer::push(stack, proxy, &head, about, Some(&chosen), |stack| {
             proxy.responder.push_upgrade(stack, onward.peer.clone(), upgrade);
         });
     }

@@ -84,6 +84,29 @@ fn retry_after_is_honoured_within_the_timeout() {
     let upstream = failing(1, "503 Service Unavailable", "Retry-After: 100\r\n");
     let app = start(&upstream.url(), RETRY, 1);
     assert_eq!(body(&app, "/short"), json!([503, "failed"]));
+    // More seconds than a clock can count.
+    let upstream = failing(1, "503 Service Unavailable", "Retry-After: 18446744073709551615\r\n");
+    let app = start(&upstream.url(), RETRY, 1);
+    assert_eq!(body(&app, "/short"), json!([503, "failed"]));
+}
+
+#[test]
+fn clients_of_one_name_have_queues_of_their_own() {
+    let upstream = Upstream::start(|_, stream| never(stream));
+    let code = "
+        local function client() return rover.http.create { name = 'same', limit = { concurrent = 1, queue = 1 } } end
+        local a, b = client(), client()
+        local function ask(client) return rover.spawn(function() return select(2, client.get(url, { timeout = 300 })) end) end
+        function api.get()
+          local tasks, ends = { ask(a), ask(a), ask(b), ask(b), ask(b) }, {}
+          for i, task in ipairs(tasks) do ends[i] = task:join() end
+          return ends
+        end";
+    let app = start(&upstream.url(), code, 1);
+    let expected = json!(["timeout", "timeout", "timeout", "timeout", "queue full"]);
+    assert_eq!(body(&app, "/"), expected);
+    // Whoever gave up in the queue has left it.
+    assert_eq!(body(&app, "/"), expected);
 }
 
 #[test]
