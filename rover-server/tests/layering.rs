@@ -109,7 +109,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("security_headers", &["config"]),
     ("edge", &["body", "failure"]),
     ("collect", &["body", "decode"]),
-    ("decode", &[]),
     ("handler", &["app", "body", "context", "failure", "log", "lua"]),
     (
         "app",
@@ -146,6 +145,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("failure", &["body", "context", "json", "log", "lua", "response"]),
     ("response", &["body", "context", "header_names", "json", "lua", "upgrade"]),
     ("outbound", &["decode", "log"]),
+    ("decode", &[]),
     ("context", &["body", "header_names", "json", "lua", "route", "upgrade"]),
     ("compression", &["body", "coding", "config", "wildcard"]),
     ("body", &[]),

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::context::{self, Peer};
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
-use crate::outbound::{Active, Client, Failure, Inflow, Problem, with_path};
+use crate::outbound::{Active, Client, Failure, Inflow, Problem, is_idempotent};
 
 use super::answer::{self, Through};
 use super::group::{Group, Turn, Upstream};
@@ -82,7 +82,7 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
     };
     let (client, own) = (proxy.client.clone(), proxy.own.clone());
     proxy.waits.suspend(stack, Name::Own("ctx:proxy"), async move {
-        let outcome = ask(&client, &group, &mut onward, &options).await;
+        let outcome = ask(&client, &group, &onward, &options).await;
         move |stack: &mut Stack<'_>| match own.upgrade() {
             Some(proxy) => push(stack, &proxy, outcome, &onward, &options),
             None => Err(Raise::mistake("this server has been shut down")),
@@ -157,10 +157,10 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
 ///
 /// A URL without a path takes the request's. One that ends with a slash has the rest of the path behind it, where the
 /// route ends with a parameter. Any other is the place itself. A query of the URL's own replaces the request's.
-fn place(upstream: &Upstream, onward: &Onward) -> Result<Uri, Problem> {
+fn place(upstream: &Upstream, onward: &Onward) -> Result<PathAndQuery, Problem> {
     let url = &upstream.url;
     if !upstream.has_path && url.query().is_none() {
-        return with_path(url, onward.target.clone());
+        return Ok(onward.target.clone());
     }
     let mut target = if upstream.has_path { url.path().to_owned() } else { onward.target.path().to_owned() };
     if let Some(rest) = onward.rest.as_deref().filter(|_| upstream.has_path && target.ends_with('/')) {
@@ -170,49 +170,56 @@ fn place(upstream: &Upstream, onward: &Onward) -> Result<Uri, Problem> {
         target.push('?');
         target.push_str(query);
     }
-    let target = PathAndQuery::try_from(target).map_err(|_| Problem::BadUrl("it cannot be understood"))?;
-    with_path(url, target)
+    PathAndQuery::try_from(target).map_err(|_| Problem::BadUrl("it cannot be understood"))
 }
 
 /// Sends the request to an upstream; to another one where it did not even reach the first.
-async fn ask(client: &Client, group: &Rc<Group>, onward: &mut Onward, options: &Options) -> Outcome {
+async fn ask(client: &Client, group: &Rc<Group>, onward: &Onward, options: &Options) -> Outcome {
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut last = Problem::Refused;
-    while tried.len() < group.len() {
-        let (Some(body), Some(turn)) = (onward.body.outgoing(), group.pick(&tried)) else { break };
-        let uri = match place(&turn.upstream, onward) {
-            Ok(uri) => uri,
-            Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
+    while onward.body.is_whole() {
+        let Some(turn) = group.pick(&tried) else { break };
+        let mut is_fresh = false;
+        let failure = loop {
+            let target = match place(&turn.upstream, onward) {
+                Ok(target) => target,
+                Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
+            };
+            let mut request = Request::new(onward.body.outgoing());
+            *request.method_mut() = onward.method.clone();
+            *request.uri_mut() = Uri::from(target);
+            *request.headers_mut() = onward.headers.clone();
+            let expiry = standstill(&onward.body, options.timeout);
+            match client.once(&turn.upstream.origin, request, is_fresh, options.connect_timeout, expiry).await {
+                Ok((head, body, active)) => {
+                    turn.succeeded();
+                    return Outcome::Answered(Box::new((head, body, active)), turn);
+                }
+                // It may have crossed with the upstream's end of an idle connection (RFC 9112, section 9.3.1).
+                Err(failure) if failure.is_stale && !is_fresh && can_repeat(onward) => is_fresh = true,
+                Err(failure) => break failure,
+            }
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = onward.method.clone();
-        *request.uri_mut() = uri;
-        // Most groups have one upstream, which needs no copy.
-        let is_last = tried.len() + 1 == group.len();
-        *request.headers_mut() = if is_last { std::mem::take(&mut onward.headers) } else { onward.headers.clone() };
-        let expiry = standstill(&onward.body, options.timeout);
-        match client.once(&turn.upstream.origin, request, options.connect_timeout, expiry).await {
-            Ok((head, body, active)) => {
-                turn.succeeded();
-                return Outcome::Answered(Box::new((head, body, active)), turn);
-            }
-            Err(Failure { problem, is_unsent }) => {
-                let is_fault = problem != Problem::BodyBrokeOff;
-                if is_fault && turn.failed() {
-                    log::event(Level::Warn, "an upstream is out of order")
-                        .field("upstream", turn.upstream.url.to_string().as_str())
-                        .field("error", problem.to_string().as_str())
-                        .emit();
-                }
-                tried.push(turn.upstream.clone());
-                last = problem;
-                if !is_unsent {
-                    break;
-                }
-            }
+        let Failure { problem, is_unsent, .. } = failure;
+        let is_fault = problem != Problem::BodyBrokeOff;
+        if is_fault && turn.failed() {
+            log::event(Level::Warn, "an upstream is out of order")
+                .field("upstream", turn.upstream.url.to_string().as_str())
+                .field("error", problem.to_string().as_str())
+                .emit();
+        }
+        tried.push(turn.upstream.clone());
+        last = problem;
+        if !is_unsent {
+            break;
         }
     }
     Outcome::Failed(last, tried.pop())
+}
+
+/// Whether it may be sent once more though it may have had its effect.
+fn can_repeat(onward: &Onward) -> bool {
+    is_idempotent(&onward.method) && onward.body.is_whole()
 }
 
 /// Ends when nothing of the request's body has moved for so long, and no answer has come.

@@ -37,15 +37,20 @@ impl RequestBody {
         }))
     }
 
-    /// The body to send; `None` where a part of it has gone already.
-    pub(super) fn outgoing(&self) -> Option<Outgoing> {
+    /// Whether nothing of it has gone yet.
+    pub(super) fn is_whole(&self) -> bool {
         match self {
-            RequestBody::Known(bytes) if bytes.is_empty() => Some(Outgoing::Empty),
-            RequestBody::Known(bytes) => Some(Outgoing::Full(bytes.clone())),
-            RequestBody::Unread(passing) if !passing.is_begun.load(Relaxed) => {
-                Some(Outgoing::Passed(Box::pin(Share(passing.clone()))))
-            }
-            RequestBody::Unread(_) => None,
+            RequestBody::Known(_) => true,
+            RequestBody::Unread(passing) => !passing.is_begun.load(Relaxed),
+        }
+    }
+
+    /// The body to send, as long as it [is whole](RequestBody::is_whole).
+    pub(super) fn outgoing(&self) -> Outgoing {
+        match self {
+            RequestBody::Known(bytes) if bytes.is_empty() => Outgoing::Empty,
+            RequestBody::Known(bytes) => Outgoing::Full(bytes.clone()),
+            RequestBody::Unread(passing) => Outgoing::Passed(Box::pin(Share(passing.clone()))),
         }
     }
 

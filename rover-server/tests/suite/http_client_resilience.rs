@@ -91,6 +91,26 @@ fn retry_after_is_honoured_within_the_timeout() {
 }
 
 #[test]
+fn idle_connections_are_kept_for_a_while() {
+    let upstream = failing(0, "", "");
+    let code = "
+        local client = rover.http.create { pool = { idle = 2, idle_timeout_ms = 300 } }
+        local function get() return client.get(url).body end
+        function api.get() return { rover.all { get, get, get } } end
+        function api.stats.get() return client.stats()[url] end";
+    let app = start(&upstream.url(), code, 1);
+    for _ in 0..2 {
+        assert_eq!(body(&app, "/"), json!(["GET", "GET", "GET"]));
+        // One of three finds no place among those that wait.
+        wait_until(|| upstream.open() <= 2);
+    }
+    assert!(upstream.accepted() <= 4);
+    wait_until(|| upstream.open() == 0);
+    wait_until(|| body(&app, "/stats")["open"] == json!(0));
+    assert_eq!(body(&app, "/"), json!(["GET", "GET", "GET"]));
+}
+
+#[test]
 fn clients_of_one_name_have_queues_of_their_own() {
     let upstream = Upstream::start(|_, stream| never(stream));
     let code = "

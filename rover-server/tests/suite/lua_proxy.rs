@@ -125,6 +125,10 @@ fn request_bodies_go_on() {
         let app = start(&upstream.url(), ALL, workers);
         assert_eq!(told(&app.post("/plain", "[1]"))["body"], json!("[1]"));
         assert_eq!(app.post("/plain", "more than ten").status, 413);
+        for target in ["/plain", "/whole/up"] {
+            let headers = &told(&app.post(target, ""))["headers"];
+            assert_eq!((&headers["content-length"], &headers["transfer-encoding"]), (&json!("0"), &Value::Null));
+        }
         // A route that only passes bodies on knows no limit.
         let long = "x".repeat(300_000);
         let seen = told(&app.post("/whole/up", &long));
@@ -345,6 +349,43 @@ fn an_upstream_that_fails_is_left_alone_for_a_while() {
     // What was sent may have been done, so it is not sent to another.
     assert_eq!(statuses, [502, 200, 502, 200, 200, 200, 200, 200, 200, 200, 200, 200]);
     assert_eq!(bad.asked().len(), 2);
+}
+
+/// Closes each connection at its second request, as a server does whose patience with an idle one has just ended.
+fn impatient() -> Upstream {
+    let seen = Mutex::new(Vec::new());
+    Upstream::start(move |asked, stream| {
+        let port = stream.peer_addr().expect("open").port();
+        let mut seen = seen.lock().expect("no panic");
+        if seen.contains(&port) {
+            return Then::Close;
+        }
+        seen.push(port);
+        answer(stream, "200 OK", "", asked.method.as_bytes())
+    })
+}
+
+#[test]
+fn a_request_that_crosses_with_the_end_of_an_idle_connection_is_sent_anew() {
+    let code = "
+        api.any = api.proxy(url)
+        function api.http.get(ctx)
+          local res, err = rover.http.get(url)
+          return res and res.body or err
+        end
+        function api.http.post(ctx) return select(2, rover.http.post(url, 'once')) end";
+    for target in ["/", "/http"] {
+        let upstream = impatient();
+        let app = start(&upstream.url(), code, 1);
+        for _ in 0..3 {
+            assert_eq!(app.get(target).text(), "GET");
+        }
+        assert_eq!((upstream.asked().len(), upstream.accepted()), (5, 3));
+        // What may have had its effect is not repeated.
+        assert!(app.post(target, "").text().contains("connection closed"));
+        assert_eq!(upstream.asked().len(), 6);
+        wait_until(|| upstream.open() == 0);
+    }
 }
 
 #[test]
