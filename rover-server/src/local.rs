@@ -52,7 +52,7 @@ impl LocalApp {
         if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         }
-        let mut answer = self.site.call(request, &self.peer);
+        let mut answer = self.site.answer(request, &self.peer);
         let Ok(response) = self.beside_tasks(|cx| Pin::new(&mut answer).poll(cx)).await;
         let (head, mut body) = response.into_parts();
         let mut bytes = BytesMut::new();

@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::access_log::{self, Access};
@@ -79,18 +80,18 @@ impl Record {
     }
 
     /// A record for the log.
-    pub(crate) fn new<B>(config: &Config, request: &Request<B>, peer: &Rc<Peer>) -> Box<Record> {
+    pub(crate) fn new(config: &Config, head: &Parts, peer: &Rc<Peer>) -> Box<Record> {
         let line = Line {
             form: config.access_log,
             slow: config.slow_request,
             began: Instant::now(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
             peer: peer.clone(),
             client: None,
-            request_id: context::sent_id(request.headers()).cloned(),
-            trace: request.headers().get(context::TRACEPARENT).cloned(),
+            request_id: context::sent_id(&head.headers).cloned(),
+            trace: head.headers.get(context::TRACEPARENT).cloned(),
             wait: None,
         };
         Record::with(Some(line))
@@ -103,13 +104,6 @@ impl Record {
     /// A record that leaves no line.
     pub(crate) fn silent() -> Box<Record> {
         Record::with(None)
-    }
-
-    /// Notes the trace that the request belongs to.
-    pub(crate) fn within(&mut self, headers: &HeaderMap) {
-        if let Some(line) = &mut self.line {
-            line.trace = headers.get(context::TRACEPARENT).cloned();
-        }
     }
 
     /// Counts the request when it is over.

@@ -155,7 +155,7 @@ impl Responder {
             },
         };
         self.note(&body);
-        assemble(response, status, recycle(recycled), kind, body);
+        assemble(response, status, recycled, kind, body);
         Ok(())
     }
 
@@ -252,7 +252,7 @@ impl Responder {
             _ => (None, Body::Empty),
         };
         self.note(&body);
-        let headers = assemble(response, status, recycle(recycled), kind, body);
+        let headers = assemble(response, status, recycled, kind, body);
         if stack.kind(fields) == Kind::Table {
             add_fields(stack, fields, &contexts.header_names, headers)?;
         }
@@ -284,26 +284,21 @@ fn add_fields(stack: &mut Stack<'_>, index: c_int, names: &HeaderNames, headers:
     Ok(())
 }
 
-fn recycle(headers: &mut HeaderMap) -> HeaderMap {
-    let mut headers = std::mem::take(headers);
-    headers.clear();
-    headers
-}
-
 /// Joins the parts, and gives the headers to add to. A response whose status has no content goes without (RFC 9110,
 /// sections 15.3.5, 15.3.6, 15.4.5).
 #[inline]
 fn assemble<'r>(
     response: &'r mut Option<Response<Body>>,
     status: StatusCode,
-    headers: HeaderMap,
+    recycled: &mut HeaderMap,
     kind: Option<&'static HeaderValue>,
     body: Body,
 ) -> &'r mut HeaderMap {
     let bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
     let response = response.insert(Response::new(if bare { Body::Empty } else { body }));
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
+    recycled.clear();
+    std::mem::swap(response.headers_mut(), recycled);
     if let Some(kind) = kind.filter(|_| !bare) {
         response.headers_mut().insert(CONTENT_TYPE, kind.clone());
     }

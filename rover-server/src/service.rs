@@ -3,32 +3,32 @@
 //! Comes in: a request from hyper (or from a test, without a socket). Goes out: a future of its response, which is
 //! ready at once when nothing has to be waited for.
 
+mod answer;
 mod current;
 
-use std::convert::Infallible;
 use std::ffi::c_int;
-use std::future::Future;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, HOST};
+use http::header::{ACCEPT_ENCODING, ALLOW, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
+pub(crate) use answer::Answer;
+use answer::{Call, Collecting, Ending, Stage, Waiting};
 pub(crate) use current::Current;
 
 use crate::app::App;
 use crate::assets::{Assets, Mounts};
 use crate::body::Body;
 use crate::collect::{Collect, Patient};
-use crate::compression::{Compression, Negotiation};
+use crate::compression::Compression;
 use crate::config::{Config, TraceContext};
 use crate::context::{self, Open, Peer};
+use crate::edge::UsualHost;
 use crate::guard::{Guard, Pass};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
@@ -37,7 +37,7 @@ use crate::rate_limit::RateLimits;
 use crate::record::Record;
 use crate::route::{FastRouter, Found, Params, RouteId};
 use crate::security_headers::{self, SecurityHeaders};
-use crate::{decode, edge, failure, lifecycle};
+use crate::{decode, edge, failure};
 
 /// Everything that the requests of one worker need.
 pub(crate) struct Site {
@@ -50,6 +50,7 @@ pub(crate) struct Site {
     pub(crate) meter: Option<Rc<Meter>>,
     guard: Option<Box<Guard>>,
     security_headers: SecurityHeaders,
+    usual_host: UsualHost,
 }
 
 impl Site {
@@ -78,65 +79,61 @@ impl Site {
         let compression = Compression::new(&config.compression);
         let security_headers = SecurityHeaders::new(&config.security_headers);
         let guard = Guard::new(&config, limits);
-        Rc::new(Site { app: Rc::new(app), router, config, assets, compression, meter, guard, security_headers })
+        let (app, usual_host) = (Rc::new(app), UsualHost::default());
+        Rc::new(Site { app, router, config, assets, compression, meter, guard, security_headers, usual_host })
     }
 
     /// Begins to answer `request`.
     ///
-    /// The request moves into its slot here and stays there. A handler that needs no body runs right away: what the
-    /// request holds of hyper's buffer is given back before hyper reads on, and the buffer is used again (two allocations
-    /// and 400 instructions less than when the answer is polled first).
-    ///
-    /// To be called at one place for each kind of body, so that all of it becomes one function (250 instructions).
+    /// First of all it moves into its slot, where it stays: each move of it costs.
     #[inline(always)]
-    pub(crate) fn call<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    pub(crate) fn answer<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let record =
-            if Record::is_wanted(&self.config) { Some(Record::new(&self.config, &request, peer)) } else { None };
-        let arrival = self.meter.as_ref().map(|_| Arrival::now(request.method()));
-        let mut route = UNMATCHED;
-        let negotiation = self.compression.as_ref().map(|rules| rules.negotiate(request.headers()));
-        let mut answer = Answer { response: None, stage: Stage::Over, negotiation, record };
-        let mut ending = Ending { pass: None, pinned: false };
         let (head, body) = request.into_parts();
-        let request = context::Request {
-            head,
-            body: None,
-            unread: None,
-            route: None,
-            peer: peer.clone(),
-            id: None,
-            client: None,
-            told: None,
-        };
-        let request = self.app.contexts.requests.open(request);
-        if self.config.trace_context == TraceContext::New {
-            answer.begin_trace(&request);
+        self.begin_answer(self.app.contexts.requests.open(head, peer), body)
+    }
+
+    /// A handler that needs no body runs right away: what the request holds of hyper's buffer is given back before hyper
+    /// reads on, and the buffer is used again (two allocations and 400 instructions less than when the answer is polled
+    /// first).
+    ///
+    /// To be called at one place for each kind of body, so that all of it becomes one function (250 instructions).
+    #[inline(always)]
+    fn begin_answer<B>(self: &Rc<Self>, request: Open, body: B) -> Answer<B>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let mut answer = Answer::begin();
+        if self.is_noted() {
+            request.look(|request| self.note(&mut answer, request));
         }
+        let arrival = self.meter.as_ref().and_then(|_| request.look(|request| Arrival::now(&request.head.method)));
+        let mut route = UNMATCHED;
+        let mut collect = None;
+        let mut ending = Ending { pass: None, pinned: false };
         let begun = request.look(|request| {
-            let begun = self.begin(request, body, &mut ending.pass);
+            let begun = self.begin(request, body, &mut collect, &mut ending.pass);
             ending.pinned = request.scheme() == "https" && is_pinned(request);
-            if let (Some(_), Some(record)) = (&self.guard, &mut answer.record) {
+            if self.guard.is_some() {
                 // A proxy may have told who the client is.
-                record.came_from(request.client.clone());
+                answer.came_from(&request.client);
             }
             begun
         });
         match begun {
-            Some(ControlFlow::Continue((None, call))) => {
+            Some(ControlFlow::Continue(call)) => {
                 route = call.route();
-                if let Some(running) = self.start(request, call, &mut answer.response) {
-                    answer.stage = Stage::Running(Box::new(Waiting { running, call, ending, site: self.clone() }));
-                    answer.let_go();
+                if let Some(collect) = collect {
+                    let collecting = Collecting { collect, request, call, ending, site: self.clone() };
+                    answer.stage = Stage::Collecting(Box::new(collecting));
                     return answer.followed(self.meter.as_ref(), arrival, route);
                 }
-            }
-            Some(ControlFlow::Continue((Some(collect), call))) => {
-                let collecting = Collecting { collect, request, call, ending, site: self.clone() };
-                answer.stage = Stage::Collecting(Box::new(collecting));
-                return answer.followed(self.meter.as_ref(), arrival, call.route());
+                if let Some(running) = self.start(request, call, &mut answer.response) {
+                    answer.wait(Waiting { running, call, ending, site: self.clone() });
+                    return answer.followed(self.meter.as_ref(), arrival, route);
+                }
             }
             Some(ControlFlow::Break(response)) => answer.response = Some(*response),
             None => {}
@@ -153,19 +150,38 @@ impl Site {
         answer
     }
 
-    /// Decides what answers the request, and whether its body is needed first.
+    /// Whether anything is noted of requests before they are answered.
+    #[inline]
+    fn is_noted(&self) -> bool {
+        self.compression.is_some() || self.config.trace_context == TraceContext::New || Record::is_wanted(&self.config)
+    }
+
+    #[cold]
+    fn note<B>(&self, answer: &mut Answer<B>, request: &mut context::Request) {
+        if self.config.trace_context == TraceContext::New {
+            context::ensure_trace(&mut request.head.headers);
+        }
+        let notes = answer.notes();
+        if Record::is_wanted(&self.config) {
+            notes.record = Some(Record::new(&self.config, &request.head, &request.peer));
+        }
+        notes.negotiation = self.compression.as_ref().map(|rules| rules.negotiate(&request.head.headers));
+    }
+
+    /// Decides what answers the request, and whether its body is needed first: that is for `collect`.
     #[inline(always)]
     fn begin<B>(
         &self,
         request: &mut context::Request,
         body: B,
+        collect: &mut Option<Collect<B>>,
         pass: &mut Option<Box<Pass>>,
-    ) -> ControlFlow<Box<Response<Body>>, Begun<B>>
+    ) -> ControlFlow<Box<Response<Body>>, Call>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let head = &request.head;
-        if let Some(refusal) = edge::refusal(head, self.config.connections.uri_size_limit) {
+        if let Some(refusal) = edge::refusal(head, self.config.connections.uri_size_limit, &self.usual_host) {
             return ControlFlow::Break(Box::new(refusal));
         }
         if let Some(port) = request.peer.https_port {
@@ -200,7 +216,7 @@ impl Site {
         if has_body && self.app.leaves_body(entry) {
             request.unread = Some(Box::pin(Patient::new(body, self.config.body_timeout)));
             request.route = route;
-            return ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }));
+            return ControlFlow::Continue(Call { entry, is_missing, close: close_unread });
         }
         if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
             let Ok(coding) = decode::coding(&head.headers) else {
@@ -208,12 +224,15 @@ impl Site {
             };
             request.route = route;
             return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout, coding) {
-                Ok(collect) => ControlFlow::Continue((Some(collect), Call { entry, is_missing, close })),
+                Ok(begun) => {
+                    *collect = Some(begun);
+                    ControlFlow::Continue(Call { entry, is_missing, close })
+                }
                 Err(status) => ControlFlow::Break(Box::new(edge::closing(failure::answer(status)))),
             };
         }
         request.route = route;
-        ControlFlow::Continue((None, Call { entry, is_missing, close: close_unread }))
+        ControlFlow::Continue(Call { entry, is_missing, close: close_unread })
     }
 
     /// Runs the handler, up to its response or to its first wait. A panic fails this request alone.
@@ -284,202 +303,6 @@ const UNMATCHED: usize = usize::MAX;
 
 /// The entry that answers, and its route unless it is the app's own `not_found`.
 type Target = (c_int, Option<(RouteId, Params)>);
-
-/// The body to collect first, where there is one, and the handler to call then.
-type Begun<B> = (Option<Collect<B>>, Call);
-
-/// The handler that answers a request.
-#[derive(Clone, Copy)]
-struct Call {
-    entry: c_int,
-    /// It is the app's own `not_found`.
-    is_missing: bool,
-    /// The connection ends with the response.
-    close: bool,
-}
-
-impl Call {
-    /// The id of the route that answers, as a meter counts it.
-    #[inline]
-    fn route(self) -> usize {
-        if self.is_missing { UNMATCHED } else { self.entry as usize - 1 }
-    }
-
-    /// The last touch to what a handler answered: `not_found` that names no status answers 404.
-    #[inline(always)]
-    fn finish(self, response: &mut Option<Response<Body>>) {
-        if !self.is_missing && !self.close {
-            return;
-        }
-        let Some(response) = response else { return };
-        if self.is_missing && response.status().is_success() {
-            *response.status_mut() = StatusCode::NOT_FOUND;
-        }
-        if self.close && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            edge::close(response);
-        }
-    }
-}
-
-/// Where a request stands that has no response yet. What is rare is boxed, for the whole moves at every request.
-enum Stage<B> {
-    Collecting(Box<Collecting<B>>),
-    Running(Box<Waiting>),
-    Over,
-}
-
-/// A request whose body is on the way.
-struct Collecting<B> {
-    collect: Collect<B>,
-    request: Open,
-    call: Call,
-    ending: Ending,
-    site: Rc<Site>,
-}
-
-/// A request whose handler waits.
-struct Waiting {
-    running: Box<Running>,
-    call: Call,
-    ending: Ending,
-    site: Rc<Site>,
-}
-
-/// What the end of a request needs to know of its beginning.
-struct Ending {
-    /// What the guard wants of the response.
-    pass: Option<Box<Pass>>,
-    /// The response goes over TLS, to a host that browsers may bind to it.
-    pinned: bool,
-}
-
-/// A response to come. Dropping it ends the handler, if one waits.
-pub(crate) struct Answer<B> {
-    /// What most requests have at once.
-    response: Option<Response<Body>>,
-    stage: Stage<B>,
-    negotiation: Option<Negotiation>,
-    record: Option<Box<Record>>,
-}
-
-impl<B> Answer<B> {
-    /// Holds nothing of the connection's read buffer while a handler waits.
-    #[cold]
-    fn let_go(&mut self) {
-        if let (Stage::Running(waiting), Some(record)) = (&self.stage, &mut self.record) {
-            record.let_go(waiting.running.uri());
-        }
-    }
-
-    /// Lets a request that belongs to no trace begin one.
-    #[cold]
-    fn begin_trace(&mut self, request: &Open) {
-        request.look(|request| {
-            context::ensure_trace(&mut request.head.headers);
-            if let Some(record) = &mut self.record {
-                record.within(&request.head.headers);
-            }
-        });
-    }
-
-    /// The same, which is counted when the request is over, where requests are counted.
-    fn followed(mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) -> Answer<B> {
-        if let (Some(meter), Some(arrival)) = (meter, arrival) {
-            self.record.get_or_insert_with(Record::silent).follow(meter.follow(arrival, route));
-        }
-        self
-    }
-}
-
-impl<B> Drop for Answer<B> {
-    /// The client went away: where its handler waited is known as long as that is not cancelled.
-    #[inline]
-    fn drop(&mut self) {
-        if let (Stage::Running(waiting), Some(record)) = (&mut self.stage, &mut self.record) {
-            record.waited(waiting.running.longest_wait());
-        }
-    }
-}
-
-impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
-    /// Goes on where there is no response yet.
-    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            match &mut self.stage {
-                Stage::Collecting(collecting) => {
-                    let collected = ready!(collecting.collect.poll(cx));
-                    let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
-                        return Poll::Ready(());
-                    };
-                    let Collecting { request, call, ending, site, collect } = *collecting;
-                    match collected {
-                        Ok(body) => {
-                            request.look(|request| {
-                                request.body = body;
-                                if collect.is_coded() {
-                                    // The handler gets plain bytes, and another number of them.
-                                    request.head.headers.remove(CONTENT_ENCODING);
-                                    request.head.headers.remove(CONTENT_LENGTH);
-                                }
-                            });
-                            if let Some(running) = site.start(request, call, &mut self.response) {
-                                self.stage = Stage::Running(Box::new(Waiting { running, call, ending, site }));
-                                self.let_go();
-                                continue;
-                            }
-                        }
-                        Err(status) => self.response = Some(edge::closing(failure::answer(status))),
-                    }
-                    site.finish(&mut self.response, ending);
-                    return Poll::Ready(());
-                }
-                Stage::Running(waiting) => {
-                    let running = Pin::new(&mut *waiting.running);
-                    let mut response = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
-                        Ok(Poll::Pending) => return Poll::Pending,
-                        Ok(Poll::Ready(response)) => response,
-                        Err(_) => Some(panicked()),
-                    };
-                    let Stage::Running(mut waiting) = std::mem::replace(&mut self.stage, Stage::Over) else {
-                        return Poll::Ready(());
-                    };
-                    waiting.call.finish(&mut response);
-                    waiting.site.finish(&mut response, waiting.ending);
-                    if let Some(record) = &mut self.record {
-                        record.waited(waiting.running.longest_wait());
-                    }
-                    self.response = response;
-                }
-                Stage::Over => return Poll::Ready(()),
-            }
-        }
-    }
-}
-
-impl<B: http_body::Body<Data = Bytes> + Unpin> Future for Answer<B> {
-    type Output = Result<Response<Body>, Infallible>;
-
-    #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.response.is_none() {
-            ready!(self.poll_response(cx));
-        }
-        // In its place, for a response that is changed here would be moved once more.
-        if let Some(negotiation) = self.negotiation.take() {
-            self.response = self.response.take().map(|response| negotiation.apply(response));
-        }
-        if lifecycle::is_ending()
-            && let Some(response) = &mut self.response
-        {
-            edge::close(response);
-        }
-        let response = self.response.take().unwrap_or_else(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
-        match self.record.take() {
-            Some(record) => Poll::Ready(Ok(record.at_end(response))),
-            None => Poll::Ready(Ok(response)),
-        }
-    }
-}
 
 /// Whether the host of a request over TLS is one that browsers may bind to it.
 #[cold]

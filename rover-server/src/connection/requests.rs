@@ -53,6 +53,6 @@ impl Client {
         if number >= self.last {
             self.peer.is_last.set(true);
         }
-        self.current.call(request, &self.peer)
+        self.current.answer(request, &self.peer)
     }
 }

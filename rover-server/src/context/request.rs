@@ -183,9 +183,11 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// Keeps `request` until what this gives is dropped.
+    /// Keeps a request until what this gives is dropped.
+    ///
+    /// The request is put together in its slot, for each move of it costs.
     #[inline(always)]
-    pub(crate) fn open(self: &Rc<Self>, request: Request) -> Open {
+    pub(crate) fn open(self: &Rc<Self>, head: http::request::Parts, peer: &Rc<Peer>) -> Open {
         let serial = self.served.get() + 1;
         self.served.set(serial);
         let mut slots = self.slots.borrow_mut();
@@ -198,7 +200,16 @@ impl Requests {
         };
         let filled = &mut slots[slot as usize];
         filled.serial = serial;
-        filled.request = Some(request);
+        filled.request = Some(Request {
+            head,
+            body: None,
+            unread: None,
+            route: None,
+            peer: peer.clone(),
+            client: None,
+            id: None,
+            told: None,
+        });
         Open { requests: self.clone(), ticket: Ticket { slot, serial } }
     }
 

@@ -32,11 +32,11 @@ impl Current {
 
     /// Begins to answer `request`. Nothing switches meanwhile, for that takes a task of its own.
     #[inline(always)]
-    pub(crate) fn call<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    pub(crate) fn answer<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        self.0.borrow().call(request, peer)
+        self.0.borrow().answer(request, peer)
     }
 
     /// Writes the line of a request that did not become one: `head` is what came of it.

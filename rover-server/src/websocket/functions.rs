@@ -80,18 +80,10 @@ fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     head.version = request.head.version;
     head.headers = request.head.headers.clone();
     let peer = request.peer.clone();
-    let copy = context::Request {
-        head,
-        body: None,
-        unread: None,
-        route: request.route.clone(),
-        peer: peer.clone(),
-        id: request.id.clone(),
-        client: request.client.clone(),
-        told: None,
-    };
+    let (route, id, behind) = (request.route.clone(), request.id.clone(), request.client.clone());
     drop(request);
-    let request = sockets.contexts.requests.open(copy);
+    let request = sockets.contexts.requests.open(head, &peer);
+    request.look(|copy| (copy.route, copy.id, copy.client) = (route, id, behind));
     let context = Held::copies(&tasks, stack, 1, 1)?;
     let endpoint = stack.number(2) as u32;
     let place = String::from_utf8_lossy(stack.bytes(3).unwrap_or_default()).into();

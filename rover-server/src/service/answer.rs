@@ -1,0 +1,256 @@
+//! The answer to one request: what there is at once, or what it still waits for.
+//!
+//! Comes in: a request that a [`Site`] has begun to answer. Goes out: its response, as a future.
+
+use std::convert::Infallible;
+use std::ffi::c_int;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{Response, StatusCode};
+
+use super::{Site, UNMATCHED, panicked};
+use crate::body::Body;
+use crate::collect::Collect;
+use crate::compression::Negotiation;
+use crate::context::{Client, Open};
+use crate::guard::Pass;
+use crate::handler::Running;
+use crate::metrics::{Arrival, Meter};
+use crate::record::Record;
+use crate::{edge, failure, lifecycle};
+
+/// The handler that answers a request.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    pub(super) entry: c_int,
+    /// It is the app's own `not_found`.
+    pub(super) is_missing: bool,
+    /// The connection ends with the response.
+    pub(super) close: bool,
+}
+
+impl Call {
+    /// The id of the route that answers, as a meter counts it.
+    #[inline]
+    pub(super) fn route(self) -> usize {
+        if self.is_missing { UNMATCHED } else { self.entry as usize - 1 }
+    }
+
+    /// The last touch to what a handler answered: `not_found` that names no status answers 404.
+    #[inline(always)]
+    pub(super) fn finish(self, response: &mut Option<Response<Body>>) {
+        if !self.is_missing && !self.close {
+            return;
+        }
+        let Some(response) = response else { return };
+        if self.is_missing && response.status().is_success() {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
+        if self.close && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            edge::close(response);
+        }
+    }
+}
+
+/// Where a request stands that has no response yet. What is rare is boxed, for the whole moves at every request.
+pub(super) enum Stage<B> {
+    Collecting(Box<Collecting<B>>),
+    Running(Box<Waiting>),
+    Over,
+}
+
+/// A request whose body is on the way.
+pub(super) struct Collecting<B> {
+    pub(super) collect: Collect<B>,
+    pub(super) request: Open,
+    pub(super) call: Call,
+    pub(super) ending: Ending,
+    pub(super) site: Rc<Site>,
+}
+
+/// A request whose handler waits.
+pub(super) struct Waiting {
+    pub(super) running: Box<Running>,
+    pub(super) call: Call,
+    pub(super) ending: Ending,
+    pub(super) site: Rc<Site>,
+}
+
+/// What the end of a request needs to know of its beginning.
+pub(super) struct Ending {
+    /// What the guard wants of the response.
+    pub(super) pass: Option<Box<Pass>>,
+    /// The response goes over TLS, to a host that browsers may bind to it.
+    pub(super) pinned: bool,
+}
+
+/// A response to come. Dropping it ends the handler, if one waits.
+pub(crate) struct Answer<B> {
+    /// What most requests have at once.
+    pub(super) response: Option<Response<Body>>,
+    pub(super) stage: Stage<B>,
+    notes: Option<Box<Notes>>,
+}
+
+/// What is noted of a request for its response; plain requests have none.
+#[derive(Default)]
+pub(super) struct Notes {
+    pub(super) negotiation: Option<Negotiation>,
+    pub(super) record: Option<Box<Record>>,
+}
+
+impl<B> Answer<B> {
+    /// Nothing is known yet.
+    #[inline(always)]
+    pub(super) fn begin() -> Answer<B> {
+        Answer { response: None, stage: Stage::Over, notes: None }
+    }
+
+    /// To note something.
+    #[cold]
+    pub(super) fn notes(&mut self) -> &mut Notes {
+        self.notes.get_or_insert_default()
+    }
+
+    #[inline]
+    fn record(&mut self) -> Option<&mut Record> {
+        self.notes.as_mut().and_then(|notes| notes.record.as_deref_mut())
+    }
+
+    /// The handler waits. Meanwhile nothing is held of the connection's read buffer.
+    #[cold]
+    pub(super) fn wait(&mut self, waiting: Waiting) {
+        if let Some(record) = self.record() {
+            record.let_go(waiting.running.uri());
+        }
+        self.stage = Stage::Running(Box::new(waiting));
+    }
+
+    /// Notes whom trusted proxies told of.
+    #[cold]
+    pub(super) fn came_from(&mut self, client: &Option<Rc<Client>>) {
+        if let Some(record) = self.record() {
+            record.came_from(client.clone());
+        }
+    }
+
+    /// The same, which is counted when the request is over, where requests are counted.
+    pub(super) fn followed(mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) -> Answer<B> {
+        if let (Some(meter), Some(arrival)) = (meter, arrival) {
+            let record = self.notes().record.get_or_insert_with(Record::silent);
+            record.follow(meter.follow(arrival, route));
+        }
+        self
+    }
+}
+
+impl Notes {
+    /// Does to a response what was noted for it.
+    #[cold]
+    fn apply(self, response: Response<Body>) -> Response<Body> {
+        let response = match self.negotiation {
+            Some(negotiation) => negotiation.apply(response),
+            None => response,
+        };
+        match self.record {
+            Some(record) => record.at_end(response),
+            None => response,
+        }
+    }
+}
+
+impl<B> Drop for Answer<B> {
+    /// The client went away: where its handler waited is known as long as that is not cancelled.
+    #[inline]
+    fn drop(&mut self) {
+        if let (Stage::Running(waiting), Some(notes)) = (&mut self.stage, &mut self.notes)
+            && let Some(record) = &mut notes.record
+        {
+            record.waited(waiting.running.longest_wait());
+        }
+    }
+}
+
+impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
+    /// Goes on where there is no response yet.
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.stage {
+                Stage::Collecting(collecting) => {
+                    let collected = ready!(collecting.collect.poll(cx));
+                    let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                        return Poll::Ready(());
+                    };
+                    let Collecting { request, call, ending, site, collect } = *collecting;
+                    match collected {
+                        Ok(body) => {
+                            request.look(|request| {
+                                request.body = body;
+                                if collect.is_coded() {
+                                    // The handler gets plain bytes, and another number of them.
+                                    request.head.headers.remove(CONTENT_ENCODING);
+                                    request.head.headers.remove(CONTENT_LENGTH);
+                                }
+                            });
+                            if let Some(running) = site.start(request, call, &mut self.response) {
+                                self.wait(Waiting { running, call, ending, site });
+                                continue;
+                            }
+                        }
+                        Err(status) => self.response = Some(edge::closing(failure::answer(status))),
+                    }
+                    site.finish(&mut self.response, ending);
+                    return Poll::Ready(());
+                }
+                Stage::Running(waiting) => {
+                    let running = Pin::new(&mut *waiting.running);
+                    let mut response = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
+                        Ok(Poll::Pending) => return Poll::Pending,
+                        Ok(Poll::Ready(response)) => response,
+                        Err(_) => Some(panicked()),
+                    };
+                    let Stage::Running(mut waiting) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                        return Poll::Ready(());
+                    };
+                    waiting.call.finish(&mut response);
+                    waiting.site.finish(&mut response, waiting.ending);
+                    if let Some(record) = self.record() {
+                        record.waited(waiting.running.longest_wait());
+                    }
+                    self.response = response;
+                }
+                Stage::Over => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl<B: http_body::Body<Data = Bytes> + Unpin> Future for Answer<B> {
+    type Output = Result<Response<Body>, Infallible>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.response.is_none() {
+            ready!(self.poll_response(cx));
+        }
+        // In its place, for a response that is changed here would be moved once more.
+        if lifecycle::is_ending()
+            && let Some(response) = &mut self.response
+        {
+            edge::close(response);
+        }
+        if let Some(notes) = self.notes.take() {
+            self.response = self.response.take().map(|response| notes.apply(response));
+        }
+        match self.response.take() {
+            Some(response) => Poll::Ready(Ok(response)),
+            None => Poll::Ready(Ok(failure::answer(StatusCode::INTERNAL_SERVER_ERROR))),
+        }
+    }
+}
