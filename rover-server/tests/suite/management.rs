@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rover_server::Server;
 
 use crate::support::{App, each_worker_count, wait_until};
+use crate::websocket_client::WebSocket;
 
 fn start(code: &str, workers: usize) -> App {
     start_server(Server::from_source("app.lua", code).workers(workers))
@@ -239,5 +240,38 @@ fn traces_are_kept_or_begun() {
         let made = app.get("/");
         let (id, parent) = made.text().split_once(' ').unwrap();
         assert!(id.len() == 32 && parent.starts_with(&format!("00-{id}-")), "{}", made.text());
+    });
+}
+
+#[test]
+fn websockets_are_counted() {
+    let code = "
+        local api = rover.server { websocket = { max_queue = '300KB', ping_interval = 3600 } }
+        function api.ws(ws)
+          function ws.join() ws.send.welcome {} end
+          function ws.listen.part() ws.send.part():all { text = ('x'):rep(100000) } end
+        end
+        return api";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        let mut clients = [WebSocket::connect(&app, "/"), WebSocket::connect(&app, "/")];
+        for client in &mut clients {
+            client.json();
+        }
+        let [mut fast, slow] = clients;
+        // More than the kernel's buffers hold.
+        for _ in 0..200 {
+            fast.text(r#"{"type":"part"}"#);
+            fast.json();
+        }
+        wait_until(|| sum(&figures(&app), "rover_websockets_dropped_total") == 1.0);
+        let figures = figures(&app);
+        assert_eq!(sum(&figures, "rover_websockets_opened_total"), 2.0);
+        assert_eq!(figures[r#"rover_websocket_messages_total{direction="in"}"#], 200.0);
+        let sent = figures[r#"rover_websocket_messages_total{direction="out"}"#];
+        assert!((202.0..402.0).contains(&sent), "{sent}");
+        fast.close();
+        drop(slow);
+        wait_until(|| sum(&self::figures(&app), "rover_websockets") == 0.0);
     });
 }
