@@ -107,6 +107,9 @@ impl Crew {
         }
         places.open += 1;
         drop(places);
+        if let Some(thread) = lost.as_ref().and_then(Worker::thread) {
+            self.blueprint.stores.abandon(thread);
+        }
         drop(lost);
         let crew = self.clone();
         let filled = thread::Builder::new().name("rover-restart".to_owned()).spawn(move || crew.fill(worker, failures));

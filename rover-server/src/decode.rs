@@ -1,14 +1,16 @@
-//! Decodes request bodies that came in a content coding.
+//! Decodes bodies that came in a content coding.
 //!
-//! Comes in: a whole body as sent, and its coding. Goes out: its bytes, up to a limit, some at a time. Must not know:
-//! how the body was collected, and what is done about one that cannot be decoded.
+//! Comes in: for a request, a whole body as sent, and its coding; for an answer to Rover as a client, piece after piece.
+//! Goes out: its bytes, up to a limit, some at a time. Must not know: how the body was collected, and what is done about
+//! one that cannot be decoded.
 
-use std::io::Read;
+mod codec;
 
 use bytes::{Buf, Bytes, BytesMut};
-use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
+
+pub(crate) use codec::{Broken, Codec};
 
 /// What a client may send, as the value of `Accept-Encoding` in a 415 (RFC 9110, section 15.5.16).
 pub(crate) const ACCEPTED: &str = "gzip, br, zstd, deflate";
@@ -26,7 +28,7 @@ pub(crate) enum BodyCoding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unknown;
 
-/// The coding that the fields of a request name; `None` for plain bytes.
+/// The coding that the fields of a message name; `None` for plain bytes.
 ///
 /// # Errors
 /// It is not known. Several codings count as one that is not: decoding one within the other could take any time for a
@@ -63,12 +65,11 @@ fn named(headers: &HeaderMap) -> Result<Option<BodyCoding>, Unknown> {
 /// How many bytes come of one step at most.
 const STEP: usize = 64 * 1024;
 
-/// The largest window that a zstd frame may ask for, as a power of two: 8 MiB (RFC 9659).
-const ZSTD_WINDOW_BITS: u32 = 23;
-
 /// A body while it is decoded.
 pub(crate) struct Decode {
-    reader: Box<dyn Read>,
+    codec: Codec,
+    /// What is still to be decoded.
+    body: Bytes,
     out: BytesMut,
     limit: u64,
 }
@@ -85,24 +86,8 @@ impl Decode {
     /// # Errors
     /// 400 where the decoder refuses to begin.
     pub(crate) fn new(coding: BodyCoding, body: Bytes, limit: u64) -> Result<Decode, StatusCode> {
-        if coding == BodyCoding::Br && is_wide_brotli(&body) {
-            return Err(StatusCode::BAD_REQUEST);
-        }
-        let is_zlib = is_zlib(&body);
-        let body = body.reader();
-        let reader: Box<dyn Read> = match coding {
-            BodyCoding::Gzip => Box::new(MultiGzDecoder::new(body)),
-            BodyCoding::Br => Box::new(brotli::Decompressor::new(body, 4096)),
-            BodyCoding::Zstd => {
-                let mut decoder =
-                    zstd::stream::read::Decoder::with_buffer(body).map_err(|_| StatusCode::BAD_REQUEST)?;
-                decoder.window_log_max(ZSTD_WINDOW_BITS).map_err(|_| StatusCode::BAD_REQUEST)?;
-                Box::new(decoder)
-            }
-            BodyCoding::Deflate if is_zlib => Box::new(ZlibDecoder::new(body)),
-            BodyCoding::Deflate => Box::new(DeflateDecoder::new(body)),
-        };
-        Ok(Decode { reader, out: BytesMut::new(), limit })
+        let codec = Codec::new(coding, &body).map_err(|Broken| StatusCode::BAD_REQUEST)?;
+        Ok(Decode { codec, body, out: BytesMut::new(), limit })
     }
 
     /// Decodes some more.
@@ -114,32 +99,29 @@ impl Decode {
         // One byte more than the limit shows that there is more.
         let room = self.limit.saturating_add(1).saturating_sub(start as u64).min(STEP as u64) as usize;
         self.out.resize(start + room, 0);
-        let mut filled = start;
-        let ended = loop {
-            match self.reader.read(&mut self.out[filled..]) {
-                Ok(0) => break filled < self.out.len(),
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(StatusCode::BAD_REQUEST),
+        let (mut filled, mut read) = (start, 0);
+        let has_ended = loop {
+            // What decodes to nothing must not take all day either.
+            if filled == self.out.len() || read >= STEP {
+                break false;
+            }
+            let step = self.codec.run(&self.body, &mut self.out[filled..]).map_err(|Broken| StatusCode::BAD_REQUEST)?;
+            self.body.advance(step.read);
+            filled += step.written;
+            read += step.read;
+            if step.read + step.written == 0 {
+                if !self.codec.is_whole() || !self.body.is_empty() {
+                    return Err(StatusCode::BAD_REQUEST);
+                }
+                break true;
             }
         };
         self.out.truncate(filled);
         if filled as u64 > self.limit {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        Ok(if ended { Step::Done(std::mem::take(&mut self.out).freeze()) } else { Step::More })
+        Ok(if has_ended { Step::Done(std::mem::take(&mut self.out).freeze()) } else { Step::More })
     }
-}
-
-/// Whether a body is in the "large window" kind of Brotli, which is not the coding `br`: RFC 7932, section 9.1 has this
-/// beginning as an invalid one. The decoder takes it all the same, and gives it a window of up to 1 GiB at once.
-fn is_wide_brotli(body: &[u8]) -> bool {
-    body.first().is_some_and(|first| first & 0x7f == 0x11)
-}
-
-/// Whether `deflate` is what RFC 9110, section 8.4.1.2 wants: with zlib's head. Some clients send it without.
-fn is_zlib(body: &[u8]) -> bool {
-    matches!(body, [first, second, ..] if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]) % 31 == 0)
 }
 
 #[cfg(test)]
@@ -226,6 +208,40 @@ mod tests {
             }
         };
         assert_eq!(refused, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    /// A server may flush at any byte, and what has come must not wait for what comes next.
+    #[test]
+    fn input_and_output_may_come_in_pieces_of_any_size() {
+        let text: Vec<u8> = (0..40_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        for coding in CODINGS {
+            let body = encoded(coding, &text);
+            for (most_in, most_out) in [(1, 70_000), (3, 5), (4096, 100), (body.len(), 1), (body.len(), 1 << 20)] {
+                let mut codec = Codec::new(coding, &body).unwrap();
+                let (mut rest, mut decoded, mut space) = (&body[..], Vec::new(), vec![0; most_out]);
+                loop {
+                    let step = codec.run(&rest[..rest.len().min(most_in)], &mut space).unwrap();
+                    rest = &rest[step.read..];
+                    decoded.extend_from_slice(&space[..step.written]);
+                    if step.read + step.written == 0 {
+                        break;
+                    }
+                }
+                assert!(rest.is_empty() && codec.is_whole() && decoded == text, "{coding:?} {most_in} {most_out}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_one_behind_the_other_is_one_body_where_the_coding_says_so() {
+        for coding in CODINGS {
+            let twice = [encoded(coding, b"one"), encoded(coding, b"two")].concat();
+            let expected = match coding {
+                BodyCoding::Gzip | BodyCoding::Zstd => Ok(Bytes::from_static(b"onetwo")),
+                BodyCoding::Br | BodyCoding::Deflate => Err(StatusCode::BAD_REQUEST),
+            };
+            assert_eq!(decoded(coding, twice, 100), expected, "{coding:?}");
+        }
     }
 
     #[test]

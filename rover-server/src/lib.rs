@@ -74,7 +74,6 @@ mod edge; // what HTTP itself refuses
 pub mod route; // method and path to handler
 mod assets; // files, where no route answers
 mod collect; // the request body
-mod decode; // its content coding
 mod handler; // the handler's coroutine
 mod readiness; // whether the app is ready
 mod context; // what the handler gets
@@ -97,6 +96,7 @@ mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
 mod outbound; // requests to other servers
+mod decode; // content codings of bodies that come in
 mod store; // what all workers share
 mod json; // from and to the Lua stack
 mod wildcard; // names with a star

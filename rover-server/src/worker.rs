@@ -56,6 +56,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Its thread, until it has been waited for.
+    pub(crate) fn thread(&self) -> Option<thread::ThreadId> {
+        self.thread.as_ref().map(|thread| thread.thread().id())
+    }
+
     /// Starts the thread, which loads the app at once.
     ///
     /// # Errors

@@ -147,6 +147,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     };
     count_coroutines(&app);
     count_requests_to_others(&app, figures);
+    count_websockets(&app);
     Ok((app, declared))
 }
 
@@ -192,6 +193,16 @@ fn count_requests_to_others(app: &App, figures: Arc<Figures>) {
             samples.counter("rover_outbound_retries_total", help, &labels, row.retries as f64);
             let help = "Requests to other servers that were refused without being sent.";
             samples.counter("rover_outbound_rejected_total", help, &labels, row.rejected as f64);
+        }
+    });
+}
+
+/// Registers the figures of WebSockets.
+fn count_websockets(app: &App) {
+    let sockets = Rc::downgrade(&app.sockets);
+    app.sources.add(move |samples| {
+        if let Some(sockets) = sockets.upgrade() {
+            sockets.count(samples);
         }
     });
 }

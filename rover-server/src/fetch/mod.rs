@@ -102,7 +102,8 @@ fn new_client(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
     let time = |index| Duration::from_secs_f64(stack.number(index).max(0.0) / 1000.0);
     let count = |index| stack.number(index) as usize;
     let mut settings = Settings::new(text(1).unwrap_or_default());
-    settings.tls = TlsOptions { ca: path(2), identity: path(3).zip(path(4)), insecure: stack.boolean(5) };
+    let identity = path(3).zip(path(4));
+    settings.tls = TlsOptions { ca: path(2), identity, insecure: stack.boolean(5), http1_only: false };
     if count(6) > 0 {
         let options = BreakerOptions { failures: count(6), window: time(7), open: time(8), trials: count(9) };
         settings.breaker = Some(options);

@@ -91,7 +91,8 @@ pub(crate) struct Inflow {
 
 enum Source {
     Plain(Incoming),
-    Coded(Decoder),
+    // Boxed, for most bodies are plain.
+    Coded(Box<Decoder>),
     Over,
 }
 
@@ -104,7 +105,7 @@ impl Inflow {
     /// A body in a content coding that is known is decoded, and `headers` say so no more.
     pub(super) fn decoded(body: Incoming, headers: &mut HeaderMap, active: Active) -> Inflow {
         let source = match Decoder::new(body, headers) {
-            Ok(decoder) => Source::Coded(decoder),
+            Ok(decoder) => Source::Coded(Box::new(decoder)),
             Err(body) => Source::Plain(body),
         };
         Inflow { source, active, patience: None, clock: None }
@@ -155,6 +156,10 @@ impl Inflow {
             Poll::Ready(Some(Ok(data))) => {
                 if let (Some(clock), Some(patience)) = (&mut self.clock, self.patience) {
                     clock.as_mut().reset(Instant::now() + patience);
+                }
+                // Who knows the length asks for nothing behind the last piece.
+                if matches!(&self.source, Source::Plain(body) if body.is_end_stream()) {
+                    self.active.end(true);
                 }
                 Poll::Ready(Some(Ok(data)))
             }

@@ -13,14 +13,13 @@ use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, HeaderValue, USER_AGENT};
 use http::response::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::client::legacy::{Builder, Client as Pool};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lru::LruCache;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Problem;
 use super::body::{Inflow, Outgoing};
@@ -29,6 +28,7 @@ use super::connect::Connector;
 use super::decode::ACCEPTED;
 use super::figures::{Figures, OriginFigures, add, subtract};
 use super::limit::{Gate, LimitOptions};
+use super::pool::{Failure, Lease, Patience, Pool};
 use super::redirect::{self, Redirected};
 use super::retry::{self, RetryOptions};
 use super::tls::{Tls, TlsOptions};
@@ -98,7 +98,7 @@ pub(crate) struct Reply {
 
 /// See the module.
 pub(crate) struct Client {
-    pool: Pool<Connector, Outgoing>,
+    connector: Connector,
     settings: Settings,
     figures: Arc<Figures>,
     origins: RefCell<LruCache<Box<str>, Rc<Origin>>>,
@@ -106,6 +106,7 @@ pub(crate) struct Client {
 
 /// What a client keeps of one origin.
 pub(crate) struct Origin {
+    pool: Rc<Pool>,
     breaker: Option<Rc<Breaker>>,
     gate: Option<Rc<Gate>>,
     figures: Arc<OriginFigures>,
@@ -115,14 +116,8 @@ impl Client {
     /// Nothing is connected yet. The client must be used within one tokio runtime.
     pub(crate) fn new(settings: Settings, figures: &Arc<Figures>) -> Client {
         let connector = Connector::new(Tls::new(settings.tls.clone()), settings.name.clone(), figures.clone());
-        let pool = Builder::new(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(settings.idle_timeout)
-            .pool_max_idle_per_host(settings.idle)
-            .build(connector);
         let origins = RefCell::new(LruCache::new(MOST_ORIGINS));
-        Client { pool, settings, figures: figures.clone(), origins }
+        Client { connector, settings, figures: figures.clone(), origins }
     }
 
     /// The name that the client's figures are counted under.
@@ -140,7 +135,9 @@ impl Client {
         let figures = self.figures.of(&self.settings.name, &name);
         let breaker = self.settings.breaker.map(|options| Breaker::new(options, name.as_str().into(), figures.clone()));
         let gate = self.settings.limit.map(|options| Gate::new(options, figures.clone()));
-        let origin = Rc::new(Origin { breaker, gate, figures });
+        let patience = Patience { connections: self.settings.idle, time: self.settings.idle_timeout };
+        let pool = Pool::new(self.connector.clone(), url, patience);
+        let origin = Rc::new(Origin { pool, breaker, gate, figures });
         origins.put(name.into_boxed_str(), origin.clone());
         origin
     }
@@ -181,6 +178,7 @@ impl Client {
         let can_repeat = retry::is_idempotent(&call.method) && call.body.as_ref().is_some_and(|b| b.again().is_some());
         let retry = call.retry.filter(|_| can_repeat);
         let mut attempt = 1;
+        let mut is_fresh = false;
         loop {
             let deadline = call.deadline;
             let expiry = async move {
@@ -190,7 +188,15 @@ impl Client {
                 }
                 Problem::Timeout
             };
-            let outcome = self.once(&origin, call.request(), call.connect_timeout, expiry).await;
+            let outcome = self.once(&origin, call.request(), is_fresh, call.connect_timeout, expiry).await;
+            let outcome = match outcome {
+                // It may have crossed with the server's end of an idle connection (RFC 9112, section 9.3.1).
+                Err(failure) if failure.is_stale && can_repeat && !is_fresh => {
+                    is_fresh = true;
+                    continue;
+                }
+                outcome => outcome.map_err(|failure| failure.problem),
+            };
             let Some(retry) = retry.filter(|retry| attempt < retry.attempts) else { return outcome };
             let wait = match &outcome {
                 Ok((head, ..)) if retry::is_passing(head.status) => {
@@ -199,7 +205,9 @@ impl Client {
                 Err(problem) if problem.is_passing() => retry.wait(attempt),
                 _ => return outcome,
             };
-            if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+            // A server may ask for any number of seconds, also for more than a clock can hold.
+            let at = Instant::now().checked_add(wait);
+            if deadline.is_some_and(|deadline| at.is_none_or(|at| at >= deadline)) {
                 return outcome;
             }
             if let Ok((_, body, active)) = outcome {
@@ -211,48 +219,44 @@ impl Client {
         }
     }
 
-    /// Sends one request, and waits for the head of its answer as long as `expiry` lasts.
+    /// Sends one request, whose URI is a path and query, and waits for the head of its answer as long as `expiry` lasts.
     ///
     /// # Errors
-    /// There is none; what `expiry` brought where that came first.
+    /// There is none, or `expiry` came first.
     pub(crate) async fn once(
         &self,
         origin: &Origin,
-        mut request: Request<Outgoing>,
+        request: Request<Outgoing>,
+        is_fresh: bool,
         connect_timeout: Option<Duration>,
         expiry: impl Future<Output = Problem>,
-    ) -> Result<(Parts, Incoming, Active), Problem> {
+    ) -> Result<(Parts, Incoming, Active), Failure> {
         let mut expiry = pin!(expiry);
         let entered = tokio::select! {
             biased;
             entered = origin.enter() => entered,
             problem = &mut expiry => Err(problem),
         };
-        let mut active = entered?;
-        let captured = connect_timeout.map(|time| (capture_connection(&mut request), time));
-        let too_slow = async move {
-            if let Some((mut captured, time)) = captured
-                && timeout(time, captured.wait_for_connection_metadata()).await.is_err()
-            {
-                return Problem::ConnectTimeout;
-            }
-            pending().await
-        };
+        let mut active = entered.map_err(Failure::unsent)?;
         let answered = tokio::select! {
             biased;
-            answered = self.pool.request(request) => answered.map_err(|error| Problem::of(&error)),
-            problem = too_slow => Err(problem),
-            problem = expiry => Err(problem),
+            answered = origin.pool.send(request, is_fresh, connect_timeout) => answered,
+            problem = expiry => Err(Failure::sent(problem)),
         };
         match answered {
-            Ok(response) => {
+            Ok((response, lease)) => {
                 active.answered(response.status());
                 let (head, body) = response.into_parts();
+                // What has left HTTP comes back to nobody.
+                active.lease = lease.filter(|_| head.status != StatusCode::SWITCHING_PROTOCOLS);
+                if body.is_end_stream() {
+                    active.give_back();
+                }
                 Ok((head, body, active))
             }
-            Err(problem) => {
-                active.failed(&problem);
-                Err(problem)
+            Err(failure) => {
+                active.failed(&failure.problem);
+                Err(failure)
             }
         }
     }
@@ -272,7 +276,8 @@ impl Call {
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.url.clone();
+        let target = self.url.path_and_query().cloned();
+        *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
         *request.headers_mut() = self.headers.clone();
         request
     }
@@ -298,7 +303,7 @@ impl Origin {
         };
         add(&self.figures.requests);
         add(&self.figures.active);
-        Ok(Active { figures: self.figures.clone(), turn, pass, is_over: false })
+        Ok(Active { figures: self.figures.clone(), turn, pass, lease: None, is_over: false })
     }
 }
 
@@ -307,6 +312,7 @@ pub(crate) struct Active {
     figures: Arc<OriginFigures>,
     turn: Option<OwnedSemaphorePermit>,
     pass: Option<Pass>,
+    lease: Option<Lease>,
     is_over: bool,
 }
 
@@ -338,7 +344,16 @@ impl Active {
             add(&self.figures.failures);
             self.tell(false);
         }
+        if is_complete {
+            self.give_back();
+        }
         self.leave();
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
     }
 
     fn leave(&mut self) {
@@ -347,6 +362,7 @@ impl Active {
             subtract(&self.figures.active);
         }
         self.turn = None;
+        self.lease = None;
     }
 }
 

@@ -1,6 +1,5 @@
 //! New connections: TCP, then TLS where the URL asks for it. Each counts itself while it is open.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,32 +39,26 @@ impl Connector {
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-impl Service<Uri> for Connector {
-    type Response = Counted;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Counted, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.http.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let figures = self.figures.of(&self.client, &origin_of(&uri));
-        let (mut http, tls) = (self.http.clone(), self.tls.clone());
-        Box::pin(async move {
-            let stream = if uri.scheme() == Some(&Scheme::HTTPS) {
-                let config = tls.config().await?;
-                HttpsConnector::from((http, config)).call(uri).await.map_err(in_handshake)?
-            } else {
-                MaybeHttpsStream::Http(http.call(uri).await?)
-            };
-            add(&figures.open);
-            add(&figures.opened);
-            Ok(Counted { stream, figures })
-        })
+impl Connector {
+    /// Connects to the origin of `url`.
+    ///
+    /// # Errors
+    /// It cannot be reached, or TLS fails.
+    pub(super) async fn connect(&self, url: Uri) -> Result<Counted, BoxError> {
+        let figures = self.figures.of(&self.client, &origin_of(&url));
+        let mut http = self.http.clone();
+        let stream = if url.scheme() == Some(&Scheme::HTTPS) {
+            let config = self.tls.config().await?;
+            HttpsConnector::from((http, config)).call(url).await.map_err(in_handshake)?
+        } else {
+            MaybeHttpsStream::Http(http.call(url).await?)
+        };
+        add(&figures.open);
+        add(&figures.opened);
+        Ok(Counted { stream, figures })
     }
 }
 

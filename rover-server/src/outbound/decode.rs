@@ -1,33 +1,35 @@
 //! Content codings of responses: gzip, brotli and zstd, undone piece by piece.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZstdDecoder};
-use async_compression::zstd::DParameter;
-use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::io::AsyncRead;
-use tokio_util::io::{StreamReader, poll_read_buf};
+use tokio::task::coop;
 
 use super::Problem;
+use crate::decode::{BodyCoding, Broken, Codec, coding};
 
 /// What requests say they understand.
 pub(super) const ACCEPTED: &str = "gzip, br, zstd";
 
-/// The size of the pieces that come out, in bytes.
+/// The size of the largest pieces that come out, in bytes.
 const PIECE: usize = 32 * 1024;
 
-/// The most memory that a zstd stream may ask for, as a power of two: 8 MB, as RFC 8878, section 3.1.1.1.2 recommends.
-const ZSTD_WINDOW: u32 = 23;
-
 /// A body being decoded.
-pub(super) struct Decoder(Pin<Box<dyn AsyncRead>>);
+pub(super) struct Decoder {
+    body: Incoming,
+    codec: Codec,
+    /// What has come and is not decoded yet.
+    input: Bytes,
+    room: Box<[u8]>,
+    /// Anything has come. A body without a byte counts as empty, for there are servers that say so.
+    has_begun: bool,
+    is_complete: bool,
+}
 
 impl Decoder {
     /// Takes `body` where `headers` name one coding that is known, and removes what they say of it.
@@ -35,62 +37,45 @@ impl Decoder {
     /// # Errors
     /// Gives the body back where there is nothing to decode.
     pub(super) fn new(body: Incoming, headers: &mut HeaderMap) -> Result<Decoder, Incoming> {
-        let mut codings = headers.get_all(CONTENT_ENCODING).iter();
-        let coding = match (codings.next(), codings.next()) {
-            (Some(coding), None) if !body.is_end_stream() => coding.as_bytes().to_ascii_lowercase(),
+        let coding = match coding(headers) {
+            Ok(Some(coding)) if coding != BodyCoding::Deflate && !body.is_end_stream() => coding,
             _ => return Err(body),
         };
-        let reader: Pin<Box<dyn AsyncRead>> = match coding.trim_ascii() {
-            b"gzip" | b"x-gzip" => {
-                let mut decoder = GzipDecoder::new(StreamReader::new(Chunks(body)));
-                decoder.multiple_members(true);
-                Box::pin(decoder)
-            }
-            b"br" => Box::pin(BrotliDecoder::new(StreamReader::new(Chunks(body)))),
-            b"zstd" => {
-                let window = [DParameter::window_log_max(ZSTD_WINDOW)];
-                let mut decoder = ZstdDecoder::with_params(StreamReader::new(Chunks(body)), &window);
-                decoder.multiple_members(true);
-                Box::pin(decoder)
-            }
-            _ => return Err(body),
-        };
+        let Ok(codec) = Codec::new(coding, &[]) else { return Err(body) };
         headers.remove(CONTENT_ENCODING);
         headers.remove(CONTENT_LENGTH);
-        Ok(Decoder(reader))
+        let room = vec![0; PIECE].into_boxed_slice();
+        Ok(Decoder { body, codec, input: Bytes::new(), room, has_begun: false, is_complete: false })
     }
 
     /// The next piece; `None` at the end.
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Problem>>> {
-        let mut piece = BytesMut::with_capacity(PIECE);
-        match ready!(poll_read_buf(self.0.as_mut(), cx, &mut piece)) {
-            Ok(0) => Poll::Ready(None),
-            Ok(_) => Poll::Ready(Some(Ok(piece.freeze()))),
-            Err(error) => Poll::Ready(Some(Err(match error.get_ref() {
-                Some(inner) if inner.is::<hyper::Error>() => Problem::of(&error),
-                _ => Problem::Undecodable,
-            }))),
-        }
-    }
-}
-
-/// A body as a stream of its data.
-struct Chunks(Incoming);
-
-impl Stream for Chunks {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        // A few bytes may decode to very many, which must not keep the worker for themselves.
+        let turn = ready!(coop::poll_proceed(cx));
         loop {
-            match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
-                None => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
+            let step = match self.codec.run(&self.input, &mut self.room) {
+                Ok(step) => step,
+                Err(Broken) => return Poll::Ready(Some(Err(Problem::Undecodable))),
+            };
+            self.input.advance(step.read);
+            if step.written > 0 {
+                turn.made_progress();
+                return Poll::Ready(Some(Ok(Bytes::copy_from_slice(&self.room[..step.written]))));
             }
+            if step.read > 0 {
+                continue;
+            }
+            if self.is_complete || !self.input.is_empty() {
+                let is_fine = self.input.is_empty() && (self.codec.is_whole() || !self.has_begun);
+                return Poll::Ready(if is_fine { None } else { Some(Err(Problem::Undecodable)) });
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => self.is_complete = true,
+                Some(Err(error)) => return Poll::Ready(Some(Err(Problem::of(&error)))),
+                // Trailers are not part of the body.
+                Some(Ok(frame)) => self.input = frame.into_data().unwrap_or_default(),
+            }
+            self.has_begun |= !self.input.is_empty();
         }
     }
 }

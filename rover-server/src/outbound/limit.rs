@@ -1,8 +1,8 @@
 //! How many requests of a client one origin gets at once, and how many wait for their turn.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -22,13 +22,15 @@ pub(crate) struct LimitOptions {
 pub(super) struct Gate {
     turns: Arc<Semaphore>,
     queue: usize,
+    /// How many wait. Not read from the figures, which clients of the same name share.
+    waiting: Cell<usize>,
     figures: Arc<OriginFigures>,
 }
 
 impl Gate {
     pub(super) fn new(options: LimitOptions, figures: Arc<OriginFigures>) -> Rc<Gate> {
         let turns = Arc::new(Semaphore::new(options.concurrent.min(Semaphore::MAX_PERMITS)));
-        Rc::new(Gate { turns, queue: options.queue, figures })
+        Rc::new(Gate { turns, queue: options.queue, waiting: Cell::new(0), figures })
     }
 
     /// Waits for a turn, which lasts until what this gives is dropped.
@@ -39,20 +41,28 @@ impl Gate {
         if let Ok(turn) = self.turns.clone().try_acquire_owned() {
             return Ok(turn);
         }
-        if self.figures.queued.load(Relaxed) >= self.queue as u64 {
+        if self.waiting.get() >= self.queue {
             return Err(Problem::QueueFull);
         }
-        add(&self.figures.queued);
-        let _waiting = Waiting(&self.figures);
+        let _waiting = Waiting::new(self);
         self.turns.clone().acquire_owned().await.map_err(|_| Problem::QueueFull)
     }
 }
 
 /// A place in the queue.
-struct Waiting<'a>(&'a OriginFigures);
+struct Waiting<'a>(&'a Gate);
+
+impl Waiting<'_> {
+    fn new(gate: &Gate) -> Waiting<'_> {
+        gate.waiting.set(gate.waiting.get() + 1);
+        add(&gate.figures.queued);
+        Waiting(gate)
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        subtract(&self.0.queued);
+        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
+        subtract(&self.0.figures.queued);
     }
 }

@@ -41,21 +41,6 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
-    /// Whether no byte of the request can have reached a server.
-    pub(crate) fn is_before_sending(&self) -> bool {
-        matches!(
-            self,
-            Problem::BadUrl(_)
-                | Problem::NameNotFound
-                | Problem::Refused
-                | Problem::Unreachable(_)
-                | Problem::ConnectTimeout
-                | Problem::Tls(_)
-                | Problem::CircuitOpen
-                | Problem::QueueFull
-        )
-    }
-
     /// Whether the same request may succeed a moment later.
     pub(super) fn is_passing(&self) -> bool {
         matches!(

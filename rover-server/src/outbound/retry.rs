@@ -26,7 +26,7 @@ impl RetryOptions {
 }
 
 /// Whether sending the request twice has the effect of sending it once (RFC 9110, section 9.2.2).
-pub(super) fn is_idempotent(method: &Method) -> bool {
+pub(crate) fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct TlsOptions {
     pub(crate) identity: Option<(PathBuf, PathBuf)>,
     /// Believes every certificate.
     pub(crate) insecure: bool,
+    /// Offers no HTTP/2.
+    pub(crate) http1_only: bool,
 }
 
 /// The TLS settings of a client, made when they are first needed.
@@ -76,7 +78,10 @@ fn build(options: &TlsOptions) -> Result<ClientConfig, String> {
         }
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if !options.http1_only {
+        config.alpn_protocols.push(b"h2".to_vec());
+    }
+    config.alpn_protocols.push(b"http/1.1".to_vec());
     Ok(config)
 }
 
@@ -145,5 +150,21 @@ impl ServerCertVerifier for Credulous {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http2_is_offered_unless_it_must_not_be() {
+        let offered = |http1_only| {
+            let options = TlsOptions { insecure: true, http1_only, ..TlsOptions::default() };
+            build(&options).unwrap().alpn_protocols
+        };
+        assert_eq!(offered(false), [&b"h2"[..], b"http/1.1"]);
+        assert_eq!(offered(true), [b"http/1.1"]);
     }
 }

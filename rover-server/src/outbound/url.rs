@@ -1,7 +1,7 @@
 //! URLs: what can be requested, which origin it belongs to, and where a redirect leads.
 
 use http::Uri;
-use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::uri::{Authority, Scheme};
 
 use super::Problem;
 
@@ -47,17 +47,20 @@ pub(crate) fn parse(text: &[u8]) -> Result<Uri, Problem> {
 
 /// The origin as text (RFC 6454, section 6.2): scheme, host and a port that is not the scheme's own.
 pub(super) fn origin_of(uri: &Uri) -> String {
-    let host = uri.host().unwrap_or_default();
-    let scheme = uri.scheme_str().unwrap_or("http");
-    let mut origin = String::with_capacity(scheme.len() + host.len() + 9);
-    origin.push_str(scheme);
+    let mut origin = uri.scheme_str().unwrap_or("http").to_owned();
     origin.push_str("://");
-    origin.extend(host.chars().map(|c| c.to_ascii_lowercase()));
-    if let Some(port) = uri.port_u16().filter(|port| *port != default_port(uri)) {
-        origin.push(':');
-        origin.push_str(itoa::Buffer::new().format(port));
-    }
+    origin.push_str(&host_of(uri));
     origin
+}
+
+/// The host, and a port that is not the scheme's own, as `Host` names them.
+pub(super) fn host_of(uri: &Uri) -> String {
+    let mut host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    if let Some(port) = uri.port_u16().filter(|port| *port != default_port(uri)) {
+        host.push(':');
+        host.push_str(itoa::Buffer::new().format(port));
+    }
+    host
 }
 
 fn default_port(uri: &Uri) -> u16 {
@@ -136,18 +139,6 @@ fn remove_dots(path: &[u8], out: &mut Vec<u8>) {
         out.push(b'/');
         out.extend_from_slice(segment);
     }
-}
-
-/// The same place with another path and query.
-///
-/// # Errors
-/// The parts do not fit together; with a base that was [parsed](parse) they do.
-pub(crate) fn with_path(base: &Uri, path: PathAndQuery) -> Result<Uri, Problem> {
-    let mut parts = Parts::default();
-    parts.scheme = base.scheme().cloned();
-    parts.authority = base.authority().cloned();
-    parts.path_and_query = Some(path);
-    Uri::from_parts(parts).map_err(|_| Problem::BadUrl("it cannot be understood"))
 }
 
 #[cfg(test)]

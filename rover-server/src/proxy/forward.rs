@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::context::{self, Peer};
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
-use crate::outbound::{Active, Client, Inflow, Problem, with_path};
+use crate::outbound::{Active, Client, Failure, Inflow, Problem, is_idempotent};
 
 use super::answer::{self, Through};
 use super::group::{Group, Turn, Upstream};
@@ -133,6 +133,9 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
         let Ok(name) = HeaderName::from_bytes(written) else {
             return Err(Raise::Mistake(format!("{:?} is not a header name", String::from_utf8_lossy(written))));
         };
+        if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
+            return Err(Raise::Mistake(format!("the header {name} is set by Rover and cannot be changed")));
+        }
         let text = match stack.kind(top) {
             Kind::Boolean => None,
             Kind::Number => Some(stack.number_text(top).into_bytes()),
@@ -154,10 +157,10 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
 ///
 /// A URL without a path takes the request's. One that ends with a slash has the rest of the path behind it, where the
 /// route ends with a parameter. Any other is the place itself. A query of the URL's own replaces the request's.
-fn place(upstream: &Upstream, onward: &Onward) -> Result<Uri, Problem> {
+fn place(upstream: &Upstream, onward: &Onward) -> Result<PathAndQuery, Problem> {
     let url = &upstream.url;
     if !upstream.has_path && url.query().is_none() {
-        return with_path(url, onward.target.clone());
+        return Ok(onward.target.clone());
     }
     let mut target = if upstream.has_path { url.path().to_owned() } else { onward.target.path().to_owned() };
     if let Some(rest) = onward.rest.as_deref().filter(|_| upstream.has_path && target.ends_with('/')) {
@@ -167,48 +170,56 @@ fn place(upstream: &Upstream, onward: &Onward) -> Result<Uri, Problem> {
         target.push('?');
         target.push_str(query);
     }
-    let target = PathAndQuery::try_from(target).map_err(|_| Problem::BadUrl("it cannot be understood"))?;
-    with_path(url, target)
+    PathAndQuery::try_from(target).map_err(|_| Problem::BadUrl("it cannot be understood"))
 }
 
 /// Sends the request to an upstream; to another one where it did not even reach the first.
 async fn ask(client: &Client, group: &Rc<Group>, onward: &Onward, options: &Options) -> Outcome {
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut last = Problem::Refused;
-    while tried.len() < group.len() {
-        let (Some(body), Some(turn)) = (onward.body.outgoing(), group.pick(&tried)) else { break };
-        let uri = match place(&turn.upstream, onward) {
-            Ok(uri) => uri,
-            Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
+    while onward.body.is_whole() {
+        let Some(turn) = group.pick(&tried) else { break };
+        let mut is_fresh = false;
+        let failure = loop {
+            let target = match place(&turn.upstream, onward) {
+                Ok(target) => target,
+                Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
+            };
+            let mut request = Request::new(onward.body.outgoing());
+            *request.method_mut() = onward.method.clone();
+            *request.uri_mut() = Uri::from(target);
+            *request.headers_mut() = onward.headers.clone();
+            let expiry = standstill(&onward.body, options.timeout);
+            match client.once(&turn.upstream.origin, request, is_fresh, options.connect_timeout, expiry).await {
+                Ok((head, body, active)) => {
+                    turn.succeeded();
+                    return Outcome::Answered(Box::new((head, body, active)), turn);
+                }
+                // It may have crossed with the upstream's end of an idle connection (RFC 9112, section 9.3.1).
+                Err(failure) if failure.is_stale && !is_fresh && can_repeat(onward) => is_fresh = true,
+                Err(failure) => break failure,
+            }
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = onward.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = onward.headers.clone();
-        let expiry = standstill(&onward.body, options.timeout);
-        match client.once(&turn.upstream.origin, request, options.connect_timeout, expiry).await {
-            Ok((head, body, active)) => {
-                turn.succeeded();
-                return Outcome::Answered(Box::new((head, body, active)), turn);
-            }
-            Err(problem) => {
-                let is_fault = problem != Problem::BodyBrokeOff;
-                if is_fault && turn.failed() {
-                    log::event(Level::Warn, "an upstream is out of order")
-                        .field("upstream", turn.upstream.url.to_string().as_str())
-                        .field("error", problem.to_string().as_str())
-                        .emit();
-                }
-                tried.push(turn.upstream.clone());
-                let goes_on = problem.is_before_sending();
-                last = problem;
-                if !goes_on {
-                    break;
-                }
-            }
+        let Failure { problem, is_unsent, .. } = failure;
+        let is_fault = problem != Problem::BodyBrokeOff;
+        if is_fault && turn.failed() {
+            log::event(Level::Warn, "an upstream is out of order")
+                .field("upstream", turn.upstream.url.to_string().as_str())
+                .field("error", problem.to_string().as_str())
+                .emit();
+        }
+        tried.push(turn.upstream.clone());
+        last = problem;
+        if !is_unsent {
+            break;
         }
     }
     Outcome::Failed(last, tried.pop())
+}
+
+/// Whether it may be sent once more though it may have had its effect.
+fn can_repeat(onward: &Onward) -> bool {
+    is_idempotent(&onward.method) && onward.body.is_whole()
 }
 
 /// Ends when nothing of the request's body has moved for so long, and no answer has come.
@@ -218,7 +229,8 @@ async fn standstill(body: &RequestBody, timeout: Option<Duration>) -> Problem {
         let before = body.progress();
         sleep(timeout).await;
         if body.progress() == before {
-            return Problem::Timeout;
+            // It is not the upstream's fault where the client holds its own request back.
+            return if body.waits_for_client() { Problem::BodyBrokeOff } else { Problem::Timeout };
         }
     }
 }
@@ -234,11 +246,13 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
     let about = (&onward.method, options);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let upgrade = head.extensions.remove::<OnUpgrade>();
-        let (Some(asked), Some(upgrade)) = (&onward.upgrade, upgrade) else {
+        let chosen =
+            head.headers.get(UPGRADE).filter(|chosen| headers::lists(onward.upgrade.as_ref(), chosen)).cloned();
+        let (Some(chosen), Some(upgrade)) = (chosen, upgrade) else {
             return answer::push_failure(stack, proxy, &Problem::Malformed, &answer::named(Some(&turn.upstream)));
         };
         let upgrade = switch::joined(upgrade, turn, active);
-        return answer::push(stack, proxy, &head, about, Some(asked), |stack| {
+        return answer::push(stack, proxy, &head, about, Some(&chosen), |stack| {
             proxy.responder.push_upgrade(stack, onward.peer.clone(), upgrade);
         });
     }

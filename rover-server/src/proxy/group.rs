@@ -42,10 +42,6 @@ impl Upstream {
 }
 
 impl Group {
-    pub(super) fn len(&self) -> usize {
-        self.upstreams.len()
-    }
-
     /// The upstream for the next request, or for its attempt after `tried` others. Where none is in order, all are tried.
     pub(super) fn pick(self: &Rc<Self>, tried: &[Rc<Upstream>]) -> Option<Turn> {
         let fresh = |upstream: &Rc<Upstream>| !tried.iter().any(|known| Rc::ptr_eq(known, upstream));

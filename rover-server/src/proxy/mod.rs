@@ -63,11 +63,14 @@ pub(crate) fn install(
     let meta = lua.create_table()?;
     meta.raw_set("__metatable", false)?;
     let groups = OwnedMeta::new(lua, &meta)?;
+    // In HTTP/2 there are no upgrades, and no Host beside the one that is connected to.
+    let mut settings = Settings::new("proxy");
+    settings.tls.http1_only = true;
     let proxy = Rc::new_cyclic(|own| Proxy {
         contexts: contexts.clone(),
         responder: responder.clone(),
         waits: waits.clone(),
-        client: Rc::new(Client::new(Settings::new("proxy"), figures)),
+        client: Rc::new(Client::new(settings, figures)),
         groups,
         own: own.clone(),
     });

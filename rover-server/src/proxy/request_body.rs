@@ -1,7 +1,7 @@
 //! The body of a request on its way to an upstream, shared with whoever may have to send it to another one.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -22,24 +22,35 @@ pub(super) struct Passing {
     body: Mutex<Unread>,
     /// Pieces read so far.
     pieces: AtomicU64,
-    polled: AtomicU64,
+    is_begun: AtomicBool,
+    /// The next piece was asked for and has not come.
+    is_awaited: AtomicBool,
 }
 
 impl RequestBody {
     pub(super) fn unread(body: Unread) -> RequestBody {
-        let passing = Passing { body: Mutex::new(body), pieces: AtomicU64::new(0), polled: AtomicU64::new(0) };
-        RequestBody::Unread(Arc::new(passing))
+        RequestBody::Unread(Arc::new(Passing {
+            body: Mutex::new(body),
+            pieces: AtomicU64::new(0),
+            is_begun: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
+        }))
     }
 
-    /// The body to send; `None` where a part of it has gone already.
-    pub(super) fn outgoing(&self) -> Option<Outgoing> {
+    /// Whether nothing of it has gone yet.
+    pub(super) fn is_whole(&self) -> bool {
         match self {
-            RequestBody::Known(bytes) if bytes.is_empty() => Some(Outgoing::Empty),
-            RequestBody::Known(bytes) => Some(Outgoing::Full(bytes.clone())),
-            RequestBody::Unread(passing) if passing.polled.load(Relaxed) == 0 => {
-                Some(Outgoing::Passed(Box::pin(Share(passing.clone()))))
-            }
-            RequestBody::Unread(_) => None,
+            RequestBody::Known(_) => true,
+            RequestBody::Unread(passing) => !passing.is_begun.load(Relaxed),
+        }
+    }
+
+    /// The body to send, as long as it [is whole](RequestBody::is_whole).
+    pub(super) fn outgoing(&self) -> Outgoing {
+        match self {
+            RequestBody::Known(bytes) if bytes.is_empty() => Outgoing::Empty,
+            RequestBody::Known(bytes) => Outgoing::Full(bytes.clone()),
+            RequestBody::Unread(passing) => Outgoing::Passed(Box::pin(Share(passing.clone()))),
         }
     }
 
@@ -48,6 +59,14 @@ impl RequestBody {
         match self {
             RequestBody::Known(_) => 0,
             RequestBody::Unread(passing) => passing.pieces.load(Relaxed),
+        }
+    }
+
+    /// Whether the upstream has taken what there was, and the client owes the next piece.
+    pub(super) fn waits_for_client(&self) -> bool {
+        match self {
+            RequestBody::Known(_) => false,
+            RequestBody::Unread(passing) => passing.is_awaited.load(Relaxed),
         }
     }
 }
@@ -66,8 +85,9 @@ impl Body for Share {
     type Error = Problem;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
-        self.0.polled.store(1, Relaxed);
+        self.0.is_begun.store(true, Relaxed);
         let polled = self.look(|body| body.as_mut().poll_frame(cx));
+        self.0.is_awaited.store(polled.is_pending(), Relaxed);
         if polled.is_ready() {
             self.0.pieces.fetch_add(1, Relaxed);
         }

@@ -7,7 +7,7 @@ use mlua::{Lua, Table};
 
 use super::{Own, data, fails, key, read, ttl};
 use crate::json::Vocabulary;
-use crate::lua::{Kind, OwnedMeta, Raise, Returns, Shared, Stack};
+use crate::lua::{Kind, OwnedMeta, Raise, Returns, Shared, Stack, seconds};
 use crate::store::{Dictionary, Refusal, Stores};
 
 /// How many keys `keys()` gives where it is not told.
@@ -45,6 +45,9 @@ pub(super) fn install(lua: &Lua, rover: &Table, vocabulary: &Rc<Vocabulary>, sto
     methods.raw_set("get", shared.function(lua, get)?)?;
     methods.raw_set("set", shared.function(lua, set)?)?;
     methods.raw_set("add", shared.function(lua, add)?)?;
+    methods.raw_set("replace", shared.function(lua, replace)?)?;
+    methods.raw_set("expire", shared.function(lua, expire)?)?;
+    methods.raw_set("ttl", shared.function(lua, remaining)?)?;
     methods.raw_set("incr", shared.function(lua, incr)?)?;
     methods.raw_set("delete", shared.function(lua, delete)?)?;
     methods.raw_set("keys", shared.function(lua, keys)?)?;
@@ -103,6 +106,37 @@ fn add(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     };
     let done = dictionary.add(key(stack, "dict:add")?, value, ttl);
     answer(stack, done)
+}
+
+/// `dict:replace(key, value[, ttl])` → true, or `nil, err`.
+fn replace(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+    let dictionary = functions.dictionary(stack, "replace")?;
+    let ttl = ttl(stack, 4, "dict:replace")?;
+    let Some(value) = read::read(stack, 3, &functions.vocabulary, "dict:replace")? else {
+        return Err(Raise::mistake("dict:replace expects a value, not nil"));
+    };
+    let done = dictionary.replace(key(stack, "dict:replace")?, value, ttl);
+    answer(stack, done)
+}
+
+/// `dict:expire(key, ttl)` → true, or `nil, err`.
+fn expire(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+    let dictionary = functions.dictionary(stack, "expire")?;
+    let time = seconds(stack, 3, "dict:expire")?;
+    let done = dictionary.expire(key(stack, "dict:expire")?, (!time.is_zero()).then_some(time));
+    answer(stack, done)
+}
+
+/// `dict:ttl(key)` → seconds, 0 for no end, or `nil, err`.
+fn remaining(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+    let dictionary = functions.dictionary(stack, "ttl")?;
+    match dictionary.ttl(key(stack, "dict:ttl")?) {
+        Ok(time) => {
+            stack.push_number(time.map_or(0.0, |time| time.as_secs_f64()));
+            Ok(1)
+        }
+        Err(refusal) => fails(stack, refusal.text()),
+    }
 }
 
 fn answer(stack: &mut Stack<'_>, done: Result<(), Refusal>) -> Returns {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -48,13 +49,26 @@ impl Expiry<Arc<[u8]>, Cached> for Ttl {
     }
 }
 
-/// Where those who wait for one computation hear of it; `None` while it goes on.
-type News = watch::Sender<Option<Outcome>>;
+/// What those who wait for a computation hear.
+#[derive(Clone, Debug)]
+enum News {
+    /// It goes on.
+    None,
+    Ended(Outcome),
+    /// Its thread has been given up, so it may never end.
+    Lost,
+}
+
+/// A computation that goes on.
+struct Flight {
+    news: watch::Sender<News>,
+    leader: ThreadId,
+}
 
 /// A cache that all workers see.
 pub(crate) struct Cache {
     values: moka::sync::Cache<Arc<[u8]>, Cached, RandomState>,
-    flights: Mutex<HashMap<Arc<[u8]>, Arc<News>>>,
+    flights: Mutex<HashMap<Arc<[u8]>, Arc<Flight>>>,
 }
 
 /// What asking for a value comes to.
@@ -117,12 +131,24 @@ impl Cache {
         if let Some(value) = self.get(key) {
             return Joined::Hit(value);
         }
-        if let Some(news) = flights.get(key) {
-            return Joined::Follow(Following { news: news.subscribe() });
+        if let Some(flight) = flights.get(key) {
+            return Joined::Follow(Following { news: flight.news.subscribe() });
         }
-        let (key, news): (Arc<[u8]>, _) = (key.into(), Arc::new(News::new(None)));
-        flights.insert(key.clone(), news.clone());
-        Joined::Lead(Lead { cache: self.clone(), key, news })
+        let flight = Flight { news: watch::Sender::new(News::None), leader: thread::current().id() };
+        let (key, flight): (Arc<[u8]>, _) = (key.into(), Arc::new(flight));
+        flights.insert(key.clone(), flight.clone());
+        Joined::Lead(Lead { cache: self.clone(), key, flight })
+    }
+
+    /// Waits no more for what a thread computes that has been given up.
+    pub(super) fn abandon(&self, leader: ThreadId) {
+        self.flights.lock().retain(|_, flight| {
+            let is_lost = flight.leader == leader;
+            if is_lost {
+                flight.news.send_replace(News::Lost);
+            }
+            !is_lost
+        });
     }
 }
 
@@ -134,7 +160,7 @@ fn weight(key: &[u8], value: &Datum) -> u32 {
 pub(crate) struct Lead {
     cache: Arc<Cache>,
     key: Arc<[u8]>,
-    news: Arc<News>,
+    flight: Arc<Flight>,
 }
 
 impl Lead {
@@ -147,12 +173,12 @@ impl Lead {
         {
             let flights = self.cache.flights.lock();
             // Not where it was set or deleted meanwhile.
-            let counts = flights.get(&self.key).is_some_and(|news| Arc::ptr_eq(news, &self.news));
+            let counts = flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
             if let Some(value) = value.filter(|_| counts) {
                 self.cache.values.insert(self.key.clone(), Cached { value, ttl });
             }
         }
-        self.news.send_replace(Some(outcome));
+        self.flight.news.send_replace(News::Ended(outcome));
         self.cache.tidy();
     }
 }
@@ -160,7 +186,7 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         let mut flights = self.cache.flights.lock();
-        if flights.get(&self.key).is_some_and(|news| Arc::ptr_eq(news, &self.news)) {
+        if flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
             flights.remove(&self.key);
         }
         // With the last sender goes the wait of those who follow.
@@ -169,14 +195,16 @@ impl Drop for Lead {
 
 /// A wait for whoever computes the value.
 pub(crate) struct Following {
-    news: watch::Receiver<Option<Outcome>>,
+    news: watch::Receiver<News>,
 }
 
 impl Following {
     /// What came of it; `None` where the leader gave up, so that one should ask again.
     pub(crate) async fn outcome(mut self) -> Option<Outcome> {
-        let news = self.news.wait_for(Option::is_some).await.ok()?;
-        news.clone()
+        match &*self.news.wait_for(|news| !matches!(news, News::None)).await.ok()? {
+            News::Ended(outcome) => Some(outcome.clone()),
+            News::None | News::Lost => None,
+        }
     }
 }
 

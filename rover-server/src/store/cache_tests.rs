@@ -84,3 +84,21 @@ fn both_bounds_hold_and_the_oldest_goes_first() {
         assert!(cache.get(&[99]).is_some() && cache.get(&[1]).is_none());
     }
 }
+
+#[test]
+fn what_a_lost_thread_computes_is_left_to_another() {
+    let cache = cache(1 << 20, 100);
+    let own = cache.clone();
+    let (stuck, other) = std::thread::spawn(move || (lead(&own, b"k"), std::thread::current().id())).join().unwrap();
+    let waiting = follow(&cache, b"k");
+    cache.abandon(std::thread::current().id());
+    follow(&cache, b"k");
+    cache.abandon(other);
+    assert_eq!(block_on(waiting.outcome()), None);
+    let next = lead(&cache, b"k");
+    // The first comes back after all, which concerns nobody any more.
+    stuck.end(number(1.0), None);
+    assert_eq!(cache.get(b"k"), None);
+    next.end(number(2.0), None);
+    assert_eq!(cache.get(b"k"), Some(Datum::Number(2.0)));
+}

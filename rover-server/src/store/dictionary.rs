@@ -46,6 +46,24 @@ pub(crate) trait Dictionary: Send + Sync {
     /// [`Refusal::Exists`], [`Refusal::NoMemory`].
     fn add(&self, key: &[u8], value: Datum, ttl: Option<Duration>) -> Result<(), Refusal>;
 
+    /// Stores a value in place of another one.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::NoMemory`].
+    fn replace(&self, key: &[u8], value: Datum, ttl: Option<Duration>) -> Result<(), Refusal>;
+
+    /// Gives an entry another time to live from now on.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    fn expire(&self, key: &[u8], ttl: Option<Duration>) -> Result<(), Refusal>;
+
+    /// How long an entry has to live; `None` where that has no end.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    fn ttl(&self, key: &[u8]) -> Result<Option<Duration>, Refusal>;
+
     /// Adds `by` to the number of `key`, which keeps its time to live. Where there is none, `init` is there first, with
     /// `ttl`.
     ///

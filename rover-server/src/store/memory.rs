@@ -229,6 +229,34 @@ impl Dictionary for Memory {
         })
     }
 
+    fn replace(&self, key: &[u8], value: Datum, ttl: Option<Duration>) -> Result<(), Refusal> {
+        let now = now();
+        let end = Some(end(now, ttl));
+        self.change(key, now, |old| match old {
+            Some(_) => Ok(Change { value: value.clone(), end, answer: () }),
+            None => Err(Refusal::NotFound),
+        })
+    }
+
+    fn expire(&self, key: &[u8], ttl: Option<Duration>) -> Result<(), Refusal> {
+        let now = now();
+        let end = Some(end(now, ttl));
+        self.change(key, now, |old| match old {
+            Some(value) => Ok(Change { value: value.clone(), end, answer: () }),
+            None => Err(Refusal::NotFound),
+        })
+    }
+
+    fn ttl(&self, key: &[u8]) -> Result<Option<Duration>, Refusal> {
+        let now = now();
+        let shard = self.shard(key).lock();
+        match shard.entries.get(key).filter(|entry| entry.lives(now)) {
+            Some(entry) if entry.end == NEVER => Ok(None),
+            Some(entry) => Ok(Some(Duration::from_micros(entry.end - now))),
+            None => Err(Refusal::NotFound),
+        }
+    }
+
     fn incr(&self, key: &[u8], by: f64, init: Option<f64>, ttl: Option<Duration>) -> Result<f64, Refusal> {
         let now = now();
         self.change(key, now, |old| {

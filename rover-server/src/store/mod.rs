@@ -11,6 +11,7 @@ mod memory;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
 
 use parking_lot::Mutex;
 
@@ -63,6 +64,14 @@ impl Stores {
     /// The cache of this name; `None` where there would be too many. The config should be settled.
     pub(crate) fn cache(&self, name: &[u8]) -> Option<Arc<Cache>> {
         named(&self.caches, name, || Arc::new(Cache::new(self.limits.get())))
+    }
+
+    /// Waits no more for what a thread computes that has been given up.
+    pub(crate) fn abandon(&self, thread: ThreadId) {
+        let caches: Vec<_> = self.caches.lock().values().cloned().collect();
+        for cache in caches {
+            cache.abandon(thread);
+        }
     }
 
     /// Who may do work on files. The config should be settled.

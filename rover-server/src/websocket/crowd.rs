@@ -17,12 +17,30 @@ type Group = HashMap<u64, Rc<Client>, foldhash::fast::FixedState>;
 /// How many messages from other workers are handed on before connections get their turn.
 const MOST_AT_ONCE: usize = 32;
 
+/// What has happened since the app was loaded.
+#[derive(Default)]
+pub(super) struct Totals {
+    /// Clients that have come.
+    pub(super) opened: Cell<u64>,
+    /// Messages from clients, and to them.
+    pub(super) received: Cell<u64>,
+    pub(super) sent: Cell<u64>,
+    /// Clients that were given up because they did not keep up.
+    pub(super) late: Cell<u64>,
+}
+
+/// Adds one.
+pub(super) fn count(total: &Cell<u64>) {
+    total.set(total.get() + 1);
+}
+
 /// The clients of one worker.
 pub(super) struct Crowd {
     hub: Arc<Hub>,
     mailbox: Arc<Mailbox>,
     is_started: Cell<bool>,
     count: Cell<usize>,
+    pub(super) totals: Totals,
     endpoints: RefCell<HashMap<u32, Group, foldhash::fast::FixedState>>,
     topics: RefCell<HashMap<Rc<[u8]>, Group, foldhash::fast::RandomState>>,
 }
@@ -34,6 +52,7 @@ impl Crowd {
             mailbox: Arc::default(),
             is_started: Cell::new(false),
             count: Cell::new(0),
+            totals: Totals::default(),
             endpoints: RefCell::default(),
             topics: RefCell::default(),
         })
@@ -50,9 +69,15 @@ impl Crowd {
             let mailbox = crowd.mailbox.clone();
             tokio::task::spawn_local(Postman { crowd: Rc::downgrade(crowd), mailbox });
         }
+        count(&crowd.totals.opened);
         crowd.set_count(crowd.count.get() + 1);
         crowd.endpoints.borrow_mut().entry(client.endpoint).or_default().insert(client.id, client.clone());
         Seat { crowd: crowd.clone(), client }
+    }
+
+    /// How many clients there are.
+    pub(super) fn len(&self) -> usize {
+        self.count.get()
     }
 
     fn set_count(&self, count: usize) {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::config::WebSocketConfig;
 use crate::context::Contexts;
 use crate::lua::Waits;
+use crate::metrics::Samples;
 use crate::response::Responder;
 use crate::tasks::Tasks;
 
@@ -70,6 +71,25 @@ impl Sockets {
     /// Tells what was decided after the app had loaded.
     pub(crate) fn settle(&self, settings: &WebSocketConfig) {
         *self.settings.borrow_mut() = Rc::new(settings.clone());
+    }
+
+    /// Notes how many clients there are, and what has passed between them and the app.
+    pub(crate) fn count(&self, samples: &mut Samples) {
+        let totals = &self.crowd.totals;
+        samples.gauge("rover_websockets", "WebSockets that are open.", &[], self.crowd.len() as f64);
+        for (name, help, total) in [
+            ("rover_websockets_opened_total", "WebSockets that were opened.", &totals.opened),
+            (
+                "rover_websockets_dropped_total",
+                "WebSockets that were closed because the client was too slow.",
+                &totals.late,
+            ),
+        ] {
+            samples.counter(name, help, &[], total.get() as f64);
+        }
+        let (name, help) = ("rover_websocket_messages_total", "Messages of WebSockets, from clients and to them.");
+        samples.counter(name, help, &[("direction", "in")], totals.received.get() as f64);
+        samples.counter(name, help, &[("direction", "out")], totals.sent.get() as f64);
     }
 
     /// The client whose handler runs, or a task that it started.

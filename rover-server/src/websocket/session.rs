@@ -23,7 +23,7 @@ use crate::upgrade::Upgraded;
 
 use super::Handlers;
 use super::client::{Client, Outgoing};
-use super::crowd::{Crowd, Seat};
+use super::crowd::{Crowd, Seat, count};
 use super::wire::{End, Event, Wire};
 
 /// How long a client has to say good-bye in its turn.
@@ -211,6 +211,7 @@ impl Session {
             self.close(1001, "the server restarts or stops");
         }
         if self.begun.client.take_late() && self.phase == Phase::Open {
+            count(&self.begun.crowd.totals.late);
             self.run = None;
             self.inbox.clear();
             // The queue is gone. What is half written goes out first, if the client takes it.
@@ -277,7 +278,10 @@ impl Session {
                     has_read = true;
                     self.pulse.heard = Instant::now();
                     match event {
-                        Event::Text(_) | Event::Binary(_) if self.phase == Phase::Open => self.inbox.push(event),
+                        Event::Text(_) | Event::Binary(_) if self.phase == Phase::Open => {
+                            count(&self.begun.crowd.totals.received);
+                            self.inbox.push(event);
+                        }
                         // What comes behind our good-bye is read for the client's alone.
                         Event::Text(_) | Event::Binary(_) | Event::Sign => {}
                         Event::Close => self.hurry(Phase::Closing),
@@ -297,8 +301,10 @@ impl Session {
             if !self.wire.is_blocked()
                 && let Some(message) = self.begun.client.pop()
             {
-                if matches!(message, Outgoing::Close(..)) && self.phase == Phase::Open {
-                    self.hurry(Phase::Closing);
+                match message {
+                    Outgoing::Text(_) | Outgoing::Binary(_) => count(&self.begun.crowd.totals.sent),
+                    Outgoing::Close(..) if self.phase == Phase::Open => self.hurry(Phase::Closing),
+                    Outgoing::Close(..) => {}
                 }
                 if let Err(end) = self.wire.write(message) {
                     self.end(end);

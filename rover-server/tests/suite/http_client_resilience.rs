@@ -84,6 +84,49 @@ fn retry_after_is_honoured_within_the_timeout() {
     let upstream = failing(1, "503 Service Unavailable", "Retry-After: 100\r\n");
     let app = start(&upstream.url(), RETRY, 1);
     assert_eq!(body(&app, "/short"), json!([503, "failed"]));
+    // More seconds than a clock can count.
+    let upstream = failing(1, "503 Service Unavailable", "Retry-After: 18446744073709551615\r\n");
+    let app = start(&upstream.url(), RETRY, 1);
+    assert_eq!(body(&app, "/short"), json!([503, "failed"]));
+}
+
+#[test]
+fn idle_connections_are_kept_for_a_while() {
+    let upstream = failing(0, "", "");
+    let code = "
+        local client = rover.http.create { pool = { idle = 2, idle_timeout_ms = 300 } }
+        local function get() return client.get(url).body end
+        function api.get() return { rover.all { get, get, get } } end
+        function api.stats.get() return client.stats()[url] end";
+    let app = start(&upstream.url(), code, 1);
+    for _ in 0..2 {
+        assert_eq!(body(&app, "/"), json!(["GET", "GET", "GET"]));
+        // One of three finds no place among those that wait.
+        wait_until(|| upstream.open() <= 2);
+    }
+    assert!(upstream.accepted() <= 4);
+    wait_until(|| upstream.open() == 0);
+    wait_until(|| body(&app, "/stats")["open"] == json!(0));
+    assert_eq!(body(&app, "/"), json!(["GET", "GET", "GET"]));
+}
+
+#[test]
+fn clients_of_one_name_have_queues_of_their_own() {
+    let upstream = Upstream::start(|_, stream| never(stream));
+    let code = "
+        local function client() return rover.http.create { name = 'same', limit = { concurrent = 1, queue = 1 } } end
+        local a, b = client(), client()
+        local function ask(client) return rover.spawn(function() return select(2, client.get(url, { timeout = 300 })) end) end
+        function api.get()
+          local tasks, ends = { ask(a), ask(a), ask(b), ask(b), ask(b) }, {}
+          for i, task in ipairs(tasks) do ends[i] = task:join() end
+          return ends
+        end";
+    let app = start(&upstream.url(), code, 1);
+    let expected = json!(["timeout", "timeout", "timeout", "timeout", "queue full"]);
+    assert_eq!(body(&app, "/"), expected);
+    // Whoever gave up in the queue has left it.
+    assert_eq!(body(&app, "/"), expected);
 }
 
 #[test]

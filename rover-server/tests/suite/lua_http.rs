@@ -1,8 +1,10 @@
 //! `rover.http`: what it sends, and what it gives back.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
 
-use crate::support::{App, body, each_worker_count};
+use crate::support::{App, DEADLINE, body, each_worker_count};
 use crate::upstream::{Asked, Then, Upstream, answer, raw};
 
 /// An app whose handlers know the upstream as `url`.
@@ -171,25 +173,21 @@ fn answers_of_all_kinds() {
 
 const TEXT: &[u8] = b"hello hello hello hello hello";
 
-/// [`TEXT`] in a content coding.
-fn coded(coding: &str) -> Vec<u8> {
-    use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZstdEncoder};
-    use tokio::io::AsyncWriteExt;
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async {
-        macro_rules! through {
-            ($encoder:ident) => {{
-                let mut encoder = $encoder::new(Vec::new());
-                encoder.write_all(TEXT).await.expect("memory takes all");
-                encoder.shutdown().await.expect("memory takes all");
-                encoder.into_inner()
-            }};
+/// Bytes in a content coding.
+fn encoded(coding: &str, bytes: &[u8]) -> Vec<u8> {
+    match coding {
+        "gzip" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(bytes).expect("memory takes all");
+            encoder.finish().expect("memory takes all")
         }
-        match coding {
-            "gzip" => through!(GzipEncoder),
-            "br" => through!(BrotliEncoder),
-            _ => through!(ZstdEncoder),
+        "br" => {
+            let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 20);
+            encoder.write_all(bytes).expect("memory takes all");
+            encoder.into_inner()
         }
-    })
+        _ => zstd::encode_all(bytes, 3).expect("memory takes all"),
+    }
 }
 
 #[test]
@@ -199,7 +197,7 @@ fn content_codings_are_undone() {
         let body = match coding {
             "odd" => b"odd".to_vec(),
             "not-br" => return answer(stream, "200 OK", "Content-Encoding: br\r\n", b"not brotli at all"),
-            _ => coded(coding),
+            _ => encoded(coding, TEXT),
         };
         let body = if asked.target.ends_with("-cut") { &body[..body.len() / 2] } else { &body[..] };
         answer(stream, "200 OK", &format!("Content-Encoding: {coding}\r\n"), body)
@@ -229,6 +227,71 @@ fn content_codings_are_undone() {
         json!([whole, whole, whole, ["odd", "odd", "3"], cannot, cannot, "gzip", "response body too large", text])
     );
     assert_eq!(app.get("/stream").text(), text);
+}
+
+/// What is small on its way may be any size: the limit is one of what comes out, and who reads piece by piece stops when
+/// he likes. Pieces that a server flushes are there before the next ones come.
+#[test]
+fn coded_bodies_are_decoded_as_they_come() {
+    let (next, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    let upstream = Upstream::start(move |asked, stream| {
+        let (kind, coding) = asked.target.trim_start_matches('/').split_once('/').expect("two words");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut bodies = match kind {
+            "bomb" => vec![encoded(coding, &vec![0; 80 << 20])],
+            "empty" => vec![],
+            // Two members, or frames, of which the second comes when the first has been seen. It is larger than a piece.
+            _ => vec![encoded(coding, &[b'a'; 100_000]), encoded(coding, b"end")],
+        }
+        .into_iter();
+        stream.write_all(head.as_bytes()).expect("open");
+        if let Some(body) = bodies.next() {
+            for bytes in body.chunks(7000) {
+                let _ = write!(stream, "{:x}\r\n", bytes.len());
+                let _ = stream.write_all(bytes).and_then(|()| stream.write_all(b"\r\n"));
+            }
+        }
+        for body in bodies {
+            waits.lock().expect("no panic").recv_timeout(DEADLINE).expect("the first has been seen");
+            let _ = write!(stream, "{:x}\r\n", body.len());
+            let _ = stream.write_all(&body).and_then(|()| stream.write_all(b"\r\n"));
+        }
+        if stream.write_all(b"0\r\n\r\n").is_ok() { Then::Keep } else { Then::Close }
+    });
+    let code = "
+        api['{*path}'].get = function(ctx)
+          local res, err = rover.http.get(url .. ctx.path, { body_size_limit = '1MB' })
+          return res and { #res.body } or err
+        end
+        api.stream['{*path}'].get = function(ctx)
+          local res = rover.http.get(url .. ctx.path:sub(8), { stream = true })
+          local n = 0
+          return api.stream(200, 'text/plain', function()
+            local piece = res.body:read()
+            local before = n
+            n = n + #(piece or '')
+            return piece and (before < 100000 and n >= 100000 and 'first ' or n > 100000 and 'second' or ' ')
+          end)
+        end";
+    let app = start(&upstream, code, 1);
+    for coding in ["gzip", "br", "zstd"] {
+        assert_eq!(app.get(&format!("/bomb/{coding}")).text(), "response body too large");
+        assert_eq!(body(&app, &format!("/empty/{coding}")), json!([0]));
+    }
+    for coding in ["gzip", "zstd"] {
+        let mut client = app.connect();
+        client.send(format!("GET /stream/two/{coding} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"));
+        let mut seen = String::new();
+        while !seen.contains("first") {
+            let mut bytes = [0; 4096];
+            let n = client.socket().read(&mut bytes).expect("more");
+            assert!(n > 0, "{seen}");
+            seen.push_str(&String::from_utf8_lossy(&bytes[..n]));
+        }
+        next.send(()).expect("somebody waits");
+        assert!(client.rest().contains("second"));
+    }
 }
 
 #[test]

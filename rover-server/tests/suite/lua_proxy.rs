@@ -125,6 +125,10 @@ fn request_bodies_go_on() {
         let app = start(&upstream.url(), ALL, workers);
         assert_eq!(told(&app.post("/plain", "[1]"))["body"], json!("[1]"));
         assert_eq!(app.post("/plain", "more than ten").status, 413);
+        for target in ["/plain", "/whole/up"] {
+            let headers = &told(&app.post(target, ""))["headers"];
+            assert_eq!((&headers["content-length"], &headers["transfer-encoding"]), (&json!("0"), &Value::Null));
+        }
         // A route that only passes bodies on knows no limit.
         let long = "x".repeat(300_000);
         let seen = told(&app.post("/whole/up", &long));
@@ -347,11 +351,68 @@ fn an_upstream_that_fails_is_left_alone_for_a_while() {
     assert_eq!(bad.asked().len(), 2);
 }
 
+/// Closes each connection at its second request, as a server does whose patience with an idle one has just ended.
+fn impatient() -> Upstream {
+    let seen = Mutex::new(Vec::new());
+    Upstream::start(move |asked, stream| {
+        let port = stream.peer_addr().expect("open").port();
+        let mut seen = seen.lock().expect("no panic");
+        if seen.contains(&port) {
+            return Then::Close;
+        }
+        seen.push(port);
+        answer(stream, "200 OK", "", asked.method.as_bytes())
+    })
+}
+
+#[test]
+fn a_request_that_crosses_with_the_end_of_an_idle_connection_is_sent_anew() {
+    let code = "
+        api.any = api.proxy(url)
+        function api.http.get(ctx)
+          local res, err = rover.http.get(url)
+          return res and res.body or err
+        end
+        function api.http.post(ctx) return select(2, rover.http.post(url, 'once')) end";
+    for target in ["/", "/http"] {
+        let upstream = impatient();
+        let app = start(&upstream.url(), code, 1);
+        for _ in 0..3 {
+            assert_eq!(app.get(target).text(), "GET");
+        }
+        assert_eq!((upstream.asked().len(), upstream.accepted()), (5, 3));
+        // What may have had its effect is not repeated.
+        assert!(app.post(target, "").text().contains("connection closed"));
+        assert_eq!(upstream.asked().len(), 6);
+        wait_until(|| upstream.open() == 0);
+    }
+}
+
+#[test]
+fn a_client_that_holds_its_body_back_puts_no_upstream_out_of_order() {
+    let (one, other) = (mirror(), mirror());
+    let code = format!("api.any = api.proxy({{ url, '{}' }}, {{ fails = 1, timeout = 100 }})", other.url());
+    let app = start(&one.url(), &code, 1);
+    let mut client = app.connect();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nabc");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text().contains("request body broke off")), (408, true));
+    for _ in 0..4 {
+        told(&app.get("/"));
+    }
+    assert_eq!((one.asked().len(), other.asked().len()), (2, 2));
+    wait_until(|| one.open() <= 1);
+}
+
 #[test]
 fn a_connection_that_switches_protocols_is_passed_through() {
     let upstream = Upstream::start(|asked, stream| {
-        if asked.header("upgrade") != Some("echo") || asked.header("connection") != Some("upgrade") {
+        let asks = asked.header("upgrade").is_some_and(|protocols| protocols.split(", ").any(|one| one == "echo"));
+        if !asks || asked.header("connection") != Some("upgrade") {
             return answer(stream, "400 Bad Request", "", b"no upgrade");
+        }
+        if asked.target == "/other" {
+            return raw(stream, b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n");
         }
         raw(
             stream,
@@ -366,9 +427,9 @@ fn a_connection_that_switches_protocols_is_passed_through() {
         }
     });
     each_worker_count(|workers| {
-        let app = start(&upstream.url(), "api.get = api.proxy(url)", workers);
+        let app = start(&upstream.url(), "api['{*path}'].get = api.proxy(url) api.get = api.proxy(url)", workers);
         let mut client = app.connect();
-        client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\n");
+        client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: odd, echo\r\n\r\n");
         let head = client.head_answer();
         assert_eq!((head.status, head.header("upgrade"), head.header("x-key")), (101, Some("echo"), Some("k")));
         assert!(head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
@@ -377,7 +438,17 @@ fn a_connection_that_switches_protocols_is_passed_through() {
         assert_eq!(client.rest(), "hello and back");
         wait_until(|| upstream.open() == 0);
         assert_eq!(app.get("/").text(), "no upgrade");
-        wait_until(|| upstream.open() <= 1);
+        // With HTTP/2 inside, requests would pass by the app.
+        let asks = |target: &str, protocols: &str| {
+            app.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocols}\r\n\
+                 HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+            ))
+        };
+        assert_eq!(asks("/", "H2C, echo").text(), "no upgrade");
+        let answer = asks("/other", "echo");
+        assert_eq!((answer.status, answer.text().contains("malformed response")), (502, true));
+        wait_until(|| upstream.open() <= workers);
         drop(app);
         wait_until(|| upstream.open() == 0);
     });
@@ -397,6 +468,7 @@ fn mistakes_name_the_line_of_the_app() {
             try(function() local r = ctx:proxy(url, { hosts = 1 }) end),
             try(function() local r = ctx:proxy(url, { host = 'mine' }) end),
             try(function() local r = ctx:proxy(url, { headers = { ['a b'] = 'x' } }) end),
+            try(function() local r = ctx:proxy(url, { headers = { ['Content-Length'] = 3 } }) end),
           }
         end";
     let app = start("http://127.0.0.1:9", code, 1);
@@ -412,6 +484,7 @@ fn mistakes_name_the_line_of_the_app() {
             format!("app.lua:11: unknown key \"hosts\" in the config of ctx:proxy; the keys are {keys}"),
             "app.lua:12: host is \"upstream\" or \"preserve\", not \"mine\"",
             "app.lua:13: \"a b\" is not a header name",
+            "app.lua:14: the header content-length is set by Rover and cannot be changed",
         ])
     );
 }

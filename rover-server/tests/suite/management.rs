@@ -8,6 +8,7 @@ use std::time::Duration;
 use rover_server::Server;
 
 use crate::support::{App, DEADLINE, each_worker_count, wait_until};
+use crate::websocket_client::WebSocket;
 
 fn start(code: &str, workers: usize) -> App {
     start_server(Server::from_source("app.lua", code).workers(workers))
@@ -272,8 +273,8 @@ fn counts_outlive_a_worker() {
 fn cpu_time_is_counted_by_route() {
     let code = "local api = rover.server { handler_cpu_limit = 0 }
                 function api.busy.p_n.get()
-                  local n, began = 0, os.clock()
-                  while os.clock() - began < 0.5 do n = n + #tostring(n) end
+                  local n, began = 0, rover.time()
+                  while rover.time() - began < 0.5 do n = n + #tostring(n) end
                   return 'done'
                 end
                 function api.get() return 'on' end
@@ -283,13 +284,13 @@ fn cpu_time_is_counted_by_route() {
         app.get("/");
         app.get("/busy/1");
         let busy = r#"rover_lua_cpu_seconds_total{route="/busy/{n}",method="GET"}"#;
-        // os.clock tells of the whole process.
+        // Others on the machine may leave it little of that time.
         let taken = figures(&app)[busy];
-        assert!((0.1..0.6).contains(&taken), "{taken} s");
+        assert!((0.01..0.6).contains(&taken), "{taken} s");
         app.reload().unwrap();
         wait_until(|| sum(&figures(&app), "rover_retired_versions") == 0.0);
         app.get("/busy/2");
-        assert!(figures(&app)[busy] > taken + 0.1, "a reload forgets nothing");
+        assert!(figures(&app)[busy] > taken, "a reload forgets nothing");
     });
 }
 
@@ -354,8 +355,8 @@ fn what_documents_name_is_told() {
         "local api = rover.server {{}}
          function api.get() return rover.http.get('http://{}/').text end
          function api.busy.get()
-           local n, began = 0, os.clock()
-           while os.clock() - began < 0.2 do n = n + #tostring(n) end
+           local n, began = 0, rover.time()
+           while rover.time() - began < 0.2 do n = n + #tostring(n) end
          end
          return api",
         upstream.address
@@ -376,4 +377,37 @@ fn what_documents_name_is_told() {
     let table = names(&table);
     let undocumented: Vec<&&str> = told.iter().filter(|name| !table.iter().any(|known| known == **name)).collect();
     assert_eq!(undocumented, Vec::<&&str>::new(), "docs/metrics.md lacks figures");
+}
+
+#[test]
+fn websockets_are_counted() {
+    let code = "
+        local api = rover.server { websocket = { max_queue = '300KB', ping_interval = 3600 } }
+        function api.ws(ws)
+          function ws.join() ws.send.welcome {} end
+          function ws.listen.part() ws.send.part():all { text = ('x'):rep(100000) } end
+        end
+        return api";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        let mut clients = [WebSocket::connect(&app, "/"), WebSocket::connect(&app, "/")];
+        for client in &mut clients {
+            client.json();
+        }
+        let [mut fast, slow] = clients;
+        // More than the kernel's buffers hold.
+        for _ in 0..200 {
+            fast.text(r#"{"type":"part"}"#);
+            fast.json();
+        }
+        wait_until(|| sum(&figures(&app), "rover_websockets_dropped_total") == 1.0);
+        let figures = figures(&app);
+        assert_eq!(sum(&figures, "rover_websockets_opened_total"), 2.0);
+        assert_eq!(figures[r#"rover_websocket_messages_total{direction="in"}"#], 200.0);
+        let sent = figures[r#"rover_websocket_messages_total{direction="out"}"#];
+        assert!((202.0..402.0).contains(&sent), "{sent}");
+        fast.close();
+        drop(slow);
+        wait_until(|| sum(&self::figures(&app), "rover_websockets") == 0.0);
+    });
 }

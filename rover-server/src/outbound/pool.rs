@@ -1,0 +1,270 @@
+//! The connections to one origin: those that wait for their next request, and the way to a new one.
+//!
+//! Within one worker and for one origin there is nothing to look up and nothing to lock, which is most of what a request
+//! costs in a pool for everybody. A connection of HTTP/1.1 belongs to one request until the end of its answer's body
+//! ([`Lease`]); one of HTTP/2 is shared.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HOST};
+use http::uri::{Authority, Parts, Scheme};
+use http::{HeaderValue, Method, Request, Response, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::client::legacy::connect::Connection as _;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Problem;
+use super::body::Outgoing;
+use super::connect::Connector;
+use super::url::host_of;
+
+/// How many connections wait, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) connections: usize,
+    pub(super) time: Duration,
+}
+
+/// See the module.
+pub(super) struct Pool {
+    connector: Connector,
+    url: Uri,
+    host: Option<HeaderValue>,
+    patience: Patience,
+    /// The longest waiting first.
+    waiting: RefCell<Vec<Waiting>>,
+    shared: RefCell<Option<Shared>>,
+    /// A task closes what has waited for too long.
+    is_swept: Cell<bool>,
+}
+
+struct Waiting {
+    connection: http1::SendRequest<Outgoing>,
+    since: Instant,
+}
+
+struct Shared {
+    connection: http2::SendRequest<Outgoing>,
+    used: Instant,
+}
+
+enum Connection {
+    Own(http1::SendRequest<Outgoing>),
+    Shared(http2::SendRequest<Outgoing>),
+}
+
+/// Why there is no answer to one request.
+pub(crate) struct Failure {
+    pub(crate) problem: Problem,
+    /// No byte of the request can have reached a server.
+    pub(crate) is_unsent: bool,
+    /// The connection had waited, so the server may have closed it before it saw the request.
+    pub(crate) is_stale: bool,
+}
+
+impl Failure {
+    pub(super) fn unsent(problem: Problem) -> Failure {
+        Failure { problem, is_unsent: true, is_stale: false }
+    }
+
+    pub(super) fn sent(problem: Problem) -> Failure {
+        Failure { problem, is_unsent: false, is_stale: false }
+    }
+
+    fn broken(error: &hyper::Error, has_waited: bool) -> Failure {
+        let problem = match Problem::of(error) {
+            // The system gave up a connection that had stood.
+            Problem::ConnectTimeout => Problem::Timeout,
+            problem => problem,
+        };
+        let is_stale = has_waited && matches!(problem, Problem::Closed | Problem::Reset);
+        Failure { problem, is_unsent: false, is_stale }
+    }
+}
+
+/// A connection of HTTP/1.1 in use. Dropped, it is closed.
+pub(super) struct Lease {
+    connection: http1::SendRequest<Outgoing>,
+    pool: Weak<Pool>,
+}
+
+impl Lease {
+    /// The answer is complete, so the next request may have the connection.
+    pub(super) fn give_back(self) {
+        if let Some(pool) = self.pool.upgrade() {
+            Pool::keep(&pool, self.connection);
+        }
+    }
+}
+
+impl Pool {
+    /// Connections to the origin of `url`; none is made yet.
+    pub(super) fn new(connector: Connector, url: &Uri, patience: Patience) -> Rc<Pool> {
+        Rc::new(Pool {
+            connector,
+            host: HeaderValue::try_from(host_of(url)).ok(),
+            url: url.clone(),
+            patience,
+            waiting: RefCell::default(),
+            shared: RefCell::default(),
+            is_swept: Cell::new(false),
+        })
+    }
+
+    /// Sends a request, whose URI is a path and query, and waits for the head of its answer. With `is_fresh`, it gets a
+    /// connection of its own that has not waited.
+    ///
+    /// # Errors
+    /// There is no connection, or no answer.
+    pub(super) async fn send(
+        self: &Rc<Pool>,
+        mut request: Request<Outgoing>,
+        is_fresh: bool,
+        connect_timeout: Option<Duration>,
+    ) -> Result<(Response<Incoming>, Option<Lease>), Failure> {
+        loop {
+            let known = if is_fresh { None } else { self.take() };
+            let has_waited = known.is_some();
+            let connection = match known {
+                Some(connection) => connection,
+                // Boxed, for it is large, and most requests do without.
+                None => Box::pin(self.connect(connect_timeout)).await.map_err(Failure::unsent)?,
+            };
+            let (sent, lease) = match connection {
+                Connection::Own(mut connection) => {
+                    if let Some(host) = &self.host {
+                        request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
+                    }
+                    // hyper says nothing of a body that is not there (RFC 9110, section 8.6).
+                    if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
+                        && request.body().is_end_stream()
+                    {
+                        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+                    }
+                    let sent = connection.try_send_request(request).await;
+                    (sent, Some(Lease { connection, pool: Rc::downgrade(self) }))
+                }
+                Connection::Shared(mut connection) => {
+                    self.name_authority(&mut request);
+                    if let Err(error) = connection.ready().await {
+                        self.shared.take();
+                        if has_waited {
+                            continue;
+                        }
+                        return Err(Failure::broken(&error, false));
+                    }
+                    (connection.try_send_request(request).await, None)
+                }
+            };
+            let mut error = match sent {
+                Ok(response) => return Ok((response, lease)),
+                Err(error) => error,
+            };
+            match error.take_message() {
+                // It had been closed already, so nothing of the request went out.
+                Some(unsent) if has_waited => request = unsent,
+                _ => return Err(Failure::broken(&error.into_error(), has_waited)),
+            }
+        }
+    }
+
+    /// A connection that waits, or is shared.
+    fn take(&self) -> Option<Connection> {
+        let mut waiting = self.waiting.borrow_mut();
+        for n in (0..waiting.len()).rev() {
+            let connection = &waiting[n].connection;
+            if connection.is_closed() {
+                waiting.remove(n);
+            } else if connection.is_ready() {
+                // The one that was used last: those that are not needed may grow old.
+                return Some(Connection::Own(waiting.remove(n).connection));
+            }
+        }
+        drop(waiting);
+        let mut shared = self.shared.borrow_mut();
+        let known = shared.as_mut().filter(|shared| !shared.connection.is_closed())?;
+        known.used = Instant::now();
+        Some(Connection::Shared(known.connection.clone()))
+    }
+
+    async fn connect(self: &Rc<Pool>, limit: Option<Duration>) -> Result<Connection, Problem> {
+        let connecting = self.connector.connect(self.url.clone());
+        let stream = match limit {
+            Some(limit) => timeout(limit, connecting).await.map_err(|_| Problem::ConnectTimeout)?,
+            None => connecting.await,
+        };
+        let stream = stream.map_err(|error| Problem::of(&*error))?;
+        let problem = |error: hyper::Error| Problem::of(&error);
+        if stream.connected().is_negotiated_h2() {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            let (connection, work) = builder.timer(TokioTimer::new()).handshake(stream).await.map_err(problem)?;
+            tokio::spawn(work);
+            self.shared.replace(Some(Shared { connection: connection.clone(), used: Instant::now() }));
+            self.sweep_later();
+            return Ok(Connection::Shared(connection));
+        }
+        let (connection, work) = http1::Builder::new().handshake(stream).await.map_err(problem)?;
+        tokio::spawn(work.with_upgrades());
+        Ok(Connection::Own(connection))
+    }
+
+    /// Gives the request the URI that HTTP/2 wants; what is named by Host there is named by the authority here (RFC 9113,
+    /// section 8.3.1).
+    fn name_authority(&self, request: &mut Request<Outgoing>) {
+        let named = request.headers_mut().remove(HOST);
+        let named = named.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let mut parts = Parts::default();
+        parts.scheme = Some(self.url.scheme().cloned().unwrap_or(Scheme::HTTPS));
+        parts.authority = named.or_else(|| self.url.authority().cloned());
+        parts.path_and_query = request.uri().path_and_query().cloned();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+
+    fn keep(pool: &Rc<Pool>, connection: http1::SendRequest<Outgoing>) {
+        let mut waiting = pool.waiting.borrow_mut();
+        if connection.is_closed() || waiting.len() >= pool.patience.connections {
+            return;
+        }
+        waiting.push(Waiting { connection, since: Instant::now() });
+        drop(waiting);
+        pool.sweep_later();
+    }
+
+    fn sweep_later(self: &Rc<Pool>) {
+        if self.is_swept.replace(true) {
+            return;
+        }
+        let (pool, time) = (Rc::downgrade(self), self.patience.time);
+        tokio::task::spawn_local(async move {
+            let mut next = Some(Instant::now() + time);
+            while let Some(at) = next {
+                sleep_until(at).await;
+                let Some(pool) = pool.upgrade() else { return };
+                next = pool.sweep();
+                pool.is_swept.set(next.is_some());
+            }
+        });
+    }
+
+    /// Closes what has waited for too long. Gives when the next one will have.
+    fn sweep(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let end = |since: Instant| since + self.patience.time;
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|one| end(one.since) > now && !one.connection.is_closed());
+        let mut shared = self.shared.borrow_mut();
+        // Requests that share it go on.
+        if shared.as_ref().is_some_and(|one| end(one.used) <= now || one.connection.is_closed()) {
+            shared.take();
+        }
+        let first = waiting.first().map(|one| end(one.since));
+        first.into_iter().chain(shared.as_ref().map(|one| end(one.used))).min()
+    }
+}
