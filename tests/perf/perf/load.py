@@ -11,8 +11,8 @@ from .http import Connection
 from .servers import Missing
 
 
-def wrk_command(workload, port, seconds):
-    return ["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds:g}s", "--timeout", "5s", "--latency",
+def wrk_command(workload, port, seconds, threads=1):
+    return ["wrk", f"-t{threads}", f"-c{workload.connections}", f"-d{seconds:g}s", "--timeout", "5s", "--latency",
             "-s", os.path.relpath(workload.script), f"http://127.0.0.1:{port}"]
 
 
@@ -22,7 +22,8 @@ def wrk(workload, port, seconds, cores, count_statuses=False):
         raise Missing("wrk is not installed: run tests/perf/setup")
     env = dict(os.environ, PERF_STATUSES="1" if count_statuses else "0")
     with processes.pinned(cores):
-        process = subprocess.Popen(wrk_command(workload, port, seconds), env=env, text=True,
+        # A thread for each core: one alone keeps two workers so little busy that they sleep between requests.
+        process = subprocess.Popen(wrk_command(workload, port, seconds, len(cores)), env=env, text=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     before = os.times()
     try:

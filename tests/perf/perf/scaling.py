@@ -63,7 +63,7 @@ def _figures(entry):
 
 def markdown(summary, workloads, machine, options):
     what, versions = report.machine_lines(machine)
-    how = (f"*own*: one worker on core 0, load on core 1. *one* and *two* workers: server and load share both cores. "
+    how = (f"*own*: one worker on core 0, load on core 1. *one* and *two* workers: server and load, two threads, share both cores. "
            f"{options.rounds} rounds of {options.seconds:g} s after {options.warmup:g} s of warm-up; ratios are medians "
            "of those within a round. *scaling* is 2 / (two : one), what CPU per request leaves of twice the requests.")
     parts = [what, how, versions]
