@@ -34,6 +34,8 @@ pub(crate) struct Responder {
     buffer: RefCell<Buffer>,
     /// Whether a body too large for the shared chunk has been sent.
     sends_large: Cell<bool>,
+    /// The identity of the metatable of `api.json` and its like, once it is known.
+    builder: Cell<*const c_void>,
 }
 
 /// What follows the head of a response and is no plain body.
@@ -101,7 +103,13 @@ impl Responder {
             sequels: OwnedMeta::new(lua, &lua.create_table()?)?,
             buffer: RefCell::default(),
             sends_large: Cell::default(),
+            builder: Cell::new(std::ptr::null()),
         })
+    }
+
+    /// Notes what `api.json` and its like are known by, so that one which is returned without a call is not sent as a table.
+    pub(crate) fn knows_builders(&self, metatable: &mlua::Table) {
+        self.builder.set(metatable.to_pointer());
     }
 
     /// Whether this app is known to send bodies that should not be copied once more on their way out.
@@ -143,8 +151,12 @@ impl Responder {
     ) -> Result<(), String> {
         let (status, kind, body) = match stack.kind(index) {
             Kind::Table => {
-                if stack.metatable_identity(index) == self.metatable {
+                let metatable = stack.metatable_identity(index);
+                if metatable == self.metatable {
                     return self.built(stack, index, contexts, recycled, response);
+                }
+                if !metatable.is_null() && metatable == self.builder.get() {
+                    return Err("it is a path or a builder, which has to be called, as in api.json(value)".to_owned());
                 }
                 (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?)
             }

@@ -99,6 +99,9 @@ local function child_of(above, key)
   return child
 end
 
+local staged = {}  -- { place, stage }, in the order written
+local applied = {} -- the stages that some route runs
+
 local function stage_of(place, name)
   local stages = place.stages
   if not stages then
@@ -110,6 +113,7 @@ local function stage_of(place, name)
     stage = setmetatable({}, stage_meta)
     entries[stage] = {}
     stages[name] = stage
+    staged[#staged + 1] = { place, stage }
   end
   return stage
 end
@@ -300,10 +304,27 @@ local function collect(place, name)
   if not path then return none end
   local all = {}
   while path do
+    applied[path.stage] = true
     for _, entry in ipairs(entries[path.stage]) do all[#all + 1] = entry[2] end
     path = path.inward
   end
   return all
+end
+
+-- A hook that no route runs is mostly one whose path is misspelt, and guards nothing. Those of all routes may stand in an
+-- app that has none.
+local function note_idle_hooks()
+  for _, staging in ipairs(staged) do
+    local place, stage = staging[1], staging[2]
+    for _, entry in ipairs(place.parent and not applied[stage] and entries[stage] or none) do
+      local file, line = entry[3]:match("^(.*):(%d+)$")
+      declared.mistakes[#declared.mistakes + 1] = {
+        file or entry[3], tonumber(line) or 0,
+        ("the hook '%s' never runs, for there is no route under %s; correct its path (files of a folder run no hooks)"):format(
+          entry[1], written(place)),
+      }
+    end
+  end
 end
 
 local function is_below(place, above)
@@ -355,7 +376,8 @@ local function function_in(config, group, key)
   return type(value) == "function" and value or nil
 end
 
-local M = {}
+-- `builder` is the metatable of `api.json` and its like.
+local M = { builder = node_meta }
 
 -- Runs the declarations of WebSockets. Their handshakes are GET requests: what else a GET of their paths declares answers
 -- requests that are none.
@@ -431,6 +453,7 @@ function M.seal(returned)
     route.after = collect(route.place, "after")
     route.place = nil
   end
+  if #declared.mistakes == 0 then note_idle_hooks() end
   -- Builders are read without a metamethod from here on.
   if root then
     for name in pairs(builders) do

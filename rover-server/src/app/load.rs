@@ -86,6 +86,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let about = (&installed.contexts, &responder);
     proxy::install(lua, &native, &installed.methods, &builders, about, &waits, &figures)?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
+    responder.knows_builders(&dsl.raw_get("builder")?);
 
     let rover =
         stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits, &blueprint.stores)?;

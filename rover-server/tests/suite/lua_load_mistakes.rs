@@ -162,3 +162,25 @@ fn a_failing_on_start_ends_the_start() {
     let expected = "on_start failed: app.lua:2: no database\n  app.lua:2: in function 'f'\n  app.lua:4";
     assert_eq!(error.to_string(), expected);
 }
+
+#[test]
+fn a_hook_that_no_route_runs_is_a_mistake() {
+    let code = r#"local api = rover.server {}
+function api.admin.get() end
+function api.amdin.before.auth() end
+function api.admin.p_id.after.seal() end
+function api.before.all() end
+function api.admin.before.auth() end
+return api
+"#;
+    let expected = [
+        "app.lua:3: the hook 'auth' never runs, for there is no route under api.amdin; correct its path (files of a folder run no hooks)",
+        "app.lua:4: the hook 'seal' never runs, for there is no route under api.admin.p_id; correct its path (files of a folder run no hooks)",
+    ];
+    assert_eq!(report(code), expected);
+    assert!(
+        Server::from_source("app.lua", "local api = rover.server {}\nfunction api.before.all() end\nreturn api")
+            .check()
+            .is_ok()
+    );
+}

@@ -20,6 +20,7 @@ fn before_runs_in_the_order_written_from_the_outside_in_and_after_in_reverse() {
 function api.a.b.before.inner(ctx) note(ctx, 'inner') end
 function api.a.before.middle(ctx) note(ctx, 'middle') end
 function api.a.after.middle(ctx) note(ctx, '-middle') end
+function api.other.get(ctx) end
 function api.other.before.never(ctx) note(ctx, 'never') end
 return api",
     );

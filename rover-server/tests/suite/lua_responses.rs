@@ -65,6 +65,8 @@ fn values_that_cannot_be_sent_are_errors_with_place_and_path() {
             ),
             ("api.json { 0/0 }", "[1] is nan, which JSON cannot hold"),
             ("{ x = 1/0 }", "x is inf, which JSON cannot hold"),
+            ("api.json", "it is a path or a builder, which has to be called, as in api.json(value)"),
+            ("api.json.status", "it is a path or a builder, which has to be called, as in api.json(value)"),
             ("{ [true] = 1 }", "the value has a boolean as a key, which JSON cannot hold"),
         ] {
             let answer = answer(expression, workers);
