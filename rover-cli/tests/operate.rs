@@ -1,84 +1,51 @@
 //! Stopping, reloading and restarting the real binary while clients keep it busy: no request that was accepted is lost.
 #![allow(clippy::unwrap_used, reason = "a test's failure is its report")]
 
+mod process;
+
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Nothing here takes longer, on the slowest machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+use process::{App, DEADLINE, Server};
 
-/// A folder with an app, removed at the end.
-struct App(PathBuf);
-
-impl App {
-    fn new(name: &str, files: &[(&str, &str)]) -> App {
-        let app = App(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("operate-{name}")));
-        let _ = fs::remove_dir_all(&app.0);
-        for (name, text) in files {
-            app.write(name, text);
-        }
-        app
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // As editors do: a reader sees the old file or the new one.
-        let draft = path.with_extension("draft");
-        fs::write(&draft, text).unwrap();
-        fs::rename(draft, path).unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rover"));
-        command.arg("app.lua").args(arguments).current_dir(&self.0);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ROVER_") {
-                command.env_remove(name);
-            }
-        }
-        command
-    }
-
-    fn serve(&self, arguments: &[&str]) -> Running {
-        Running::start(self.command(arguments))
-    }
+/// Serves `app` with these arguments.
+fn serve(app: &App, arguments: &[&str]) -> Running {
+    Running::start(app.command(arguments))
 }
 
-impl Drop for App {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A server, and whatever succeeds it on the same stderr.
+/// A server, and where it listens.
 struct Running {
-    child: Child,
-    /// The process that serves.
-    process: u32,
-    lines: mpsc::Receiver<String>,
+    server: Server,
     address: SocketAddr,
-    seen: Vec<String>,
+}
+
+impl Deref for Running {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
+    }
 }
 
 impl Running {
-    fn start(mut command: Command) -> Running {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let process = child.id();
-        let (line, lines) = mpsc::channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|text| line.send(text)));
+    fn start(command: Command) -> Running {
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut running = Running { child, process, lines, address, seen: Vec::new() };
+        let mut running = Running { server: Server::start(command), address };
         running.address = running.listening();
         running
     }
@@ -89,37 +56,6 @@ impl Running {
         line.split_once("http://").unwrap().1.split([',', ' ', '"']).next().unwrap().parse().unwrap()
     }
 
-    /// Waits for a line of the log with this text.
-    fn logged(&mut self, text: &str) -> String {
-        let began = Instant::now();
-        loop {
-            let left = DEADLINE.saturating_sub(began.elapsed());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("{text:?} is not in the log: {:#?}", self.seen)
-            };
-            self.seen.push(line.clone());
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.process.to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-    }
-
-    fn exit_code(&mut self) -> Option<i32> {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(began.elapsed() < DEADLINE, "the server does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-
     fn get(&self, path: &str) -> Option<String> {
         let mut client = TcpStream::connect(self.address).ok()?;
         client.set_read_timeout(Some(DEADLINE)).ok()?;
@@ -127,23 +63,6 @@ impl Running {
         let mut answer = String::new();
         client.read_to_string(&mut answer).ok()?;
         Some(answer.split_once("\r\n\r\n")?.1.to_owned())
-    }
-
-    /// Resident memory in KiB.
-    fn resident(&self) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process)).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.process != self.child.id() && fs::exists(format!("/proc/{}", self.process)).unwrap_or(false) {
-            self.signal("KILL");
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -271,7 +190,7 @@ fn version(n: usize) -> String {
 fn a_stop_under_load_loses_no_accepted_request() {
     let app = App::new("stop", &[("app.lua", APP)]);
     for _ in 0..3 {
-        let mut server = app.serve(&[]);
+        let mut server = serve(&app, &[]);
         let load = Load::start(server.address, 16, 8, true);
         load.more(2000);
         server.signal("TERM");
@@ -283,7 +202,7 @@ fn a_stop_under_load_loses_no_accepted_request() {
 #[test]
 fn connections_that_are_open_when_the_server_stops_are_still_answered() {
     let app = App::new("backlog", &[("app.lua", APP)]);
-    let mut server = app.serve(&["--log-level", "info"]);
+    let mut server = serve(&app, &["--log-level", "info"]);
     let mut waiting: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     server.signal("TERM");
     server.logged("the server stops");
@@ -304,7 +223,7 @@ fn connections_that_are_open_when_the_server_stops_are_still_answered() {
 #[test]
 fn the_drain_delay_goes_on_accepting() {
     let app = App::new("delay", &[("app.lua", &APP.replace("port = 0", "port = 0, drain_delay = 1"))]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     server.signal("TERM");
     server.logged("the server stops");
     let began = Instant::now();
@@ -318,7 +237,7 @@ fn the_drain_delay_goes_on_accepting() {
 #[test]
 fn fifty_reloads_under_load_lose_no_request() {
     let app = App::new("reload", &[("app.lua", APP)]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     let load = Load::start(server.address, 12, 4, false);
     for n in 1..=50 {
         app.write("app.lua", &version(n));
@@ -335,7 +254,7 @@ fn fifty_reloads_under_load_lose_no_request() {
 #[test]
 fn five_restarts_under_load_lose_no_request() {
     let app = App::new("restart", &[("app.lua", APP)]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     let load = Load::start(server.address, 12, 4, false);
     for n in 1..=5 {
         app.write("app.lua", &version(n));
@@ -360,7 +279,7 @@ fn five_restarts_under_load_lose_no_request() {
 fn the_management_listener_is_handed_over_too() {
     let app =
         App::new("restart-management", &[("app.lua", &APP.replace("port = 0", "port = 0, management = { port = 0 }"))]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     let line = server.logged("metrics and health on http://");
     let address = line.split_once("http://").unwrap().1.split('"').next().unwrap().to_owned();
     let first = server.process;
@@ -386,7 +305,7 @@ fn the_management_listener_is_handed_over_too() {
 #[test]
 fn a_successor_that_fails_leaves_the_server_as_it_is() {
     let app = App::new("restart-fails", &[("app.lua", APP)]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     app.write("app.lua", "local api = rover.server {\n");
     server.signal("USR2");
     server.logged("no other process took over, this one serves on");
@@ -424,7 +343,7 @@ fn wait_until(is: impl Fn() -> bool) {
 #[test]
 fn a_successor_that_is_never_ready_is_given_up() {
     let app = App::new("restart-waits", &[("app.lua", WAITS)]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     app.write("wait", "");
     server.signal("USR2");
     let line = server.logged("no other process took over, this one serves on");
@@ -441,7 +360,7 @@ fn a_successor_that_is_never_ready_is_given_up() {
 #[test]
 fn a_stop_ends_a_reload_and_a_successor_on_its_way() {
     let app = App::new("stop-waits", &[("app.lua", &WAITS.replace("500ms", "1h"))]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     app.write("wait", "");
     server.signal("HUP");
     server.logged("on_start");
@@ -449,7 +368,7 @@ fn a_stop_ends_a_reload_and_a_successor_on_its_way() {
     assert_eq!(server.exit_code(), Some(0));
 
     fs::remove_file(app.0.join("wait")).unwrap();
-    let mut server = app.serve(&["--port", "0"]);
+    let mut server = serve(&app, &["--port", "0"]);
     app.write("wait", "");
     server.signal("USR2");
     server.logged("on_start");
@@ -466,7 +385,7 @@ fn a_burst_of_reloads_is_one_or_two() {
                 function api.get() return 'on' end
                 return api";
     let app = App::new("burst", &[("app.lua", slow)]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     for _ in 0..20 {
         server.signal("HUP");
     }
@@ -474,7 +393,7 @@ fn a_burst_of_reloads_is_one_or_two() {
     server.logged("the app has been reloaded");
     server.signal("TERM");
     assert_eq!(server.exit_code(), Some(0));
-    server.seen.extend(server.lines.iter());
+    server.read_on();
     let reloads = server.seen.iter().filter(|line| line.contains("the app has been reloaded")).count();
     assert!(reloads <= 3, "{reloads} reloads");
 }
@@ -482,7 +401,7 @@ fn a_burst_of_reloads_is_one_or_two() {
 #[test]
 fn a_version_that_does_not_load_leaves_the_old_one_serving_and_says_why() {
     let app = App::new("mistake", &[("app.lua", APP)]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     let broken = [
         ("local api = rover.server {}\nlocal x = = 1\nreturn api", "app.lua:2: unexpected symbol near '='"),
         ("local api = rover.server { prot = 1 }\nreturn api", "unknown config key"),
@@ -511,7 +430,7 @@ fn requests_end_in_the_version_where_they_began() {
                 function api.on_ready() rover.log.info('version 0 is ready') end\n\
                 function api.on_shutdown() rover.log.info('version 0 is over') end\nreturn api";
     let app = App::new("begun", &[("app.lua", slow)]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     server.logged("version 0 is ready");
     let address = server.address;
     let begun = thread::spawn(move || {
@@ -544,7 +463,7 @@ fn what_workers_share_survives_a_reload() {
         )
     };
     let app = App::new("shared", &[("app.lua", &code("first"))]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     server.logged("first is ready");
     assert_eq!(server.get("/").as_deref(), Some("first 1"));
     app.write("app.lua", &code("second"));
@@ -558,7 +477,7 @@ fn changed_files_reload_the_app_with_watch() {
     let code = "local api = rover.server { port = 0, workers = 2 }\nlocal part = require 'lib.part'\n\
                 function api.get() return part.text end\nreturn api";
     let app = App::new("watch", &[("app.lua", code), ("lib/part.lua", "return { text = 'one' }")]);
-    let mut server = app.serve(&["--watch"]);
+    let mut server = serve(&app, &["--watch"]);
     assert_eq!(server.get("/").as_deref(), Some("one"));
     app.write("lib/part.lua", "return { text = 'two' }");
     server.logged("the app has been reloaded");
@@ -583,7 +502,7 @@ fn two_hundred_reloads_give_their_memory_back() {
                 for i = 1, 20000 do kept[i] = { i } end\n\
                 function api.get() return #kept end\nreturn api";
     let app = App::new("memory", &[("app.lua", code)]);
-    let mut server = app.serve(&[]);
+    let mut server = serve(&app, &[]);
     let mut sizes = VecDeque::new();
     for n in 1..=200 {
         server.signal("HUP");

@@ -76,8 +76,7 @@ fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
 #[cold]
 pub(crate) fn to_https(head: &Parts, port: u16) -> Response<Body> {
     let named = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let host = head.headers.get(HOST).filter(|host| is_host(host.as_bytes())).map(HeaderValue::as_bytes);
-    let host = named.or(host).filter(|host| is_host(host));
+    let host = named.or(head.headers.get(HOST).map(HeaderValue::as_bytes)).filter(|host| is_host(host));
     let host = host.and_then(|host| std::str::from_utf8(host).ok()).map(without_port);
     // `OPTIONS *` asks about no path.
     let path = head.uri.path_and_query().map_or("/", |target| target.as_str()).trim_start_matches('*');

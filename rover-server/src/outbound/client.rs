@@ -177,26 +177,18 @@ impl Client {
         let origin = self.origin(&call.url);
         let can_repeat = retry::is_idempotent(&call.method) && call.body.as_ref().is_some_and(|b| b.again().is_some());
         let retry = call.retry.filter(|_| can_repeat);
-        let mut attempt = 1;
-        let mut is_fresh = false;
+        let (mut attempt, mut is_fresh) = (1, false);
+        let (deadline, connect_timeout) = (call.deadline, call.connect_timeout);
+        let expiry = async || {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => pending().await,
+            }
+            Problem::Timeout
+        };
         loop {
-            let deadline = call.deadline;
-            let expiry = async move {
-                match deadline {
-                    Some(deadline) => sleep_until(deadline).await,
-                    None => pending().await,
-                }
-                Problem::Timeout
-            };
-            let outcome = self.once(&origin, call.request(), is_fresh, call.connect_timeout, expiry).await;
-            let outcome = match outcome {
-                // It may have crossed with the server's end of an idle connection (RFC 9112, section 9.3.1).
-                Err(failure) if failure.is_stale && can_repeat && !is_fresh => {
-                    is_fresh = true;
-                    continue;
-                }
-                outcome => outcome.map_err(|failure| failure.problem),
-            };
+            let asked = origin.ask(|| call.request(), &mut is_fresh, || can_repeat, connect_timeout, expiry).await;
+            let outcome = asked.map_err(|failure| failure.problem);
             let Some(retry) = retry.filter(|retry| attempt < retry.attempts) else { return outcome };
             let wait = match &outcome {
                 Ok((head, ..)) if retry::is_passing(head.status) => {
@@ -216,48 +208,6 @@ impl Client {
             sleep(wait).await;
             attempt += 1;
             add(&origin.figures.retries);
-        }
-    }
-
-    /// Sends one request, whose URI is a path and query, and waits for the head of its answer as long as `expiry` lasts.
-    ///
-    /// # Errors
-    /// There is none, or `expiry` came first.
-    pub(crate) async fn once(
-        &self,
-        origin: &Origin,
-        request: Request<Outgoing>,
-        is_fresh: bool,
-        connect_timeout: Option<Duration>,
-        expiry: impl Future<Output = Problem>,
-    ) -> Result<(Parts, Incoming, Active), Failure> {
-        let mut expiry = pin!(expiry);
-        let entered = tokio::select! {
-            biased;
-            entered = origin.enter() => entered,
-            problem = &mut expiry => Err(problem),
-        };
-        let mut active = entered.map_err(Failure::unsent)?;
-        let answered = tokio::select! {
-            biased;
-            answered = origin.pool.send(request, is_fresh, connect_timeout) => answered,
-            problem = expiry => Err(Failure::sent(problem)),
-        };
-        match answered {
-            Ok((response, lease)) => {
-                active.answered(response.status());
-                let (head, body) = response.into_parts();
-                // What has left HTTP comes back to nobody.
-                active.lease = lease.filter(|_| head.status != StatusCode::SWITCHING_PROTOCOLS);
-                if body.is_end_stream() {
-                    active.give_back();
-                }
-                Ok((head, body, active))
-            }
-            Err(failure) => {
-                active.failed(&failure.problem);
-                Err(failure)
-            }
         }
     }
 }
@@ -284,6 +234,67 @@ impl Call {
 }
 
 impl Origin {
+    /// Sends a request, whose URI is a path and query, and waits for the head of its answer as long as `expiry` lasts. It
+    /// is made and sent a second time, on a fresh connection, where the first may have crossed with the server's end of an
+    /// idle one (RFC 9112, section 9.3.1) and `can_repeat` says that it may have had its effect. `is_fresh` is then set: what
+    /// the same call sends later goes to fresh connections too.
+    ///
+    /// # Errors
+    /// There is no answer, or `expiry` came first.
+    pub(crate) async fn ask(
+        &self,
+        mut request: impl FnMut() -> Request<Outgoing>,
+        is_fresh: &mut bool,
+        can_repeat: impl FnOnce() -> bool,
+        connect_timeout: Option<Duration>,
+        expiry: impl AsyncFn() -> Problem,
+    ) -> Result<(Parts, Incoming, Active), Failure> {
+        match self.once(request(), *is_fresh, connect_timeout, expiry()).await {
+            Err(failure) if failure.is_stale && can_repeat() => {
+                *is_fresh = true;
+                self.once(request(), true, connect_timeout, expiry()).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn once(
+        &self,
+        request: Request<Outgoing>,
+        is_fresh: bool,
+        connect_timeout: Option<Duration>,
+        expiry: impl Future<Output = Problem>,
+    ) -> Result<(Parts, Incoming, Active), Failure> {
+        let mut expiry = pin!(expiry);
+        let entered = tokio::select! {
+            biased;
+            entered = self.enter() => entered,
+            problem = &mut expiry => Err(problem),
+        };
+        let mut active = entered.map_err(Failure::unsent)?;
+        let answered = tokio::select! {
+            biased;
+            answered = self.pool.send(request, is_fresh, connect_timeout) => answered,
+            problem = expiry => Err(Failure::sent(problem)),
+        };
+        match answered {
+            Ok((response, lease)) => {
+                active.answered(response.status());
+                let (head, body) = response.into_parts();
+                // What has left HTTP comes back to nobody.
+                active.lease = lease.filter(|_| head.status != StatusCode::SWITCHING_PROTOCOLS);
+                if body.is_end_stream() {
+                    active.give_back();
+                }
+                Ok((head, body, active))
+            }
+            Err(failure) => {
+                active.failed(&failure.problem);
+                Err(failure)
+            }
+        }
+    }
+
     /// Waits for a turn.
     async fn enter(&self) -> Result<Active, Problem> {
         let reject = |problem| {

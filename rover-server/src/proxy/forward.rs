@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::context::{self, Peer};
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
-use crate::outbound::{Active, Client, Failure, Inflow, Problem, is_idempotent};
+use crate::outbound::{Active, Failure, Inflow, Problem, is_idempotent};
 
 use super::answer::{self, Through};
 use super::group::{Group, Turn, Upstream};
@@ -80,9 +80,9 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
     let Some(group) = proxy.groups.get(stack, GROUP).cloned() else {
         return Err(Raise::mistake("these upstreams are no longer there"));
     };
-    let (client, own) = (proxy.client.clone(), proxy.own.clone());
+    let own = proxy.own.clone();
     proxy.waits.suspend(stack, Name::Own("ctx:proxy"), async move {
-        let outcome = ask(&client, &group, &onward, &options).await;
+        let outcome = ask(&group, &onward, &options).await;
         move |stack: &mut Stack<'_>| match own.upgrade() {
             Some(proxy) => push(stack, &proxy, outcome, &onward, &options),
             None => Err(Raise::mistake("this server has been shut down")),
@@ -174,32 +174,32 @@ fn place(upstream: &Upstream, onward: &Onward) -> Result<PathAndQuery, Problem> 
 }
 
 /// Sends the request to an upstream; to another one where it did not even reach the first.
-async fn ask(client: &Client, group: &Rc<Group>, onward: &Onward, options: &Options) -> Outcome {
+async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options) -> Outcome {
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut last = Problem::Refused;
     while onward.body.is_whole() {
         let Some(turn) = group.pick(&tried) else { break };
-        let mut is_fresh = false;
-        let failure = loop {
-            let target = match place(&turn.upstream, onward) {
-                Ok(target) => target,
-                Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
-            };
+        let target = match place(&turn.upstream, onward) {
+            Ok(target) => target,
+            Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
+        };
+        let request = || {
             let mut request = Request::new(onward.body.outgoing());
             *request.method_mut() = onward.method.clone();
-            *request.uri_mut() = Uri::from(target);
+            *request.uri_mut() = Uri::from(target.clone());
             *request.headers_mut() = onward.headers.clone();
-            let expiry = standstill(&onward.body, options.timeout);
-            match client.once(&turn.upstream.origin, request, is_fresh, options.connect_timeout, expiry).await {
-                Ok((head, body, active)) => {
-                    turn.succeeded();
-                    return Outcome::Answered(Box::new((head, body, active)), turn);
-                }
-                // It may have crossed with the upstream's end of an idle connection (RFC 9112, section 9.3.1).
-                Err(failure) if failure.is_stale && !is_fresh && can_repeat(onward) => is_fresh = true,
-                Err(failure) => break failure,
-            }
+            request
         };
+        let expiry = async || standstill(&onward.body, options.timeout).await;
+        let origin = &turn.upstream.origin;
+        let failure =
+            match origin.ask(request, &mut false, || can_repeat(onward), options.connect_timeout, expiry).await {
+                Ok(answered) => {
+                    turn.succeeded();
+                    return Outcome::Answered(Box::new(answered), turn);
+                }
+                Err(failure) => failure,
+            };
         let Failure { problem, is_unsent, .. } = failure;
         let is_fault = problem != Problem::BodyBrokeOff;
         if is_fault && turn.failed() {

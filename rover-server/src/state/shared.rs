@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlua::{Lua, Table};
 
 use super::{Own, data, fails, key, read, ttl};
 use crate::json::Vocabulary;
 use crate::lua::{Kind, OwnedMeta, Raise, Returns, Shared, Stack, seconds};
-use crate::store::{Dictionary, Refusal, Stores};
+use crate::store::{Datum, Dictionary, Refusal, Stores};
 
 /// How many keys `keys()` gives where it is not told.
 const USUAL_KEYS: f64 = 1024.0;
@@ -99,23 +100,32 @@ fn set(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 
 /// `dict:add(key, value[, ttl])` → true, or `nil, err`.
 fn add(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
-    let dictionary = functions.dictionary(stack, "add")?;
-    let ttl = ttl(stack, 4, "dict:add")?;
-    let Some(value) = read::read(stack, 3, &functions.vocabulary, "dict:add")? else {
-        return Err(Raise::mistake("dict:add expects a value, not nil"));
-    };
-    let done = dictionary.add(key(stack, "dict:add")?, value, ttl);
-    answer(stack, done)
+    put(stack, functions, ("add", "dict:add"), |dictionary, key, value, ttl| dictionary.add(key, value, ttl))
 }
 
 /// `dict:replace(key, value[, ttl])` → true, or `nil, err`.
 fn replace(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
-    let dictionary = functions.dictionary(stack, "replace")?;
-    let ttl = ttl(stack, 4, "dict:replace")?;
-    let Some(value) = read::read(stack, 3, &functions.vocabulary, "dict:replace")? else {
-        return Err(Raise::mistake("dict:replace expects a value, not nil"));
+    put(stack, functions, ("replace", "dict:replace"), |dictionary, key, value, ttl| {
+        dictionary.replace(key, value, ttl)
+    })
+}
+
+/// A way to store a value for a time.
+type Store = fn(&Arc<dyn Dictionary>, &[u8], Datum, Option<Duration>) -> Result<(), Refusal>;
+
+/// A value that there has to be is stored by `store`; the method's name, alone and as messages have it.
+fn put(
+    stack: &mut Stack<'_>,
+    functions: &Functions,
+    (method, call): (&'static str, &'static str),
+    store: Store,
+) -> Returns {
+    let dictionary = functions.dictionary(stack, method)?;
+    let ttl = ttl(stack, 4, call)?;
+    let Some(value) = read::read(stack, 3, &functions.vocabulary, call)? else {
+        return Err(Raise::Mistake(format!("{call} expects a value, not nil")));
     };
-    let done = dictionary.replace(key(stack, "dict:replace")?, value, ttl);
+    let done = store(&dictionary, key(stack, call)?, value, ttl);
     answer(stack, done)
 }
 

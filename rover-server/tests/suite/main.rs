@@ -50,6 +50,7 @@ mod lua_streams;
 mod lua_websockets;
 mod lua_tasks;
 mod smoke;
+mod takes_any;
 mod tls;
 mod tls_edge;
 mod websocket_client;
