@@ -87,7 +87,7 @@ impl Load {
 }
 
 /// Sends a request and reads its answer; gives the connection back where it can be used again.
-fn exchange(mut stream: TcpStream, keep: bool) -> Result<Option<TcpStream>, String> {
+pub(crate) fn exchange(mut stream: TcpStream, keep: bool) -> Result<Option<TcpStream>, String> {
     let told = if keep { "" } else { "Connection: close\r\n" };
     let explain = |at: &str| {
         let at = at.to_owned();
