@@ -7,6 +7,7 @@
 //!
 //! Comes in: an accepted stream. Goes out: hyper's `Read` and `Write`. This module must not know of HTTP.
 
+mod handle;
 mod preface;
 
 use std::cell::{Cell, RefCell};
@@ -15,12 +16,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+pub(crate) use handle::SocketHandle;
 use preface::Preface;
 pub(crate) use preface::Spoken;
 
@@ -108,6 +109,11 @@ impl SpareBuffers {
     /// The bytes that all connections of the worker have received and sent.
     pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.received.get(), self.sent.get())
+    }
+
+    #[inline]
+    fn count_received(&self, length: u64) {
+        self.received.set(self.received.get() + length);
     }
 
     #[inline]
@@ -343,7 +349,13 @@ impl Socket {
     /// # Errors
     /// What the system says about the stream.
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.inner.borrow_mut().transport()).poll_read(cx, buf)
+        let mut inner = self.inner.borrow_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(inner.transport()).poll_read(cx, buf);
+        let received = (buf.filled().len() - before) as u64;
+        inner.io.inner_mut().read += received;
+        self.spare.count_received(received);
+        read
     }
 
     /// Collects bytes, or sends where there are many: for a connection that has left HTTP.
@@ -446,54 +458,5 @@ impl Inner {
             left -= n;
         }
         Poll::Ready(Ok(room))
-    }
-}
-
-/// hyper's end of a [`Socket`].
-pub(crate) struct SocketHandle(pub(crate) Rc<Socket>);
-
-impl Read for SocketHandle {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.inner.borrow_mut();
-        let before = inner.io.inner().read;
-        let read = Pin::new(&mut inner.io).poll_read(cx, buf);
-        let received = inner.io.inner().read - before;
-        let spare = &self.0.spare;
-        spare.received.set(spare.received.get() + received);
-        read
-    }
-}
-
-impl Write for SocketHandle {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let mut inner = self.0.inner.borrow_mut();
-        let written = inner.poll_take(cx, buf, &self.0.spare);
-        inner.io.inner_mut().blocked(cx, written.is_pending());
-        written
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut inner = self.0.inner.borrow_mut();
-        let written = inner.poll_take_vectored(cx, bufs, &self.0.spare);
-        inner.io.inner_mut().blocked(cx, written.is_pending());
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// Ready at once: the connection's task flushes at the end of its turn.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// Ready at once: the connection's task closes when it has had the last word.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

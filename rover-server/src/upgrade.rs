@@ -86,6 +86,15 @@ impl Upgraded {
     pub(crate) fn ending(&self) -> Ending {
         self.ending.clone()
     }
+
+    /// What tells, also while the connection is being used, a number that changes whenever a byte has passed.
+    pub(crate) fn movement(&self) -> impl Fn() -> u64 + 'static {
+        let socket = self.socket.clone();
+        move || {
+            let traffic = socket.traffic();
+            traffic.read.wrapping_add(traffic.moved)
+        }
+    }
 }
 
 impl AsyncRead for Upgraded {

@@ -35,6 +35,7 @@ mod argument {
     pub(super) const VIA: i32 = 8;
     /// A table of further headers, or nil.
     pub(super) const HEADERS: i32 = 9;
+    pub(super) const TUNNEL_TIMEOUT: i32 = 10;
 }
 
 /// A request on its way on.
@@ -67,6 +68,7 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
         timeout: time(TIMEOUT),
         connect_timeout: time(CONNECT_TIMEOUT),
         idle_timeout: time(IDLE_TIMEOUT),
+        tunnel_timeout: time(TUNNEL_TIMEOUT),
         preserves_host: stack.boolean(PRESERVES_HOST),
         forwarded: match stack.bytes(FORWARDED) {
             Some(b"append") => Forwarding::Append,
@@ -251,7 +253,7 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
         let (Some(chosen), Some(upgrade)) = (chosen, upgrade) else {
             return answer::push_failure(stack, proxy, &Problem::Malformed, &answer::named(Some(&turn.upstream)));
         };
-        let upgrade = switch::joined(upgrade, turn, active);
+        let upgrade = switch::joined(upgrade, turn, active, options.tunnel_timeout);
         return answer::push(stack, proxy, &head, about, Some(&chosen), |stack| {
             proxy.responder.push_upgrade(stack, onward.peer.clone(), upgrade);
         });

@@ -62,6 +62,8 @@ struct Options {
     connect_timeout: Option<Duration>,
     /// Between two pieces of the answer's body.
     idle_timeout: Option<Duration>,
+    /// Between two pieces of what passes, either way, once the connection has left HTTP.
+    tunnel_timeout: Option<Duration>,
     preserves_host: bool,
     forwarded: headers::Forwarding,
     via: bool,

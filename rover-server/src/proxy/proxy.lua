@@ -79,7 +79,7 @@ local CONFIG = {
   timeout = milliseconds, connect_timeout = milliseconds, idle_timeout = milliseconds,
   host = one_of("upstream", "preserve"), forwarded = one_of("replace", "append", false), via = truth, headers = headers,
   balance = one_of("round_robin", "least_connections"), fails = fails, fail_timeout = milliseconds,
-  tls = tls,
+  tls = tls, tunnel_timeout = milliseconds,
 }
 
 local known = {}
@@ -143,7 +143,7 @@ end
 local function go(ctx, group, cfg)
   return forward(ctx, group, first(cfg.timeout, 30000), first(cfg.connect_timeout, 10000),
     first(cfg.idle_timeout, 60000), cfg.host == "preserve", cfg.forwarded == nil and "replace" or cfg.forwarded,
-    cfg.via or false, cfg.headers)
+    cfg.via or false, cfg.headers, first(cfg.tunnel_timeout, 3600000))
 end
 
 --- `ctx:proxy(url[, cfg])` → a response.

@@ -1,28 +1,44 @@
 //! Connections that leave HTTP, such as WebSockets: after a 101, bytes pass both ways until one side ends.
 
+use std::time::Duration;
+
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::time::sleep;
 
 use crate::outbound::Active;
 use crate::upgrade::{Upgrade, Upgraded};
 
 use super::group::Turn;
 
-/// What takes the client's connection over, and joins it with the upstream's.
-pub(super) fn joined(upstream: OnUpgrade, turn: Turn, active: Active) -> Upgrade {
+/// What takes the client's connection over, and joins it with the upstream's until nothing passes for `timeout`.
+pub(super) fn joined(upstream: OnUpgrade, turn: Turn, active: Active, timeout: Option<Duration>) -> Upgrade {
     Box::new(move |mut client: Upgraded| {
         Box::pin(async move {
             let _held = (turn, active);
             let Ok(upstream) = upstream.await else { return };
             let mut upstream = TokioIo::new(upstream);
-            let ending = client.ending();
+            let (ending, movement) = (client.ending(), client.movement());
             tokio::select! {
                 _ = copy_bidirectional(&mut client, &mut upstream) => {}
+                () = silence(movement, timeout) => {}
                 () = ending.told() => {
                     let _ = upstream.shutdown().await;
                 }
             }
         })
     })
+}
+
+/// Ends when nothing has moved for so long, at most twice as long. Every byte of both ways passes the client's connection.
+async fn silence(movement: impl Fn() -> u64, timeout: Option<Duration>) {
+    let Some(timeout) = timeout else { return std::future::pending().await };
+    loop {
+        let before = movement();
+        sleep(timeout).await;
+        if movement() == before {
+            return;
+        }
+    }
 }

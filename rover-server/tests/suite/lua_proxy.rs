@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -460,6 +461,29 @@ fn a_connection_that_switches_protocols_is_passed_through() {
 }
 
 #[test]
+fn a_tunnel_in_which_nothing_passes_ends() {
+    let upstream = Upstream::start(|_, stream| {
+        raw(stream, b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+        never(stream)
+    });
+    each_worker_count(|workers| {
+        let app = start(&upstream.url(), "api.get = api.proxy(url, { tunnel_timeout = 100 })", workers);
+        let mut client = app.connect();
+        client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+        assert_eq!(client.head_answer().status, 101);
+        // What passes keeps it open, in either direction.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(500) {
+            client.send("on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(upstream.open(), 1);
+        assert_eq!(client.rest(), "");
+        wait_until(|| upstream.open() == 0);
+    });
+}
+
+#[test]
 fn mistakes_name_the_line_of_the_app() {
     let code = "
         local function try(f, ...) return select(2, pcall(f, ...)) end
@@ -482,7 +506,7 @@ fn mistakes_name_the_line_of_the_app() {
     let app = start("http://127.0.0.1:9", code, 1);
     let found: Value = serde_json::from_str(app.get("/").text()).expect("JSON");
     let keys = "balance, connect_timeout, fail_timeout, fails, forwarded, headers, host, idle_timeout, timeout, \
-                tls, via";
+                tls, tunnel_timeout, via";
     assert_eq!(
         found,
         json!([

@@ -406,6 +406,9 @@ fn websockets_are_counted() {
         assert_eq!(figures[r#"rover_websocket_messages_total{direction="in"}"#], 200.0);
         let sent = figures[r#"rover_websocket_messages_total{direction="out"}"#];
         assert!((202.0..402.0).contains(&sent), "{sent}");
+        // A frame of the client takes six bytes and its text; one of the server's, more than its text.
+        assert!(sum(&figures, "rover_received_bytes_total") > 200.0 * 21.0);
+        assert!(sum(&figures, "rover_sent_bytes_total") > 200.0 * 100_000.0);
         fast.close();
         drop(slow);
         wait_until(|| sum(&self::figures(&app), "rover_websockets") == 0.0);
