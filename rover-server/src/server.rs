@@ -292,7 +292,7 @@ impl Server {
         config.connections.handler_timeout = Duration::ZERO;
         let limits = RateLimits::new(&config.rate_limit, &limits);
         let archive = Archive::default();
-        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive))
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive, None))
     }
 }
 

@@ -19,6 +19,7 @@ use mlua::{Function, Lua, Table};
 use self::group::Group;
 use crate::context::Contexts;
 use crate::lua::{OwnedMeta, Shared, Waits, mistake_function};
+use crate::otlp::Tracing;
 use crate::outbound::{Client, Figures, Settings};
 use crate::response::Responder;
 
@@ -28,6 +29,7 @@ struct Proxy {
     responder: Rc<Responder>,
     waits: Rc<Waits>,
     client: Rc<Client>,
+    tracing: Tracing,
     groups: OwnedMeta<Rc<Group>>,
     own: std::rc::Weak<Proxy>,
 }
@@ -56,7 +58,7 @@ pub(crate) fn install(
     native: &Table,
     methods: &Table,
     builders: &Table,
-    (contexts, responder): (&Rc<Contexts>, &Rc<Responder>),
+    (contexts, responder, tracing): (&Rc<Contexts>, &Rc<Responder>, &Tracing),
     waits: &Rc<Waits>,
     figures: &Arc<Figures>,
 ) -> mlua::Result<()> {
@@ -71,6 +73,7 @@ pub(crate) fn install(
         responder: responder.clone(),
         waits: waits.clone(),
         client: Rc::new(Client::new(settings, figures)),
+        tracing: tracing.clone(),
         groups,
         own: own.clone(),
     });
