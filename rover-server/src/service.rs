@@ -59,7 +59,6 @@ pub(crate) struct Site {
 impl Site {
     /// Tells `app` what was decided after it had loaded, and makes it ready for requests. `limits` are what all workers count
     /// together, `archive` keeps what this one counts, `tracer` records its traces.
-    #[expect(clippy::too_many_arguments, reason = "each is another stage's")]
     pub(crate) fn new(
         app: App,
         router: Arc<FastRouter>,

@@ -56,8 +56,8 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// Tells a span what came of its request.
-    fn told(&self, span: &mut ClientSpan) {
+    /// Ends the span of the request.
+    fn told(&self, mut span: ClientSpan) {
         match self {
             Outcome::Collected(head, ..) | Outcome::Streaming(head, ..) => span.answered(head.status.as_u16()),
             Outcome::Failed(problem) => span.failed(&problem.to_string()),
@@ -115,8 +115,8 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
             Some(feed) => beside(feed, exchange).await,
             None => exchange.await,
         };
-        if let Some(mut span) = span {
-            outcome.told(&mut span);
+        if let Some(span) = span {
+            outcome.told(span);
         }
         move |stack: &mut Stack<'_>| match shared.upgrade() {
             Some(fetch) => push(stack, &fetch, outcome, patience),

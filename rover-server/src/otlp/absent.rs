@@ -82,26 +82,26 @@ impl ClientSpan {
 }
 
 /// Nothing is known.
-#[derive(Clone, Copy)]
-pub(crate) struct Tracing;
+#[derive(Clone)]
+pub(crate) struct Tracing(());
 
 /// Nothing is inherited.
 #[derive(Clone, Default)]
-pub(crate) struct Inherited;
+pub(crate) struct Inherited(());
 
 impl Tracing {
     pub(crate) fn new(_: &Rc<Requests>) -> Tracing {
-        Tracing
+        Tracing(())
     }
 
     pub(crate) fn settle(&self, _: Option<&Tracer>) {}
 
     pub(crate) fn inherit(&self) -> Inherited {
-        Inherited
+        Inherited(())
     }
 
     pub(crate) fn enter(&self, _: Inherited) -> Inherited {
-        Inherited
+        Inherited(())
     }
 
     pub(crate) fn ask(&self, _: &mut HeaderMap, _: &Method) -> Option<ClientSpan> {

@@ -58,8 +58,8 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// Tells a span what came of its request.
-    fn told(&self, span: &mut ClientSpan) {
+    /// Ends the span of the request.
+    fn told(&self, mut span: ClientSpan) {
         match self {
             Outcome::Answered(answered, _) => span.answered(answered.0.status.as_u16()),
             Outcome::Failed(problem, _) => span.failed(&problem.to_string()),
@@ -95,10 +95,9 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
     let own = proxy.own.clone();
     proxy.waits.suspend(stack, Name::Own("ctx:proxy"), async move {
         let outcome = ask(&group, &onward, &options, &mut span).await;
-        if let Some(span) = &mut span {
+        if let Some(span) = span {
             outcome.told(span);
         }
-        drop(span);
         move |stack: &mut Stack<'_>| match own.upgrade() {
             Some(proxy) => push(stack, &proxy, outcome, &onward, &options),
             None => Err(Raise::mistake("this server has been shut down")),

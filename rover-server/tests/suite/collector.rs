@@ -29,7 +29,8 @@ impl Collector {
 
     /// `refuse` may answer a request, whose spans then do not count as taken.
     pub fn that(refuse: impl Fn(&Asked, &mut TcpStream) -> Option<Then> + Send + Sync + 'static) -> Collector {
-        let (spans, resource): (Arc<Mutex<Vec<Span>>>, Arc<Mutex<Vec<KeyValue>>>) = Default::default();
+        let spans = Arc::new(Mutex::new(Vec::<Span>::new()));
+        let resource = Arc::new(Mutex::new(Vec::<KeyValue>::new()));
         let (taken, known) = (spans.clone(), resource.clone());
         let upstream = Upstream::start(move |asked, stream| {
             if let Some(then) = refuse(asked, stream) {
