@@ -24,6 +24,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "lua",
             "management",
             "metrics",
+            "otlp",
             "profile",
             "rate_limit",
             "route",

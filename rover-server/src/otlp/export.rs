@@ -11,7 +11,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -36,7 +36,7 @@ const MOST_OF_ANSWER: u64 = 64 * 1024;
 /// Below, compressing is not worth it.
 const WORTH_COMPRESSING: usize = 1024;
 
-/// Failures are told once, then again at most so often.
+/// Of trouble the log hears at most so often.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Sends the spans of one queue.
@@ -56,12 +56,22 @@ pub(super) struct Exporter {
 /// What the log was told of spans that were lost.
 #[derive(Default)]
 struct Told {
+    /// The log's last word is that it does not work.
     is_failing: bool,
     at: Option<Instant>,
     /// Not told of yet.
     lost: u64,
     /// How many were dropped in all, when the log was last told.
     dropped: u64,
+}
+
+/// Spans on their way. They are lost where the task ends before they have arrived.
+struct OnTheWay(u64);
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        figures::count_dropped(self.0);
+    }
 }
 
 /// Why a batch was not taken.
@@ -144,7 +154,10 @@ impl Exporter {
     /// Sends a batch. Gives how long to leave the collector alone, where that did not work.
     async fn export(&mut self, batch: Batch) -> Option<Duration> {
         let spans = batch.spans as u64;
-        match self.send(&batch).await {
+        let mut on_the_way = OnTheWay(spans);
+        let sent = self.send(&batch).await;
+        on_the_way.0 = 0;
+        match sent {
             Ok(answer) => {
                 let partial = partial_success(answer);
                 let rejected = partial.rejected.min(spans);
@@ -190,9 +203,9 @@ impl Exporter {
         let status = reply.head.status;
         let pause = reply.head.headers.get(RETRY_AFTER).and_then(seconds);
         let answer = reply.body.collect(MOST_OF_ANSWER, deadline).await;
-        match status {
-            StatusCode::OK => Ok(answer.unwrap_or_default()),
-            status => Err(Refusal { reason: format!("status {}", status.as_u16()), pause }),
+        match status.is_success() {
+            true => Ok(answer.unwrap_or_default()),
+            false => Err(Refusal { reason: format!("status {}", status.as_u16()), pause }),
         }
     }
 }
@@ -200,10 +213,10 @@ impl Exporter {
 impl Told {
     fn failed(&mut self, spans: u64, reason: &str, url: &Uri) {
         self.lost += spans;
-        if !self.is_failing || self.is_time() {
+        if self.is_time() {
+            self.is_failing = true;
             self.tell(Level::Warn, "traces cannot be exported", reason, url);
         }
-        self.is_failing = true;
     }
 
     fn succeeded(&mut self, rejected: u64, reason: &str, url: &Uri) {

@@ -184,6 +184,13 @@ fn requests_of_the_app_are_spans_below_its_own() {
              function api.spawned.get()
                rover.spawn(function() rover.sleep(0.01) rover.http.get(url .. '/later') end)
              end
+             function api.stream.get()
+               local n = 0
+               return api.stream(200, 'text/plain', function()
+                 n = n + 1
+                 if n == 1 then return rover.http.get(url .. '/piece').status .. '' end
+               end)
+             end
              function api.failing.get(ctx) return select(2, rover.http.get('{}')) end
              function api.on_ready() rover.http.get(url .. '/outside') end",
             upstream.url(),
@@ -240,6 +247,8 @@ fn requests_of_the_app_are_spans_below_its_own() {
         assert!(is_error(missing) && !is_error(&own));
         app.get("/spawned");
         below(1, "GET /spawned");
+        app.get("/stream");
+        below(1, "GET /stream");
         app.get("/failing");
         let (_, spans) = below(1, "GET /failing");
         assert_eq!(text(&spans[0].attributes, "error.type").as_deref(), Some("connection refused"));
