@@ -129,7 +129,7 @@ impl InProcess {
 impl InProcess {
     /// Lets what runs beside connections have its turn.
     pub fn rest(&self) {
-        self.runtime.block_on(tokio::time::sleep(Duration::from_millis(20)));
+        self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(20)).await });
     }
 
     /// How long so many calls of the first route's handler take, from a parsed request to its response.

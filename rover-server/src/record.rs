@@ -98,8 +98,12 @@ impl Record {
 
     /// A record for the log and the traces.
     pub(crate) fn new(config: &Config, head: &Parts, peer: &Rc<Peer>, span: Option<ServerSpan>) -> Box<Record> {
+        let form = if log::enabled(Level::Info) { config.access_log } else { AccessLog::Off };
+        // What only the log tells is not looked for where it tells nothing.
+        let is_logged = form != AccessLog::Off || config.slow_request.is_some();
+        let headers = Some(&head.headers).filter(|_| is_logged);
         let line = Line {
-            form: if log::enabled(Level::Info) { config.access_log } else { AccessLog::Off },
+            form,
             slow: config.slow_request,
             began: Instant::now(),
             method: head.method.clone(),
@@ -107,8 +111,8 @@ impl Record {
             version: head.version,
             peer: peer.clone(),
             client: None,
-            request_id: context::sent_id(&head.headers).cloned(),
-            trace: head.headers.get(context::TRACEPARENT).cloned(),
+            request_id: headers.and_then(context::sent_id).cloned(),
+            trace: headers.and_then(|headers| headers.get(context::TRACEPARENT)).cloned(),
             wait: None,
         };
         Record::with(Some(line), span)
@@ -153,7 +157,9 @@ impl Record {
     pub(crate) fn at_end(mut self: Box<Self>, response: Response<Body>) -> Response<Body> {
         self.status = response.status().as_u16();
         self.bytes = response.body().len();
-        if let (Some(line), Some(id)) = (&mut self.line, response.headers().get("x-request-id")) {
+        if let Some(line) = self.line.as_mut().filter(|line| line.is_logged())
+            && let Some(id) = response.headers().get("x-request-id")
+        {
             line.request_id = Some(id.clone());
         }
         if let Some(measured) = &mut self.measured {
@@ -181,6 +187,11 @@ impl Drop for Record {
 }
 
 impl Line {
+    /// Whether anything but the traces may tell it.
+    fn is_logged(&self) -> bool {
+        self.form != AccessLog::Off || self.slow.is_some()
+    }
+
     /// Ends the span of the request.
     fn end(&self, span: ServerSpan, status: u16) {
         let client = match &self.client {

@@ -92,7 +92,7 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
     let (body, feed) = body(stack, fetch)?;
     let deadline = patience.map(|time| Instant::now() + time);
     let is_repeatable = is_idempotent(&method);
-    let mut span = fetch.tasks.upgrade().and_then(|tasks| tasks.tracing().ask(&mut headers, &method));
+    let mut span = fetch.tracing.ask(&mut headers, &method);
     if let Some(span) = &mut span {
         span.to(&url, None);
     }

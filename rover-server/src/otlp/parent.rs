@@ -47,9 +47,9 @@ impl Parent {
     /// The header that names the span.
     pub(super) fn header(self) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        push_hex(&mut text[3..35], self.trace);
-        push_hex(&mut text[36..52], self.span.into());
-        push_hex(&mut text[53..55], self.flags.into());
+        push_hex(&mut text[3..35], &self.trace.to_be_bytes());
+        push_hex(&mut text[36..52], &self.span.to_be_bytes());
+        push_hex(&mut text[53..55], &[self.flags]);
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
     }
 }
@@ -58,11 +58,12 @@ fn span_id() -> u64 {
     fastrand::u64(1..)
 }
 
-/// Writes the number with as many digits as there is room for. `fmt` takes ten times as long.
-fn push_hex(out: &mut [u8], mut number: u128) {
-    for digit in out.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
+/// Writes bytes as two digits each. `fmt` takes ten times as long.
+fn push_hex(out: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

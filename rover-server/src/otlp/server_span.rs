@@ -45,7 +45,7 @@ impl ServerSpan {
             tracer: tracer.clone(),
             own,
             parent: sent.map(|sent| sent.span),
-            state: head.headers.get(TRACESTATE).cloned(),
+            state: sent.and_then(|_| head.headers.get(TRACESTATE).cloned()),
             route: None,
             host: host(&head.uri, &head.headers),
             agent: head.headers.get(USER_AGENT).cloned(),

@@ -72,11 +72,13 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &Head<'_>, name: &[&str]) {
 }
 
 /// Adds an attribute of text.
+#[inline(always)]
 pub(super) fn text(out: &mut Vec<u8>, key: &str, value: &str) {
     wire::attribute(out, field::ATTRIBUTE, key, value);
 }
 
 /// Adds an attribute that is a number.
+#[inline(always)]
 pub(super) fn number(out: &mut Vec<u8>, key: &str, value: u64) {
     wire::attribute_number(out, field::ATTRIBUTE, key, value);
 }

@@ -3,18 +3,35 @@
 //! prost knows the encoding. Its messages own every name and value as a string of its own, some thirty blocks of memory
 //! for each span; here a span costs none.
 
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{WireType, encode_varint, encoded_len_varint};
 
 /// The longest value of an attribute, in bytes; longer ones are cut. A client may send a path of 60 KB.
 pub(super) const LONGEST: usize = 1024;
 
+/// A whole number. Nearly all are lengths and keys of one byte.
+#[inline(always)]
+fn varint(out: &mut Vec<u8>, value: u64) {
+    match u8::try_from(value) {
+        Ok(byte @ ..0x80) => out.push(byte),
+        _ => encode_varint(value, out),
+    }
+}
+
+/// What a field begins with.
+#[inline(always)]
+fn key(out: &mut Vec<u8>, tag: u32, kind: WireType) {
+    varint(out, u64::from(tag << 3 | kind as u32));
+}
+
 /// The head of a field that has so many bytes.
+#[inline(always)]
 pub(super) fn head(out: &mut Vec<u8>, tag: u32, length: usize) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(length as u64, out);
+    key(out, tag, WireType::LengthDelimited);
+    varint(out, length as u64);
 }
 
 /// A field of bytes, or a message that has been written already.
+#[inline]
 pub(super) fn bytes(out: &mut Vec<u8>, tag: u32, value: &[u8]) {
     head(out, tag, value.len());
     out.extend_from_slice(value);
@@ -27,29 +44,31 @@ pub(super) fn pieces(out: &mut Vec<u8>, tag: u32, pieces: &[&str]) {
 }
 
 /// A field of text.
+#[inline(always)]
 pub(super) fn text(out: &mut Vec<u8>, tag: u32, value: &str) {
     bytes(out, tag, value.as_bytes());
 }
 
 /// A field of an enum or of a whole number.
 pub(super) fn number(out: &mut Vec<u8>, tag: u32, value: u64) {
-    encode_key(tag, WireType::Varint, out);
-    encode_varint(value, out);
+    key(out, tag, WireType::Varint);
+    varint(out, value);
 }
 
 /// A field of 64 bits.
 pub(super) fn fixed64(out: &mut Vec<u8>, tag: u32, value: u64) {
-    encode_key(tag, WireType::SixtyFourBit, out);
+    key(out, tag, WireType::SixtyFourBit);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// A field of 32 bits.
 pub(super) fn fixed32(out: &mut Vec<u8>, tag: u32, value: u32) {
-    encode_key(tag, WireType::ThirtyTwoBit, out);
+    key(out, tag, WireType::ThirtyTwoBit);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// How long a field of so many bytes is, where its tag is below 16.
+#[inline(always)]
 pub(super) fn length_of(bytes: usize) -> usize {
     1 + encoded_len_varint(bytes as u64) + bytes
 }
@@ -63,13 +82,15 @@ mod field {
 }
 
 /// The head of a `KeyValue` in the field `tag`, up to the content of its `AnyValue`, which has so many bytes.
+#[inline(always)]
 fn key_value(out: &mut Vec<u8>, tag: u32, key: &str, value: usize) {
     head(out, tag, length_of(key.len()) + length_of(value));
     text(out, field::KEY, key);
     head(out, field::VALUE, value);
 }
 
-/// An attribute of text, in the field `tag`.
+/// An attribute of text, in the field `tag`. Inlined, as the key is a constant whose copying then takes few instructions.
+#[inline(always)]
 pub(super) fn attribute(out: &mut Vec<u8>, tag: u32, key: &str, value: &str) {
     let value = cut(value);
     key_value(out, tag, key, length_of(value.len()));
@@ -77,12 +98,14 @@ pub(super) fn attribute(out: &mut Vec<u8>, tag: u32, key: &str, value: &str) {
 }
 
 /// An attribute that is a whole number.
+#[inline(always)]
 pub(super) fn attribute_number(out: &mut Vec<u8>, tag: u32, key: &str, value: u64) {
     key_value(out, tag, key, 1 + encoded_len_varint(value));
     number(out, field::INTEGER, value);
 }
 
 /// As much of it as is told.
+#[inline]
 fn cut(value: &str) -> &str {
     if value.len() <= LONGEST {
         return value;
