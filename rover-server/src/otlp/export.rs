@@ -118,15 +118,7 @@ impl Exporter {
     /// Sends what waits, every so often and when a batch is full, until it is to stop; then what is left.
     pub(super) async fn run(mut self) {
         loop {
-            let due = Instant::now() + self.interval;
-            if !self.queue.has_full() {
-                tokio::select! {
-                    () = sleep_until(due) => {}
-                    () = self.queue.is_full.notified() => {}
-                    // An error means that nobody can want it any more.
-                    _ = self.stop.wait_for(|stop| *stop) => {}
-                }
-            }
+            self.wait().await;
             while let Some(batch) = self.queue.take() {
                 let pause = self.export(batch).await;
                 if let Some(pause) = pause.filter(|_| !self.is_stopping()) {
@@ -143,6 +135,20 @@ impl Exporter {
             }
             if self.is_stopping() {
                 return;
+            }
+        }
+    }
+
+    /// Waits until there is a reason to send.
+    async fn wait(&mut self) {
+        let due = Instant::now() + self.interval;
+        // It may be told of a batch that was taken long since.
+        while !self.queue.has_full() {
+            tokio::select! {
+                () = self.queue.is_full.notified() => {}
+                () = sleep_until(due) => return,
+                // An error means that nobody can want it any more.
+                _ = self.stop.wait_for(|stop| *stop) => return,
             }
         }
     }
