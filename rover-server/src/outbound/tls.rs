@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use super::Problem;
 
 /// How a client speaks TLS.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct TlsOptions {
     /// A file of certificates in PEM to trust in place of the system's.
     pub(crate) ca: Option<PathBuf>,

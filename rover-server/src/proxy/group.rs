@@ -1,6 +1,7 @@
 //! Upstreams: whose turn it is, and who is out of order.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::Uri;
 use tokio::time::Instant;
 
 use crate::lua::{Raise, Returns, Stack};
-use crate::outbound::{Origin, parse_url};
+use crate::outbound::{Origin, TlsOptions, parse_url};
 
 use super::Proxy;
 
@@ -90,8 +91,12 @@ impl Drop for Turn {
     }
 }
 
-/// `group(by_load, fails, fail_timeout, urls)`.
+/// `group(by_load, fails, fail_timeout, urls, ca, cert, key, insecure)`.
 pub(super) fn group(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
+    let path = |index| stack.bytes(index).map(|bytes| PathBuf::from(String::from_utf8_lossy(bytes).into_owned()));
+    let tls =
+        TlsOptions { ca: path(5), identity: path(6).zip(path(7)), insecure: stack.boolean(8), ..TlsOptions::default() };
+    let client = proxy.client(tls);
     let n = stack.raw_len(4);
     let mut upstreams = Vec::with_capacity(n);
     for n in 1..=n {
@@ -102,7 +107,7 @@ pub(super) fn group(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
             .map_err(|problem| Raise::Mistake(format!("{}: {problem}", String::from_utf8_lossy(&text))))?;
         let after_scheme = text.windows(3).position(|three| three == b"://").map_or(0, |at| at + 3);
         let has_path = text[after_scheme..].contains(&b'/');
-        let origin = proxy.client.origin(&url);
+        let origin = client.origin(&url);
         upstreams.push(Rc::new(Upstream {
             url,
             has_path,

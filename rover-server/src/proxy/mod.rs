@@ -10,28 +10,50 @@ mod headers;
 mod request_body;
 mod switch;
 
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lru::LruCache;
 use mlua::{Function, Lua, Table};
 
 use self::group::Group;
 use crate::context::Contexts;
 use crate::lua::{OwnedMeta, Shared, Waits, mistake_function};
 use crate::otlp::Tracing;
-use crate::outbound::{Client, Figures, Settings};
+use crate::outbound::{Client, Figures, Settings, TlsOptions};
 use crate::response::Responder;
+
+/// The most ways of speaking TLS whose clients are remembered.
+const MOST_CLIENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// What the functions of this module share in one VM.
 struct Proxy {
     contexts: Rc<Contexts>,
     responder: Rc<Responder>,
     waits: Rc<Waits>,
-    client: Rc<Client>,
+    /// By how they speak TLS.
+    clients: RefCell<LruCache<TlsOptions, Rc<Client>>>,
+    figures: Arc<Figures>,
     tracing: Tracing,
     groups: OwnedMeta<Rc<Group>>,
     own: std::rc::Weak<Proxy>,
+}
+
+impl Proxy {
+    /// The client that speaks TLS so, always in HTTP/1.1: in HTTP/2 there are no upgrades, and no Host beside the one that
+    /// is connected to.
+    fn client(&self, tls: TlsOptions) -> Rc<Client> {
+        let mut clients = self.clients.borrow_mut();
+        let new = || {
+            let mut settings = Settings::new("proxy");
+            settings.tls = TlsOptions { http1_only: true, ..tls.clone() };
+            Rc::new(Client::new(settings, &self.figures))
+        };
+        clients.get_or_insert(tls.clone(), new).clone()
+    }
 }
 
 /// Settings of one call that are not those of its group of upstreams.
@@ -65,14 +87,12 @@ pub(crate) fn install(
     let meta = lua.create_table()?;
     meta.raw_set("__metatable", false)?;
     let groups = OwnedMeta::new(lua, &meta)?;
-    // In HTTP/2 there are no upgrades, and no Host beside the one that is connected to.
-    let mut settings = Settings::new("proxy");
-    settings.tls.http1_only = true;
     let proxy = Rc::new_cyclic(|own| Proxy {
         contexts: contexts.clone(),
         responder: responder.clone(),
         waits: waits.clone(),
-        client: Rc::new(Client::new(settings, figures)),
+        clients: RefCell::new(LruCache::new(MOST_CLIENTS)),
+        figures: figures.clone(),
         tracing: tracing.clone(),
         groups,
         own: own.clone(),

@@ -59,10 +59,27 @@ local function fails(value, name)
   end
 end
 
+local TLS = { ca = true, cert = true, key = true, insecure = true }
+
+local function tls(value, name)
+  if type(value) ~= "table" then wrong(name, "a table", value) end
+  for key, item in pairs(value) do
+    if not TLS[key] then mistake(format("unknown key %s in %s; the keys are ca, cert, insecure, key", shown(key), name)) end
+    local path = name .. "." .. key
+    if key == "insecure" then
+      truth(item, path)
+    elseif type(item) ~= "string" then
+      wrong(path, "the path of a file in PEM", item)
+    end
+  end
+  if (value.cert == nil) ~= (value.key == nil) then mistake(name .. " needs both cert and key, or neither") end
+end
+
 local CONFIG = {
   timeout = milliseconds, connect_timeout = milliseconds, idle_timeout = milliseconds,
   host = one_of("upstream", "preserve"), forwarded = one_of("replace", "append", false), via = truth, headers = headers,
   balance = one_of("round_robin", "least_connections"), fails = fails, fail_timeout = milliseconds,
+  tls = tls,
 }
 
 local known = {}
@@ -84,10 +101,12 @@ end
 -- new ones without end loses the old ones.
 local groups, count = {}, 0
 local MOST = 1000
+local NONE = {}
 
 local function group_of(target, cfg, call)
   local balance, most, time = cfg.balance or "round_robin", cfg.fails or 3, cfg.fail_timeout
   if time == nil then time = 10000 end
+  local tls = cfg.tls or NONE
   local urls = target
   if type(target) == "string" then
     urls = nil
@@ -99,13 +118,17 @@ local function group_of(target, cfg, call)
     end
   end
   local plain = target
-  if urls or cfg.balance or cfg.fails or cfg.fail_timeout ~= nil then
-    plain = concat({ balance, most, tostring(time), urls and concat(urls, " ") or target }, " ")
+  if urls or cfg.balance or cfg.fails or cfg.fail_timeout ~= nil or cfg.tls then
+    plain = concat({
+      balance, most, tostring(time), tls.ca or "", tls.cert or "", tls.key or "", tostring(tls.insecure),
+      urls and concat(urls, " ") or target,
+    }, "\0")
   end
   local group = groups[plain]
   if not group then
     if count >= MOST then groups, count = {}, 0 end
-    group = new_group(balance == "least_connections", most, time or 0, urls or { target })
+    group = new_group(balance == "least_connections", most, time or 0, urls or { target }, tls.ca, tls.cert, tls.key,
+      tls.insecure or false)
     groups[plain] = group
     count = count + 1
   end
@@ -122,8 +145,6 @@ local function go(ctx, group, cfg)
     first(cfg.idle_timeout, 60000), cfg.host == "preserve", cfg.forwarded == nil and "replace" or cfg.forwarded,
     cfg.via or false, cfg.headers)
 end
-
-local NONE = {}
 
 --- `ctx:proxy(url[, cfg])` → a response.
 local function method(ctx, target, cfg)

@@ -1,4 +1,4 @@
-//! `rover.http` over TLS, with HTTP/2 where a server has it.
+//! `rover.http` and the proxy over TLS, with HTTP/2 where a server has it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -152,5 +152,38 @@ fn a_host_header_is_the_authority_of_http2() {
         assert_eq!(app.get("/?host=shop.example").text(), "authority shop.example, host None");
         let own = format!("authority localhost:{}, host None", server.address.port());
         assert_eq!(app.get("/").text(), own);
+    });
+}
+
+#[test]
+fn a_proxy_trusts_whom_it_is_told_to() {
+    let server = secure("client-proxy", &["h2", "http/1.1"]);
+    let (ca, url) = (server.ca.display(), format!("https://localhost:{}/", server.address.port()));
+    let code = format!(
+        "local api = rover.server {{}}
+         api.known.post = api.proxy('{url}', {{ tls = {{ ca = '{ca}' }} }})
+         api.blind.post = api.proxy({{ 'https://{}/' }}, {{ tls = {{ insecure = true }} }})
+         api.strange.post = api.proxy('{url}')
+         function api.lost.post(ctx) return ctx:proxy('{url}', {{ tls = {{ ca = 'no-such-file.pem' }} }}) end
+         return api",
+        server.address
+    );
+    each_worker_count(|workers| {
+        let app = App::start(&code, workers);
+        // Twice: the second time over the connection that is open.
+        for _ in 0..2 {
+            for path in ["/known", "/blind"] {
+                assert_eq!(app.post(path, "\"tea\"").text(), "HTTP/1.1 \"tea\"", "{path}");
+            }
+            for (path, why) in [
+                ("/strange", "TLS: the certificate is not from a trusted authority"),
+                ("/lost", "TLS: cannot read certificates from no-such-file.pem"),
+            ] {
+                let answer = app.post(path, "1");
+                assert_eq!(answer.status, 502, "{path}");
+                let told: serde_json::Value = serde_json::from_str(answer.text()).expect("JSON");
+                assert_eq!(told, json!({ "error": "Bad Gateway", "reason": why }), "{path}");
+            }
+        }
     });
 }

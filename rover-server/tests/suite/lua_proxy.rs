@@ -474,11 +474,15 @@ fn mistakes_name_the_line_of_the_app() {
             try(function() local r = ctx:proxy(url, { host = 'mine' }) end),
             try(function() local r = ctx:proxy(url, { headers = { ['a b'] = 'x' } }) end),
             try(function() local r = ctx:proxy(url, { headers = { ['Content-Length'] = 3 } }) end),
+            try(function() local r = ctx:proxy(url, { tls = { key = 'client.key' } }) end),
+            try(function() local r = ctx:proxy(url, { tls = { ca = true } }) end),
+            try(function() local r = ctx:proxy(url, { tls = { trust = 'ca.pem' } }) end),
           }
         end";
     let app = start("http://127.0.0.1:9", code, 1);
     let found: Value = serde_json::from_str(app.get("/").text()).expect("JSON");
-    let keys = "balance, connect_timeout, fail_timeout, fails, forwarded, headers, host, idle_timeout, timeout, via";
+    let keys = "balance, connect_timeout, fail_timeout, fails, forwarded, headers, host, idle_timeout, timeout, \
+                tls, via";
     assert_eq!(
         found,
         json!([
@@ -490,6 +494,9 @@ fn mistakes_name_the_line_of_the_app() {
             "app.lua:12: host is \"upstream\" or \"preserve\", not \"mine\"",
             "app.lua:13: \"a b\" is not a header name",
             "app.lua:14: the header content-length is set by Rover and cannot be changed",
+            "app.lua:15: tls needs both cert and key, or neither",
+            "app.lua:16: tls.ca is the path of a file in PEM, not true",
+            "app.lua:17: unknown key \"trust\" in tls; the keys are ca, cert, insecure, key",
         ])
     );
 }
