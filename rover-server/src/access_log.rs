@@ -1,6 +1,7 @@
 //! Comes in: what is known of a request once its answer is complete. Goes out: one line of the log, at level info.
 //! Must not know: how requests are served.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -45,17 +46,13 @@ pub(crate) fn record(wanted: AccessLog, access: &Access<'_>) {
 /// Writes the line of a request that could not be read; `head` is as much of it as came. What does not look like a
 /// method and a path is left out.
 pub(crate) fn record_unparsed(wanted: AccessLog, head: &[u8], status: u16, bytes: u64, ip: Option<IpAddr>) {
-    let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
-    let mut words = line.split(|&byte| byte == b' ');
-    let method = words.next().filter(|word| (1..=20).contains(&word.len()) && word.iter().all(u8::is_ascii_alphabetic));
-    let target = words.next().filter(|word| method.is_some() && word.starts_with(b"/")).unwrap_or_default();
-    let target = String::from_utf8_lossy(&target[..target.len().min(LONGEST_UNPARSED)]);
+    let (method, target) = words_of(head);
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (&*target, None),
     };
     let access = Access {
-        method: method.and_then(|word| std::str::from_utf8(word).ok()).unwrap_or("-"),
+        method: method.unwrap_or("-"),
         path,
         query,
         status,
@@ -67,6 +64,16 @@ pub(crate) fn record_unparsed(wanted: AccessLog, head: &[u8], status: u16, bytes
         version: "1.1",
     };
     record(wanted, &access);
+}
+
+/// The method and the target of a request that could not be read, as far as they look like that.
+pub(crate) fn words_of(head: &[u8]) -> (Option<&str>, Cow<'_, str>) {
+    let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let method = words.next().filter(|word| (1..=20).contains(&word.len()) && word.iter().all(u8::is_ascii_alphabetic));
+    let target = words.next().filter(|word| method.is_some() && word.starts_with(b"/")).unwrap_or_default();
+    let target = String::from_utf8_lossy(&target[..target.len().min(LONGEST_UNPARSED)]);
+    (method.and_then(|word| std::str::from_utf8(word).ok()), target)
 }
 
 /// How much of the target of a request that could not be read is logged, in bytes.

@@ -109,7 +109,7 @@ impl InProcess {
             .enable_all()
             .build_local(LocalOptions::default())
             .map_err(|error| Error::io("cannot start a runtime", error))?;
-        let current = Current::new(server.site()?);
+        let current = Current::new(runtime.block_on(async { server.site(true) })?);
         Ok(InProcess { runtime, current, lifecycle: Rc::default(), spare: Rc::default() })
     }
 
@@ -127,6 +127,11 @@ impl InProcess {
 }
 
 impl InProcess {
+    /// Lets what runs beside connections have its turn.
+    pub fn rest(&self) {
+        self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(20)).await });
+    }
+
     /// How long so many calls of the first route's handler take, from a parsed request to its response.
     pub fn handle(&self, times: u64) -> Duration {
         let peer = Rc::new(Peer::new(None, "http"));

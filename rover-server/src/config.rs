@@ -10,6 +10,7 @@ mod keys;
 mod tls;
 mod operating;
 mod load_shedding;
+mod otlp;
 mod proxies;
 mod public;
 mod rate_limit;
@@ -30,6 +31,7 @@ pub(crate) use http2::Http2Settings;
 pub use keys::{ConfigKey, config_keys};
 pub(crate) use load_shedding::LoadShedding;
 pub(crate) use operating::{AccessLog, Management, TraceContext};
+pub(crate) use otlp::OtlpSettings;
 pub(crate) use proxies::{Proxies, ProxyHeaders, Trusted};
 #[cfg(test)]
 pub(crate) use rate_limit::Rate;
@@ -81,6 +83,7 @@ pub(crate) struct Config {
     pub(crate) load_shedding: LoadShedding,
     pub(crate) websocket: WebSocketConfig,
     pub(crate) store: StoreLimits,
+    pub(crate) otlp: OtlpSettings,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -124,6 +127,7 @@ impl Default for Config {
             load_shedding: LoadShedding::default(),
             websocket: WebSocketConfig::default(),
             store: StoreLimits::DEFAULT,
+            otlp: OtlpSettings::default(),
         }
     }
 }
@@ -181,7 +185,7 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Config, Vec<ConfigMistake>> {
         let mut config = Config::default();
-        let mut mistakes = Vec::new();
+        let mut mistakes = config.otlp.take_standard(&variable);
         config.take_table(app, &mut mistakes);
         config.take_variables(variable, &mut mistakes);
         for (name, value) in overrides.values() {

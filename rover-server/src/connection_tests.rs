@@ -54,7 +54,7 @@ fn writes_for(bytes: String) -> (usize, Vec<String>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     let code = "local api = rover.server { access_log = false } function api.get() return 'home' end return api";
-    let site = Server::from_source("app.lua", code).site().unwrap();
+    let site = Server::from_source("app.lua", code).site(false).unwrap();
     let seen = Rc::new(Seen::default());
     let transport = Transport::Other(Box::new(Once { bytes: bytes.into_bytes(), seen: seen.clone() }));
     let peer = Peer::new(None, "http");
@@ -97,7 +97,7 @@ fn a_101_hands_the_connection_over_with_the_bytes_behind_the_request() {
         function api.wrong.get(ctx) return answer(ctx, 200) end
         return api";
     let serve = |bytes: &str| {
-        let site = Server::from_source("app.lua", code).site().unwrap();
+        let site = Server::from_source("app.lua", code).site(false).unwrap();
         let lua = site.app.coroutines.lua().clone();
         let own = Shared::new(&lua, site.app.clone()).unwrap();
         let upgrade = own.function(&lua, |stack, app| {

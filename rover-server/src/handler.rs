@@ -52,7 +52,7 @@ pub(crate) fn start(
         (current, 1)
     } else {
         stack.push_item(App::ENTRIES, entry);
-        (Current::NONE, 0)
+        (Current::without_context(request.ticket()), 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
     match advance(app, &mut coroutine, entry, current, args) {

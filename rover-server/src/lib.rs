@@ -95,6 +95,11 @@ mod stream; // bodies that Lua functions make piece by piece
 mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
 mod stdlib; // the `rover` table
+#[cfg(feature = "otlp")]
+mod otlp; // traces
+#[cfg(not(feature = "otlp"))]
+#[path = "otlp/absent.rs"]
+mod otlp;
 mod outbound; // requests to other servers
 mod decode; // content codings of bodies that come in
 mod store; // what all workers share

@@ -19,6 +19,8 @@ use crate::config::{AccessLog, Config};
 use crate::context::{self, Client, Peer};
 use crate::log::{self, Level};
 use crate::metrics::Measured;
+use crate::otlp::{ServerSpan, Tracer};
+use crate::route::RouteId;
 
 /// The status in the log of a request whose client went away before its answer. No response ever has it.
 const CLIENT_WENT_AWAY: u16 = 499;
@@ -28,13 +30,15 @@ pub(crate) struct Record {
     status: u16,
     /// Of the body, as far as it was sent.
     bytes: u64,
-    /// For the log.
+    /// For the log, and for the traces.
     line: Option<Line>,
     /// For the figures, where they are not complete at once.
     measured: Option<Measured>,
+    /// For the traces.
+    span: Option<ServerSpan>,
 }
 
-/// What the log tells of a request.
+/// What the log and the traces tell of a request.
 struct Line {
     form: AccessLog,
     slow: Option<Duration>,
@@ -59,6 +63,9 @@ impl Record {
         if let Some(uri) = uri {
             line.uri = uri;
         }
+        if let Some(span) = &mut self.span {
+            span.let_go();
+        }
         for value in [&mut line.request_id, &mut line.trace].into_iter().flatten() {
             if let Ok(own) = HeaderValue::from_bytes(value.as_bytes()) {
                 *value = own;
@@ -73,16 +80,30 @@ impl Record {
     }
 
     /// Writes the line of a request that did not become one: `head` is what came of it.
-    pub(crate) fn unparsed(config: &Config, peer: &Peer, head: &[u8], status: StatusCode, bytes: u64) {
+    pub(crate) fn unparsed(
+        config: &Config,
+        tracer: Option<&Tracer>,
+        peer: &Peer,
+        head: &[u8],
+        (status, bytes): (StatusCode, u64),
+    ) {
+        if let Some(tracer) = tracer {
+            let (method, target) = access_log::words_of(head);
+            tracer.unparsed((method.unwrap_or("-"), &target), (peer.ip, peer.scheme), status);
+        }
         if config.access_log != AccessLog::Off && log::enabled(Level::Info) {
             access_log::record_unparsed(config.access_log, head, status.as_u16(), bytes, peer.ip);
         }
     }
 
-    /// A record for the log.
-    pub(crate) fn new(config: &Config, head: &Parts, peer: &Rc<Peer>) -> Box<Record> {
+    /// A record for the log and the traces.
+    pub(crate) fn new(config: &Config, head: &Parts, peer: &Rc<Peer>, span: Option<ServerSpan>) -> Box<Record> {
+        let form = if log::enabled(Level::Info) { config.access_log } else { AccessLog::Off };
+        // What only the log tells is not looked for where it tells nothing.
+        let is_logged = form != AccessLog::Off || config.slow_request.is_some();
+        let headers = Some(&head.headers).filter(|_| is_logged);
         let line = Line {
-            form: config.access_log,
+            form,
             slow: config.slow_request,
             began: Instant::now(),
             method: head.method.clone(),
@@ -90,25 +111,32 @@ impl Record {
             version: head.version,
             peer: peer.clone(),
             client: None,
-            request_id: context::sent_id(&head.headers).cloned(),
-            trace: head.headers.get(context::TRACEPARENT).cloned(),
+            request_id: headers.and_then(context::sent_id).cloned(),
+            trace: headers.and_then(|headers| headers.get(context::TRACEPARENT)).cloned(),
             wait: None,
         };
-        Record::with(Some(line))
+        Record::with(Some(line), span)
     }
 
-    fn with(line: Option<Line>) -> Box<Record> {
-        Box::new(Record { status: CLIENT_WENT_AWAY, bytes: 0, line, measured: None })
+    fn with(line: Option<Line>, span: Option<ServerSpan>) -> Box<Record> {
+        Box::new(Record { status: CLIENT_WENT_AWAY, bytes: 0, line, measured: None, span })
     }
 
     /// A record that leaves no line.
     pub(crate) fn silent() -> Box<Record> {
-        Record::with(None)
+        Record::with(None, None)
     }
 
     /// Counts the request when it is over.
     pub(crate) fn follow(&mut self, measured: Measured) {
         self.measured = Some(measured);
+    }
+
+    /// Notes which route answers.
+    pub(crate) fn routed(&mut self, route: RouteId) {
+        if let Some(span) = &mut self.span {
+            span.routed(route.0);
+        }
     }
 
     /// Notes whom trusted proxies told of.
@@ -129,7 +157,9 @@ impl Record {
     pub(crate) fn at_end(mut self: Box<Self>, response: Response<Body>) -> Response<Body> {
         self.status = response.status().as_u16();
         self.bytes = response.body().len();
-        if let (Some(line), Some(id)) = (&mut self.line, response.headers().get("x-request-id")) {
+        if let Some(line) = self.line.as_mut().filter(|line| line.is_logged())
+            && let Some(id) = response.headers().get("x-request-id")
+        {
             line.request_id = Some(id.clone());
         }
         if let Some(measured) = &mut self.measured {
@@ -148,12 +178,31 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if let Some(line) = self.line.take() {
+            if let Some(span) = self.span.take() {
+                line.end(span, self.status);
+            }
             line.write(self.status, self.bytes);
         }
     }
 }
 
 impl Line {
+    /// Whether anything but the traces may tell it.
+    fn is_logged(&self) -> bool {
+        self.form != AccessLog::Off || self.slow.is_some()
+    }
+
+    /// Ends the span of the request.
+    fn end(&self, span: ServerSpan, status: u16) {
+        let client = match &self.client {
+            Some(client) => (client.ip, client.scheme, client.host.as_deref()),
+            None => (self.peer.ip, self.peer.scheme, None),
+        };
+        let status = Some(status).filter(|status| *status != CLIENT_WENT_AWAY);
+        let about = (&self.method, &self.uri, context::version_name(self.version));
+        span.end(about, client, status, self.began.elapsed());
+    }
+
     fn write(mut self, status: u16, bytes: u64) {
         let duration = self.began.elapsed();
         let is_slow = self.slow.is_some_and(|limit| duration >= limit);

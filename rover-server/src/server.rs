@@ -33,6 +33,7 @@ use crate::local::LocalApp;
 use crate::log::Level;
 use crate::lua::{self, async_function};
 use crate::metrics::Archive;
+use crate::otlp::Tracer;
 use crate::rate_limit::RateLimits;
 use crate::service::Site;
 use crate::tls::Tls;
@@ -278,11 +279,11 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
     pub fn load(&self) -> Result<LocalApp, Error> {
-        Ok(LocalApp::new(self.site()?, Peer::new(Some([127, 0, 0, 1].into()), "http")))
+        Ok(LocalApp::new(self.site(false)?, Peer::new(Some([127, 0, 0, 1].into()), "http")))
     }
 
-    /// The app on the calling thread, as its only worker.
-    pub(crate) fn site(&self) -> Result<Rc<Site>, Error> {
+    /// The app on the calling thread, as its only worker. One that exports traces needs a tokio runtime around.
+    pub(crate) fn site(&self, exports: bool) -> Result<Rc<Site>, Error> {
         let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (mut config, router, limits, mounts) = self.settle(declared)?;
@@ -292,7 +293,9 @@ impl Server {
         config.connections.handler_timeout = Duration::ZERO;
         let limits = RateLimits::new(&config.rate_limit, &limits);
         let archive = Archive::default();
-        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive))
+        let patterns = router.routes().iter().map(|route| route.pattern.to_string());
+        let tracer = if exports { Tracer::start(&config.otlp, patterns) } else { None };
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive, tracer))
     }
 }
 

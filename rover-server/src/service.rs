@@ -33,6 +33,7 @@ use crate::guard::{Guard, Pass};
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
 use crate::metrics::{Archive, Arrival, Meter};
+use crate::otlp::Tracer;
 use crate::rate_limit::RateLimits;
 use crate::record::Record;
 use crate::route::{FastRouter, Found, Params, RouteId};
@@ -48,6 +49,8 @@ pub(crate) struct Site {
     compression: Option<Rc<Compression>>,
     /// Counts requests, where the management listener is on.
     pub(crate) meter: Option<Rc<Meter>>,
+    /// Records traces, where they are exported.
+    pub(crate) tracer: Option<Tracer>,
     guard: Option<Box<Guard>>,
     security_headers: SecurityHeaders,
     usual_host: UsualHost,
@@ -55,7 +58,7 @@ pub(crate) struct Site {
 
 impl Site {
     /// Tells `app` what was decided after it had loaded, and makes it ready for requests. `limits` are what all workers count
-    /// together, `archive` keeps what this one counts.
+    /// together, `archive` keeps what this one counts, `tracer` records its traces.
     pub(crate) fn new(
         app: App,
         router: Arc<FastRouter>,
@@ -63,8 +66,9 @@ impl Site {
         limits: Option<Arc<RateLimits>>,
         mounts: Arc<Mounts>,
         archive: &Archive,
+        tracer: Option<Tracer>,
     ) -> Rc<Site> {
-        app.settle(&router, &config);
+        app.settle(&router, &config, tracer.as_ref());
         if let Some(limits) = &limits {
             app.limit(limits.clone());
         }
@@ -80,7 +84,7 @@ impl Site {
         let security_headers = SecurityHeaders::new(&config.security_headers);
         let guard = Guard::new(&config, limits);
         let (app, usual_host) = (Rc::new(app), UsualHost::default());
-        Rc::new(Site { app, router, config, assets, compression, meter, guard, security_headers, usual_host })
+        Rc::new(Site { app, router, config, assets, compression, meter, tracer, guard, security_headers, usual_host })
     }
 
     /// Begins to answer `request`.
@@ -116,6 +120,9 @@ impl Site {
         let begun = request.look(|request| {
             let begun = self.begin(request, body, &mut collect, &mut ending.pass);
             ending.pinned = request.scheme() == "https" && is_pinned(request);
+            if self.tracer.is_some() {
+                answer.routed(request.route.as_ref().map(|(id, _)| *id));
+            }
             if self.guard.is_some() {
                 // A proxy may have told who the client is.
                 answer.came_from(&request.client);
@@ -153,17 +160,24 @@ impl Site {
     /// Whether anything is noted of requests before they are answered.
     #[inline]
     fn is_noted(&self) -> bool {
-        self.compression.is_some() || self.config.trace_context == TraceContext::New || Record::is_wanted(&self.config)
+        self.compression.is_some()
+            || self.tracer.is_some()
+            || self.config.trace_context == TraceContext::New
+            || Record::is_wanted(&self.config)
     }
 
     #[cold]
     fn note<B>(&self, answer: &mut Answer<B>, request: &mut context::Request) {
+        let span = match &self.tracer {
+            Some(tracer) => tracer.begin(&mut request.head),
+            None => None,
+        };
         if self.config.trace_context == TraceContext::New {
             context::ensure_trace(&mut request.head.headers);
         }
         let notes = answer.notes();
-        if Record::is_wanted(&self.config) {
-            notes.record = Some(Record::new(&self.config, &request.head, &request.peer));
+        if span.is_some() || Record::is_wanted(&self.config) {
+            notes.record = Some(Record::new(&self.config, &request.head, &request.peer, span));
         }
         notes.negotiation = self.compression.as_ref().map(|rules| rules.negotiate(&request.head.headers));
     }

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::handler;
 use crate::log::{self, Level};
 use crate::metrics::Archive;
+use crate::otlp::Tracer;
 use crate::rate_limit::RateLimits;
 use crate::route::FastRouter;
 use crate::service::Site;
@@ -63,7 +64,9 @@ impl Version {
         archive: &Archive,
     ) -> Result<Version, Mistakes> {
         declared.must_be_like(plan.router.routes(), plan.mounts.declared(), worker)?;
-        let site = Site::new(app, plan.router, plan.config, plan.limits, plan.mounts, archive);
+        let patterns = plan.router.routes().iter().map(|route| route.pattern.to_string());
+        let tracer = Tracer::start(&plan.config.otlp, patterns);
+        let site = Site::new(app, plan.router, plan.config, plan.limits, plan.mounts, archive, tracer);
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
         let mut version = Version { site, driver };
         let app = version.site.app.clone();
@@ -116,7 +119,8 @@ impl Version {
         self.end(Instant::now() + time).await;
     }
 
-    /// Cancels what the app has spawned, and runs `on_shutdown` until the deadline or a moment longer.
+    /// Cancels what the app has spawned, and runs `on_shutdown` and sends the last traces until the deadline or a moment
+    /// longer.
     pub(crate) async fn end(mut self, deadline: Instant) {
         self.stop_tasks().await;
         let app = &self.site.app;
@@ -125,6 +129,9 @@ impl Version {
             if timeout_at(deadline, report_hook(app, entry, "on_shutdown")).await.is_err() {
                 log::event(Level::Warn, "shutdown_timeout is over: on_shutdown has been cancelled").emit();
             }
+        }
+        if let Some(tracer) = &self.site.tracer {
+            tracer.finish(deadline.max(Instant::now() + LAST_WORDS)).await;
         }
     }
 

@@ -2,11 +2,15 @@
 //!
 //! `instructions SCRIPT TIMES`: run it with two values of TIMES; what a request costs is the difference over the
 //! difference. `tests/perf/gate` does. With `allocations` as a third argument it says how often a request asks the
-//! process's allocator for memory; with `management`, requests are counted for the management listener. `hyper` and `hyper-allocations` measure bare hyper on the same script.
+//! process's allocator for memory; with `management`, requests are counted for the management listener; with `otlp`, in a
+//! build with that feature, every request is traced and the spans are sent to a thread that takes them. `hyper` and
+//! `hyper-allocations` measure bare hyper on the same script.
 #![allow(unsafe_code, reason = "a global allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
     let Some(requests) = requests(&script) else {
         eprintln!(
             "usage: instructions json|json16|plaintext16|params|routes200|echo|post1k|headers2|headers20 TIMES \
-             [management|allocations|hyper|hyper-allocations]"
+             [management|otlp|allocations|hyper|hyper-allocations]"
         );
         return ExitCode::from(2);
     };
@@ -72,7 +76,21 @@ fn main() -> ExitCode {
         if kind == "management" {
             server = server.set("management.port", "0");
         }
+        if kind == "otlp" {
+            let Ok(collector) = collector() else { return ExitCode::FAILURE };
+            server = server.set("otlp.endpoint", collector);
+        }
         match InProcess::of(&server) {
+            Ok(server) if kind == "otlp" => Box::new(move |times| {
+                // A batch of spans at a time, which is then sent.
+                let batches = (0..times).step_by(512);
+                let serve = |from: usize| {
+                    let answered = server.serve(&requests, (times - from).min(512));
+                    server.rest();
+                    answered
+                };
+                batches.map(serve).sum()
+            }),
             Ok(server) => Box::new(move |times| server.serve(&requests, times)),
             Err(error) => {
                 eprintln!("{error}");
@@ -90,6 +108,33 @@ fn main() -> ExitCode {
         println!("{answered} bytes answered");
     }
     ExitCode::SUCCESS
+}
+
+/// A server that takes what comes; gives its URL.
+fn collector() -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut buffer = vec![0; 1 << 20];
+            let (mut have, mut want) = (0, None);
+            while let Ok(read @ 1..) = stream.read(&mut buffer[have..]) {
+                have += read;
+                if want.is_none()
+                    && let Some(end) = buffer[..have].windows(4).position(|four| four == b"\r\n\r\n")
+                {
+                    let head = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
+                    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+                    want = Some(end + 4 + length.and_then(|length| length.parse::<usize>().ok()).unwrap_or(0));
+                }
+                if want == Some(have) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                    (have, want) = (0, None);
+                }
+            }
+        }
+    });
+    Ok(url)
 }
 
 /// Bare hyper with a fixed answer on the same script: the floor.

@@ -41,7 +41,7 @@ impl App {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rover"));
         command.arg("app.lua").args(arguments).current_dir(&self.0);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ROVER_") {
+            if name.to_string_lossy().starts_with("ROVER_") || name.to_string_lossy().starts_with("OTEL_") {
                 command.env_remove(name);
             }
         }

@@ -16,6 +16,7 @@ use crate::fetch;
 use crate::json::Vocabulary;
 use crate::lua::{self, Coroutines, OwnedMeta, Waits};
 use crate::metrics::Sources;
+use crate::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
 use crate::proxy;
 use crate::response::Responder;
@@ -83,7 +84,8 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
         .call((&native, respond, builders.raw_get::<Function>("error")?))?;
     let figures = Arc::<Figures>::default();
-    let about = (&installed.contexts, &responder);
+    let tracing = Tracing::new(&installed.contexts.requests);
+    let about = (&installed.contexts, &responder, &tracing);
     proxy::install(lua, &native, &installed.methods, &builders, about, &waits, &figures)?;
     let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
     responder.knows_builders(&dsl.raw_get("builder")?);
@@ -91,7 +93,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let rover =
         stdlib::install(lua, &vocabulary, array_meta, blueprint.worker, workers.clone(), &waits, &blueprint.stores)?;
     rover.raw_set("server", dsl.raw_get::<Function>("server")?)?;
-    let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder)?;
+    let tasks = Tasks::new(lua, &waits, &installed.contexts, &responder, &tracing)?;
     tasks::install(lua, &rover, &tasks)?;
     fetch::install(lua, &rover, &vocabulary, &tasks, &waits, &figures)?;
     stream::install(lua, &native, &tasks, &responder)?;
@@ -131,6 +133,7 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
         responder,
         waits,
         tasks,
+        tracing,
         hooks,
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,

@@ -23,6 +23,7 @@ use crate::context::{Contexts, Shapes};
 use crate::log::{self, Level};
 use crate::lua::{self, Coroutines, Waits};
 use crate::metrics::Sources;
+use crate::otlp::{Tracer, Tracing};
 use crate::rate_limit::RateLimits;
 use crate::response::Responder;
 use crate::route::{FastRouter, RouteId};
@@ -45,6 +46,15 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// The name of the app's file, without folders and ending.
+    pub(crate) fn stem(&self) -> String {
+        let path = match self {
+            Source::File(path) => path.as_path(),
+            Source::Text { name, .. } => Path::new(name),
+        };
+        path.file_stem().map_or_else(|| "app".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    }
+
     /// The folder that relative names in the app start from.
     pub(crate) fn folder(&self) -> &Path {
         match self {
@@ -96,6 +106,7 @@ pub(crate) struct App {
     pub(crate) responder: Rc<Responder>,
     pub(crate) waits: Rc<Waits>,
     pub(crate) tasks: Rc<Tasks>,
+    tracing: Tracing,
     pub(crate) hooks: Hooks,
     /// The function of `cors.origins`.
     cors_origins: Option<mlua::Function>,
@@ -187,7 +198,8 @@ impl App {
     }
 
     /// Tells the app what was decided after it had loaded.
-    pub(crate) fn settle(&self, router: &FastRouter, config: &Config) {
+    pub(crate) fn settle(&self, router: &FastRouter, config: &Config, tracer: Option<&Tracer>) {
+        self.tracing.settle(tracer);
         let _ = self.contexts.shapes.set(Shapes::of(router));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);

@@ -11,6 +11,7 @@ use super::cors::CORS_KEYS;
 use super::http2::HTTP2_KEYS;
 use super::load_shedding::LOAD_SHEDDING_KEYS;
 use super::operating::OPERATING_KEYS;
+use super::otlp::OTLP_KEYS;
 use super::proxies::PROXY_KEYS;
 use super::rate_limit::RATE_LIMIT_KEYS;
 use super::security_headers::SECURITY_HEADER_KEYS;
@@ -67,6 +68,7 @@ static GROUPS: &[&[ConfigKey]] = &[
     WEBSOCKET_KEYS,
     COMPRESSION_KEYS,
     STORE_KEYS,
+    OTLP_KEYS,
 ];
 
 pub(super) const MOST_WORKERS: u64 = 1024;

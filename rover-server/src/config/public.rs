@@ -25,6 +25,7 @@ impl Config {
         if limit.rate.is_none() && (limit.burst.is_some() || limit.per != super::Per::Ip) {
             found.push("rate_limit has settings but no rate_limit.rate, so it does nothing; give a rate".to_owned());
         }
+        found.extend(self.otlp.contradiction().map(str::to_owned));
         found
     }
 

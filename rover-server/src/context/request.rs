@@ -161,6 +161,12 @@ pub(crate) struct Current {
 impl Current {
     /// A handler without a context, or no handler at all.
     pub(crate) const NONE: Current = Current { context: std::ptr::null(), ticket: Ticket { slot: 0, serial: 0 } };
+
+    /// A handler that takes no context.
+    #[inline]
+    pub(crate) fn without_context(ticket: Ticket) -> Current {
+        Current { context: std::ptr::null(), ticket }
+    }
 }
 
 /// The open requests of one worker.
@@ -217,6 +223,13 @@ impl Requests {
     #[inline]
     pub(crate) fn enter(&self, current: Current) {
         self.current.set(current);
+    }
+
+    /// Looks at the request whose handler runs. `None` where what runs is no handler.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn running<R>(&self, look: impl FnOnce(&Request) -> R) -> Option<R> {
+        let request = self.get(self.current.get().ticket).ok()?;
+        Some(look(&request))
     }
 
     /// The request of the running handler, if `context` is the identity of its context.

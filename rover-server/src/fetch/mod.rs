@@ -18,6 +18,7 @@ use mlua::{Function, Lua, Table};
 use self::reader::{Reader, State};
 use crate::json::Vocabulary;
 use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function};
+use crate::otlp::Tracing;
 use crate::outbound::{BreakerOptions, Client, Figures, LimitOptions, Settings, TlsOptions};
 use crate::tasks::Tasks;
 
@@ -27,6 +28,7 @@ struct Fetch {
     tasks: Weak<Tasks>,
     vocabulary: Rc<Vocabulary>,
     figures: Arc<Figures>,
+    tracing: Tracing,
     clients: OwnedMeta<Rc<Client>>,
     readers: OwnedMeta<Reader>,
     /// Bodies that an app may still read.
@@ -64,6 +66,7 @@ pub(crate) fn install(
         tasks: Rc::downgrade(tasks),
         vocabulary: vocabulary.clone(),
         figures: figures.clone(),
+        tracing: tasks.tracing().clone(),
         clients,
         readers,
         open: RefCell::default(),

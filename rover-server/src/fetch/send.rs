@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::json;
 use crate::lua::{Kind, Name, Raise, Returns, Stack, Value};
-use crate::outbound::{Call, Client, Inflow, Outgoing, Problem, RetryOptions, parse_url};
+use crate::otlp::ClientSpan;
+use crate::outbound::{Call, Client, Inflow, Outgoing, Problem, RetryOptions, is_idempotent, parse_url};
 use crate::tasks::{Held, Run, Tasks};
 
 use super::{Fetch, push_problem, reader};
@@ -54,6 +55,17 @@ enum Outcome {
     NoChunk(String),
 }
 
+impl Outcome {
+    /// Ends the span of the request.
+    fn told(&self, mut span: ClientSpan) {
+        match self {
+            Outcome::Collected(head, ..) | Outcome::Streaming(head, ..) => span.answered(head.status.as_u16()),
+            Outcome::Failed(problem) => span.failed(&problem.to_string()),
+            Outcome::Raised(_) | Outcome::NoChunk(_) => span.failed("request body broke off"),
+        }
+    }
+}
+
 /// See the module. Gives the table, or nil and why there is none.
 pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
     use argument::*;
@@ -62,7 +74,7 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
         return Err(Raise::mistake("this client is no longer there"));
     };
     let method = method(stack)?;
-    let headers = headers(stack)?;
+    let mut headers = headers(stack)?;
     let url = match parse_url(stack.bytes(URL).unwrap_or_default()) {
         Ok(url) => url,
         Err(problem) => {
@@ -79,6 +91,11 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
     let redirects = stack.number(REDIRECTS) as u32;
     let (body, feed) = body(stack, fetch)?;
     let deadline = patience.map(|time| Instant::now() + time);
+    let is_repeatable = is_idempotent(&method);
+    let mut span = fetch.tracing.ask(&mut headers, &method);
+    if let Some(span) = &mut span {
+        span.to(&url, None);
+    }
     let call = Call {
         method,
         url,
@@ -88,6 +105,7 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
         connect_timeout,
         redirects,
         retry: Some(retry).filter(|retry| retry.attempts > 1),
+        is_repeatable,
     };
     let name = Name::Lent(String::from_utf8_lossy(stack.bytes(NAME).unwrap_or_default()).into());
     let exchange = exchange(client, call, limit, is_streamed);
@@ -97,6 +115,9 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
             Some(feed) => beside(feed, exchange).await,
             None => exchange.await,
         };
+        if let Some(span) = span {
+            outcome.told(span);
+        }
         move |stack: &mut Stack<'_>| match shared.upgrade() {
             Some(fetch) => push(stack, &fetch, outcome, patience),
             None => Err(Raise::mistake("this server has been shut down")),

@@ -86,6 +86,8 @@ pub(crate) struct Call {
     /// How many redirects are followed; with 0 they are answers like others.
     pub(crate) redirects: u32,
     pub(crate) retry: Option<RetryOptions>,
+    /// Whether sending it twice does no harm.
+    pub(crate) is_repeatable: bool,
 }
 
 /// An answer whose body is still to come.
@@ -175,7 +177,7 @@ impl Client {
     /// Sends the request until there is an answer that is none to try again for.
     async fn patiently(&self, call: &mut Call) -> Result<(Parts, Incoming, Active), Problem> {
         let origin = self.origin(&call.url);
-        let can_repeat = retry::is_idempotent(&call.method) && call.body.as_ref().is_some_and(|b| b.again().is_some());
+        let can_repeat = call.is_repeatable && call.body.as_ref().is_some_and(|b| b.again().is_some());
         let retry = call.retry.filter(|_| can_repeat);
         let (mut attempt, mut is_fresh) = (1, false);
         let (deadline, connect_timeout) = (call.deadline, call.connect_timeout);

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use crate::context::{self, Peer};
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
+use crate::otlp::ClientSpan;
 use crate::outbound::{Active, Failure, Inflow, Problem, is_idempotent};
 
 use super::answer::{self, Through};
@@ -57,6 +58,16 @@ enum Outcome {
     Failed(Problem, Option<Rc<Upstream>>),
 }
 
+impl Outcome {
+    /// Ends the span of the request.
+    fn told(&self, mut span: ClientSpan) {
+        match self {
+            Outcome::Answered(answered, _) => span.answered(answered.0.status.as_u16()),
+            Outcome::Failed(problem, _) => span.failed(&problem.to_string()),
+        }
+    }
+}
+
 /// See the module. The first argument is the context.
 pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
     use argument::*;
@@ -78,13 +89,17 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
         via: stack.boolean(VIA),
     };
     let mut onward = onward(stack, proxy, &options)?;
+    let mut span = proxy.tracing.pass_on(&mut onward.headers, &onward.method);
     change_headers(stack, &mut onward.headers)?;
     let Some(group) = proxy.groups.get(stack, GROUP).cloned() else {
         return Err(Raise::mistake("these upstreams are no longer there"));
     };
     let own = proxy.own.clone();
     proxy.waits.suspend(stack, Name::Own("ctx:proxy"), async move {
-        let outcome = ask(&group, &onward, &options).await;
+        let outcome = ask(&group, &onward, &options, &mut span).await;
+        if let Some(span) = span {
+            outcome.told(span);
+        }
         move |stack: &mut Stack<'_>| match own.upgrade() {
             Some(proxy) => push(stack, &proxy, outcome, &onward, &options),
             None => Err(Raise::mistake("this server has been shut down")),
@@ -176,7 +191,7 @@ fn place(upstream: &Upstream, onward: &Onward) -> Result<PathAndQuery, Problem> 
 }
 
 /// Sends the request to an upstream; to another one where it did not even reach the first.
-async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options) -> Outcome {
+async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut Option<ClientSpan>) -> Outcome {
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut last = Problem::Refused;
     while onward.body.is_whole() {
@@ -185,6 +200,9 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options) -> Outcome {
             Ok(target) => target,
             Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
         };
+        if let Some(span) = span {
+            span.to(&turn.upstream.url, Some(&target));
+        }
         let request = || {
             let mut request = Request::new(onward.body.outgoing());
             *request.method_mut() = onward.method.clone();

@@ -22,6 +22,7 @@ use mlua::{Function, Lua, Table};
 use self::group::Group;
 use crate::context::Contexts;
 use crate::lua::{OwnedMeta, Shared, Waits, mistake_function};
+use crate::otlp::Tracing;
 use crate::outbound::{Client, Figures, Settings, TlsOptions};
 use crate::response::Responder;
 
@@ -36,6 +37,7 @@ struct Proxy {
     /// By how they speak TLS.
     clients: RefCell<LruCache<TlsOptions, Rc<Client>>>,
     figures: Arc<Figures>,
+    tracing: Tracing,
     groups: OwnedMeta<Rc<Group>>,
     own: std::rc::Weak<Proxy>,
 }
@@ -80,7 +82,7 @@ pub(crate) fn install(
     native: &Table,
     methods: &Table,
     builders: &Table,
-    (contexts, responder): (&Rc<Contexts>, &Rc<Responder>),
+    (contexts, responder, tracing): (&Rc<Contexts>, &Rc<Responder>, &Tracing),
     waits: &Rc<Waits>,
     figures: &Arc<Figures>,
 ) -> mlua::Result<()> {
@@ -93,6 +95,7 @@ pub(crate) fn install(
         waits: waits.clone(),
         clients: RefCell::new(LruCache::new(MOST_CLIENTS)),
         figures: figures.clone(),
+        tracing: tracing.clone(),
         groups,
         own: own.clone(),
     });

@@ -127,7 +127,10 @@ impl Server {
         let router = FastRouter::build(declared.routes, trailing);
         let mounts = Mounts::build(declared.mounts, self.blueprint.source.folder());
         match (config, router, mounts, declared.mistakes.0.is_empty()) {
-            (Ok(config), Ok(router), Ok(mounts), true) => Ok((config, router, declared.limits, mounts)),
+            (Ok(mut config), Ok(router), Ok(mounts), true) => {
+                config.otlp.name_service(&self.blueprint.source.stem());
+                Ok((config, router, declared.limits, mounts))
+            }
             (config, router, mounts, _) => {
                 let mut all = declared.mistakes.0;
                 all.extend(mounts.err().into_iter().flatten());

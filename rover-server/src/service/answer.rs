@@ -23,6 +23,7 @@ use crate::guard::Pass;
 use crate::handler::Running;
 use crate::metrics::{Arrival, Meter};
 use crate::record::Record;
+use crate::route::RouteId;
 use crate::{edge, failure, lifecycle};
 
 /// The handler that answers a request.
@@ -137,6 +138,14 @@ impl<B> Answer<B> {
     pub(super) fn came_from(&mut self, client: &Option<Rc<Client>>) {
         if let Some(record) = self.record() {
             record.came_from(client.clone());
+        }
+    }
+
+    /// Notes which route answers.
+    #[cold]
+    pub(super) fn routed(&mut self, route: Option<RouteId>) {
+        if let (Some(record), Some(route)) = (self.record(), route) {
+            record.routed(route);
         }
     }
 

@@ -42,6 +42,7 @@ impl Current {
     /// Writes the line of a request that did not become one: `head` is what came of it.
     #[cold]
     pub(crate) fn record_refusal(&self, peer: &Peer, head: &[u8], status: StatusCode, bytes: u64) {
-        Record::unparsed(&self.0.borrow().config, peer, head, status, bytes);
+        let site = self.0.borrow();
+        Record::unparsed(&site.config, site.tracer.as_ref(), peer, head, (status, bytes));
     }
 }

@@ -22,6 +22,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::context::Contexts;
 use crate::json::Vocabulary;
 use crate::lua::{Coroutines, Waits};
+use crate::otlp::Tracing;
 use crate::response::Responder;
 use crate::upgrade::Ending;
 
@@ -49,6 +50,7 @@ pub(crate) struct Tasks {
     guests: Rc<()>,
     /// That of the function that runs.
     scope: RefCell<Option<Scope>>,
+    tracing: Tracing,
 }
 
 /// On whose behalf a function runs: handed on to every function that it starts. What it is, only its maker knows.
@@ -62,6 +64,7 @@ impl Tasks {
         waits: &Rc<Waits>,
         contexts: &Rc<Contexts>,
         responder: &Rc<Responder>,
+        tracing: &Tracing,
     ) -> mlua::Result<Rc<Tasks>> {
         Ok(Rc::new(Tasks {
             coroutines: Coroutines::new(lua, Vec::new(), waits)?,
@@ -76,6 +79,7 @@ impl Tasks {
             keep_alive: Cell::new(Duration::from_secs(15)),
             guests: Rc::default(),
             scope: RefCell::default(),
+            tracing: tracing.clone(),
         }))
     }
 
@@ -117,6 +121,11 @@ impl Tasks {
     /// On whose behalf the running function runs.
     pub(crate) fn scope(&self) -> Option<Scope> {
         self.scope.borrow().clone()
+    }
+
+    /// What is known of traces in this VM.
+    pub(crate) fn tracing(&self) -> &Tracing {
+        &self.tracing
     }
 
     /// What JSON needs to know of this VM.

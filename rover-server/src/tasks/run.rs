@@ -13,6 +13,7 @@ use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
 
 use super::{MOST_TASKS, Scope, Tasks};
+use crate::otlp::Inherited;
 
 /// The number under which a profiler counts tasks; entries of the app count from 1.
 const TASK: u32 = 0;
@@ -22,12 +23,15 @@ pub(crate) struct Held {
     /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
     tasks: Weak<Tasks>,
     coroutine: Option<Coroutine>,
+    /// Where a function that they hold belongs in a trace.
+    inherited: Inherited,
 }
 
 impl Held {
     /// The values `first..=last` of `stack`.
     pub(crate) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
-        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(tasks.coroutines.take()) };
+        let inherited = tasks.tracing.inherit();
+        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(tasks.coroutines.take()), inherited };
         let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
         if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
     }
@@ -78,6 +82,7 @@ pub(crate) struct Run {
     /// Its error is logged: nobody may ask for it.
     is_logged: bool,
     scope: Option<Scope>,
+    inherited: Inherited,
 }
 
 impl Run {
@@ -96,7 +101,8 @@ impl Run {
             return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
         }
         let mut held = Held::copies(tasks, stack, first, last)?;
-        Ok(Run::with(tasks, held.coroutine.take(), last - first, place))
+        let inherited = std::mem::take(&mut held.inherited);
+        Ok(Run::with(tasks, held.coroutine.take(), last - first, place, inherited))
     }
 
     /// Prepares the function that `push` pushes, with as many arguments behind it as it says. `None` where the worker runs
@@ -111,13 +117,19 @@ impl Run {
         }
         let mut coroutine = tasks.coroutines.take();
         let args = push(&mut coroutine.stack());
-        Some(Run::with(tasks, Some(coroutine), args, place))
+        Some(Run::with(tasks, Some(coroutine), args, place, Inherited::default()))
     }
 
-    fn with(tasks: &Rc<Tasks>, coroutine: Option<Coroutine>, args: c_int, place: &Rc<str>) -> Run {
+    fn with(
+        tasks: &Rc<Tasks>,
+        coroutine: Option<Coroutine>,
+        args: c_int,
+        place: &Rc<str>,
+        inherited: Inherited,
+    ) -> Run {
         tasks.running.set(tasks.running.get() + 1);
         let (tasks, scope) = (tasks.clone(), tasks.scope());
-        Run { tasks, coroutine, args, wait: None, place: place.clone(), is_logged: false, scope }
+        Run { tasks, coroutine, args, wait: None, place: place.clone(), is_logged: false, scope, inherited }
     }
 
     /// The same, on behalf of `scope`, as is everything that it starts.
@@ -129,7 +141,11 @@ impl Run {
     /// As [`Run::new`], for the function that `held` holds.
     pub(crate) fn again(tasks: &Rc<Tasks>, held: &mut Held, place: &Rc<str>) -> Result<Run, Raise> {
         match &mut held.coroutine {
-            Some(coroutine) => Run::new(tasks, &mut coroutine.stack(), 1, 1, place),
+            Some(coroutine) => {
+                let mut run = Run::new(tasks, &mut coroutine.stack(), 1, 1, place)?;
+                run.inherited.clone_from(&held.inherited);
+                Ok(run)
+            }
             None => Err(Raise::mistake("nothing to run")),
         }
     }
@@ -148,7 +164,8 @@ impl Run {
             self.log(&mut coroutine);
         }
         self.tasks.coroutines.discard(coroutine);
-        held.unwrap_or_else(|_| Held { tasks: Rc::downgrade(&self.tasks), coroutine: None })
+        let tasks = Rc::downgrade(&self.tasks);
+        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: Inherited::default() })
     }
 
     /// Logs the error on top of the stack, where it was raised and where its function was started.
@@ -165,15 +182,25 @@ impl Run {
             .emit();
     }
 
+    /// The function runs from now on, no handler does. Gives on whose behalf another one ran.
+    fn enter(&self) -> (Option<Scope>, Inherited) {
+        self.tasks.contexts.requests.enter(Current::NONE);
+        (self.tasks.scope.replace(self.scope.clone()), self.tasks.tracing.enter(self.inherited.clone()))
+    }
+
+    fn leave(&self, (scope, inherited): (Option<Scope>, Inherited)) {
+        self.tasks.scope.replace(scope);
+        self.tasks.tracing.enter(inherited);
+    }
+
     #[cold]
     fn cancel(&mut self, mut coroutine: Coroutine) {
         if self.wait.take().is_none() {
             return self.tasks.coroutines.put_back(coroutine);
         }
-        self.tasks.contexts.requests.enter(Current::NONE);
-        let outer = self.tasks.scope.replace(self.scope.clone());
+        let outer = self.enter();
         let cancelled = self.tasks.waits.cancel(&mut coroutine);
-        self.tasks.scope.replace(outer);
+        self.leave(outer);
         match cancelled {
             Cancelled::Returned => return self.tasks.coroutines.put_back(coroutine),
             Cancelled::Through => {}
@@ -201,20 +228,20 @@ impl Future for Run {
             };
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Pending };
             label(TASK);
-            this.tasks.contexts.requests.enter(Current::NONE);
-            let outer = this.tasks.scope.replace(this.scope.clone());
+            let outer = this.enter();
             let step = match resume {
                 Some(resume) => this.tasks.waits.go_on(&mut coroutine, resume),
                 None => this.tasks.waits.advance(&mut coroutine, this.args),
             };
-            this.tasks.scope.replace(outer);
+            this.leave(outer);
             match step {
                 Step::Waits(wait) => {
                     this.wait = Some(wait);
                     this.coroutine = Some(coroutine);
                 }
                 Step::Returned => {
-                    return Poll::Ready(Ok(Held { tasks: Rc::downgrade(&this.tasks), coroutine: Some(coroutine) }));
+                    let (tasks, inherited) = (Rc::downgrade(&this.tasks), Inherited::default());
+                    return Poll::Ready(Ok(Held { tasks, coroutine: Some(coroutine), inherited }));
                 }
                 Step::Raised => return Poll::Ready(Err(this.raised(coroutine))),
             }

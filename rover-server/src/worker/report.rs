@@ -89,5 +89,8 @@ fn figures(this: &Here) -> Figures {
     samples.gauge("rover_coroutines_created", help, &[("pool", "handlers")], created as f64);
     this.lag.write(&mut samples, &number);
     app.sources.write(&mut samples);
+    if let Some(tracer) = &site.tracer {
+        tracer.write(&mut samples);
+    }
     Figures { samples: Arc::new(samples), ..figures }
 }

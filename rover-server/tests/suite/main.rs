@@ -8,6 +8,8 @@ mod support;
 mod upstream;
 
 mod accept;
+#[cfg(feature = "otlp")]
+mod collector;
 mod connection_limits;
 mod embedding;
 mod examples;
@@ -46,6 +48,10 @@ mod lua_shared;
 mod lua_static;
 mod lua_stdlib;
 mod management;
+#[cfg(feature = "otlp")]
+mod otlp;
+#[cfg(not(feature = "otlp"))]
+mod otlp_absent;
 mod lua_streams;
 mod lua_websockets;
 mod lua_tasks;
