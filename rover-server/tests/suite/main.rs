@@ -14,6 +14,7 @@ mod examples;
 mod http2;
 mod http2_conformance;
 mod http2_deviations;
+mod http2_further;
 mod http_body;
 mod http_cors;
 mod http_compression;
