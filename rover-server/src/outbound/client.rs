@@ -155,6 +155,10 @@ impl Client {
         let mut followed = 0;
         loop {
             let (mut head, body, active) = self.patiently(&mut call).await?;
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                // What comes behind it is no HTTP, and nobody here reads it.
+                return Err(Problem::Malformed);
+            }
             match redirect::follow(&head, &mut call)? {
                 Redirected::No => {}
                 Redirected::Yes if followed >= call.redirects => return Err(Problem::TooManyRedirects),

@@ -8,9 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -85,6 +85,15 @@ impl Failure {
         let is_stale = has_waited && matches!(problem, Problem::Closed | Problem::Reset);
         Failure { problem, is_unsent: false, is_stale }
     }
+}
+
+/// Whether the body is in a transfer coding that hyper does not undo and nobody asked for (RFC 9112, section 7.4).
+fn is_coded(headers: &HeaderMap) -> bool {
+    let is_known = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"chunked") || value.eq_ignore_ascii_case(b"identity")
+    };
+    !headers.get_all(TRANSFER_ENCODING).iter().all(is_known)
 }
 
 /// A connection of HTTP/1.1 in use. Dropped, it is closed.
@@ -162,6 +171,7 @@ impl Pool {
                 }
             };
             let mut error = match sent {
+                Ok(response) if is_coded(response.headers()) => return Err(Failure::sent(Problem::Malformed)),
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };
@@ -208,7 +218,10 @@ impl Pool {
             self.sweep_later();
             return Ok(Connection::Shared(connection));
         }
-        let (connection, work) = http1::Builder::new().handshake(stream).await.map_err(problem)?;
+        let mut builder = http1::Builder::new();
+        // Who gets a response has to undo both (RFC 9112, sections 5.1 and 5.2).
+        builder.allow_spaces_after_header_name_in_responses(true).allow_obsolete_multiline_headers_in_responses(true);
+        let (connection, work) = builder.handshake(stream).await.map_err(problem)?;
         tokio::spawn(work.with_upgrades());
         Ok(Connection::Own(connection))
     }

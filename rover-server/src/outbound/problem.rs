@@ -113,7 +113,8 @@ fn named(error: &(dyn Error + 'static)) -> Option<Problem> {
         ErrorKind::HostUnreachable => Problem::Unreachable("host unreachable".to_owned()),
         ErrorKind::NetworkUnreachable => Problem::Unreachable("network unreachable".to_owned()),
         ErrorKind::AddrNotAvailable => Problem::Unreachable("no local port is free".to_owned()),
-        ErrorKind::InvalidData => Problem::Malformed,
+        // hyper's, of chunks that are none.
+        ErrorKind::InvalidData | ErrorKind::InvalidInput if error.raw_os_error().is_none() => Problem::Malformed,
         _ if error.raw_os_error().is_some() => Problem::Unreachable(without_number(error)),
         _ => return None,
     })
