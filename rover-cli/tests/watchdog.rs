@@ -190,21 +190,3 @@ fn a_full_disk_under_the_log_stops_nothing() {
     let _ = child.kill();
     let _ = child.wait();
 }
-
-#[test]
-fn a_profile_is_written() {
-    let code = "local api = rover.server {}
-local function busy() local n = 0 for i = 1, 2e6 do n = n + #tostring(i) end return n end
-function api.on_start() rover.every(0.01, busy) end
-return api";
-    let file = app("profile", code);
-    let output = Command::new(env!("CARGO_BIN_EXE_rover"))
-        .args(["profile", "app.lua", "--port", "0", "--workers", "1", "--seconds", "2", "--output", "out.svg"])
-        .current_dir(file.parent().unwrap())
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "wrote out.svg\n");
-    let svg = fs::read_to_string(file.with_file_name("out.svg")).unwrap();
-    assert!(svg.contains("(hooks and tasks)") && svg.contains("app.lua:2"), "{svg}");
-}

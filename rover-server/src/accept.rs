@@ -5,6 +5,7 @@
 //! must not know what is spoken on a connection, nor who gets it.
 
 mod bind;
+mod closing;
 mod given;
 
 use std::fs;
@@ -19,7 +20,6 @@ use futures_util::future::try_join_all;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
-use socket2::{SockFilter, SockRef};
 
 pub(crate) use given::Given;
 
@@ -30,8 +30,12 @@ use crate::log::{self, Level};
 /// How long the acceptor pauses when the system has no resources for another connection.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// A filter program of one instruction, which keeps no byte of any packet: `BPF_RET | BPF_K`.
-const REFUSE_ALL: u16 = 0x06;
+/// How long a handshake that has begun may still take when the server stops. The kernel answers a second time after one
+/// second.
+const HANDSHAKE: Duration = Duration::from_millis(1500);
+
+/// How often such handshakes are looked for.
+const HANDSHAKE_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// An accepted connection on its way to a worker.
 pub(crate) struct Accepted {
@@ -192,10 +196,29 @@ impl Listeners {
                 }
             }
         }
-        for bound in &self.bound {
-            bound.finish(&hand_over);
-        }
+        self.finish(&hand_over);
         Ok(())
+    }
+
+    /// Lets nobody in any more, and takes those who are in already.
+    fn finish(&self, hand_over: &impl Fn(Accepted)) {
+        // Where another process holds the socket, who comes now finds that one.
+        let ours = || self.bound.iter().filter(|bound| !bound.is_shared.load(Ordering::Acquire));
+        for bound in ours() {
+            bound.remove_file();
+            closing::refuse_newcomers(&bound.socket, &bound.endpoint);
+        }
+        let began = Instant::now();
+        while began.elapsed() < HANDSHAKE && closing::is_awaited(ours().map(|bound| &bound.endpoint)) {
+            let mut watched: Vec<PollFd<'_>> = ours().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect();
+            let _ = poll(&mut watched, Some(&HANDSHAKE_LOOK));
+            for bound in ours() {
+                let _ = bound.accept_all(hand_over);
+            }
+        }
+        for bound in ours() {
+            let _ = bound.accept_all(hand_over);
+        }
     }
 }
 
@@ -243,19 +266,6 @@ impl Watched {
 }
 
 impl Bound {
-    /// Lets nobody in any more, and takes those who are in already.
-    fn finish(&self, hand_over: &impl Fn(Accepted)) {
-        if self.is_shared.load(Ordering::Acquire) {
-            // Who comes now finds the other process.
-            return;
-        }
-        self.remove_file();
-        // From here on the kernel answers no new handshake, so that none completes between the last accept and the
-        // close. A client that tries meanwhile tries again a second later, and is refused or finds a successor.
-        let _ = SockRef::from(&self.socket).attach_filter(&[SockFilter::new(REFUSE_ALL, 0, 0, 0)]);
-        let _ = self.accept_all(hand_over);
-    }
-
     /// Removes the file of a Unix socket.
     fn remove_file(&self) {
         if let Endpoint::Unix(path) = &self.endpoint {

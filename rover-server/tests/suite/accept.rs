@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rover_server::Server;
+use socket2::{Domain, SockFilter, Socket, Type};
 
-use crate::support::{App, read_all};
+use crate::support::{App, read_all, wait_until};
 
 const WHO: &str = "local api = rover.server {} function api.get(ctx) return rover.worker.id .. ' of ' .. rover.worker.count end \
                    function api.ip.get(ctx) return ctx.ip end return api";
@@ -111,4 +112,36 @@ fn accepted_connections_send_small_answers_at_once() {
     }
     client.socket().set_nonblocking(true).unwrap();
     assert!(client.socket().read(&mut bytes).is_err(), "nothing is left to read");
+}
+
+/// Whether the kernel waits for the end of a handshake that `client` has begun.
+fn is_half_open(client: SocketAddr) -> bool {
+    let port = format!(":{:04X}", client.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table
+        .lines()
+        .map(|row| row.split_ascii_whitespace().collect::<Vec<_>>())
+        .any(|row| row[2].ends_with(&port) && row[3] == "03")
+}
+
+#[test]
+fn who_shakes_hands_when_the_server_stops_is_served() {
+    let mut app = App::start(WHO, 1);
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // The kernel's SYN-ACK does not reach the client: `BPF_RET` with no byte to keep.
+    client.attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let _ = client.connect(&app.address.into());
+    let own = client.local_addr().unwrap().as_socket().unwrap();
+    wait_until(|| is_half_open(own));
+    app.begin_stop();
+    // The next SYN-ACK, about a second later, does.
+    client.detach_filter().unwrap();
+    wait_until(|| client.peer_addr().is_ok());
+    client.set_nonblocking(false).unwrap();
+    let mut client = TcpStream::from(client);
+    client.write_all(CLOSING).unwrap();
+    let answer = read_all(&mut client);
+    assert!(answer.ends_with("\r\n\r\n1 of 1"), "{answer}");
+    app.ended();
 }

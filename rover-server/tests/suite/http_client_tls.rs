@@ -28,8 +28,13 @@ impl Drop for Secure {
     }
 }
 
-/// Answers with the version of HTTP, and with what it was sent.
+/// Answers with the version of HTTP, and with what it was sent; at `/named`, with how the server was named.
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == "/named" {
+        let authority = request.uri().authority().map_or("none", |authority| authority.as_str());
+        let named = format!("authority {authority}, host {:?}", request.headers().get("host"));
+        return Ok(Response::new(Full::new(named.into())));
+    }
     let version = format!("{:?} ", request.version());
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     Ok(Response::new(Full::new([version.as_bytes(), &body].concat().into())))
@@ -125,5 +130,27 @@ fn certificates_are_checked_and_http2_is_spoken() {
         let stats = body(&app, "/crowd");
         // Many requests share one connection.
         assert_eq!((&stats["open"], &stats["active"]), (&json!(1), &json!(0)), "{stats}");
+    });
+}
+
+#[test]
+fn a_host_header_is_the_authority_of_http2() {
+    let server = secure("client-authority", &["h2"]);
+    let code = format!(
+        "local api = rover.server {{}}
+         local client = rover.http.create {{ tls = {{ ca = '{}' }} }}
+         function api.get(ctx)
+           local res, err = client.get('https://localhost:{}/named', {{ headers = {{ Host = ctx:query().host }} }})
+           return res and res.body or err
+         end
+         return api",
+        server.ca.display(),
+        server.address.port()
+    );
+    each_worker_count(|workers| {
+        let app = App::start(&code, workers);
+        assert_eq!(app.get("/?host=shop.example").text(), "authority shop.example, host None");
+        let own = format!("authority localhost:{}, host None", server.address.port());
+        assert_eq!(app.get("/").text(), own);
     });
 }

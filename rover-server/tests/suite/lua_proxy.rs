@@ -340,15 +340,20 @@ fn the_upstream_with_the_fewest_requests_gets_the_next() {
 
 #[test]
 fn an_upstream_that_fails_is_left_alone_for_a_while() {
-    let bad = Upstream::start(|_, _| Then::Close);
-    let good = Upstream::says("good");
-    let code =
-        format!("api.get = api.proxy({{ '{}', '{}' }}, {{ fails = 2, fail_timeout = 60000 }})", bad.url(), good.url());
-    let app = start("", &code, 1);
-    let statuses: Vec<u16> = (0..12).map(|_| app.get("/").status).collect();
-    // What was sent may have been done, so it is not sent to another.
-    assert_eq!(statuses, [502, 200, 502, 200, 200, 200, 200, 200, 200, 200, 200, 200]);
-    assert_eq!(bad.asked().len(), 2);
+    for resets in [false, true] {
+        let bad = Upstream::start(move |_, stream| if resets { reset(stream) } else { Then::Close });
+        let good = Upstream::says("good");
+        let code = format!(
+            "api.get = api.proxy({{ '{}', '{}' }}, {{ fails = 2, fail_timeout = 60000 }})",
+            bad.url(),
+            good.url()
+        );
+        let app = start("", &code, 1);
+        let statuses: Vec<u16> = (0..12).map(|_| app.get("/").status).collect();
+        // What was sent may have been done, so it is not sent to another.
+        assert_eq!(statuses, [502, 200, 502, 200, 200, 200, 200, 200, 200, 200, 200, 200]);
+        assert_eq!(bad.asked().len(), 2);
+    }
 }
 
 /// Closes each connection at its second request, as a server does whose patience with an idle one has just ended.

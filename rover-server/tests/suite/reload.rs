@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rover_server::Server;
+use rover_server::{Level, Server};
+use tokio::sync::Notify;
 
 use crate::support::{App, DEADLINE, each_worker_count, wait_until};
 
@@ -113,4 +114,72 @@ fn none_while_the_server_stops() {
     let (mut app, _) = start("", |server| server.workers(1).drain_delay(Duration::from_secs(1)));
     app.begin_stop();
     wait_until(|| app.reload().is_err_and(|error| error.to_string() == "the server stops"));
+}
+
+#[test]
+fn a_worker_that_is_replaced_meanwhile_serves_the_new_version() {
+    let code = "local api = rover.server {}
+                local number = version()
+                function api.get() return rover.worker.id .. ' ' .. number end
+                function api.block.get() block() end
+                function api.on_start() if is_held() then wait() end end
+                return api";
+    let (version, is_held) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicBool::new(false)));
+    let (waiting, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (told, held, waits, released) = (version.clone(), is_held.clone(), waiting.clone(), release.clone());
+    let server = Server::from_source("app.lua", code)
+        .function("version", move |_, ()| Ok(told.load(Ordering::SeqCst)))
+        .function("is_held", move |_, ()| Ok(held.load(Ordering::SeqCst)))
+        .function("block", |_, ()| {
+            thread::sleep(DEADLINE);
+            Ok(())
+        })
+        .async_function("wait", move |_, ()| {
+            waits.fetch_add(1, Ordering::SeqCst);
+            let released = released.clone();
+            async move {
+                released.notified().await;
+                Ok(())
+            }
+        });
+    let server = server.handler_cpu_limit(Duration::ZERO).worker_stall_limit(Duration::from_millis(100));
+    let app = App::start_server(server.workers(2).log_level(Level::Nope));
+
+    is_held.store(true, Ordering::SeqCst);
+    let mut client = app.connect();
+    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.rest(), "");
+    wait_until(|| waiting.load(Ordering::SeqCst) == 1);
+    // The one that takes the lost worker's place has loaded version 1, and is not ready.
+    is_held.store(false, Ordering::SeqCst);
+    version.store(2, Ordering::SeqCst);
+    app.reload().expect("the worker that is there serves version 2");
+    release.notify_one();
+    let mut serve = [false; 2];
+    wait_until(|| {
+        let answer = app.get("/");
+        let (worker, version) = answer.text().split_once(' ').unwrap();
+        assert_eq!(version, "2");
+        serve[worker.parse::<usize>().unwrap() - 1] = true;
+        serve == [true; 2]
+    });
+}
+
+#[test]
+fn a_stop_gives_the_version_before_no_second_shutdown_timeout() {
+    let code = "function api.wait.get() rover.sleep(1000) end
+                function api.on_shutdown() rover.sleep(1000) end";
+    let time = Duration::from_secs(6);
+    let (mut app, _) = start(code, |server| server.workers(1).shutdown_timeout(time));
+    let mut client = app.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    // Answered on a later connection of the same worker: the request before it has begun.
+    assert_eq!(app.get("/").text(), "on");
+    app.reload().expect("the next version loads");
+    let began = Instant::now();
+    app.begin_stop();
+    app.ended();
+    // A moment for the `on_shutdown` of each version is all that comes on top.
+    assert!(began.elapsed() < time + Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(client.rest(), "");
 }

@@ -1,0 +1,57 @@
+//! The last moments of a listening socket: whoever believes to be connected is let in before it closes.
+//!
+//! Closing a listener resets the connections that wait in it, and those whose handshake has begun: their clients have the
+//! kernel's SYN-ACK, and may have sent a request after it. So newcomers are kept out first, then the handshakes end.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+
+use socket2::{SockFilter, SockRef};
+
+use crate::config::Endpoint;
+
+/// The segments that begin a handshake are dropped, all others kept: a classic BPF program on the TCP header.
+///
+/// A connection that is accepted under it inherits it, and loses nothing: after the handshake no segment has a SYN.
+const DROP_SYN: [(u16, u8, u8, u32); 4] = [
+    (0x30, 0, 0, 13),       // BPF_LD | BPF_B | BPF_ABS: the byte of the flags
+    (0x45, 0, 1, 0x02),     // BPF_JMP | BPF_JSET: SYN, or skip one
+    (0x06, 0, 0, 0),        // BPF_RET: keep nothing
+    (0x06, 0, 0, u32::MAX), // BPF_RET: keep it all
+];
+
+/// The kernel answers nobody who comes from now on: a client with TCP tries again a second later, and is refused or finds
+/// a successor; one with a Unix socket is refused.
+pub(super) fn refuse_newcomers(socket: &OwnedFd, endpoint: &Endpoint) {
+    let socket = SockRef::from(socket);
+    let _ = match endpoint {
+        Endpoint::Tcp(_) => socket.attach_filter(&DROP_SYN.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k))),
+        Endpoint::Unix(_) => socket.shutdown(Shutdown::Read),
+    };
+}
+
+/// Whether a handshake with one of `endpoints` has begun and not ended. False where the system does not tell.
+pub(super) fn is_awaited<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> bool {
+    let ports: Vec<u16> = endpoints
+        .filter_map(|endpoint| match endpoint {
+            Endpoint::Tcp(address) => Some(address.port()),
+            Endpoint::Unix(_) => None,
+        })
+        .collect();
+    !ports.is_empty()
+        && ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| File::open(table).ok()).any(|table| {
+            BufReader::new(table)
+                .lines()
+                .map_while(Result::ok)
+                .any(|row| half_open(&row).is_some_and(|p| ports.contains(&p)))
+        })
+}
+
+/// The local port of a row of `/proc/net/tcp` whose state is `SYN_RECV`.
+fn half_open(row: &str) -> Option<u16> {
+    let mut fields = row.split_ascii_whitespace();
+    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+    (fields.nth(1)? == "03").then(|| u16::from_str_radix(port, 16).ok()).flatten()
+}
