@@ -16,11 +16,13 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Problem;
 use super::body::Outgoing;
 use super::connect::Connector;
+use super::problem;
 use super::url::host_of;
 
 /// How many connections wait, and for how long.
@@ -39,6 +41,10 @@ pub(super) struct Pool {
     /// The longest waiting first.
     waiting: RefCell<Vec<Waiting>>,
     shared: RefCell<Option<Shared>>,
+    /// The origin has spoken HTTP/2.
+    is_shared: Cell<bool>,
+    /// Whose turn it is to make the next connection that is shared.
+    turn: Mutex<()>,
     /// A task closes what has waited for too long.
     is_swept: Cell<bool>,
 }
@@ -65,15 +71,17 @@ pub(crate) struct Failure {
     pub(crate) is_unsent: bool,
     /// The connection had waited, so the server may have closed it before it saw the request.
     pub(crate) is_stale: bool,
+    /// The server got the request, and says that it did nothing for it.
+    pub(crate) is_unprocessed: bool,
 }
 
 impl Failure {
     pub(super) fn unsent(problem: Problem) -> Failure {
-        Failure { problem, is_unsent: true, is_stale: false }
+        Failure { problem, is_unsent: true, is_stale: false, is_unprocessed: false }
     }
 
     pub(super) fn sent(problem: Problem) -> Failure {
-        Failure { problem, is_unsent: false, is_stale: false }
+        Failure { problem, is_unsent: false, is_stale: false, is_unprocessed: false }
     }
 
     fn broken(error: &hyper::Error, has_waited: bool) -> Failure {
@@ -83,7 +91,7 @@ impl Failure {
             problem => problem,
         };
         let is_stale = has_waited && matches!(problem, Problem::Closed | Problem::Reset);
-        Failure { problem, is_unsent: false, is_stale }
+        Failure { problem, is_unsent: false, is_stale, is_unprocessed: problem::is_unprocessed(error) }
     }
 }
 
@@ -121,6 +129,8 @@ impl Pool {
             patience,
             waiting: RefCell::default(),
             shared: RefCell::default(),
+            is_shared: Cell::new(false),
+            turn: Mutex::new(()),
             is_swept: Cell::new(false),
         })
     }
@@ -138,11 +148,17 @@ impl Pool {
     ) -> Result<(Response<Incoming>, Option<Lease>), Failure> {
         loop {
             let known = if is_fresh { None } else { self.take() };
-            let has_waited = known.is_some();
-            let connection = match known {
-                Some(connection) => connection,
+            let (connection, has_waited) = match known {
+                Some(connection) => (connection, true),
                 // Boxed, for it is large, and most requests do without.
-                None => Box::pin(self.connect(connect_timeout)).await.map_err(Failure::unsent)?,
+                None => {
+                    let connecting = Box::pin(self.connect(is_fresh));
+                    let connected = match connect_timeout {
+                        Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(Problem::ConnectTimeout)),
+                        None => connecting.await,
+                    };
+                    connected.map_err(Failure::unsent)?
+                }
             };
             let (sent, lease) = match connection {
                 Connection::Own(mut connection) => {
@@ -202,28 +218,34 @@ impl Pool {
         Some(Connection::Shared(known.connection.clone()))
     }
 
-    async fn connect(self: &Rc<Pool>, limit: Option<Duration>) -> Result<Connection, Problem> {
-        let connecting = self.connector.connect(self.url.clone());
-        let stream = match limit {
-            Some(limit) => timeout(limit, connecting).await.map_err(|_| Problem::ConnectTimeout)?,
-            None => connecting.await,
-        };
-        let stream = stream.map_err(|error| Problem::of(&*error))?;
+    /// A new connection, or one that another request has made meanwhile, which is told: where connections are shared, one is
+    /// enough for all who wait.
+    async fn connect(self: &Rc<Pool>, is_fresh: bool) -> Result<(Connection, bool), Problem> {
+        let mut _turn = None;
+        if self.is_shared.get() && !is_fresh {
+            _turn = Some(self.turn.lock().await);
+            if let Some(known) = self.take() {
+                return Ok((known, true));
+            }
+        }
+        let stream = self.connector.connect(self.url.clone()).await.map_err(|error| Problem::of(&*error))?;
         let problem = |error: hyper::Error| Problem::of(&error);
         if stream.connected().is_negotiated_h2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             let (connection, work) = builder.timer(TokioTimer::new()).handshake(stream).await.map_err(problem)?;
             tokio::spawn(work);
             self.shared.replace(Some(Shared { connection: connection.clone(), used: Instant::now() }));
+            self.is_shared.set(true);
             self.sweep_later();
-            return Ok(Connection::Shared(connection));
+            return Ok((Connection::Shared(connection), false));
         }
+        self.is_shared.set(false);
         let mut builder = http1::Builder::new();
         // Who gets a response has to undo both (RFC 9112, sections 5.1 and 5.2).
         builder.allow_spaces_after_header_name_in_responses(true).allow_obsolete_multiline_headers_in_responses(true);
         let (connection, work) = builder.handshake(stream).await.map_err(problem)?;
         tokio::spawn(work.with_upgrades());
-        Ok(Connection::Own(connection))
+        Ok((Connection::Own(connection), false))
     }
 
     /// Gives the request the URI that HTTP/2 wants; what is named by Host there is named by the authority here (RFC 9113,

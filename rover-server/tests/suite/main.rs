@@ -27,6 +27,7 @@ mod http_security_headers;
 mod lifetime;
 mod losses;
 mod http_client_faults;
+mod http_client_http2;
 mod http_client_resilience;
 mod http_client_tls;
 mod lua_body;
