@@ -25,6 +25,12 @@ use super::connect::Connector;
 use super::problem;
 use super::url::host_of;
 
+/// After so long without a sign of a server that owes an answer, it is asked over a shared connection whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long it has to say so; else the connection is closed.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How many connections wait, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
@@ -232,7 +238,9 @@ impl Pool {
         let problem = |error: hyper::Error| Problem::of(&error);
         if stream.connected().is_negotiated_h2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            let (connection, work) = builder.timer(TokioTimer::new()).handshake(stream).await.map_err(problem)?;
+            // Else everybody would wait in vain on a connection whose server is gone, up to the system's quarter of an hour.
+            builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
+            let (connection, work) = builder.handshake(stream).await.map_err(problem)?;
             tokio::spawn(work);
             self.shared.replace(Some(Shared { connection: connection.clone(), used: Instant::now() }));
             self.is_shared.set(true);

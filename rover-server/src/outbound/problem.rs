@@ -101,6 +101,9 @@ fn named(error: &(dyn Error + 'static)) -> Option<Problem> {
         if error.is_parse() {
             return Some(Problem::Malformed);
         }
+        if error.is_timeout() {
+            return Some(Problem::Timeout);
+        }
         if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             return Some(Problem::Closed);
         }
