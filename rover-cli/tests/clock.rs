@@ -6,11 +6,11 @@ mod process;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
-use process::{App, DEADLINE, Server};
+use process::{App, Server, connect};
 
 const APP: &str = r#"
 local api = rover.server { port = 0, workers = 2, idle_timeout = 30, handler_timeout = 20 }
@@ -73,17 +73,13 @@ fn a_clock_that_jumps_disturbs_nothing() {
     let mut command = app.command(&[]);
     command.env("LD_PRELOAD", &library).env("JUMPING_CLOCK", &file);
     let mut server = Server::start(command);
-    let line = server.logged("listening on http://");
-    let address = line.split_once("http://").unwrap().1.split([',', ' ', '"']).next().unwrap();
-    let address: SocketAddr = address.parse().unwrap();
-    let mut client = TcpStream::connect(address).unwrap();
-    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    let address = server.listening();
+    let mut client = connect(address).unwrap();
 
     assert_eq!(get(&mut client, "/limited").0, 200);
     for (step, offset) in [0, DAY, -365 * DAY, 400 * DAY, 0].into_iter().enumerate() {
         // A request waits while the clock jumps.
-        let mut waiting = TcpStream::connect(address).unwrap();
-        waiting.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut waiting = connect(address).unwrap();
         write!(waiting, "GET /sleep HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
         assert_eq!(get(&mut client, "/sleep"), (200, "slept".to_owned()));
         clock.write_all_at(&offset.to_ne_bytes(), 0).unwrap();

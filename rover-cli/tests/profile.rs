@@ -5,10 +5,9 @@ mod process;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::Command;
 
-use process::{App, DEADLINE, Server};
+use process::{App, Server, connect};
 
 fn profile(app: &App, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rover"));
@@ -38,11 +37,8 @@ function api.wait.get() rover.sleep(1000) end
 return api";
     let app = App::new("signals", &[("app.lua", code)]);
     let mut server = Server::start(profile(&app, &[]));
-    let line = server.logged("listening on http://");
-    let address = line.split_once("http://").unwrap().1.split([',', ' ', '"']).next().unwrap().to_owned();
-    let mut waiting = TcpStream::connect(&address).unwrap();
+    let mut waiting = connect(server.listening()).unwrap();
     waiting.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-    waiting.set_read_timeout(Some(DEADLINE)).unwrap();
     assert_ne!(waiting.read(&mut [0; 256]).unwrap(), 0);
     waiting.write_all(b"GET /wait HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     server.signal("INT");

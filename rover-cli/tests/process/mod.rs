@@ -1,8 +1,11 @@
 //! The real binary in a process of its own: an app for it, what it logs, and the signals that it gets.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod load;
+
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -87,6 +90,19 @@ impl Server {
         }
     }
 
+    /// Waits for the line that says where the server listens.
+    pub(crate) fn listening(&mut self) -> SocketAddr {
+        let line = self.logged("listening on http://");
+        line.split_once("http://").unwrap().1.split([',', ' ', '"']).next().unwrap().parse().unwrap()
+    }
+
+    /// CPU time of the process so far, in clock ticks of 10 ms.
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process)).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let id = self.process.to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
@@ -124,4 +140,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A connection to a server, on which nothing is waited for in vain.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    Ok(stream)
+}
+
+/// Sends a request that is the connection's last, and reads all that comes.
+pub(crate) fn ask(stream: &mut (impl Read + Write), path: &str) -> io::Result<String> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -40,13 +40,21 @@ pub(super) fn is_awaited<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> b
             Endpoint::Unix(_) => None,
         })
         .collect();
-    !ports.is_empty()
-        && ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| File::open(table).ok()).any(|table| {
-            BufReader::new(table)
-                .lines()
-                .map_while(Result::ok)
-                .any(|row| half_open(&row).is_some_and(|p| ports.contains(&p)))
-        })
+    !ports.is_empty() && ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().any(|table| has_half_open(table, &ports))
+}
+
+/// Whether a connection to one of `ports` is half open. The table may be long, with a row for each connection of the
+/// machine.
+fn has_half_open(table: &str, ports: &[u16]) -> bool {
+    let Ok(table) = File::open(table) else { return false };
+    let (mut table, mut row) = (BufReader::with_capacity(64 * 1024, table), String::new());
+    while table.read_line(&mut row).is_ok_and(|length| length > 0) {
+        if half_open(&row).is_some_and(|port| ports.contains(&port)) {
+            return true;
+        }
+        row.clear();
+    }
+    false
 }
 
 /// The local port of a row of `/proc/net/tcp` whose state is `SYN_RECV`.
