@@ -13,10 +13,16 @@ use crate::body::Body;
 use crate::failure;
 
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
-/// is a host with an optional port. Refuses a target of more than `longest_target` bytes, too.
+/// is a host with an optional port. Refuses a target of more than `longest_target` bytes, too, and what is malformed in
+/// HTTP/2.
 #[inline(always)]
 pub(crate) fn refusal(head: &Parts, longest_target: usize, usual: &UsualHost) -> Option<Response<Body>> {
     let headers = &head.headers;
+    if head.version == Version::HTTP_2
+        && let Some(refusal) = malformed(head)
+    {
+        return Some(refusal);
+    }
     // No field has a second line, as is usual.
     if headers.len() == headers.keys_len()
         && headers.get(HOST).is_some_and(|host| usual.is(host.as_bytes()))
@@ -68,6 +74,24 @@ fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
         (Some(_), None) => "the Host header is not a host name with an optional port",
         (_, Some(_)) if head.version == Version::HTTP_2 => ":authority and Host do not say the same",
         (_, Some(_)) => "the request has more than one Host header",
+    };
+    Some(closing(failure::with_message(StatusCode::BAD_REQUEST, problem)))
+}
+
+/// Refuses what the h2 crate lets in and RFC 9113, sections 8.2.1 and 8.3.1, call malformed. HTTP/1.1 has no such requests:
+/// white space around a value is no part of it there, and hyper refuses the others.
+#[cold]
+fn malformed(head: &Parts) -> Option<Response<Body>> {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let is_padded = |value: &[u8]| is_blank(value.first()) || is_blank(value.last());
+    let problem = if head.headers.values().any(|value| is_padded(value.as_bytes())) {
+        "a header value begins or ends with white space"
+    } else if head.uri.scheme_str() == Some("") {
+        ":scheme is empty"
+    } else if head.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?')) {
+        ":path does not begin with a slash"
+    } else {
+        return None;
     };
     Some(closing(failure::with_message(StatusCode::BAD_REQUEST, problem)))
 }

@@ -89,27 +89,45 @@ impl Negotiation {
     #[inline]
     pub(crate) fn apply(self, response: Response<Body>) -> Response<Body> {
         match response.body() {
+            _ if matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT) => {
+                self.like_the_whole(response)
+            }
             Body::Full(bytes) if (bytes.len() as u64) < self.rules.min_size && !self.accepted.refuses_identity() => {
                 response
             }
-            Body::Empty if response.status() != StatusCode::NOT_MODIFIED => response,
+            Body::Empty => response,
             _ => self.consider(response),
         }
+    }
+
+    /// 206 and 304 stay as they are, and have the `Vary` of the 200 in whose place they are (RFC 9110, sections 15.3.7 and
+    /// 15.4.5).
+    #[cold]
+    fn like_the_whole(self, mut response: Response<Body>) -> Response<Body> {
+        let headers = response.headers();
+        let is_never_coded = match headers.get(CONTENT_RANGE) {
+            Some(range) => {
+                length_of_whole(range).is_some_and(|length| length < self.rules.min_size)
+                    || headers.contains_key(CONTENT_ENCODING)
+                    || forbids_transforming(headers)
+                    || !self.rules.takes(headers)
+            }
+            // What it would be of is not known: 304, or several parts.
+            None => false,
+        };
+        if !is_never_coded {
+            vary(response.headers_mut());
+        }
+        response
     }
 
     #[cold]
     fn consider(self, mut response: Response<Body>) -> Response<Body> {
         let status = response.status();
-        if status == StatusCode::NOT_MODIFIED {
-            // As the 200 would have it (RFC 9110, section 15.4.5).
-            vary(response.headers_mut());
-            return response;
-        }
         let headers = response.headers();
-        let is_whole =
-            !matches!(status, StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::RESET_CONTENT)
-                && !headers.contains_key(CONTENT_ENCODING)
-                && !headers.contains_key(CONTENT_RANGE);
+        let is_whole = !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT)
+            && !headers.contains_key(CONTENT_ENCODING)
+            && !headers.contains_key(CONTENT_RANGE);
         if !is_whole || forbids_transforming(headers) || !self.rules.takes(headers) {
             return response;
         }
@@ -135,6 +153,11 @@ impl Negotiation {
         weaken(&mut head.headers);
         Response::from_parts(head, body)
     }
+}
+
+/// The length behind the slash of a Content-Range, where it is known.
+fn length_of_whole(range: &HeaderValue) -> Option<u64> {
+    range.to_str().ok()?.rsplit_once('/')?.1.parse().ok()
 }
 
 /// `Cache-Control: no-transform` (RFC 9111, section 5.2.2.6).

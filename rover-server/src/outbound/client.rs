@@ -37,6 +37,9 @@ use super::url::origin_of;
 /// The most origins whose breaker and queue one client remembers.
 const MOST_ORIGINS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
+/// How often a request is sent at most, that the rules for retries do not speak of.
+const MOST_TRIES: u32 = 3;
+
 /// Bodies up to this many bytes are read to their end where nobody wants them, so that their connection can be used again.
 const WORTH_DRAINING: u64 = 16 * 1024;
 
@@ -157,6 +160,10 @@ impl Client {
         let mut followed = 0;
         loop {
             let (mut head, body, active) = self.patiently(&mut call).await?;
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                // What comes behind it is no HTTP, and nobody here reads it.
+                return Err(Problem::Malformed);
+            }
             match redirect::follow(&head, &mut call)? {
                 Redirected::No => {}
                 Redirected::Yes if followed >= call.redirects => return Err(Problem::TooManyRedirects),
@@ -177,7 +184,9 @@ impl Client {
     /// Sends the request until there is an answer that is none to try again for.
     async fn patiently(&self, call: &mut Call) -> Result<(Parts, Incoming, Active), Problem> {
         let origin = self.origin(&call.url);
-        let can_repeat = call.is_repeatable && call.body.as_ref().is_some_and(|b| b.again().is_some());
+        let is_whole = call.body.as_ref().is_some_and(|body| body.again().is_some());
+        let can_repeat = call.is_repeatable && is_whole;
+        let may_repeat = |had_effect: bool| is_whole && (can_repeat || !had_effect);
         let retry = call.retry.filter(|_| can_repeat);
         let (mut attempt, mut is_fresh) = (1, false);
         let (deadline, connect_timeout) = (call.deadline, call.connect_timeout);
@@ -189,7 +198,7 @@ impl Client {
             Problem::Timeout
         };
         loop {
-            let asked = origin.ask(|| call.request(), &mut is_fresh, || can_repeat, connect_timeout, expiry).await;
+            let asked = origin.ask(|| call.request(), &mut is_fresh, may_repeat, connect_timeout, expiry).await;
             let outcome = asked.map_err(|failure| failure.problem);
             let Some(retry) = retry.filter(|retry| attempt < retry.attempts) else { return outcome };
             let wait = match &outcome {
@@ -236,10 +245,12 @@ impl Call {
 }
 
 impl Origin {
-    /// Sends a request, whose URI is a path and query, and waits for the head of its answer as long as `expiry` lasts. It
-    /// is made and sent a second time, on a fresh connection, where the first may have crossed with the server's end of an
-    /// idle one (RFC 9112, section 9.3.1) and `can_repeat` says that it may have had its effect. `is_fresh` is then set: what
-    /// the same call sends later goes to fresh connections too.
+    /// Sends a request, whose URI is a path and query, and waits for the head of its answer as long as `expiry` lasts.
+    ///
+    /// It is made and sent again where the server says that it did nothing for it, and, on a fresh connection, where it may
+    /// have crossed with the server's end of an idle one (RFC 9112, section 9.3.1). `can_repeat` is asked before, and told
+    /// whether the request may have had its effect. Once `is_fresh` is set, what the same call sends later goes to fresh
+    /// connections too.
     ///
     /// # Errors
     /// There is no answer, or `expiry` came first.
@@ -247,16 +258,27 @@ impl Origin {
         &self,
         mut request: impl FnMut() -> Request<Outgoing>,
         is_fresh: &mut bool,
-        can_repeat: impl FnOnce() -> bool,
+        can_repeat: impl Fn(bool) -> bool,
         connect_timeout: Option<Duration>,
         expiry: impl AsyncFn() -> Problem,
     ) -> Result<(Parts, Incoming, Active), Failure> {
-        match self.once(request(), *is_fresh, connect_timeout, expiry()).await {
-            Err(failure) if failure.is_stale && can_repeat() => {
-                *is_fresh = true;
-                self.once(request(), true, connect_timeout, expiry()).await
+        let mut left = MOST_TRIES;
+        loop {
+            let failure = match self.once(request(), *is_fresh, connect_timeout, expiry()).await {
+                Ok(answered) => return Ok(answered),
+                Err(failure) => failure,
+            };
+            left -= 1;
+            let is_again = left > 0
+                && match failure.is_unprocessed {
+                    true => can_repeat(false),
+                    false => failure.is_stale && can_repeat(true),
+                };
+            if !is_again {
+                return Err(failure);
             }
-            outcome => outcome,
+            // A shared connection may come to its end once more; one of its own has room for one request.
+            *is_fresh |= !failure.is_unprocessed || left == 1;
         }
     }
 
@@ -291,7 +313,9 @@ impl Origin {
                 Ok((head, body, active))
             }
             Err(failure) => {
-                active.failed(&failure.problem);
+                if !failure.is_unprocessed {
+                    active.failed(&failure.problem);
+                }
                 Err(failure)
             }
         }

@@ -8,20 +8,28 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Problem;
 use super::body::Outgoing;
 use super::connect::Connector;
+use super::problem;
 use super::url::host_of;
+
+/// After so long without a sign of a server that owes an answer, it is asked over a shared connection whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long it has to say so; else the connection is closed.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many connections wait, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +47,10 @@ pub(super) struct Pool {
     /// The longest waiting first.
     waiting: RefCell<Vec<Waiting>>,
     shared: RefCell<Option<Shared>>,
+    /// The origin has spoken HTTP/2.
+    is_shared: Cell<bool>,
+    /// Whose turn it is to make the next connection that is shared.
+    turn: Mutex<()>,
     /// A task closes what has waited for too long.
     is_swept: Cell<bool>,
 }
@@ -65,15 +77,17 @@ pub(crate) struct Failure {
     pub(crate) is_unsent: bool,
     /// The connection had waited, so the server may have closed it before it saw the request.
     pub(crate) is_stale: bool,
+    /// The server got the request, and says that it did nothing for it.
+    pub(crate) is_unprocessed: bool,
 }
 
 impl Failure {
     pub(super) fn unsent(problem: Problem) -> Failure {
-        Failure { problem, is_unsent: true, is_stale: false }
+        Failure { problem, is_unsent: true, is_stale: false, is_unprocessed: false }
     }
 
     pub(super) fn sent(problem: Problem) -> Failure {
-        Failure { problem, is_unsent: false, is_stale: false }
+        Failure { problem, is_unsent: false, is_stale: false, is_unprocessed: false }
     }
 
     fn broken(error: &hyper::Error, has_waited: bool) -> Failure {
@@ -83,8 +97,17 @@ impl Failure {
             problem => problem,
         };
         let is_stale = has_waited && matches!(problem, Problem::Closed | Problem::Reset);
-        Failure { problem, is_unsent: false, is_stale }
+        Failure { problem, is_unsent: false, is_stale, is_unprocessed: problem::is_unprocessed(error) }
     }
+}
+
+/// Whether the body is in a transfer coding that hyper does not undo and nobody asked for (RFC 9112, section 7.4).
+fn is_coded(headers: &HeaderMap) -> bool {
+    let is_known = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"chunked") || value.eq_ignore_ascii_case(b"identity")
+    };
+    !headers.get_all(TRANSFER_ENCODING).iter().all(is_known)
 }
 
 /// A connection of HTTP/1.1 in use. Dropped, it is closed.
@@ -112,6 +135,8 @@ impl Pool {
             patience,
             waiting: RefCell::default(),
             shared: RefCell::default(),
+            is_shared: Cell::new(false),
+            turn: Mutex::new(()),
             is_swept: Cell::new(false),
         })
     }
@@ -129,11 +154,17 @@ impl Pool {
     ) -> Result<(Response<Incoming>, Option<Lease>), Failure> {
         loop {
             let known = if is_fresh { None } else { self.take() };
-            let has_waited = known.is_some();
-            let connection = match known {
-                Some(connection) => connection,
+            let (connection, has_waited) = match known {
+                Some(connection) => (connection, true),
                 // Boxed, for it is large, and most requests do without.
-                None => Box::pin(self.connect(connect_timeout)).await.map_err(Failure::unsent)?,
+                None => {
+                    let connecting = Box::pin(self.connect(is_fresh));
+                    let connected = match connect_timeout {
+                        Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(Problem::ConnectTimeout)),
+                        None => connecting.await,
+                    };
+                    connected.map_err(Failure::unsent)?
+                }
             };
             let (sent, lease) = match connection {
                 Connection::Own(mut connection) => {
@@ -162,6 +193,7 @@ impl Pool {
                 }
             };
             let mut error = match sent {
+                Ok(response) if is_coded(response.headers()) => return Err(Failure::sent(Problem::Malformed)),
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };
@@ -192,25 +224,36 @@ impl Pool {
         Some(Connection::Shared(known.connection.clone()))
     }
 
-    async fn connect(self: &Rc<Pool>, limit: Option<Duration>) -> Result<Connection, Problem> {
-        let connecting = self.connector.connect(self.url.clone());
-        let stream = match limit {
-            Some(limit) => timeout(limit, connecting).await.map_err(|_| Problem::ConnectTimeout)?,
-            None => connecting.await,
-        };
-        let stream = stream.map_err(|error| Problem::of(&*error))?;
+    /// A new connection, or one that another request has made meanwhile, which is told: where connections are shared, one is
+    /// enough for all who wait.
+    async fn connect(self: &Rc<Pool>, is_fresh: bool) -> Result<(Connection, bool), Problem> {
+        let mut _turn = None;
+        if self.is_shared.get() && !is_fresh {
+            _turn = Some(self.turn.lock().await);
+            if let Some(known) = self.take() {
+                return Ok((known, true));
+            }
+        }
+        let stream = self.connector.connect(self.url.clone()).await.map_err(|error| Problem::of(&*error))?;
         let problem = |error: hyper::Error| Problem::of(&error);
         if stream.connected().is_negotiated_h2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            let (connection, work) = builder.timer(TokioTimer::new()).handshake(stream).await.map_err(problem)?;
+            // Else everybody would wait in vain on a connection whose server is gone, up to the system's quarter of an hour.
+            builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
+            let (connection, work) = builder.handshake(stream).await.map_err(problem)?;
             tokio::spawn(work);
             self.shared.replace(Some(Shared { connection: connection.clone(), used: Instant::now() }));
+            self.is_shared.set(true);
             self.sweep_later();
-            return Ok(Connection::Shared(connection));
+            return Ok((Connection::Shared(connection), false));
         }
-        let (connection, work) = http1::Builder::new().handshake(stream).await.map_err(problem)?;
+        self.is_shared.set(false);
+        let mut builder = http1::Builder::new();
+        // Who gets a response has to undo both (RFC 9112, sections 5.1 and 5.2).
+        builder.allow_spaces_after_header_name_in_responses(true).allow_obsolete_multiline_headers_in_responses(true);
+        let (connection, work) = builder.handshake(stream).await.map_err(problem)?;
         tokio::spawn(work.with_upgrades());
-        Ok(Connection::Own(connection))
+        Ok((Connection::Own(connection), false))
     }
 
     /// Gives the request the URI that HTTP/2 wants; what is named by Host there is named by the authority here (RFC 9113,

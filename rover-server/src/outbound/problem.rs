@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
+use h2::Reason;
 use rustls::CertificateError;
 
 /// What went wrong. Its text is what `rover.http` returns behind nil.
@@ -76,6 +77,16 @@ impl Problem {
     }
 }
 
+/// Whether the server has said that it did nothing for this request, so that any may be sent again: it refused the stream,
+/// or came to the end of the connection before it (RFC 9113, sections 6.8 and 8.7).
+pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    let Some(error) = error.source().and_then(|error| error.downcast_ref::<h2::Error>()) else { return false };
+    let reason = error.reason();
+    error.is_remote()
+        && (error.is_go_away() && reason == Some(Reason::NO_ERROR)
+            || error.is_reset() && reason == Some(Reason::REFUSED_STREAM))
+}
+
 fn named(error: &(dyn Error + 'static)) -> Option<Problem> {
     if let Some(problem) = error.downcast_ref::<Problem>() {
         return Some(problem.clone());
@@ -90,10 +101,21 @@ fn named(error: &(dyn Error + 'static)) -> Option<Problem> {
         if error.is_parse() {
             return Some(Problem::Malformed);
         }
+        if error.is_timeout() {
+            return Some(Problem::Timeout);
+        }
         if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             return Some(Problem::Closed);
         }
         return None;
+    }
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        return Some(match error.get_io() {
+            Some(error) => named(error).unwrap_or(Problem::Closed),
+            None if error.is_go_away() && error.is_remote() => Problem::Closed,
+            None if error.is_remote() => Problem::Reset,
+            None => Problem::Malformed,
+        });
     }
     let error = error.downcast_ref::<io::Error>()?;
     if let Some(inner) = error.get_ref() {
@@ -113,7 +135,8 @@ fn named(error: &(dyn Error + 'static)) -> Option<Problem> {
         ErrorKind::HostUnreachable => Problem::Unreachable("host unreachable".to_owned()),
         ErrorKind::NetworkUnreachable => Problem::Unreachable("network unreachable".to_owned()),
         ErrorKind::AddrNotAvailable => Problem::Unreachable("no local port is free".to_owned()),
-        ErrorKind::InvalidData => Problem::Malformed,
+        // hyper's, of chunks that are none.
+        ErrorKind::InvalidData | ErrorKind::InvalidInput if error.raw_os_error().is_none() => Problem::Malformed,
         _ if error.raw_os_error().is_some() => Problem::Unreachable(without_number(error)),
         _ => return None,
     })

@@ -212,14 +212,16 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
         };
         let expiry = async || standstill(&onward.body, options.timeout).await;
         let origin = &turn.upstream.origin;
-        let failure =
-            match origin.ask(request, &mut false, || can_repeat(onward), options.connect_timeout, expiry).await {
-                Ok(answered) => {
-                    turn.succeeded();
-                    return Outcome::Answered(Box::new(answered), turn);
-                }
-                Err(failure) => failure,
-            };
+        let failure = match origin
+            .ask(request, &mut false, |had_effect| can_repeat(onward, had_effect), options.connect_timeout, expiry)
+            .await
+        {
+            Ok(answered) => {
+                turn.succeeded();
+                return Outcome::Answered(Box::new(answered), turn);
+            }
+            Err(failure) => failure,
+        };
         let Failure { problem, is_unsent, .. } = failure;
         let is_fault = problem != Problem::BodyBrokeOff;
         if is_fault && turn.failed() {
@@ -237,9 +239,9 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
     Outcome::Failed(last, tried.pop())
 }
 
-/// Whether it may be sent once more though it may have had its effect.
-fn can_repeat(onward: &Onward) -> bool {
-    is_idempotent(&onward.method) && onward.body.is_whole()
+/// Whether it may be sent once more, where it may have `had_effect`.
+fn can_repeat(onward: &Onward, had_effect: bool) -> bool {
+    onward.body.is_whole() && (!had_effect || is_idempotent(&onward.method))
 }
 
 /// Ends when nothing of the request's body has moved for so long, and no answer has come.

@@ -1,40 +1,43 @@
 //! HTTP/2 by literal frames: the cases of RFC 9113, sections 3 to 8, and of RFC 7541 that conformance suites try.
 //!
-//! Each case is a connection of its own, in clear text by prior knowledge. It sends what it has to send and then, twice, a
-//! PING; what came back before the second was answered is the outcome.
+//! Each case is a connection of its own, in clear text by prior knowledge, and one over TLS. It sends what it has to send
+//! and then, twice, a PING; what came back before the second was answered is the outcome.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use rover_server::Server;
+
 use crate::support::{App, DEADLINE};
+use crate::tls;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
+pub const PUSH_PROMISE: u8 = 5;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
-const UNKNOWN: u8 = 0x16;
+pub const UNKNOWN: u8 = 0x16;
 
 pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const WITH_PRIORITY: u8 = 0x20;
-const WHOLE: u8 = END_STREAM | END_HEADERS;
+pub const PADDED: u8 = 8;
+pub const WITH_PRIORITY: u8 = 0x20;
+pub const WHOLE: u8 = END_STREAM | END_HEADERS;
 
 pub const PROTOCOL_ERROR: u32 = 1;
 pub const FLOW_CONTROL_ERROR: u32 = 3;
-const STREAM_CLOSED: u32 = 5;
-const FRAME_SIZE_ERROR: u32 = 6;
-const REFUSED_STREAM: u32 = 7;
-const COMPRESSION_ERROR: u32 = 9;
+pub const STREAM_CLOSED: u32 = 5;
+pub const FRAME_SIZE_ERROR: u32 = 6;
+pub const REFUSED_STREAM: u32 = 7;
+pub const COMPRESSION_ERROR: u32 = 9;
 
 pub const APP: &str = "local api = rover.server { http2 = { max_streams = 100 } } \
                    function api.get() return 'home' end function api.post(ctx) return tostring(ctx:body()) end \
@@ -62,11 +65,11 @@ pub fn fields(list: &[(&str, &str)]) -> Vec<u8> {
     list.iter().flat_map(|(name, value)| field(name, value)).collect()
 }
 
-const METHOD: (&str, &str) = (":method", "GET");
-const POST: (&str, &str) = (":method", "POST");
-const SCHEME: (&str, &str) = (":scheme", "http");
-const PATH: (&str, &str) = (":path", "/");
-const AUTHORITY: (&str, &str) = (":authority", "test");
+pub const METHOD: (&str, &str) = (":method", "GET");
+pub const POST: (&str, &str) = (":method", "POST");
+pub const SCHEME: (&str, &str) = (":scheme", "http");
+pub const PATH: (&str, &str) = (":path", "/");
+pub const AUTHORITY: (&str, &str) = (":authority", "test");
 
 pub fn get() -> Vec<u8> {
     fields(&[METHOD, SCHEME, PATH, AUTHORITY])
@@ -91,14 +94,28 @@ pub enum Seen {
     End,
 }
 
+trait Transport: Read + Write {}
+
+impl<T: Read + Write> Transport for T {}
+
 pub struct Peer {
-    stream: TcpStream,
+    stream: Box<dyn Transport>,
 }
 
 impl Peer {
     /// Connects, and exchanges prefaces with these settings.
     pub fn new(address: SocketAddr, settings: &[u8]) -> Peer {
-        let mut peer = Peer::silent(address);
+        Peer::silent(address).greet(settings)
+    }
+
+    /// As [`Peer::new`], over TLS.
+    fn encrypted(address: SocketAddr, settings: &[u8]) -> Peer {
+        let stream = tls::connect(address, &tls::offer(&["h2"], false, None), "localhost").expect("a handshake");
+        Peer { stream: Box::new(stream) }.greet(settings)
+    }
+
+    fn greet(self, settings: &[u8]) -> Peer {
+        let mut peer = self;
         peer.send(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat());
         let first = peer.next();
         assert!(matches!(first, Seen::Frame { kind: SETTINGS, flags: 0, stream: 0, .. }), "{first:?} is no preface");
@@ -110,12 +127,12 @@ impl Peer {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
-        Peer { stream }
+        Peer { stream: Box::new(stream) }
     }
 
     /// Sends, as far as the server still listens.
     pub fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
     }
 
     pub fn next(&mut self) -> Seen {
@@ -159,7 +176,7 @@ pub fn code(payload: &[u8], at: usize) -> u32 {
 
 /// What a case expects.
 #[derive(Clone, Copy, Debug)]
-enum Expected {
+pub enum Expected {
     /// The connection ends with GOAWAY and one of these codes.
     Connection(&'static [u32]),
     /// A stream is reset with one of these codes, or the connection ends with it.
@@ -171,7 +188,7 @@ enum Expected {
 }
 
 impl Expected {
-    fn is_met(self, seen: &[Seen]) -> bool {
+    pub fn is_met(self, seen: &[Seen]) -> bool {
         let went_away = seen.iter().find_map(|seen| match seen {
             Seen::Frame { kind: GOAWAY, payload, .. } => Some(code(payload, 4)),
             _ => None,
@@ -204,21 +221,24 @@ fn named(codes: &[u32], code: u32) -> bool {
 use Expected::{Answers, Connection, Malformed, Stream};
 
 /// A case's number in the RFC and what it does, what it sends, and what is to come of it.
-type Case = (&'static str, Vec<u8>, Expected);
+pub type Case = (&'static str, Vec<u8>, Expected);
 
-fn run(cases: Vec<Case>) {
-    let app = App::start(APP, 1);
+pub fn run(cases: Vec<Case>) {
+    let plain = App::start(APP, 1);
+    let encrypted = App::start_server(Server::from_source("app.lua", APP).workers(1).set("tls.self_signed", "true"));
     let mut wrong = Vec::new();
     for (name, bytes, expected) in cases {
-        let mut peer = Peer::new(app.address, &[]);
-        peer.send(&bytes);
-        let seen = peer.outcome();
-        if !expected.is_met(&seen) {
-            wrong.push(format!("{name}: expected {expected:?}, got {seen:?}"));
+        let peers = [Peer::new(plain.address, &[]), Peer::encrypted(tls::address(&encrypted), &[])];
+        for (mut peer, transport) in peers.into_iter().zip(["clear text", "TLS"]) {
+            peer.send(&bytes);
+            let seen = peer.outcome();
+            if !expected.is_met(&seen) {
+                wrong.push(format!("{name}, {transport}: expected {expected:?}, got {seen:?}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    assert_eq!(app.get("/").text(), "home");
+    assert_eq!(plain.get("/").text(), "home");
 }
 
 pub fn headers(stream: u32, block: &[u8]) -> Vec<u8> {
@@ -427,7 +447,7 @@ fn section_6_windows() {
 }
 
 /// The bytes of DATA among what came.
-fn data(seen: &[Seen]) -> Vec<u8> {
+pub fn data(seen: &[Seen]) -> Vec<u8> {
     let mut all = Vec::new();
     for seen in seen {
         if let Seen::Frame { kind: DATA, payload, .. } = seen {

@@ -46,6 +46,30 @@ fn settings_that_overflow_a_window_end_the_stream_alone() {
 }
 
 #[test]
+fn data_that_nobody_reads_is_dropped_beyond_the_window_too() {
+    let app = App::start(APP, 1);
+    let mut peer = Peer::new(app.address, &[]);
+    peer.send(&frame(HEADERS, END_HEADERS, 1, &slow()));
+    // Once the handler runs, for before that the window is kept to.
+    peer.send(&headers(3, &get()));
+    assert!(Expected::Answers(1).is_met(&peer.outcome()));
+    // 272 KB, where the window is 256 KB.
+    for _ in 0..17 {
+        peer.send(&frame(DATA, 0, 1, &[b'x'; 16384]));
+    }
+    peer.send(&headers(5, &get()));
+    let seen = peer.outcome();
+    assert!(Expected::Answers(1).is_met(&seen), "{seen:?}");
+}
+
+#[test]
+fn a_fragment_is_dropped() {
+    let app = App::start(APP, 1);
+    let seen = outcome(&app, &headers(1, &fields(&[METHOD, SCHEME, (":path", "/#x"), AUTHORITY])));
+    assert_eq!(data(&seen), b"home", "{seen:?}");
+}
+
+#[test]
 fn a_client_that_waits_for_100_continue_waits_in_vain_and_is_answered() {
     let app = App::start(APP, 1);
     let mut peer = Peer::new(app.address, &[]);

@@ -48,8 +48,111 @@ fn misbehaving() -> Upstream {
             while stream.write_all(b"X-Filler: 0123456789012345678901234567890123456789\r\n").is_ok() {}
             Then::Close
         }
+        "/bad-chunk" => {
+            raw(stream, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n");
+            Then::Close
+        }
+        "/huge-chunk" => {
+            raw(stream, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nok\r\n");
+            Then::Close
+        }
+        "/coded" => {
+            raw(stream, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+            Then::Close
+        }
+        "/unknown-coding" => {
+            raw(stream, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nok");
+            Then::Close
+        }
+        "/chunked-1.0" => {
+            raw(stream, b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+            Then::Close
+        }
+        "/two-lengths" => {
+            raw(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!");
+            Then::Close
+        }
+        "/switches" => {
+            raw(stream, b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+            Then::Close
+        }
+        "/many-fields" => answer(stream, "200 OK", &"X-Field: 1\r\n".repeat(101), b"fine"),
         _ => answer(stream, "200 OK", "", b"fine"),
     })
+}
+
+/// Answers that are right, or have to be put up with, however they look: what is sent, and the status and body that a
+/// client has to understand.
+const UNUSUAL: &[(&str, &str, &str)] = &[
+    (
+        "early-hints",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "200 ok",
+    ),
+    (
+        "several-interim",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "200 ok",
+    ),
+    (
+        "trailers",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0002;a=b;c=\"d\"\r\nok\r\n0\r\nX-T: 1\r\n\r\n",
+        "200 ok",
+    ),
+    ("1.0-to-the-end", "HTTP/1.0 200 OK\r\n\r\nok", "200 ok"),
+    ("1.0-kept", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", "200 ok"),
+    ("1.1-to-the-end", "HTTP/1.1 200 OK\r\n\r\nok", "200 ok"),
+    ("closed", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "200 ok"),
+    ("same-length-twice", "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", "200 ok"),
+    (
+        "length-and-chunks",
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "200 ok",
+    ),
+    ("identity", "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok", "200 ok"),
+    ("folded", "HTTP/1.1 200 OK\r\nX-Shown: a\r\n\t b\r\nContent-Length: 2\r\n\r\nok", "200 ok a b"),
+    ("blank-before-colon", "HTTP/1.1 200 OK\r\nX-Shown : a\r\nContent-Length : 2\r\n\r\nok", "200 ok a"),
+    ("line-feeds", "HTTP/1.1 200 OK\nX-Shown: a\nContent-Length: 2\n\nok", "200 ok a"),
+    ("no-reason", "HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", "200 ok"),
+    ("other-status", "HTTP/1.1 599 Whatever\r\nContent-Length: 2\r\n\r\nok", "599 ok"),
+    ("no-content-with-a-length", "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "204 "),
+    ("not-modified-with-a-length", "HTTP/1.1 304 Not Modified\r\nContent-Length: 500\r\n\r\n", "304 "),
+    (
+        "more-than-was-asked-for",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
+        "200 ok",
+    ),
+];
+
+#[test]
+fn unusual_answers_are_understood_by_client_and_proxy() {
+    let upstream = Upstream::start(|asked, stream| {
+        let found = UNUSUAL.iter().find(|(name, ..)| asked.target.ends_with(name));
+        let Some((name, bytes, _)) = found else { return answer(stream, "200 OK", "", b"fine") };
+        raw(stream, bytes.as_bytes());
+        match name.ends_with("-to-the-end") || matches!(*name, "closed" | "identity") {
+            true => Then::Close,
+            false => Then::Keep,
+        }
+    });
+    let code = "api.proxied.p_name.get = api.proxy(url .. '/')
+        function api.asked.p_name.get(ctx)
+          local res, err = rover.http.get(url .. '/' .. ctx:params().name)
+          if not res then return api:error(502, err) end
+          return api.text(res.body):status(res.status):header('X-Shown', res.headers['X-Shown'])
+        end";
+    each_worker_count(|workers| {
+        let app = start(&upstream.url(), code, workers);
+        for way in ["asked", "proxied"] {
+            for (name, _, expected) in UNUSUAL {
+                let answer = app.get(&format!("/{way}/{name}"));
+                let shown = answer.header("x-shown").map_or_else(String::new, |shown| format!(" {shown}"));
+                assert_eq!(format!("{} {}{shown}", answer.status, answer.text()), *expected, "{way} {name}");
+                // Nothing of it is taken for the answer to the next request.
+                assert_eq!(app.get(&format!("/{way}/fine")).text(), "fine", "{way} after {name}");
+            }
+        }
+    });
 }
 
 const GET: &str = "
@@ -78,6 +181,14 @@ fn each_fault_has_a_short_clear_error() {
             ("/endless&limit=1MB", "response body too large"),
             ("/endless", "response body too large"),
             ("/endless-head", "response header too large"),
+            ("/bad-chunk", "malformed response"),
+            ("/huge-chunk", "malformed response"),
+            ("/coded", "malformed response"),
+            ("/unknown-coding", "malformed response"),
+            ("/chunked-1.0", "malformed response"),
+            ("/two-lengths", "malformed response"),
+            ("/switches", "malformed response"),
+            ("/many-fields", "response header too large"),
         ] {
             assert_eq!(body(&app, &format!("/?path={path}")), json!(["nil", error]), "{path}");
         }

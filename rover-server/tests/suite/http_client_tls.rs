@@ -40,8 +40,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     Ok(Response::new(Full::new([version.as_bytes(), &body].concat().into())))
 }
 
-/// Serves `localhost`, and offers these protocols.
-fn secure(name: &str, protocols: &'static [&'static str]) -> Secure {
+/// What a server that is `localhost` and offers these protocols has to know, and the file of the certificate to trust.
+pub fn identity(name: &str, protocols: &[&str]) -> (rustls::ServerConfig, PathBuf) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let ca = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.pem"));
     std::fs::write(&ca, made.cert.pem()).expect("a file");
@@ -54,6 +54,11 @@ fn secure(name: &str, protocols: &'static [&'static str]) -> Secure {
         .with_single_cert(vec![certificate], key)
         .expect("a key that fits");
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    (config, ca)
+}
+
+fn secure(name: &str, protocols: &[&str]) -> Secure {
+    let (config, ca) = identity(name, protocols);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("a socket");
     let address = listener.local_addr().expect("an address");

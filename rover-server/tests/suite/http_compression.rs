@@ -202,6 +202,8 @@ fn files_are_compressed_like_everything_else() {
     let text = "a { color: black }\n".repeat(20_000);
     std::fs::write(dir.join("large.css"), &text).unwrap();
     std::fs::write(dir.join("small.css"), &text[..4000]).unwrap();
+    std::fs::write(dir.join("tiny.css"), &text[..100]).unwrap();
+    std::fs::write(dir.join("image.png"), &text).unwrap();
     let code = format!(
         "local api = rover.server {{ compression = {{ enabled = true }} }} api.static {{ dir = {:?} }} return api",
         dir.display().to_string()
@@ -220,6 +222,13 @@ fn files_are_compressed_like_everything_else() {
         let lines = "Accept-Encoding: br\r\nRange: bytes=0-9\r\n";
         let part = app.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n{lines}\r\n"));
         assert_eq!((part.status, part.header("content-encoding"), part.text()), (206, None, &text[..10]));
+        assert_eq!(part.header("vary"), Some("Accept-Encoding"), "as the whole has it");
+        let parts = app.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nRange: bytes=0-9,20-29\r\n\r\n"));
+        assert_eq!((parts.status, parts.header("vary")), (206, Some("Accept-Encoding")));
+    }
+    for target in ["/tiny.css", "/image.png"] {
+        let part = app.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nRange: bytes=0-9\r\n\r\n"));
+        assert_eq!((part.status, part.header("vary")), (206, None), "{target} is never compressed");
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -247,7 +247,7 @@ fn traces_are_kept_or_begun() {
 #[test]
 fn counts_outlive_a_worker() {
     let code = "local api = rover.server {} function api.get() return 'on' end function api.block.get() block() end return api";
-    let server = Server::from_source("app.lua", code).workers(1).worker_stall_limit(Duration::from_millis(100));
+    let server = Server::from_source("app.lua", code).workers(1).worker_stall_limit(Duration::from_secs(1));
     let app = start_server(server.function("block", |_, ()| {
         std::thread::sleep(DEADLINE);
         Ok(())
