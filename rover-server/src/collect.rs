@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::body::Aborted;
 use crate::decode::{BodyCoding, Decode, Step};
@@ -24,39 +24,74 @@ pub(crate) struct Collect<B> {
     first: Option<Bytes>,
     rest: BytesMut,
     limit: u64,
-    patience: Duration,
-    /// Runs while nothing arrives.
-    clock: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    /// Runs once the body has been waited for.
+    clock: Option<Box<Clock>>,
     coding: Option<BodyCoding>,
     /// The whole body is here, in its coding.
     decode: Option<Box<Decode>>,
+}
+
+/// How slowly a body may come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Nothing arrives for so long at most.
+    pub(crate) patience: Duration,
+    /// Bytes a second that arrive at least, on average, once the patience is over; 0 is no limit.
+    pub(crate) least: u64,
+}
+
+/// Tells when a body comes too slowly.
+struct Clock {
+    /// The body was waited for first.
+    began: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Clock {
+    fn start(pace: Pace, received: usize) -> Box<Clock> {
+        let began = Instant::now();
+        Box::new(Clock { began, sleep: Box::pin(sleep_until(pace.ends(began, began, received))) })
+    }
+
+    /// Something has arrived: so much in all.
+    fn arrived(&mut self, pace: Pace, received: usize) {
+        self.sleep.as_mut().reset(pace.ends(self.began, Instant::now(), received));
+    }
+}
+
+impl Pace {
+    /// When more must have arrived, of a body that began once and has come so far `now`.
+    fn ends(self, began: Instant, now: Instant, received: usize) -> Instant {
+        let silent = now + self.patience;
+        if self.least == 0 {
+            return silent;
+        }
+        let earned = Duration::from_secs_f64(received as f64 / self.least as f64);
+        began.checked_add(self.patience.saturating_add(earned)).map_or(silent, |slow| slow.min(silent))
+    }
 }
 
 /// How many steps are decoded before other requests get their turn.
 const STEPS_EACH_TURN: usize = 4;
 
 impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
-    /// Begins to collect at most `limit` bytes, waiting at most `patience` for each piece. A body in a coding may have as
-    /// many once it is decoded.
+    /// Begins to collect at most `limit` bytes, which must not come more slowly than `pace` has it. A body in a coding may
+    /// have as many once it is decoded.
     ///
     /// # Errors
     /// 413 when the length is known and above the limit; nothing has been read then.
-    pub(crate) fn new(
-        body: B,
-        limit: u64,
-        patience: Duration,
-        coding: Option<BodyCoding>,
-    ) -> Result<Collect<B>, StatusCode> {
+    pub(crate) fn new(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Result<Collect<B>, StatusCode> {
         if body.size_hint().lower() > limit {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        Ok(Collect { body, first: None, rest: BytesMut::new(), limit, patience, clock: None, coding, decode: None })
+        Ok(Collect { body, first: None, rest: BytesMut::new(), limit, pace, clock: None, coding, decode: None })
     }
 
     /// The whole body; `None` when it is empty.
     ///
     /// # Errors
-    /// 413 above the limit, 408 when the client stops sending, 400 when the body is framed or coded wrongly or breaks off.
+    /// 413 above the limit, 408 when the client stops sending or sends too slowly, 400 when the body is framed or coded wrongly or breaks off.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         if self.decode.is_some() {
             return self.poll_decode(cx);
@@ -69,8 +104,9 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
                     if let Err(status) = self.add(data) {
                         return Poll::Ready(Err(status));
                     }
+                    let received = self.received();
                     if let Some(clock) = &mut self.clock {
-                        clock.as_mut().reset(Instant::now() + self.patience);
+                        clock.arrived(self.pace, received);
                     }
                     if self.body.is_end_stream() {
                         return self.poll_take(cx);
@@ -79,9 +115,9 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(StatusCode::BAD_REQUEST)),
                 Poll::Ready(None) => return self.poll_take(cx),
                 Poll::Pending => {
-                    let patience = self.patience;
-                    let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
-                    return clock.as_mut().poll(cx).map(|()| Err(StatusCode::REQUEST_TIMEOUT));
+                    let (pace, received) = (self.pace, self.received());
+                    let clock = self.clock.get_or_insert_with(|| Clock::start(pace, received));
+                    return clock.sleep.as_mut().poll(cx).map(|()| Err(StatusCode::REQUEST_TIMEOUT));
                 }
             }
         }
@@ -92,8 +128,13 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
         self.coding.is_some()
     }
 
+    /// The bytes that are here, in their coding.
+    fn received(&self) -> usize {
+        self.first.as_ref().map_or(self.rest.len(), Bytes::len)
+    }
+
     fn add(&mut self, data: Bytes) -> Result<(), StatusCode> {
-        let so_far = self.first.as_ref().map_or(self.rest.len(), Bytes::len) as u64;
+        let so_far = self.received() as u64;
         if so_far + data.len() as u64 > self.limit {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }

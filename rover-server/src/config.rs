@@ -59,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) body_size_limit: u64,
     /// Never zero.
     pub(crate) body_timeout: Duration,
+    /// Bytes a second; 0 is no limit.
+    pub(crate) body_min_rate: u64,
     pub(crate) shutdown_timeout: Duration,
     /// What a new version of the app, or of the program, gets to start. Never zero.
     pub(crate) reload_timeout: Duration,
@@ -107,6 +109,7 @@ impl Default for Config {
             debug: false,
             body_size_limit: 1024 * 1024,
             body_timeout: Duration::from_secs(30),
+            body_min_rate: 240,
             shutdown_timeout: Duration::from_secs(10),
             reload_timeout: Duration::from_secs(60),
             drain_delay: Duration::ZERO,

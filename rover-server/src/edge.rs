@@ -80,7 +80,7 @@ fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
 
 /// Refuses what the h2 crate lets in and RFC 9113, sections 8.2.1 and 8.3.1, call malformed. HTTP/1.1 has no such requests:
 /// white space around a value is no part of it there, and hyper refuses the others.
-#[cold]
+#[inline(never)]
 fn malformed(head: &Parts) -> Option<Response<Body>> {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let is_padded = |value: &[u8]| is_blank(value.first()) || is_blank(value.last());

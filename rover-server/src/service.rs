@@ -24,7 +24,7 @@ pub(crate) use current::Current;
 use crate::app::App;
 use crate::assets::{Assets, Mounts};
 use crate::body::Body;
-use crate::collect::{Collect, Patient};
+use crate::collect::{Collect, Pace, Patient};
 use crate::compression::Compression;
 use crate::config::{Config, TraceContext};
 use crate::context::{self, Open, Peer};
@@ -237,7 +237,8 @@ impl Site {
                 return ControlFlow::Break(Box::new(edge::closing(unknown_coding())));
             };
             request.route = route;
-            return match Collect::new(body, self.config.body_size_limit, self.config.body_timeout, coding) {
+            let pace = Pace { patience: self.config.body_timeout, least: self.config.body_min_rate };
+            return match Collect::new(body, self.config.body_size_limit, pace, coding) {
                 Ok(begun) => {
                     *collect = Some(begun);
                     ControlFlow::Continue(Call { entry, is_missing, close })

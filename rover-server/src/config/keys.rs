@@ -158,6 +158,17 @@ pub(super) static KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        name: "body_min_rate",
+        what: "bytes a second that a body must come with on average, once body_timeout is over, before 408; 0 is no limit",
+        takes: "a size: a number of bytes, or text such as \"1KB\"",
+        default: "240",
+        example: "500",
+        store: |config, value| {
+            config.body_min_rate = value.size().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
         name: "shutdown_timeout",
         what: "seconds that running requests get to finish after a stop signal",
         takes: "a time: seconds, or text such as \"500ms\"",

@@ -1,6 +1,7 @@
 //! Request bodies: collected up to the limit for POST, PUT and PATCH.
 
 use std::io::Write;
+use std::time::Duration;
 
 use crate::support::{App, Client};
 
@@ -109,6 +110,36 @@ fn a_client_that_stops_sending_is_told_so() {
         assert_eq!(last_answer(&mut client), (408, r#"{"error":"Request Timeout"}"#.to_owned()));
     }
     assert_eq!(app.get("/runs").text(), "0");
+}
+
+#[test]
+fn a_body_that_trickles_is_given_up_and_a_slow_one_is_not() {
+    let code = APP.replace("body_timeout = 0.2", "body_timeout = 0.4, body_min_rate = 100");
+    let app = App::start(&code, 1);
+    let send = |client: &mut Client, piece: &'static str, count: usize| {
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", count * piece.len()));
+        let mut socket = client.socket().try_clone().expect("a socket");
+        std::thread::spawn(move || {
+            for _ in 0..count {
+                if socket.write_all(piece.as_bytes()).is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(40));
+            }
+        })
+    };
+    // 25 bytes a second, none of them late.
+    let mut client = app.connect();
+    let sender = send(&mut client, "x", 900);
+    assert_eq!(last_answer(&mut client), (408, r#"{"error":"Request Timeout"}"#.to_owned()));
+    drop(client);
+    sender.join().expect("it ends");
+    assert_eq!(app.get("/runs").text(), "0");
+    // Longer than the timeout, but steadily.
+    let mut client = app.connect();
+    let sender = send(&mut client, "0123456789012345678901234567890123456789", 20);
+    assert_eq!(client.answer().status, 200);
+    sender.join().expect("it ends");
 }
 
 #[test]
