@@ -209,15 +209,17 @@ impl Listeners {
             closing::refuse_newcomers(&bound.socket, &bound.endpoint);
         }
         let began = Instant::now();
-        while began.elapsed() < HANDSHAKE && closing::is_awaited(ours().map(|bound| &bound.endpoint)) {
-            let mut watched: Vec<PollFd<'_>> = ours().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect();
-            let _ = poll(&mut watched, Some(&HANDSHAKE_LOOK));
+        loop {
+            // Looked for before the last turn: whoever has come through meanwhile is in the queue then.
+            let is_last = began.elapsed() >= HANDSHAKE || !closing::is_awaited(ours().map(|bound| &bound.endpoint));
             for bound in ours() {
                 let _ = bound.accept_all(hand_over);
             }
-        }
-        for bound in ours() {
-            let _ = bound.accept_all(hand_over);
+            if is_last {
+                return;
+            }
+            let mut watched: Vec<PollFd<'_>> = ours().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect();
+            let _ = poll(&mut watched, Some(&HANDSHAKE_LOOK));
         }
     }
 }

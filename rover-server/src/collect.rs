@@ -91,7 +91,8 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     /// The whole body; `None` when it is empty.
     ///
     /// # Errors
-    /// 413 above the limit, 408 when the client stops sending or sends too slowly, 400 when the body is framed or coded wrongly or breaks off.
+    /// 413 above the limit, 408 when the client stops sending or sends too slowly, 400 when the body is framed or coded
+    /// wrongly or breaks off.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         if self.decode.is_some() {
             return self.poll_decode(cx);

@@ -14,7 +14,7 @@ mod lookup;
 mod params;
 mod query;
 mod request;
-mod trace;
+pub(crate) mod trace;
 
 use std::cell::OnceCell;
 use std::ffi::c_int;

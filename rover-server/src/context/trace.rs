@@ -35,9 +35,24 @@ pub(crate) fn ensure_trace(headers: &mut HeaderMap) {
     if headers.get(TRACEPARENT).and_then(trace_id).is_some() {
         return;
     }
-    let (trace, parent) = (fastrand::u128(1..), fastrand::u64(1..));
-    if let Ok(value) = HeaderValue::try_from(format!("00-{trace:032x}-{parent:016x}-00")) {
-        headers.insert(TRACEPARENT, value);
+    headers.insert(TRACEPARENT, traceparent(fastrand::u128(1..), fastrand::u64(1..), 0));
+}
+
+/// The header's value for a span of a trace.
+pub(crate) fn traceparent(trace: u128, span: u64, flags: u8) -> HeaderValue {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    push_hex(&mut text[3..35], &trace.to_be_bytes());
+    push_hex(&mut text[36..52], &span.to_be_bytes());
+    push_hex(&mut text[53..55], &[flags]);
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Writes bytes as two digits each. `fmt` takes ten times as long.
+fn push_hex(out: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use crate::context::trace_id;
+use crate::context::trace::{trace_id, traceparent};
 
 /// The flag of a trace that is recorded.
 const SAMPLED: u8 = 1;
@@ -46,25 +46,12 @@ impl Parent {
 
     /// The header that names the span.
     pub(super) fn header(self) -> HeaderValue {
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        push_hex(&mut text[3..35], &self.trace.to_be_bytes());
-        push_hex(&mut text[36..52], &self.span.to_be_bytes());
-        push_hex(&mut text[53..55], &[self.flags]);
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+        traceparent(self.trace, self.span, self.flags)
     }
 }
 
 fn span_id() -> u64 {
     fastrand::u64(1..)
-}
-
-/// Writes bytes as two digits each. `fmt` takes ten times as long.
-fn push_hex(out: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
-    }
 }
 
 #[cfg(test)]

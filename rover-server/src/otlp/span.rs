@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 
 use super::parent::Parent;
 use super::wire;
@@ -99,18 +99,8 @@ pub(super) fn named(method: &str) -> &str {
 
 /// The methods of RFC 9110 and RFC 5789.
 fn known_method(method: &str) -> Option<&str> {
-    let known = [
-        Method::GET,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::CONNECT,
-        Method::TRACE,
-    ];
-    known.iter().any(|known| known.as_str() == method).then_some(method)
+    matches!(method, "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS" | "CONNECT" | "TRACE")
+        .then_some(method)
 }
 
 /// Adds `server.address` and `server.port`; `scheme` tells the port where there is none.

@@ -9,7 +9,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::sleep;
 
 use crate::context::{self, Peer};
 use crate::log::{self, Level};
@@ -21,7 +20,7 @@ use super::answer::{self, Through};
 use super::group::{Group, Turn, Upstream};
 use super::headers::{self, Forwarding};
 use super::request_body::RequestBody;
-use super::{Options, Proxy, switch};
+use super::{Options, Proxy, standstill, switch};
 
 /// The arguments of `forward`, by their places.
 mod argument {
@@ -210,7 +209,11 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             *request.headers_mut() = onward.headers.clone();
             request
         };
-        let expiry = async || standstill(&onward.body, options.timeout).await;
+        let expiry = async || {
+            standstill(|| onward.body.progress(), options.timeout).await;
+            // It is not the upstream's fault where the client holds its own request back.
+            if onward.body.waits_for_client() { Problem::BodyBrokeOff } else { Problem::Timeout }
+        };
         let origin = &turn.upstream.origin;
         let failure = match origin
             .ask(request, &mut false, |had_effect| can_repeat(onward, had_effect), options.connect_timeout, expiry)
@@ -242,19 +245,6 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
 /// Whether it may be sent once more, where it may have `had_effect`.
 fn can_repeat(onward: &Onward, had_effect: bool) -> bool {
     onward.body.is_whole() && (!had_effect || is_idempotent(&onward.method))
-}
-
-/// Ends when nothing of the request's body has moved for so long, and no answer has come.
-async fn standstill(body: &RequestBody, timeout: Option<Duration>) -> Problem {
-    let Some(timeout) = timeout else { return std::future::pending().await };
-    loop {
-        let before = body.progress();
-        sleep(timeout).await;
-        if body.progress() == before {
-            // It is not the upstream's fault where the client holds its own request back.
-            return if body.waits_for_client() { Problem::BodyBrokeOff } else { Problem::Timeout };
-        }
-    }
 }
 
 fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward, options: &Options) -> Returns {

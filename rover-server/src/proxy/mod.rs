@@ -11,6 +11,7 @@ mod request_body;
 mod switch;
 
 use std::cell::RefCell;
+use std::future::pending;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 use mlua::{Function, Lua, Table};
+use tokio::time::sleep;
 
 use self::group::Group;
 use crate::context::Contexts;
@@ -69,6 +71,18 @@ struct Options {
     preserves_host: bool,
     forwarded: headers::Forwarding,
     via: bool,
+}
+
+/// Ends when `movement` has stayed the same for so long, at most twice as long; never without a limit.
+async fn standstill(movement: impl Fn() -> u64, timeout: Option<Duration>) {
+    let Some(timeout) = timeout else { return pending().await };
+    loop {
+        let before = movement();
+        sleep(timeout).await;
+        if movement() == before {
+            return;
+        }
+    }
 }
 
 /// Adds `proxy` to the methods of `ctx` and to the builders.

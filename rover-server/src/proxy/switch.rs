@@ -5,12 +5,12 @@ use std::time::Duration;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
-use tokio::time::sleep;
 
 use crate::outbound::Active;
 use crate::upgrade::{Upgrade, Upgraded};
 
 use super::group::Turn;
+use super::standstill;
 
 /// What takes the client's connection over, and joins it with the upstream's until nothing passes for `timeout`.
 pub(super) fn joined(upstream: OnUpgrade, turn: Turn, active: Active, timeout: Option<Duration>) -> Upgrade {
@@ -19,26 +19,15 @@ pub(super) fn joined(upstream: OnUpgrade, turn: Turn, active: Active, timeout: O
             let _held = (turn, active);
             let Ok(upstream) = upstream.await else { return };
             let mut upstream = TokioIo::new(upstream);
+            // Every byte of both ways passes the client's connection.
             let (ending, movement) = (client.ending(), client.movement());
             tokio::select! {
                 _ = copy_bidirectional(&mut client, &mut upstream) => {}
-                () = silence(movement, timeout) => {}
+                () = standstill(movement, timeout) => {}
                 () = ending.told() => {
                     let _ = upstream.shutdown().await;
                 }
             }
         })
     })
-}
-
-/// Ends when nothing has moved for so long, at most twice as long. Every byte of both ways passes the client's connection.
-async fn silence(movement: impl Fn() -> u64, timeout: Option<Duration>) {
-    let Some(timeout) = timeout else { return std::future::pending().await };
-    loop {
-        let before = movement();
-        sleep(timeout).await;
-        if movement() == before {
-            return;
-        }
-    }
 }

@@ -11,9 +11,9 @@ use crate::context::Current;
 use crate::failure::Failure;
 use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
+use crate::otlp::Inherited;
 
 use super::{MOST_TASKS, Scope, Tasks};
-use crate::otlp::Inherited;
 
 /// The number under which a profiler counts tasks; entries of the app count from 1.
 const TASK: u32 = 0;
