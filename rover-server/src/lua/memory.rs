@@ -307,7 +307,9 @@ impl Memory {
         unsafe {
             let mut page = self.rooms[class];
             if page.is_null() {
-                if !self.admits(PAGE) {
+                // Asking for a page where there is none to be had would collect for each block close to the limit.
+                let more = if self.has_page() { PAGE } else { size };
+                if !self.admits(more) {
                     return null_mut();
                 }
                 page = self.new_page(class);
@@ -388,16 +390,21 @@ impl Memory {
         block.addr().wrapping_sub(self.region.addr()) < self.span
     }
 
+    /// Whether there is a page that holds no blocks.
+    fn has_page(&self) -> bool {
+        !self.spare.is_null() || self.cut + PAGE <= self.span
+    }
+
     /// # Safety
     /// As for `allocate`.
     #[cold]
     unsafe fn new_page(&mut self, class: usize) -> *mut Page {
         // SAFETY: a spare page is empty; a new one lies within the region.
         unsafe {
+            if !self.has_page() {
+                return null_mut();
+            }
             let page = if self.spare.is_null() {
-                if self.cut + PAGE > self.span {
-                    return null_mut();
-                }
                 let page = self.region.add(self.cut).cast::<Page>();
                 self.cut += PAGE;
                 page

@@ -117,3 +117,37 @@ fn tables_and_strings_of_all_sizes_survive_growing_shrinking_and_collecting() {
         .unwrap();
     assert!(sum > 0.0);
 }
+
+#[test]
+fn without_pages_the_limit_is_not_approached_by_a_collection_for_each_block() {
+    let lua = crate::lua::new_vm();
+    limit_memory(&lua, 4 << 20).unwrap();
+    // SAFETY: nobody else looks at the memory meanwhile. All of the region counts as cut.
+    unsafe {
+        lua.exec_raw::<()>((), |state| {
+            if let Some(memory) = of(state) {
+                memory.cut = memory.span;
+            }
+        })
+        .unwrap();
+    }
+    let busy = interrupt::Busy::new(&lua);
+    let (problem, collections): (String, u32) = lua
+        .load(
+            "local collections = 0
+            local function watch()
+              getmetatable(newproxy(true)).__gc = function() collections = collections + 1; watch() end
+            end
+            watch()
+            local ok, problem = pcall(function()
+              local t = {}
+              while true do t[#t + 1] = { #t } end
+            end)
+            return problem, collections",
+        )
+        .eval()
+        .unwrap();
+    drop(busy);
+    assert!(problem.contains("not enough memory"), "{problem}");
+    assert!(collections < 40, "{collections} collections");
+}
