@@ -191,6 +191,7 @@ pub(super) unsafe fn relieve(state: *mut ffi::lua_State) {
 /// Bytes as one writes them.
 fn text(bytes: usize) -> String {
     match bytes {
+        bytes if bytes.is_multiple_of(1 << 30) => format!("{}GB", bytes >> 30),
         bytes if bytes.is_multiple_of(1 << 20) => format!("{}MB", bytes >> 20),
         bytes => format!("{bytes} bytes"),
     }
