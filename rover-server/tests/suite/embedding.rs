@@ -5,6 +5,7 @@ use std::future::{Future, pending};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -314,6 +315,8 @@ fn a_panic_in_a_function_fails_its_request_alone() {
     let code = "function api.get() return 'fine' end function api.sync.get() crash() end function api.async.get() crash_later() end";
     let server = app(code)
         .workers(1)
+        // The backtrace of a panic takes its time, the more under a sanitizer.
+        .handler_cpu_limit(Duration::ZERO)
         .function("crash", |_, (): ()| -> mlua::Result<()> { panic!("a bug in the program") })
         .async_function("crash_later", |_, (): ()| async move {
             tokio::task::yield_now().await;
