@@ -3,7 +3,12 @@
 //! Looked at once a tick at most, with what is known at that moment, so that a request costs nothing. Times are therefore
 //! kept to a few ticks, and never too short.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::ConnectionSettings;
 use crate::lifecycle::Seat;
@@ -128,5 +133,34 @@ impl Watch {
         // A frame of HTTP/2 is no request yet: only requests keep a connection.
         let in_head = client.begun() == 0 || traffic.read > self.read;
         if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
+    }
+}
+
+/// The last bytes of a connection on their way to its client.
+#[derive(Default)]
+pub(super) struct LastBytes {
+    /// Runs once the client has had to be waited for.
+    clock: Option<Pin<Box<Sleep>>>,
+    moved: u64,
+}
+
+impl LastBytes {
+    /// Sends what is left, and that nothing follows.
+    ///
+    /// # Errors
+    /// What the system says about the stream; the client has taken nothing for `send_timeout`.
+    pub(super) fn poll_out(&mut self, cx: &mut Context<'_>, socket: &Socket, client: &Client) -> Poll<io::Result<()>> {
+        let shut = socket.poll_shutdown(cx);
+        if shut.is_ready() {
+            return shut;
+        }
+        let patience = client.current.site().config.connections.send_timeout;
+        let moved = socket.traffic().moved;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
+        if moved != self.moved {
+            self.moved = moved;
+            clock.as_mut().reset(Instant::now() + patience);
+        }
+        clock.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
