@@ -22,6 +22,7 @@ use bytes::Bytes;
 use tokio::time::{Sleep, sleep};
 
 use crate::admission::Permit;
+use crate::body;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
 use crate::log::{self, Level};
@@ -267,7 +268,15 @@ impl Future for Connection {
                         this.stage = Stage::Told;
                         this.end_gracefully();
                     }
+                    let has_ended = this.socket.has_ended();
+                    if has_ended {
+                        // What was noted on behalf of others.
+                        body::take_working();
+                    }
                     let served = this.poll_http(cx);
+                    if has_ended {
+                        this.socket.hold_end(cx, body::take_working());
+                    }
                     if this.is_opening && this.open() {
                         continue;
                     }
