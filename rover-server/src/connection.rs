@@ -239,11 +239,12 @@ impl Connection {
                 http1::time_out(http, &self.socket, &self.client);
                 self.stage = Stage::Closing(LastBytes::default());
             }
-            (Some(Lapse::Idle), Http::Two(http)) if !told_to_end => {
+            (Some(Lapse::Idle | Lapse::Body), Http::Two(http)) if !told_to_end => {
                 http.as_mut().graceful_shutdown();
                 self.stage = Stage::Told;
             }
             (Some(Lapse::Head | Lapse::Idle), _) => self.stage = Stage::Leaving(LastBytes::default()),
+            (Some(Lapse::Body), _) => self.stage = Stage::Closing(LastBytes::default()),
             (Some(Lapse::Send), _) => self.stage = Stage::Gone,
         }
         true

@@ -234,7 +234,8 @@ impl Site {
         let head = &request.head;
         let is_missing = route.is_none();
         if has_body && self.app.leaves_body(entry) {
-            request.unread = Some(Box::pin(Patient::new(body, self.config.body_timeout)));
+            let passing = request.peer.passing();
+            request.unread = Some(Box::pin(Patient::new(body, self.config.body_timeout, passing)));
             request.route = route;
             return ControlFlow::Continue(Call { entry, is_missing, close: close_unread });
         }

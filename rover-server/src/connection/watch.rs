@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::config::ConnectionSettings;
+use crate::config::Config;
 use crate::lifecycle::Seat;
 use crate::socket::{Socket, Traffic};
 
@@ -20,8 +20,10 @@ use super::requests::Client;
 const LOOKS_BETWEEN: u64 = 4;
 
 /// How long a tick of a worker's clock is: an eighth of the shortest time that is kept by it.
-pub(crate) fn tick(settings: &ConnectionSettings) -> Duration {
-    let shortest = settings.header_timeout.min(settings.idle_timeout).min(settings.send_timeout);
+pub(crate) fn tick(config: &Config) -> Duration {
+    let settings = &config.connections;
+    let shortest =
+        settings.header_timeout.min(settings.idle_timeout).min(settings.send_timeout).min(config.body_timeout);
     (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
 }
 
@@ -35,6 +37,8 @@ pub(super) enum Lapse {
     Head,
     /// The client did not begin another request.
     Idle,
+    /// Nothing came of a body that is passed on, or nobody took it.
+    Body,
     /// The client took nothing of its answer.
     Send,
 }
@@ -47,6 +51,8 @@ enum Phase {
     Idle,
     /// A request is being answered.
     Busy,
+    /// A request has been answered before all of its body came, which goes on to somebody else.
+    Passing,
     /// Bytes wait for the client.
     Sending,
 }
@@ -59,6 +65,8 @@ pub(super) struct Watch {
     since: Option<u64>,
     begun: u64,
     moved: u64,
+    /// Bytes received at the last look.
+    received: u64,
     /// How many requests had begun at the end of the last turn, and whether one was being answered.
     last_begun: u64,
     was_busy: bool,
@@ -70,7 +78,7 @@ impl Watch {
     /// Notes how a turn has ended.
     #[inline]
     pub(super) fn note(&mut self, client: &Client, socket: &Socket) {
-        let (begun, is_busy) = (client.begun(), client.is_busy());
+        let (begun, is_busy) = (client.begun(), client.is_busy() || client.is_passing());
         if is_busy || self.was_busy || begun != self.last_begun {
             self.was_busy = is_busy;
             self.last_begun = begun;
@@ -91,6 +99,7 @@ impl Watch {
         let phase = self.phase(client, traffic, is_http2);
         let is_progress = match phase {
             Phase::Sending => traffic.moved != self.moved,
+            Phase::Passing => traffic.read != self.received,
             Phase::Idle => client.begun() != self.begun,
             Phase::Head | Phase::Busy => false,
         };
@@ -100,6 +109,7 @@ impl Watch {
         }
         self.begun = client.begun();
         self.moved = traffic.moved;
+        self.received = traffic.read;
 
         let site = client.current.site();
         let settings = &site.config.connections;
@@ -111,6 +121,7 @@ impl Watch {
                 return None;
             }
             Phase::Sending => (settings.send_timeout, Lapse::Send),
+            Phase::Passing => (site.config.body_timeout, Lapse::Body),
             Phase::Head | Phase::Idle if told_to_end => (FAREWELL, Lapse::Idle),
             Phase::Head => (settings.header_timeout, Lapse::Head),
             Phase::Idle => (settings.idle_timeout, Lapse::Idle),
@@ -129,6 +140,9 @@ impl Watch {
         }
         if client.is_busy() {
             return Phase::Busy;
+        }
+        if client.is_passing() {
+            return Phase::Passing;
         }
         // A frame of HTTP/2 is no request yet: only requests keep a connection.
         let in_head = client.begun() == 0 || traffic.read > self.read;
