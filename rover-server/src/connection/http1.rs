@@ -58,6 +58,9 @@ fn unparsed(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> 
     spent.into_parts().read_buf
 }
 
+/// What hyper recognizes as HTTP/2, and leaves unanswered.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
 pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
     let head = unparsed(http, socket, client);
@@ -65,7 +68,11 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
     let settings = &site.config.connections;
     let mut written = None;
     socket.edit(|waiting| {
-        let Some(mut status) = refusal::take_bare(waiting) else { return };
+        let refused = match head.starts_with(PREFACE) {
+            true => Some(StatusCode::BAD_REQUEST),
+            false => refusal::take_bare(waiting),
+        };
+        let Some(mut status) = refused else { return };
         let line = head.iter().position(|&byte| byte == b'\n').unwrap_or(head.len());
         if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && line > settings.uri_size_limit {
             status = StatusCode::URI_TOO_LONG;

@@ -50,6 +50,38 @@ fn errors_of_the_protocol_come_after_the_answers_before_them() {
 }
 
 #[test]
+fn an_app_s_own_refusal_is_not_taken_for_the_server_s() {
+    let code = "local api = rover.server {} function api.get() return 'home' end \
+                function api.plain.get() return api.text(''):status(404) end \
+                function api.own.get() return api.text(''):status(404):header('X-Mine', 'yes') end return api";
+    let app = App::start(code, 1);
+    let ask = |target: &str, version: &str| {
+        let lines = if version == "1.0" { "Connection: keep-alive\r\n" } else { "" };
+        format!("GET {target} HTTP/{version}\r\nHost: test\r\n{lines}\r\n")
+    };
+    for (begin, expected) in [
+        (ask("/plain", "1.1"), vec![404]),
+        (ask("/own", "1.1"), vec![404]),
+        (ask("/own", "1.0"), vec![404]),
+        (ask("/plain", "1.1") + &ask("/plain", "1.0"), vec![404, 404]),
+        (ask("/", "1.0"), vec![200]),
+    ] {
+        for bad in ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "BAD LINE\r\n\r\n"] {
+            let mut client = app.connect();
+            client.send(format!("{begin}{bad}"));
+            for status in &expected {
+                let answer = client.answer();
+                assert_eq!(answer.status, *status, "{begin}{bad}");
+                assert_eq!(answer.header("x-mine").is_some(), begin.contains("/own"));
+            }
+            let refusal = client.answer();
+            assert_eq!((refusal.status, refusal.text()), (400, "{\"error\":\"Bad Request\"}"), "{begin}{bad}");
+            assert_eq!(client.rest(), "");
+        }
+    }
+}
+
+#[test]
 fn a_target_beyond_the_limit_for_a_head_is_told_from_headers() {
     let app = App::start(APP, 1);
     let mut client = app.connect();
