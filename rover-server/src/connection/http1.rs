@@ -77,7 +77,7 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
         if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && line > settings.uri_size_limit {
             status = StatusCode::URI_TOO_LONG;
         }
-        written = Some((status, refusal::write(status, &site.config.security_headers, waiting)));
+        written = Some((status, refusal::write(status, &site.config.security_headers, &head, waiting)));
     });
     if let Some((status, bytes)) = written {
         client.current.record_refusal(&client.peer, &head, status, bytes);
@@ -91,7 +91,7 @@ pub(super) fn time_out(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<C
         let status = StatusCode::REQUEST_TIMEOUT;
         let site = client.current.site();
         let mut bytes = 0;
-        socket.edit(|waiting| bytes = refusal::write(status, &site.config.security_headers, waiting));
+        socket.edit(|waiting| bytes = refusal::write(status, &site.config.security_headers, &head, waiting));
         client.current.record_refusal(&client.peer, &head, status, bytes);
     }
 }

@@ -33,9 +33,14 @@ pub(super) fn take_bare(waiting: &mut Vec<u8>) -> Option<StatusCode> {
     Some(status)
 }
 
-/// Appends the answer that Rover gives by itself, after which the connection ends, with the
+/// Whether an unparsed head is that of a HEAD request, whose answers have no body (RFC 9110, section 9.3.2).
+fn is_for_head(head: &[u8]) -> bool {
+    head.trim_ascii_start().starts_with(b"HEAD ")
+}
+
+/// Appends the answer that Rover gives by itself to the beginning of a `head`, after which the connection ends, with the
 /// `config`'s headers; gives the length of its body.
-pub(super) fn write(status: StatusCode, config: &SecurityHeaders, waiting: &mut Vec<u8>) -> u64 {
+pub(super) fn write(status: StatusCode, config: &SecurityHeaders, head: &[u8], waiting: &mut Vec<u8>) -> u64 {
     let (body, reason) = (failure::body_of(status), status.canonical_reason().unwrap_or("Error"));
     let lines = format!(
         "HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\ndate: {}\r\n{}\r\n",
@@ -45,6 +50,9 @@ pub(super) fn write(status: StatusCode, config: &SecurityHeaders, waiting: &mut 
         security_headers::lines(config),
     );
     waiting.extend_from_slice(lines.as_bytes());
+    if is_for_head(head) {
+        return 0;
+    }
     waiting.extend_from_slice(&body);
     body.len() as u64
 }

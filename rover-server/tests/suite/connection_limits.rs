@@ -74,6 +74,23 @@ fn requests_that_cannot_be_read_get_words() {
 }
 
 #[test]
+fn refusals_of_head_have_no_body() {
+    let app = app(&[("header_timeout", "200ms"), ("header_size_limit", "2KB")]);
+    let long = format!("HEAD / HTTP/1.1\r\nHost: test\r\nX: {}\r\n\r\n", "a".repeat(3000));
+    for (bytes, status, length) in [
+        (long.as_str(), 431, "43"),
+        ("HEAD / HTTP/1.1\r\nHost : test\r\n\r\n", 400, "23"),
+        ("\r\nHEAD / HTTP/1.1\r\nHost: test\r\n", 408, "27"),
+    ] {
+        let mut client = app.connect();
+        client.send(bytes);
+        let answer = client.head_answer();
+        assert_eq!((answer.status, answer.header("content-length")), (status, Some(length)), "{bytes}");
+        assert_eq!(client.rest(), "", "{bytes}");
+    }
+}
+
+#[test]
 fn header_timeout() {
     let app = app(&[("header_timeout", "200ms"), ("idle_timeout", "1h")]);
     // One that sends a byte now and then does not gain time.
