@@ -239,6 +239,12 @@ impl Connection {
                 http1::time_out(http, &self.socket, &self.client);
                 self.stage = Stage::Closing(LastBytes::default());
             }
+            (Some(Lapse::Unsure), Http::One(http)) => {
+                if http1::time_out(http, &self.socket, &self.client) {
+                    self.stage = Stage::Closing(LastBytes::default());
+                }
+            }
+            (Some(Lapse::Unsure), _) => {}
             (Some(Lapse::Idle | Lapse::Body), Http::Two(http)) if !told_to_end => {
                 http.as_mut().graceful_shutdown();
                 self.stage = Stage::Told;

@@ -84,14 +84,17 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
     }
 }
 
-/// The client has not sent its head in time. One that has sent nothing at all is not told.
-pub(super) fn time_out(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
+/// The client has not sent its head in time: tells it so, and gives true. One that has sent nothing but ends of lines is
+/// not told, and may go on: hyper begins anew, and is to be polled.
+pub(super) fn time_out(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> bool {
     let head = unparsed(http, socket, client);
-    if !head.is_empty() {
-        let status = StatusCode::REQUEST_TIMEOUT;
-        let site = client.current.site();
-        let mut bytes = 0;
-        socket.edit(|waiting| bytes = refusal::write(status, &site.config.security_headers, &head, waiting));
-        client.current.record_refusal(&client.peer, &head, status, bytes);
+    if head.trim_ascii_start().is_empty() {
+        return false;
     }
+    let status = StatusCode::REQUEST_TIMEOUT;
+    let site = client.current.site();
+    let mut bytes = 0;
+    socket.edit(|waiting| bytes = refusal::write(status, &site.config.security_headers, &head, waiting));
+    client.current.record_refusal(&client.peer, &head, status, bytes);
+    true
 }

@@ -35,6 +35,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) enum Lapse {
     /// The client did not send a whole head.
     Head,
+    /// The client did not begin another request, unless with the bytes of the last one: hyper is to be asked.
+    Unsure,
     /// The client did not begin another request.
     Idle,
     /// Nothing came of a body that is passed on, or nobody took it.
@@ -63,6 +65,8 @@ pub(super) struct Watch {
     phase: Phase,
     /// The tick since which the phase has lasted without progress; `None` before the first look.
     since: Option<u64>,
+    /// Since then hyper has been asked whether it holds the beginning of a head.
+    is_sure: bool,
     begun: u64,
     moved: u64,
     /// Bytes received at the last look.
@@ -106,6 +110,7 @@ impl Watch {
         if phase != self.phase || is_progress || self.since.is_none() {
             self.since = Some(now);
             self.phase = phase;
+            self.is_sure = false;
         }
         self.begun = client.begun();
         self.moved = traffic.moved;
@@ -124,10 +129,15 @@ impl Watch {
             Phase::Passing => (site.config.body_timeout, Lapse::Body),
             Phase::Head | Phase::Idle if told_to_end => (FAREWELL, Lapse::Idle),
             Phase::Head => (settings.header_timeout, Lapse::Head),
+            // Only hyper knows what came along with the end of the last request.
+            Phase::Idle if !self.is_sure && !is_http2 && settings.header_timeout < settings.idle_timeout => {
+                (settings.header_timeout, Lapse::Unsure)
+            }
             Phase::Idle => (settings.idle_timeout, Lapse::Idle),
         };
         let due = self.since.unwrap_or(now).saturating_add(seat.ticks(patience));
         if now >= due {
+            self.is_sure = lapse == Lapse::Unsure;
             return Some(lapse);
         }
         seat.wake_at(due.min(next_look));

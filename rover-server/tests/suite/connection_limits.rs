@@ -122,6 +122,21 @@ fn header_timeout() {
     std::thread::sleep(Duration::from_millis(100));
     later.send("GET / HT");
     assert_eq!(later.answer().status, 408);
+    // So has one that began together with the end of the request before it.
+    for request in [HOME, "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nhome"] {
+        let mut together = app.connect();
+        together.send(format!("{request}GET / HT"));
+        assert_eq!(together.answer().text(), "home");
+        assert_eq!(together.answer().status, 408);
+        assert_eq!(together.rest(), "");
+        // Ends of lines begin none.
+        let mut idle = app.connect();
+        idle.send(format!("{request}\r\n"));
+        assert_eq!(idle.answer().text(), "home");
+        std::thread::sleep(Duration::from_millis(400));
+        idle.send(request);
+        assert_eq!(idle.answer().text(), "home");
+    }
 }
 
 #[test]
