@@ -28,6 +28,7 @@ mod http_rate_limits;
 mod http_security_headers;
 mod lifetime;
 mod losses;
+mod http_client_bodies;
 mod http_client_faults;
 mod http_client_http2;
 mod http_client_resilience;
