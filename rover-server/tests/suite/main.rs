@@ -66,6 +66,7 @@ mod tls_edge;
 mod websocket_client;
 mod websocket_protocol;
 mod profile;
+mod proxy_uploads;
 mod reload;
 mod vm_memory;
 mod watchdog;
