@@ -50,6 +50,16 @@ fn encode() {
 }
 
 #[test]
+fn large_numbers_are_written_in_their_shortest_form() {
+    each_worker_count(|workers| {
+        let text = run("return { 2^53 + 2, -2^53 - 2, 1e15, 1e16, 1.5e20, 1e300, 1e-7, 2^60 }", workers);
+        let expected =
+            "[9007199254740994,-9007199254740994,1000000000000000,1e16,1.5e20,1e300,1e-7,1.152921504606847e18]";
+        assert_eq!(text, expected);
+    });
+}
+
+#[test]
 fn encode_refuses_what_json_cannot_hold() {
     for (value, message) in [
         ("print", "the value is a function, which JSON cannot hold"),
