@@ -67,6 +67,11 @@ impl Vocabulary {
         self.texts.get(stack, index).is_some()
     }
 
+    /// The userdata at `index` as its text, where it is one that has a text.
+    pub(crate) fn text(&self, stack: &mut Stack<'_>, index: c_int) -> Option<Bytes> {
+        self.texts.get(stack, index).cloned()
+    }
+
     /// Whether this is the identity of the metatable that marks arrays.
     pub(crate) fn is_array(&self, metatable: *const std::ffi::c_void) -> bool {
         metatable == self.known.array
