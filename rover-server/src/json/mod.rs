@@ -14,7 +14,6 @@ mod decode;
 mod direct;
 mod encode;
 mod error;
-mod functions;
 mod locate;
 mod number;
 mod shapes;
@@ -32,7 +31,6 @@ use crate::lua::{Light, OwnedMeta, Stack, anchor, null};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_pretty};
-pub(crate) use functions::functions;
 pub(crate) use text::write as push_text;
 
 /// The most tables or documents inside one another, in both directions; the outermost is the first level.

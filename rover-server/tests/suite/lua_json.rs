@@ -131,7 +131,9 @@ fn decode_answers_nil_and_what_is_wrong() {
 fn wrong_arguments_raise_at_the_caller() {
     for (call, message) in [
         ("J.encode()", "rover.json.encode needs a value"),
-        ("J.encode(1, 2)", "the options of rover.json.encode must be a table, not a number"),
+        ("J.encode(1, 2)", "rover.json.encode expects a table of options, not number"),
+        ("J.encode(1, { prety = true })", "rover.json.encode has no option \"prety\": there are pretty"),
+        ("J.encode(1, { pretty = 'x' })", "rover.json.encode: pretty must be true or false, not string"),
         ("J.decode()", "rover.json.decode needs a string, not a nil"),
         ("J.decode({})", "rover.json.decode needs a string, not a table"),
         ("rover.array(5)", "rover.array expects a table, not a number"),
