@@ -124,6 +124,22 @@ fn builders_with_a_status() {
 }
 
 #[test]
+fn a_status_without_words_of_its_own_has_none() {
+    each_worker_count(|workers| {
+        for (expression, line) in [
+            ("api.json:status(299, { 1 })", "HTTP/1.1 299 "),
+            ("api.text('x'):status(599)", "HTTP/1.1 599 "),
+            ("error { status = 499, error = 'gone' }", "HTTP/1.1 499 "),
+            ("api.no_content():status(201)", "HTTP/1.1 201 Created"),
+            ("api.error(418)", "HTTP/1.1 418 I'm a teapot"),
+            ("api.json {}", "HTTP/1.1 200 OK"),
+        ] {
+            assert_eq!(answer(expression, workers).status_line, line, "{expression}");
+        }
+    });
+}
+
+#[test]
 fn redirects() {
     for (call, status) in [
         ("api.redirect('/to?a=b')", 302),
