@@ -197,6 +197,20 @@ fn what_could_split_a_response_raises_where_it_was_called() {
         ("header('X\\r\\nY', 'v')", "\"X\\r\\nY\" is not a header name"),
         ("header('X', {})", "the value of the header X is a string, not a table"),
         ("header(nil, nil)", "a header's name is a string, not nil"),
+        ("header(1, 'a')", "a header's name is a string, not 1"),
+        ("header(nil, 'a')", "a header's name is a string, not nil"),
+        ("header({}, 'a')", "a header's name is a string, not a table"),
+        ("cookie(nil, 'a')", "the name of a cookie is a string, not nil"),
+        ("cookie('a', 'b', { 5 })", "cookie \"a\": options are names, not a number: write option = value"),
+        (
+            "cookie('a', 'b', { max_age = 0/0 })",
+            "cookie \"a\": max_age must be a number of seconds, not one out of range",
+        ),
+        ("cookie('a', 'b', { max_age = 'x' })", "cookie \"a\": max_age must be a number of seconds, not a string"),
+        (
+            "cookie('a', 'b', { expires = 1e300 })",
+            "cookie \"a\": expires must be a time in seconds, as rover.time() gives it, not one out of range",
+        ),
         ("header('Content-Length', 5)", "the header content-length is set by Rover and cannot be changed"),
         (
             "header('transfer-encoding', 'chunked')",
