@@ -71,6 +71,7 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
     let native = natives::early(lua, &display_name(&blueprint.source), &installed, declared, &told)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
         own(lua, "response", include_str!("response.lua"))?.call((&native, &mistake))?;
+    vocabulary.refuses(installed.metatable.to_pointer(), response_meta.to_pointer());
     let responder = Rc::new(Responder::new(lua, &response_meta)?);
     let failing = natives::Failing {
         installed: installed.contexts.clone(),

@@ -21,7 +21,9 @@ mod shapes;
 mod tests;
 mod text;
 
-use std::ffi::c_int;
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -56,8 +58,20 @@ impl Vocabulary {
         array_metatable: &mlua::Table,
         texts: Rc<OwnedMeta<Bytes>>,
     ) -> mlua::Result<Vocabulary> {
-        let known = direct::Known { array: array_metatable.to_pointer(), null: null(lua)? };
+        let known = direct::Known {
+            array: array_metatable.to_pointer(),
+            null: null(lua)?,
+            // Never those of a table.
+            context: Cell::new(ptr::dangling()),
+            response: Cell::new(ptr::dangling()),
+        };
         Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts, shapes: Shapes::new(lua)? })
+    }
+
+    /// Notes the identities of the metatables of contexts and responses, which are tables that no document may have in it.
+    pub(crate) fn refuses(&self, context: *const c_void, response: *const c_void) {
+        self.known.context.set(context);
+        self.known.response.set(response);
     }
 
     /// Whether the value at `index` is a userdata that is encoded as its text.
@@ -71,7 +85,7 @@ impl Vocabulary {
     }
 
     /// Whether this is the identity of the metatable that marks arrays.
-    pub(crate) fn is_array(&self, metatable: *const std::ffi::c_void) -> bool {
+    pub(crate) fn is_array(&self, metatable: *const c_void) -> bool {
         metatable == self.known.array
     }
 

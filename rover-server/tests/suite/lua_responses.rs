@@ -67,6 +67,11 @@ fn values_that_cannot_be_sent_are_errors_with_place_and_path() {
             ("{ x = 1/0 }", "x is inf, which JSON cannot hold"),
             ("api.json", "it is a path or a builder, which has to be called, as in api.json(value)"),
             ("api.json.status", "it is a path or a builder, which has to be called, as in api.json(value)"),
+            ("ctx", "the value is a context, which JSON cannot hold"),
+            ("{ a = { ctx } }", "a[1] is a context, which JSON cannot hold"),
+            ("{ x = api.json {} }", "x is a response, which JSON cannot hold"),
+            ("{ 1, api.text('x'):header('A', 'b') }", "[2] is a response, which JSON cannot hold"),
+            ("api.json(api.no_content())", "the value is a response, which JSON cannot hold"),
             ("{ [true] = 1 }", "the value has a boolean as a key, which JSON cannot hold"),
         ] {
             let answer = answer(expression, workers);
