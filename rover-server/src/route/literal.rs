@@ -19,6 +19,29 @@ pub(super) fn encode_literal(text: &[u8]) -> String {
     out
 }
 
+/// Other spellings of a literal that [`encode_literal`] has spelled, as clients send them: with lower-case digits, and
+/// with those bytes as they are that RFC 3986 wants encoded but that end neither a segment nor a path. Both stand for the
+/// same bytes (section 6.2.2), so nothing else is found by them.
+pub(super) fn other_spellings(literal: &str) -> [String; 2] {
+    let mut lower = String::with_capacity(literal.len());
+    let mut raw = Vec::with_capacity(literal.len());
+    let mut rest = literal;
+    while let Some((text, encoded)) = rest.split_once('%') {
+        let (digits, after) = encoded.split_at_checked(2).unwrap_or((encoded, ""));
+        lower.extend([text, "%", &digits.to_ascii_lowercase()]);
+        raw.extend_from_slice(text.as_bytes());
+        match u8::from_str_radix(digits, 16) {
+            Ok(byte) if byte >= 0x80 || b"\"<>[\\]^`{|}".contains(&byte) => raw.push(byte),
+            _ => raw.extend([b"%", digits.as_bytes()].concat()),
+        }
+        rest = after;
+    }
+    lower.push_str(rest);
+    raw.extend_from_slice(rest.as_bytes());
+    // A request target is text, as the router takes it.
+    [lower, String::from_utf8(raw).unwrap_or_else(|_| literal.to_owned())]
+}
+
 fn is_encoded_byte(text: &[u8]) -> bool {
     matches!(text, [b'%', a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
 }
@@ -47,5 +70,19 @@ mod tests {
             assert_eq!(encode_literal(text.as_bytes()), sent);
         }
         assert_eq!(encode_literal(b"\xff"), "%FF");
+    }
+
+    #[test]
+    fn spells_literals_as_other_clients_send_them() {
+        for (literal, lower, raw) in [
+            ("plain", "plain", "plain"),
+            ("a%7Cb", "a%7cb", "a|b"),
+            ("%5B1%5D", "%5b1%5d", "[1]"),
+            ("%C3%A9", "%c3%a9", "é"),
+            ("a%20b%2Fc%3F%23%25%00%7F", "a%20b%2fc%3f%23%25%00%7f", "a%20b%2Fc%3F%23%25%00%7F"),
+            ("%FF%7C", "%ff%7c", "%FF%7C"),
+        ] {
+            assert_eq!(other_spellings(literal), [lower, raw], "{literal}");
+        }
     }
 }
