@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, HeaderValue, RANGE, USER_AGENT};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
@@ -153,7 +153,8 @@ impl Client {
     /// There is no answer, and why.
     pub(crate) async fn send(&self, mut call: Call) -> Result<Reply, Problem> {
         call.headers.entry(USER_AGENT).or_insert_with(|| AGENT.clone());
-        let decodes = !call.headers.contains_key(ACCEPT_ENCODING);
+        // A part of a coded body could not be decoded.
+        let decodes = !call.headers.contains_key(ACCEPT_ENCODING) && !call.headers.contains_key(RANGE);
         if decodes {
             call.headers.insert(ACCEPT_ENCODING, CODINGS.clone());
         }

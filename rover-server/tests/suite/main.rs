@@ -43,6 +43,7 @@ mod lua_load_mistakes;
 mod lua_middleware;
 mod lua_modules;
 mod lua_proxy;
+mod lua_proxy_framing;
 mod lua_responses;
 mod lua_routes;
 mod lua_scheduler;
