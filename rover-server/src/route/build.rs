@@ -84,7 +84,7 @@ impl Tables {
     }
 
     fn add_path(&mut self, route: &RouteDecl, shape: &str) -> Result<u32, String> {
-        // There are no more paths than three for each route, and those were counted.
+        // There are no more paths than four for each route, and those were counted.
         let index = self.paths.len() as u32;
         let is_static = route.pattern.is_static();
         // No other path has one of these spellings, for each stands for the same bytes as the pattern's own.

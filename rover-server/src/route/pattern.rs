@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::literal::{encode_literal, other_spellings};
+use super::literal::{OTHER_SPELLINGS, encode_literal, other_spelling};
 
 /// How many parameters one pattern may have; the search names them with one letter each.
 const MAX_PARAMS: usize = 26;
@@ -109,15 +109,12 @@ impl Pattern {
 
     /// The pattern with its literals in the other spellings that clients send, if there are any; no spelling twice.
     ///
-    /// A client has one way to spell, so there are no more than two however many segments there are.
+    /// A client has one way to spell, so there are no more than three however many segments there are.
     pub(super) fn other_spellings(&self) -> Vec<Pattern> {
         let mut others: Vec<Pattern> = Vec::new();
-        for n in 0..if self.text.contains('%') { 2 } else { 0 } {
+        for number in 0..if self.text.contains('%') { OTHER_SPELLINGS } else { 0 } {
             let respelled = self.segments.iter().map(|segment| match segment {
-                Segment::Literal(text) => {
-                    let [lower, raw] = other_spellings(text);
-                    Segment::Literal(if n == 0 { lower } else { raw }.into())
-                }
+                Segment::Literal(text) => Segment::Literal(other_spelling(text, number).into()),
                 other => other.clone(),
             });
             let other = Pattern { segments: respelled.collect(), text: self.text.clone() };

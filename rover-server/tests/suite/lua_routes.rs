@@ -66,6 +66,7 @@ api["a[1]"].get = function() return "brackets" end
 api["é"].get = function() return "accent" end
 api["é"]["p_id"].get = function(ctx) return ctx:params().id end
 api["{x"]["{*rest}"].get = function(ctx) return ctx:params().rest end
+api["é["].get = function() return "both" end
 api["a b"].get = function() return "blank" end
 api["a%2fb"].get = function() return "slash" end
 api.p_any.post = function(ctx) return ctx:params().any end
@@ -85,6 +86,8 @@ return api
             ("/é", "accent"),
             ("/%c3%a9/x%7cy", "x|y"),
             ("/é/7", "7"),
+            ("/%C3%A9[", "both"),
+            ("/é[", "both"),
             ("/%7Bx/a/b", "a/b"),
             ("/{x/a/b", "a/b"),
             ("/%7bx/a/b", "a/b"),
@@ -109,7 +112,7 @@ return api
     let expected = "app.lua:3: GET /a%7Cb already has a handler (app.lua:2); remove one of the two";
     assert_eq!(error.to_string(), expected);
     let info = rover_server::Server::from_source("app.lua", code).check().expect("an app");
-    assert_eq!(info.routes().len(), 8);
+    assert_eq!(info.routes().len(), 9);
 }
 
 #[test]
