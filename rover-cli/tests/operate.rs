@@ -127,10 +127,7 @@ fn five_restarts_under_load_lose_no_request() {
     let load = Load::start(server.address, 12, 4, false);
     for n in 1..=5 {
         app.write("app.lua", &version(n));
-        server.signal("USR2");
-        let line = server.logged("another process has taken over");
-        let process: u32 = line.split_once("\"pid\":").unwrap().1.split([',', '}']).next().unwrap().parse().unwrap();
-        let old = std::mem::replace(&mut server.process, process);
+        let old = succeed(&mut server);
         let began = Instant::now();
         while fs::read_to_string(format!("/proc/{old}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
             assert!(began.elapsed() < DEADLINE, "the predecessor does not end");
@@ -151,13 +148,9 @@ fn the_management_listener_is_handed_over_too() {
     let mut server = serve(&app, &[]);
     let line = server.logged("metrics and health on http://");
     let address = line.split_once("http://").unwrap().1.split('"').next().unwrap().to_owned();
-    let first = server.process;
-    server.signal("USR2");
-    let taken = server.logged("another process has taken over");
-    let second: u32 = taken.split_once("\"pid\":").unwrap().1.split([',', '}']).next().unwrap().parse().unwrap();
+    let first = succeed(&mut server);
     assert_eq!(server.exit_code(), Some(0));
-    server.process = second;
-    assert_ne!(first, second);
+    assert_ne!(first, server.process);
     // The two processes write to the same stderr, in any order.
     let told = format!("metrics and health on http://{address}");
     if server.seen.iter().filter(|line| line.contains(&told)).count() < 2 {
@@ -168,6 +161,85 @@ fn the_management_listener_is_handed_over_too() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("{\"ready\":true}\n"), "{answer}");
+    server.signal("TERM");
+}
+
+/// Has another process take over, and gives the number of the one before.
+fn succeed(server: &mut Server) -> u32 {
+    server.signal("USR2");
+    let line = server.logged("another process has taken over");
+    let process = line.split_once("\"pid\":").unwrap().1.split([',', '}']).next().unwrap().parse().unwrap();
+    std::mem::replace(&mut server.process, process)
+}
+
+#[test]
+fn once_another_process_has_taken_over_nobody_finds_the_one_before() {
+    let code = |name: &str| {
+        format!(
+            "local api = rover.server {{ port = 0, workers = 1, drain_delay = 2, shutdown_timeout = 60,
+                                         management = {{ port = 0 }} }}
+             function api.get() return '{name}' end
+             function api.held.get() rover.log.info('held') while not io.open('go') do rover.sleep(0.01) end return '{name}' end
+             return api"
+        )
+    };
+    let app = App::new("restart-alone", &[("app.lua", &code("before"))]);
+    let mut server = serve(&app, &[]);
+    let line = server.logged("metrics and health on http://");
+    let told = line.split_once("http://").unwrap().1.split('"').next().unwrap().parse().unwrap();
+    let mut client = connect(server.address).unwrap();
+    let held = thread::spawn(move || ask(&mut client, "/held").unwrap());
+    server.logged("\"held\"");
+    app.write("app.lua", &code("after"));
+    succeed(&mut server);
+    // The one before waits for its request, and would have accepted for two seconds more.
+    for _ in 0..100 {
+        assert_eq!(server.get("/").as_deref(), Some("after"));
+        let answer = ask(&mut connect(told).unwrap(), "/readyz").unwrap();
+        assert!(answer.ends_with("{\"ready\":true}\n"), "{answer}");
+    }
+    assert!(server.child.try_wait().unwrap().is_none());
+    app.write("go", "");
+    assert!(held.join().unwrap().ends_with("before"));
+    assert_eq!(server.exit_code(), Some(0));
+    server.signal("TERM");
+}
+
+#[test]
+fn a_restart_with_another_address_leaves_nothing_of_the_one_before() {
+    let code = |host: &str| APP.replace("port = 0", &format!("host = '{host}'"));
+    let app = App::new("restart-elsewhere", &[("app.lua", &code("unix:old.sock"))]);
+    let mut server = Server::start(app.command(&[]));
+    server.logged("listening on unix:old.sock");
+    app.write("app.lua", &code("unix:new.sock"));
+    succeed(&mut server);
+    assert_eq!(server.exit_code(), Some(0));
+    assert!(!app.0.join("old.sock").exists());
+    let mut client = std::os::unix::net::UnixStream::connect(app.0.join("new.sock")).unwrap();
+    assert!(ask(&mut client, "/").unwrap().ends_with("version 0"));
+}
+
+#[test]
+fn a_restart_with_another_port_loses_no_request() {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let code = || APP.replace("port = 0", &format!("port = {}", free()));
+    let app = App::new("restart-port", &[("app.lua", &code())]);
+    let mut server = serve(&app, &[]);
+    for _ in 0..3 {
+        // A client that comes after the end is refused.
+        let load = Load::start(server.address, 4, 12, true);
+        load.more(200);
+        app.write("app.lua", &code());
+        succeed(&mut server);
+        load.end("another port", false);
+        let told = "listening on http://";
+        let line = match server.seen.iter().rfind(|line| line.contains(told)) {
+            Some(line) if !line.contains(&server.address.to_string()) => line.clone(),
+            _ => server.logged(told),
+        };
+        server.address = line.split_once("http://").unwrap().1.split([',', ' ']).next().unwrap().parse().unwrap();
+    }
+    assert_eq!(server.get("/").as_deref(), Some("version 0"));
     server.signal("TERM");
 }
 

@@ -66,8 +66,8 @@ impl Server {
     pub fn succeed(self) -> Result<Server, Error> {
         let failed = |error| Error::io("cannot take over the sockets of the running server", error);
         let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
-        for (socket, note) in predecessor.sockets.drain(..) {
-            let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?;
+        for (place, (socket, note)) in (0..).zip(predecessor.sockets.drain(..)) {
+            let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?.at(place);
             self.inheritance.change(|estate| match note & note::MANAGEMENT {
                 0 => estate.serving.push(given),
                 _ => estate.management.push(given),
@@ -122,11 +122,13 @@ impl Control {
                 let _ = reply.send(serves);
             })
             .map_err(failed)?;
-        replied.await.map_err(|_| stopped())?.map_err(failed)?;
+        let taken = replied.await.map_err(|_| stopped())?.map_err(failed)?;
         let process = successor.let_go();
-        listeners.leave();
+        // The others end with this server, as they would without a successor.
+        listeners.leave(|place| taken.holds(place));
         if let Some(management) = management {
-            management.leave();
+            let first = listeners.sockets().count();
+            management.leave(|place| taken.holds(first + place));
         }
         Ok(process)
     }
