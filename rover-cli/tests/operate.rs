@@ -9,6 +9,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -435,6 +437,62 @@ fn changed_files_reload_the_app_with_watch() {
     app.write("deep/other.lua", "return 'four'");
     server.logged("the app has been reloaded");
     assert_eq!(server.get("/").as_deref(), Some("four"));
+}
+
+/// An app on a port that it shares with its versions, which answers `text`.
+fn watched(text: &str) -> String {
+    format!("local api = rover.server {{ port = 0, workers = 1 }} function api.get() return {text} end return api")
+}
+
+#[test]
+fn folders_that_are_made_again_or_later_are_watched() {
+    let app = App::new("watch-folders", &[("lib/part.lua", "return 'one'")]);
+    app.write("app.lua", &format!("local part = require 'lib.part' {}", watched("part")));
+    let mut server = serve(&app, &["--watch"]);
+    let path = |name: &str| app.0.join(name);
+    fs::remove_dir_all(path("lib")).unwrap();
+    server.logged("the app could not be reloaded");
+    for text in ["two", "three"] {
+        app.write("lib/part.lua", &format!("return '{text}'"));
+        wait_until(|| server.get("/").as_deref() == Some(text));
+    }
+    app.write("lib.new/part.lua", "return 'four'");
+    fs::rename(path("lib"), path("lib.old")).unwrap();
+    fs::rename(path("lib.new"), path("lib")).unwrap();
+    wait_until(|| server.get("/").as_deref() == Some("four"));
+    app.write("lib/part.lua", "return 'five'");
+    wait_until(|| server.get("/").as_deref() == Some("five"));
+    app.write("lib/part.lua", "return require 'deep.down.other'");
+    server.logged("deep.down.other");
+    app.write("deep/down/other.lua", "return 'six'");
+    wait_until(|| server.get("/").as_deref() == Some("six"));
+}
+
+#[test]
+fn links_and_what_they_lead_to_are_watched() {
+    let app = App::new("watch-links", &[]);
+    for (name, text) in [("..v1/app.lua", "one"), ("..v2/app.lua", "two")] {
+        app.write(name, &watched(&format!("'{text}'")));
+    }
+    symlink("..v1", app.0.join("..data")).unwrap();
+    symlink("..data/app.lua", app.0.join("app.lua")).unwrap();
+    let server = serve(&app, &["--watch"]);
+    assert_eq!(server.get("/").as_deref(), Some("one"));
+    symlink("..v2", app.0.join("..data.new")).unwrap();
+    fs::rename(app.0.join("..data.new"), app.0.join("..data")).unwrap();
+    wait_until(|| server.get("/").as_deref() == Some("two"));
+    app.write("..v2/app.lua", &watched("'three'"));
+    wait_until(|| server.get("/").as_deref() == Some("three"));
+}
+
+#[test]
+fn an_app_of_any_name_is_watched() {
+    let app = App::new("watch-name", &[("run", &watched("'one'"))]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rover"));
+    command.args(["./run", "--watch"]).current_dir(&app.0);
+    let server = Running::start(command);
+    app.write("run", &watched("'two'"));
+    wait_until(|| server.get("/").as_deref() == Some("two"));
 }
 
 #[test]
