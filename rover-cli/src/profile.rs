@@ -8,7 +8,7 @@ use anyhow::Context;
 use rover_server::Server;
 use tokio::sync::oneshot;
 
-use crate::serve::Stop;
+use crate::serve::{EarlyStop, Stop};
 
 /// The longest recording, in seconds.
 const LONGEST: u32 = 3600;
@@ -18,11 +18,13 @@ const LONGEST: u32 = 3600;
 /// # Errors
 /// As for `serve`; no Lua code ran; or the file cannot be written.
 pub(crate) fn profile(server: Server, seconds: Option<u32>, output: &Path) -> anyhow::Result<()> {
+    let early = EarlyStop::begin()?;
     let listening = server.bind()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let mut signals = Stop::new().context("cannot listen for signals")?;
+        drop(early);
         let profiler = listening.profiler();
         let (stop, stopped) = oneshot::channel::<()>();
         let time = Duration::from_secs(seconds.unwrap_or(LONGEST).into());

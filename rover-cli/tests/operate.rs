@@ -217,7 +217,7 @@ fn a_restart_with_another_address_leaves_nothing_of_the_one_before() {
     succeed(&mut server);
     assert_eq!(server.exit_code(), Some(0));
     assert!(!app.0.join("old.sock").exists());
-    let mut client = std::os::unix::net::UnixStream::connect(app.0.join("new.sock")).unwrap();
+    let mut client = UnixStream::connect(app.0.join("new.sock")).unwrap();
     assert!(ask(&mut client, "/").unwrap().ends_with("version 0"));
 }
 
@@ -243,6 +243,104 @@ fn a_restart_with_another_port_loses_no_request() {
     }
     assert_eq!(server.get("/").as_deref(), Some("version 0"));
     server.signal("TERM");
+}
+
+#[test]
+fn a_restart_follows_the_link_by_which_the_program_was_called() {
+    let app = App::new("restart-link", &[("app.lua", APP)]);
+    for name in ["rover-1", "rover-2"] {
+        fs::hard_link(env!("CARGO_BIN_EXE_rover"), app.0.join(name)).unwrap();
+    }
+    let link = |name: &str| {
+        symlink(name, app.0.join("rover.new")).unwrap();
+        fs::rename(app.0.join("rover.new"), app.0.join("rover")).unwrap();
+    };
+    let runs = |server: &Running| fs::read_link(format!("/proc/{}/exe", server.process)).unwrap();
+    for called in ["./rover", "rover"] {
+        link("rover-1");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("PATH=.:$PATH exec {called} app.lua")]).current_dir(&app.0);
+        let mut server = Running::start(command);
+        assert!(runs(&server).ends_with("rover-1"), "{called}");
+        link("rover-2");
+        succeed(&mut server);
+        assert!(runs(&server).ends_with("rover-2"), "{:?}", runs(&server));
+        assert_eq!(server.exit_code(), Some(0));
+        // The successor knows the link too.
+        link("rover-1");
+        succeed(&mut server);
+        assert!(runs(&server).ends_with("rover-1"));
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_a_successor_and_of_no_stop() {
+    let app = App::new("restart-told", &[("app.lua", APP)]);
+    let socket = UnixDatagram::bind(app.0.join("notify.sock")).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let hear = || {
+        let mut told = [0; 1024];
+        let size = socket.recv(&mut told).unwrap();
+        String::from_utf8_lossy(&told[..size]).trim().to_owned()
+    };
+    let mut command = app.command(&[]);
+    command.env("NOTIFY_SOCKET", app.0.join("notify.sock"));
+    let mut server = Running::start(command);
+    assert_eq!(hear(), "READY=1");
+    succeed(&mut server);
+    assert_eq!(server.exit_code(), Some(0));
+    let mut told = [hear(), hear()];
+    told.sort();
+    assert_eq!(told, [format!("MAINPID={}", server.process), "READY=1".to_owned()]);
+    server.signal("TERM");
+    // Of the successor, which stops: the one before said nothing of the kind.
+    server.logged("the server stops");
+    wait_until(|| !fs::exists(format!("/proc/{}/exe", server.process)).unwrap_or(false));
+    assert_eq!(hear(), "STOPPING=1");
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0; 64]).is_err(), "it is said once");
+}
+
+/// The server as the first process of a container; `None` where this machine does not let the test make one.
+fn in_container(app: &App) -> Option<Server> {
+    let wrap = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
+    if !Command::new("unshare").args(wrap).arg("true").status().is_ok_and(|status| status.success()) {
+        println!("skipped: this machine lets nobody make a namespace of processes");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command.args(wrap).arg(env!("CARGO_BIN_EXE_rover")).arg("app.lua").current_dir(&app.0);
+    let mut server = Server::start(command);
+    let outer = server.process;
+    wait_until(|| child_of(outer).is_some());
+    server.process = child_of(outer).unwrap();
+    Some(server)
+}
+
+#[test]
+fn process_1_obeys_a_stop_while_it_starts() {
+    let code =
+        APP.replace("return api", "function api.on_start() rover.log.info('begins') rover.sleep(1000) end return api");
+    let app = App::new("process-1-starts", &[("app.lua", &code)]);
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let Some(mut server) = in_container(&app) else { return };
+        server.logged("begins");
+        server.signal(signal);
+        assert_eq!(server.exit_code(), Some(code));
+    }
+}
+
+#[test]
+fn process_1_has_no_successor() {
+    let app = App::new("process-1", &[("app.lua", APP)]);
+    let Some(mut server) = in_container(&app) else { return };
+    let address = server.listening();
+    server.signal("USR2");
+    let line = server.logged("no other process took over, this one serves on");
+    assert!(line.contains("process 1 cannot be succeeded: start a new container"), "{line}");
+    assert!(ask(&mut connect(address).unwrap(), "/").unwrap().ends_with("version 0"));
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
 }
 
 #[test]
@@ -517,15 +615,32 @@ fn two_hundred_reloads_give_their_memory_back() {
     assert!(last < first + 8 * 1024, "memory grows: {sizes:?}");
 }
 
+/// The server as a service manager starts it, which has bound its socket.
+fn activated(app: &App, listener: TcpListener) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg("LISTEN_PID=$$ exec \"$0\" app.lua").arg(env!("CARGO_BIN_EXE_rover")).current_dir(&app.0);
+    command.stdin(Stdio::from(OwnedFd::from(listener))).env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
+    command
+}
+
+#[test]
+fn a_socket_that_no_service_manager_gives_to_this_process_is_not_served() {
+    let app = App::new("activation-none", &[("app.lua", APP)]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = app.command(&[]);
+    let theirs: OwnedFd = listener.try_clone().unwrap().into();
+    command.stdin(Stdio::from(theirs)).env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
+    let server = Running::start(command);
+    assert_ne!(server.address, listener.local_addr().unwrap());
+    assert_eq!(server.get("/").as_deref(), Some("version 0"));
+}
+
 #[test]
 fn a_socket_of_the_service_manager_is_served_and_stays_open() {
     let app = App::new("activation", &[("app.lua", APP)]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mut command = app.command(&[]);
-    let theirs: OwnedFd = listener.try_clone().unwrap().into();
-    command.stdin(Stdio::from(theirs)).env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
-    let mut server = Running::start(command);
+    let mut server = Running::start(activated(&app, listener.try_clone().unwrap()));
     assert_eq!(server.address, address);
     assert_eq!(server.get("/").as_deref(), Some("version 0"));
     server.signal("TERM");
@@ -533,9 +648,7 @@ fn a_socket_of_the_service_manager_is_served_and_stays_open() {
     // A client that comes between two runs waits for the next one.
     let mut early = TcpStream::connect(address).unwrap();
     early.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
-    let mut command = app.command(&[]);
-    command.stdin(Stdio::from(OwnedFd::from(listener))).env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
-    let server = Running::start(command);
+    let server = Running::start(activated(&app, listener));
     let mut answer = String::new();
     early.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("version 0"), "{answer}");

@@ -85,7 +85,8 @@ impl Control {
     /// The program must call [`Server::succeed`] before it binds; its standard input is not the caller's.
     ///
     /// # Errors
-    /// The new process cannot be started, or ends before it serves: this server serves on. Or it has stopped.
+    /// The new process cannot be started, or ends before it serves: this server serves on. So it does where this is
+    /// process 1, for with that one its container ends. Or it has stopped.
     pub async fn restart(&self, mut command: Command) -> Result<u32, Error> {
         let _turn = self.shared.turn.lock().await;
         let started = self.start_successor(&mut command).await;
@@ -103,6 +104,10 @@ impl Control {
     async fn start_successor(&self, command: &mut Command) -> Result<u32, Error> {
         let failed = |error| Error::io("cannot start a successor", error);
         let stopped = || Error::app("the server has stopped");
+        if std::process::id() == 1 {
+            // The kernel ends all processes of a container with the first one.
+            return Err(Error::app("process 1 cannot be succeeded: start a new container in place of this one"));
+        }
         let listeners = self.shared.listeners.upgrade().ok_or_else(stopped)?;
         let management = self.shared.management.upgrade();
         let (successor, word) = {
