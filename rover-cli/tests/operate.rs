@@ -654,3 +654,42 @@ fn a_socket_of_the_service_manager_is_served_and_stays_open() {
     assert!(answer.ends_with("version 0"), "{answer}");
     server.signal("TERM");
 }
+
+#[test]
+fn no_line_of_the_log_is_of_any_length() {
+    let code = "local api = rover.server { port = 0, workers = 1 }
+                rover.log.info('of fields', { text = ('\\0'):rep(3e6), wide = ('é'):rep(1e5), list = { ('x'):rep(1e6) }, small = 'é' })
+                rover.log.info(('m'):rep(1e6))
+                return api";
+    let app = App::new("log-lines", &[("app.lua", code)]);
+    let mut server = serve(&app, &[]);
+    let line = server.seen.iter().find(|line| line.contains("of fields")).unwrap();
+    // A byte of the text takes six in JSON.
+    assert!(line.len() < 6 * 32 * 1024 + 2 * 32 * 1024 + 1024, "{} bytes", line.len());
+    let told: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(told["text"].as_str().map(str::len), Some(32 * 1024));
+    assert_eq!(told["wide"].as_str(), Some("é".repeat(16 * 1024).as_str()));
+    assert!(told["list"].as_str().is_some_and(|list| list.starts_with("[\"xxx") && list.len() == 32 * 1024));
+    assert_eq!(told["small"], "é");
+    assert!(server.seen.iter().all(|line| line.len() < 300_000));
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn a_variable_that_looks_like_a_key_s_is_told() {
+    let app = App::new("variable", &[("app.lua", APP)]);
+    let mut command = app.command(&[]);
+    command.env("ROVER_BODY_LIMIT", "5").env("ROVER_SERVICE_HOST", "10.0.0.1");
+    let mut server = Running::start(command);
+    let told = "the variable ROVER_BODY_LIMIT sets nothing; did you mean ROVER_BODY_SIZE_LIMIT?";
+    let warnings: Vec<_> = server.seen.iter().filter(|line| line.contains("\"warn\"")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let mut check = Command::new(env!("CARGO_BIN_EXE_rover"));
+    let output = check.args(["check", "app.lua"]).current_dir(&app.0).env("ROVER_BODY_LIMIT", "5").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains(&format!("warning: {told}\n")), "{shown}");
+}
