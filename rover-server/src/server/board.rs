@@ -119,9 +119,10 @@ impl Board {
             }
         };
         let profiler = Control { shared: self.shared.clone() }.profiler();
-        match profiler.record(Duration::from_secs(seconds)).await {
-            Ok(body) => Page { status: StatusCode::OK, content_type: "image/svg+xml", body },
-            Err(reason) => error(StatusCode::CONFLICT, &reason.to_string()),
+        match profiler.record_alone(Duration::from_secs(seconds), std::future::pending()).await {
+            Some(Ok(body)) => Page { status: StatusCode::OK, content_type: "image/svg+xml", body },
+            Some(Err(reason)) => error(StatusCode::SERVICE_UNAVAILABLE, &reason.to_string()),
+            None => error(StatusCode::CONFLICT, "a profile is being recorded already"),
         }
     }
 

@@ -468,3 +468,17 @@ fn whoever_asks_during_an_on_ready_check_gets_its_verdict() {
         }
     });
 }
+
+#[test]
+fn a_profile_of_an_idle_server_is_no_conflict() {
+    let app = start("local api = rover.server {} function api.get() return 'on' end return api", 1);
+    let page = app.told("/profile?seconds=1");
+    match page.status {
+        // It may have had something to do all the same.
+        200 => assert_eq!(page.header("content-type"), Some("image/svg+xml")),
+        status => {
+            let told = "{\"error\":\"nothing was recorded: no worker ran Lua code for long enough to be seen\"}\n";
+            assert_eq!((status, page.text()), (503, told));
+        }
+    }
+}
