@@ -13,16 +13,19 @@ use crate::body::Body;
 use crate::failure;
 
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
-/// is a host with an optional port. Refuses a target of more than `longest_target` bytes, too, and what is malformed in
+/// is a host with an optional port. A target in absolute form must name such a host too, which takes the place of the
+/// field's value (section 3.2.2). Refuses a target of more than `longest_target` bytes, too, and what is malformed in
 /// HTTP/2.
 #[inline(always)]
-pub(crate) fn refusal(head: &Parts, longest_target: usize, usual: &UsualHost) -> Option<Response<Body>> {
-    let headers = &head.headers;
-    if head.version == Version::HTTP_2
-        && let Some(refusal) = malformed(head)
-    {
+pub(crate) fn refusal(head: &mut Parts, longest_target: usize, usual: &UsualHost) -> Option<Response<Body>> {
+    let is_http2 = head.version == Version::HTTP_2;
+    if is_http2 && let Some(refusal) = malformed(head) {
         return Some(refusal);
     }
+    if !is_http2 && head.uri.authority().is_some() {
+        return unusual(head, longest_target).or_else(|| take_host(head));
+    }
+    let headers = &head.headers;
     // No field has a second line, as is usual.
     if headers.len() == headers.keys_len()
         && headers.get(HOST).is_some_and(|host| usual.is(host.as_bytes()))
@@ -78,6 +81,22 @@ fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
     Some(closing(failure::with_message(StatusCode::BAD_REQUEST, problem)))
 }
 
+/// The host that a target in absolute form names is the one that counts. HTTP/2 names its host before.
+#[cold]
+fn take_host(head: &mut Parts) -> Option<Response<Body>> {
+    let named = head.uri.authority()?.as_str();
+    match HeaderValue::from_str(named) {
+        Ok(host) if is_host(named.as_bytes()) => {
+            head.headers.insert(HOST, host);
+            None
+        }
+        _ => Some(closing(failure::with_message(
+            StatusCode::BAD_REQUEST,
+            "the request target does not name a host with an optional port",
+        ))),
+    }
+}
+
 /// Refuses what the h2 crate lets in and RFC 9113, sections 8.2.1 and 8.3.1, call malformed. HTTP/1.1 has no such requests:
 /// white space around a value is no part of it there, and hyper refuses the others.
 #[inline(never)]
@@ -99,9 +118,7 @@ fn malformed(head: &Parts) -> Option<Response<Body>> {
 /// Sends the client to the same address under https, at `port`.
 #[cold]
 pub(crate) fn to_https(head: &Parts, port: u16) -> Response<Body> {
-    let named = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let host = named.or(head.headers.get(HOST).map(HeaderValue::as_bytes)).filter(|host| is_host(host));
-    let host = host.and_then(|host| std::str::from_utf8(host).ok()).map(without_port);
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).map(without_port);
     // `OPTIONS *` asks about no path.
     let path = head.uri.path_and_query().map_or("/", |target| target.as_str()).trim_start_matches('*');
     let location = host.filter(|host| !host.is_empty()).map(|host| match port {

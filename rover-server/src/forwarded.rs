@@ -8,9 +8,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
 
 use crate::config::{Proxies, ProxyHeaders, Trusted};
 use crate::context::{Client, Peer};
@@ -74,7 +74,8 @@ impl Forwarded {
         let mut told = Told::default();
         for element in from_the_right(headers, FORWARDED) {
             let mut node = None;
-            for (name, value) in split(element, b';').into_iter().filter_map(pair) {
+            let parts = split(element.as_bytes(), b';').into_iter();
+            for (name, value) in parts.filter_map(|part| pair(std::str::from_utf8(part).ok()?)) {
                 if name.eq_ignore_ascii_case("for") {
                     node = address(&value);
                 } else if name.eq_ignore_ascii_case("proto") {
@@ -122,32 +123,29 @@ fn strip(headers: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-/// The parts of a list header, the last one first. A value that is no text ends the list: what stands left of it is the
-/// client's own.
+/// The parts of a list header, the last one first. A part that is no text ends the list: no proxy writes one, so what
+/// stands left of it is the client's own, and so is the part itself.
 fn from_the_right(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
-    let mut parts = Vec::new();
-    for value in headers.get_all(name).iter().rev() {
-        let Ok(text) = HeaderValue::to_str(value) else { break };
-        parts.extend(split(text, b',').into_iter().rev().filter(|part| !part.is_empty()));
-    }
-    parts
+    let lines = headers.get_all(name).iter().rev();
+    let parts = lines.flat_map(|line| split(line.as_bytes(), b',').into_iter().rev());
+    let texts = parts.map_while(|part| std::str::from_utf8(part).ok().filter(|text| text.is_ascii()));
+    texts.filter(|text| !text.is_empty()).collect()
 }
 
 /// Splits at a separator outside of quotes. Quotes are found from the right, so that an open one in what a client wrote
 /// cannot swallow what a proxy added.
-fn split(text: &str, separator: u8) -> Vec<&str> {
-    let bytes = text.as_bytes();
+fn split(bytes: &[u8], separator: u8) -> Vec<&[u8]> {
     let (mut parts, mut end, mut is_quoted) = (Vec::new(), bytes.len(), false);
     for at in (0..bytes.len()).rev() {
         let escapes = || bytes[..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
         if bytes[at] == b'"' && escapes() % 2 == 0 {
             is_quoted = !is_quoted;
         } else if bytes[at] == separator && !is_quoted {
-            parts.push(text[at + 1..end].trim());
+            parts.push(bytes[at + 1..end].trim_ascii());
             end = at;
         }
     }
-    parts.push(text[..end].trim());
+    parts.push(bytes[..end].trim_ascii());
     parts.reverse();
     parts
 }

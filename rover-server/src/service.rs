@@ -194,10 +194,11 @@ impl Site {
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let head = &request.head;
-        if let Some(refusal) = edge::refusal(head, self.config.connections.uri_size_limit, &self.usual_host) {
+        let longest_target = self.config.connections.uri_size_limit;
+        if let Some(refusal) = edge::refusal(&mut request.head, longest_target, &self.usual_host) {
             return ControlFlow::Break(Box::new(refusal));
         }
+        let head = &request.head;
         if let Some(port) = request.peer.https_port {
             return ControlFlow::Break(Box::new(edge::to_https(head, port)));
         }
@@ -323,10 +324,9 @@ type Target = (c_int, Option<(RouteId, Params)>);
 #[cold]
 fn is_pinned(request: &context::Request) -> bool {
     let head = &request.head;
-    let own = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     let told = request.client.as_ref().and_then(|client| client.host.as_ref()).map(|host| host.as_bytes());
     let sent = head.headers.get(HOST).map(HeaderValue::as_bytes);
-    told.or(own).or(sent).is_some_and(security_headers::is_pinned)
+    told.or(sent).is_some_and(security_headers::is_pinned)
 }
 
 #[cold]

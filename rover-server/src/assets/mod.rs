@@ -257,16 +257,26 @@ fn fallback_key(n: usize) -> String {
 /// for anything under a name that does not look like a file's.
 fn wants_page(headers: &HeaderMap, rest: &str) -> bool {
     let last = rest.rsplit('/').next().unwrap_or(rest);
-    let mut accepts = headers.get_all(ACCEPT).iter().peekable();
-    let is_open = accepts.peek().is_none();
-    let mut html = false;
-    let mut anything = is_open;
-    for value in accepts {
-        let value = value.as_bytes();
-        html |= memchr::memmem::find(value, b"text/html").is_some();
-        anything |= memchr::memmem::find(value, b"*/*").is_some();
+    let (mut html, mut anything) = (None, !headers.contains_key(ACCEPT));
+    for element in headers.get_all(ACCEPT).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b',')) {
+        let mut parts = element.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let range = parts.next().unwrap_or_default();
+        let is_taken = !parts.any(is_no_weight);
+        if range.eq_ignore_ascii_case(b"text/html") {
+            html = Some(is_taken);
+        } else if range == b"*/*" {
+            anything = is_taken;
+        }
     }
-    html || anything && !last.contains('.')
+    html.unwrap_or(anything && !last.contains('.'))
+}
+
+/// Whether a parameter is the weight of what is not acceptable: `q=0` (RFC 9110, section 12.4.2).
+fn is_no_weight(parameter: &[u8]) -> bool {
+    match parameter {
+        [b'q' | b'Q', b'=', b'0', rest @ ..] => rest.iter().all(|byte| b".0".contains(byte)),
+        _ => false,
+    }
 }
 
 /// A file is there, and cannot be had.

@@ -101,7 +101,7 @@ impl Negotiation {
     }
 
     /// 206 and 304 stay as they are, and have the `Vary` of the 200 in whose place they are (RFC 9110, sections 15.3.7 and
-    /// 15.4.5).
+    /// 15.4.5). So has 304 its tag: a weak one, where the 200 may be compressed for this client.
     #[cold]
     fn like_the_whole(self, mut response: Response<Body>) -> Response<Body> {
         let headers = response.headers();
@@ -117,6 +117,13 @@ impl Negotiation {
         };
         if !is_never_coded {
             vary(response.headers_mut());
+            let headers = response.headers();
+            let is_coded = !headers.contains_key(CONTENT_ENCODING)
+                && !forbids_transforming(headers)
+                && self.accepted.choose(self.rules.codings.iter().copied()).is_some();
+            if response.status() == StatusCode::NOT_MODIFIED && is_coded {
+                weaken(response.headers_mut());
+            }
         }
         response
     }
@@ -128,7 +135,9 @@ impl Negotiation {
         let is_whole = !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT)
             && !headers.contains_key(CONTENT_ENCODING)
             && !headers.contains_key(CONTENT_RANGE);
-        if !is_whole || forbids_transforming(headers) || !self.rules.takes(headers) {
+        let length = length(&response);
+        let is_short = length.is_some_and(|length| length < self.rules.min_size) && !self.accepted.refuses_identity();
+        if !is_whole || is_short || length == Some(0) || forbids_transforming(headers) || !self.rules.takes(headers) {
             return response;
         }
         vary(response.headers_mut());
@@ -152,6 +161,14 @@ impl Negotiation {
         head.headers.remove(ACCEPT_RANGES);
         weaken(&mut head.headers);
         Response::from_parts(head, body)
+    }
+}
+
+/// The length of a body, where it is known: that of GET for HEAD.
+fn length(response: &Response<Body>) -> Option<u64> {
+    match response.headers().get(CONTENT_LENGTH) {
+        Some(length) => length.to_str().ok()?.parse().ok(),
+        None => http_body::Body::size_hint(response.body()).exact(),
     }
 }
 

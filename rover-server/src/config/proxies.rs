@@ -74,8 +74,8 @@ impl Trusted {
                         return Err("; the address has bits beyond the length of its prefix, as in 10.0.0.1/8: \
                                     write 10.0.0.0/8");
                     }
-                    (Ok(network), _) => trusted.networks.push(network),
-                    (_, Ok(address)) => trusted.networks.push(address.into()),
+                    (Ok(network), _) => trusted.networks.push(canonical(network)),
+                    (_, Ok(address)) => trusted.networks.push(address.to_canonical().into()),
                     _ => return Err("; an entry is none of these"),
                 },
             }
@@ -86,6 +86,18 @@ impl Trusted {
     fn add(&mut self, networks: &[&str]) {
         self.networks.extend(networks.iter().filter_map(|network| network.parse::<IpNet>().ok()));
     }
+}
+
+/// The network in the form in which peers are compared: one of mapped addresses (RFC 4291, section 2.5.5.2) as the one of
+/// IPv4 that it is.
+fn canonical(network: IpNet) -> IpNet {
+    /// Bits in front of the address of IPv4.
+    const MAPPED: u8 = 96;
+    let mapped = match network {
+        IpNet::V6(network) => network.prefix_len().checked_sub(MAPPED).zip(network.addr().to_ipv4_mapped()),
+        IpNet::V4(_) => None,
+    };
+    mapped.and_then(|(prefix, address)| IpNet::new(address.into(), prefix).ok()).unwrap_or(network)
 }
 
 pub(super) static PROXY_KEYS: &[ConfigKey] = &[

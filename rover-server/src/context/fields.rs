@@ -16,15 +16,11 @@ pub(super) fn field(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         1 => stack.push_bytes(head.method.as_str().as_bytes()),
         2 => stack.push_bytes(head.uri.path().as_bytes()),
         3 => stack.push_bytes(head.uri.query().unwrap_or("").as_bytes()),
-        4 => match (request.client.as_ref().and_then(|client| client.host.as_ref()), head.uri.authority()) {
-            (Some(host), _) => stack.push_bytes(host.as_bytes()),
-            // RFC 9112, section 3.2.2: a request target in absolute form overrides Host.
-            (None, Some(authority)) => stack.push_bytes(authority.as_str().as_bytes()),
-            (None, None) => match head.headers.get(http::header::HOST) {
-                Some(host) => stack.push_bytes(host.as_bytes()),
-                None => stack.push_bytes(b""),
-            },
-        },
+        4 => {
+            let told = request.client.as_ref().and_then(|client| client.host.as_ref()).map(|host| host.as_bytes());
+            let sent = || head.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes);
+            stack.push_bytes(told.or_else(sent).unwrap_or_default());
+        }
         5 => stack.push_bytes(request.scheme().as_bytes()),
         6 => {
             // 45 bytes hold every IPv6 address.

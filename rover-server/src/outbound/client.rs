@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, HeaderValue, RANGE, USER_AGENT};
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
@@ -42,6 +42,9 @@ const MOST_TRIES: u32 = 3;
 
 /// Bodies up to this many bytes are read to their end where nobody wants them, so that their connection can be used again.
 const WORTH_DRAINING: u64 = 16 * 1024;
+
+/// How long it is waited for: mostly it has come with its head.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 
 static AGENT: HeaderValue = HeaderValue::from_static(concat!("rover/", env!("CARGO_PKG_VERSION")));
 static CODINGS: HeaderValue = HeaderValue::from_static(ACCEPTED);
@@ -153,7 +156,8 @@ impl Client {
     /// There is no answer, and why.
     pub(crate) async fn send(&self, mut call: Call) -> Result<Reply, Problem> {
         call.headers.entry(USER_AGENT).or_insert_with(|| AGENT.clone());
-        let decodes = !call.headers.contains_key(ACCEPT_ENCODING);
+        // A part of a coded body could not be decoded.
+        let decodes = !call.headers.contains_key(ACCEPT_ENCODING) && !call.headers.contains_key(RANGE);
         if decodes {
             call.headers.insert(ACCEPT_ENCODING, CODINGS.clone());
         }
@@ -169,7 +173,7 @@ impl Client {
                 Redirected::Yes if followed >= call.redirects => return Err(Problem::TooManyRedirects),
                 Redirected::Yes => {
                     followed += 1;
-                    drain(Inflow::plain(body, active), call.deadline).await;
+                    drain(Inflow::plain(body, active)).await;
                     continue;
                 }
             }
@@ -214,7 +218,7 @@ impl Client {
                 return outcome;
             }
             if let Ok((_, body, active)) = outcome {
-                drain(Inflow::plain(body, active), deadline).await;
+                drain(Inflow::plain(body, active)).await;
             }
             sleep(wait).await;
             attempt += 1;
@@ -223,9 +227,9 @@ impl Client {
     }
 }
 
-/// Reads what nobody wants, where that is little.
-async fn drain(mut body: Inflow, deadline: Option<Instant>) {
-    let _ = body.collect(WORTH_DRAINING, deadline).await;
+/// Reads what nobody wants, where that is little and there already. What is not costs its connection.
+async fn drain(mut body: Inflow) {
+    let _ = body.collect(WORTH_DRAINING, Some(Instant::now() + DRAIN_PATIENCE)).await;
 }
 
 impl Call {

@@ -177,6 +177,13 @@ impl Pool {
                     {
                         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
                     }
+                    // It takes the body of such a method for none, too, where its length is not known.
+                    if matches!(*request.method(), Method::GET | Method::HEAD | Method::CONNECT)
+                        && !request.body().is_end_stream()
+                        && request.body().size_hint().exact().is_none()
+                    {
+                        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                    }
                     let sent = connection.try_send_request(request).await;
                     (sent, Some(Lease { connection, pool: Rc::downgrade(self) }))
                 }

@@ -102,6 +102,8 @@ pub(super) fn push_failure(stack: &mut Stack<'_>, proxy: &Proxy, problem: &Probl
         Problem::Timeout | Problem::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
         Problem::CircuitOpen | Problem::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
         Problem::BodyBrokeOff => StatusCode::REQUEST_TIMEOUT,
+        // Those of the app were looked at when it was loaded.
+        Problem::BadUrl(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::BAD_GATEWAY,
     };
     let reason = problem.to_string();

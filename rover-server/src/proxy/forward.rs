@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use percent_encoding::percent_decode_str;
 
 use crate::context::{self, Peer};
 use crate::log::{self, Level};
@@ -115,10 +116,7 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
         None => RequestBody::Known(request.body.clone().unwrap_or_default()),
     };
     let head = &request.head;
-    let host = match head.uri.authority() {
-        Some(authority) => Some(authority.as_str().as_bytes()),
-        None => head.headers.get(HOST).map(HeaderValue::as_bytes),
-    };
+    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
     let client = headers::Client { ip: request.ip(), scheme: request.scheme(), host, version: head.version };
     let (headers, upgrade) = headers::onward(&head.headers, &client, options);
     let path = head.uri.path();
@@ -180,6 +178,9 @@ fn place(upstream: &Upstream, onward: &Onward) -> Result<PathAndQuery, Problem> 
     }
     let mut target = if upstream.has_path { url.path().to_owned() } else { onward.target.path().to_owned() };
     if let Some(rest) = onward.rest.as_deref().filter(|_| upstream.has_path && target.ends_with('/')) {
+        if leads_out(rest) {
+            return Err(Problem::BadUrl("its path leads out of the one that the upstream is given"));
+        }
         target.push_str(rest);
     }
     if let Some(query) = url.query().or(onward.target.query()) {
@@ -187,6 +188,14 @@ fn place(upstream: &Upstream, onward: &Onward) -> Result<PathAndQuery, Problem> 
         target.push_str(query);
     }
     PathAndQuery::try_from(target).map_err(|_| Problem::BadUrl("it cannot be understood"))
+}
+
+/// Whether an upstream may find a segment "." or ".." in the path (RFC 3986, section 5.2.4), in whatever way it reads
+/// paths: some decode a slash, take a backslash for one, or cut a segment at a semicolon.
+fn leads_out(path: &str) -> bool {
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
+    let mut segments = decoded.split(|byte| b"/\\".contains(byte));
+    segments.any(|segment| matches!(segment.split(|&byte| byte == b';').next(), Some(b"." | b"..")))
 }
 
 /// Sends the request to an upstream; to another one where it did not even reach the first.
@@ -256,6 +265,10 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
     };
     let (mut head, body, active) = *answered;
     let about = (&onward.method, options);
+    let is_bodiless = onward.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    if is_bodiless && !headers::has_sound_length(&head.headers) {
+        return answer::push_failure(stack, proxy, &Problem::Malformed, &answer::named(Some(&turn.upstream)));
+    }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let chosen =

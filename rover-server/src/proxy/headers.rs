@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    VIA,
 };
 use http::{HeaderMap, HeaderValue, Version};
 
@@ -88,6 +89,9 @@ pub(super) fn onward(
             headers.append(name.clone(), value.clone());
         }
     }
+    if let Some(cookies) = one_cookie_line(&headers) {
+        headers.insert(COOKIE, cookies);
+    }
     if options.preserves_host
         && let Some(host) = client.host.and_then(|host| HeaderValue::from_bytes(host).ok())
     {
@@ -105,6 +109,23 @@ pub(super) fn onward(
         headers.insert(UPGRADE, protocol.clone());
     }
     (headers, upgrade)
+}
+
+/// The cookies that came in several lines, as they do over HTTP/2, in the one line that they are to others (RFC 9113,
+/// section 8.2.3).
+fn one_cookie_line(headers: &HeaderMap) -> Option<HeaderValue> {
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    (lines.len() > 1).then(|| HeaderValue::from_bytes(&lines.join(&b"; "[..])).ok())?
+}
+
+/// Whether the length that an answer without a body tells is one (RFC 9110, section 8.6).
+pub(super) fn has_sound_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |value: &HeaderValue| {
+        let digits = value.as_bytes();
+        digits.iter().all(u8::is_ascii_digit) && value.to_str().is_ok_and(|text| text.parse::<u64>().is_ok())
+    };
+    lengths.next().is_none_or(is_number) && lengths.next().is_none()
 }
 
 /// Sets `Forwarded` (RFC 7239) and the older fields of the same meaning.

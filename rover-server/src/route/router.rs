@@ -159,8 +159,9 @@ impl FastRouter {
         }
         let change = if path.ends_with('/') { SlashChange::Remove } else { SlashChange::Add };
         let other = change.apply(path);
-        // A `Location` that begins with "//" would name another host (RFC 3986, section 4.2).
-        let known = path.starts_with('/') && !other.starts_with("//") && self.knows(&other);
+        // A `Location` that begins with "//" would name another host (RFC 3986, section 4.2), and to browsers one with "/\" too.
+        let names_host = other.starts_with("//") || other.starts_with("/\\");
+        let known = path.starts_with('/') && !names_host && self.knows(&other);
         if known { Found::Redirect(change) } else { Found::NotFound }
     }
 

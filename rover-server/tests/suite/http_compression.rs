@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::support::{Answer, App, DEADLINE, each_worker_count};
+use crate::upstream::{Upstream, answer, raw};
 
 /// The paths of the app: text of any length, and responses that must not be touched.
 const CODE: &str = r#"
@@ -219,6 +220,7 @@ fn files_are_compressed_like_everything_else() {
         let lines = format!("Accept-Encoding: br\r\nIf-None-Match: {tag}\r\n");
         let again = app.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n{lines}\r\n"));
         assert_eq!((again.status, again.header("vary")), (304, Some("Accept-Encoding")));
+        assert_eq!(again.header("etag"), Some(tag), "that of the 200 in whose place it is");
         let lines = "Accept-Encoding: br\r\nRange: bytes=0-9\r\n";
         let part = app.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n{lines}\r\n"));
         assert_eq!((part.status, part.header("content-encoding"), part.text()), (206, None, &text[..10]));
@@ -238,6 +240,37 @@ fn nothing_is_compressed_unless_asked_for() {
     let app = App::start("local api = rover.server {} function api.get() return ('x'):rep(5000) end return api", 1);
     let answer = get(&app, "/", "gzip, br, zstd");
     assert_eq!((answer.header("content-encoding"), answer.header("vary"), answer.body.len()), (None, None, 5000));
+}
+
+#[test]
+fn short_bodies_that_pass_through_stay_as_they_are() {
+    let upstream = Upstream::start(|asked, stream| {
+        let length: usize = asked.target[1..].parse().expect("a length");
+        let length_told = if asked.method == "HEAD" { length } else { 0 };
+        let body = "b".repeat(if asked.method == "HEAD" { 0 } else { length });
+        match length_told {
+            0 => answer(stream, "200 OK", "Content-Type: text/plain\r\n", body.as_bytes()),
+            n => raw(
+                stream,
+                format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {n}\r\n\r\n").as_bytes(),
+            ),
+        }
+    });
+    let code = format!(
+        "local api = rover.server {{ compression = {{ enabled = true }} }} api['{{*path}}'].any = api.proxy('{}') return api",
+        upstream.url()
+    );
+    let app = App::start(&code, 1);
+    for (length, is_coded) in [(0, false), (2, false), (1023, false), (1024, true)] {
+        let whole = get(&app, &format!("/{length}"), "gzip");
+        assert_eq!(whole.header("content-encoding"), is_coded.then_some("gzip"), "{length}");
+        if !is_coded {
+            assert_eq!((whole.header("content-length"), whole.body.len()), (Some(&*length.to_string()), length));
+        }
+        let mut client = app.connect();
+        client.send(format!("HEAD /{length} HTTP/1.1\r\nHost: test\r\nAccept-Encoding: gzip\r\n\r\n"));
+        assert_eq!(client.head_answer().header("content-encoding"), whole.header("content-encoding"), "HEAD {length}");
+    }
 }
 
 #[test]

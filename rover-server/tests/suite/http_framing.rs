@@ -91,6 +91,12 @@ fn exactly_one_valid_host_is_required() {
     let answer = app.send("GET / HTTP/1.1\r\n\r\n");
     assert_eq!(answer.text(), r#"{"error":"the request has no Host header"}"#);
     assert_eq!(app.send("GET / HTTP/1.0\r\n\r\n").text(), "home");
+    for target in ["http://a@b/", "http://a:b@c:1/", "http://a:x/", "http://a:1:2/", "http://[::zz]/"] {
+        for version in ["1.0", "1.1"] {
+            let head = format!("GET {target} HTTP/{version}\r\nHost: a\r\n\r\n");
+            assert_eq!(statuses_until_close(&app, &format!("{head}{HOME}")), [400], "{head:?}");
+        }
+    }
     for host in ["", "a", "a:", "a:8080", "a-b.example", "127.0.0.1:80", "[::1]", "[2001:db8::1]:443", "a%20b"] {
         assert_eq!(app.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).status, 200, "{host}");
     }

@@ -43,11 +43,25 @@ fn trusted_proxies_are_believed() {
             ("Forwarded: for=192.0.2.7\r\nX-Forwarded-For: 192.0.2.8\r\n", "192.0.2.7 http own.test"),
             ("X-Forwarded-Host: shop.test:8443\r\n", "127.0.0.1 http shop.test:8443"),
             ("Forwarded: for=\"[2001:db8::7]:1234\"\r\n", "2001:db8::7 http own.test"),
+            // What a client made up cannot hide what the proxy wrote behind it.
+            ("X-Forwarded-For: \u{e9}, 192.0.2.8\r\n", "192.0.2.8 http own.test"),
+            ("X-Forwarded-For: 6.6.6.6, \u{e9}\r\n", "127.0.0.1 http own.test"),
+            ("Forwarded: for=\u{e9};host=\"\u{e9}, for=192.0.2.7;proto=https\r\n", "192.0.2.7 https own.test"),
         ] {
             let told = seen(&app, lines);
             assert!(told.starts_with(expected), "{lines}: {told}");
         }
     });
+}
+
+#[test]
+fn mapped_addresses_are_those_of_ipv4() {
+    for trusted in ["::ffff:127.0.0.0/104", "::ffff:127.0.0.1"] {
+        let app = App::start(&code(&format!(r#"trusted_proxies = {{ "{trusted}" }}"#)), 1);
+        assert!(seen(&app, "X-Forwarded-For: 192.0.2.8\r\n").starts_with("192.0.2.8"), "{trusted}");
+    }
+    let app = App::start(&code(r#"trusted_proxies = { "::ffff:10.0.0.0/104" }"#), 1);
+    assert!(seen(&app, "X-Forwarded-For: 192.0.2.8\r\n").starts_with("127.0.0.1"));
 }
 
 #[test]

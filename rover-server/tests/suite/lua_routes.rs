@@ -127,7 +127,14 @@ return api
         let answer = app.get(path);
         assert_eq!((answer.status, answer.header("location")), (308, Some(location)));
     }
-    assert_eq!(app.get("/nowhere/").status, 404);
+    assert_eq!(app.get("/no/where/").status, 404);
+    let code = "local api = rover.server { trailing_slash = 'redirect' } api.p_any.get = print return api";
+    let app = App::start(code, 1);
+    assert_eq!(app.get("/evil.test/").header("location"), Some("/evil.test"));
+    // Browsers would look for these at another host.
+    for path in ["//evil.test/", "/\\evil.test/"] {
+        assert_eq!((app.get(path).status, app.get(path).header("location")), (404, None), "{path}");
+    }
 }
 
 #[test]

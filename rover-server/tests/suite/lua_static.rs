@@ -406,9 +406,15 @@ fn fallback_of_a_single_page_app() {
         );
         assert_eq!(answer.header("cache-control"), Some("no-cache"));
     }
-    for (path, accept) in
-        [("/b.js", "*/*"), ("/users/7", "application/json"), ("/.env", "application/json"), ("/img.png", "image/*")]
-    {
+    for (path, accept) in [
+        ("/b.js", "*/*"),
+        ("/users/7", "application/json"),
+        ("/.env", "application/json"),
+        ("/img.png", "image/*"),
+        ("/users/7", "text/html;q=0, application/json"),
+        ("/users/7", "text/html; q=0.0, */*"),
+        ("/x", "*/*;q=0.000"),
+    ] {
         assert_eq!(get(path, accept).status, 404, "{path} {accept}");
     }
     assert_eq!(get("/a.js", "*/*").text(), "js");

@@ -1,0 +1,115 @@
+//! `ctx:proxy` and `api.proxy`: messages that mean something else to the next hop, unless they are put right.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, App};
+use crate::upstream::{Asked, Upstream, answer, raw};
+
+/// Tells in JSON what it was asked.
+fn mirror() -> Upstream {
+    Upstream::start(|asked, stream| {
+        let Asked { method, target, headers, .. } = asked;
+        let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let told = json!({ "method": method, "target": target, "lines": lines, "body": asked.text() });
+        answer(stream, "200 OK", "Content-Type: application/json\r\n", told.to_string().as_bytes())
+    })
+}
+
+fn start(url: &str, routes: &str) -> App {
+    App::start(&format!("local api = rover.server {{}} local url = '{url}' {routes} return api"), 1)
+}
+
+fn told(answer: &Answer) -> Value {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    serde_json::from_str(answer.text()).expect("JSON")
+}
+
+#[test]
+fn cookies_of_several_lines_go_on_in_one() {
+    let upstream = mirror();
+    let app = start(&upstream.url(), "api['{*path}'].any = api.proxy(url)");
+    let seen = told(&app.send("GET /a HTTP/1.1\r\nHost: test\r\nCookie: a=1\r\nX: y\r\nCookie: b=2; c=3\r\n\r\n"));
+    let lines = seen["lines"].as_array().expect("lines");
+    let cookies: Vec<_> = lines.iter().filter_map(Value::as_str).filter(|line| line.starts_with("cookie:")).collect();
+    assert_eq!(cookies, ["cookie: a=1; b=2; c=3"]);
+}
+
+#[test]
+fn bodies_of_unknown_length_go_on_with_every_method() {
+    let upstream = mirror();
+    let app = start(&upstream.url(), "api['{*path}'].any = api.proxy(url)");
+    for method in ["GET", "POST", "DELETE", "OPTIONS"] {
+        let seen = told(&app.send(format!(
+            "{method} /a HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        )));
+        assert_eq!((&seen["method"], &seen["body"]), (&json!(method), &json!("hello")));
+    }
+    // The next request stands where it begins.
+    assert_eq!(told(&app.get("/b"))["target"], "/b");
+}
+
+#[test]
+fn the_length_that_head_tells_is_a_length() {
+    let upstream = Upstream::start(|asked, stream| {
+        let lengths: String = asked.target[1..]
+            .split('+')
+            .filter(|length| !length.is_empty())
+            .map(|length| format!("Content-Length: {length}\r\n"))
+            .collect();
+        raw(stream, format!("HTTP/1.1 200 OK\r\n{lengths}\r\n").as_bytes())
+    });
+    let app = start(&upstream.url(), "api['{*path}'].any = api.proxy(url)");
+    let head = |target: &str| {
+        let mut client = app.connect();
+        client.send(format!("HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        client.head_answer()
+    };
+    for (target, length) in [("/5", Some("5")), ("/0", Some("0")), ("/+", None)] {
+        let answer = head(target);
+        assert_eq!((answer.status, answer.header("content-length")), (200, length), "{target}");
+    }
+    for target in ["/5+7", "/5+5", "/abc", "/-1", "/99999999999999999999"] {
+        assert_eq!(head(target).status, 502, "{target}");
+    }
+}
+
+#[test]
+fn no_path_leads_out_of_that_of_the_upstream() {
+    let upstream = mirror();
+    let app = start(
+        &upstream.url(),
+        "api.base['{*path}'].any = api.proxy(url .. '/inner/') api.whole['{*path}'].any = api.proxy(url)",
+    );
+    for path in [
+        "..",
+        "../secret",
+        "a/../../secret",
+        "%2e%2E/secret",
+        ".%2e",
+        "a/./b",
+        "..%2fsecret",
+        "..\\secret",
+        "..%5csecret",
+        "..;x/secret",
+    ] {
+        let answer = app.get(&format!("/base/{path}"));
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+    }
+    assert!(upstream.asked().is_empty());
+    for path in ["a..b", "...", "a/..b", "a%2Fb", "a;b/.c", "a?x=../y"] {
+        assert_eq!(told(&app.get(&format!("/base/{path}")))["target"], format!("/inner/{path}"));
+    }
+    // Without a path of its own, an upstream gets what the client sent.
+    assert_eq!(told(&app.get("/whole/../x"))["target"], "/whole/../x");
+}
+
+#[test]
+fn the_host_of_a_target_in_absolute_form_counts() {
+    let upstream = mirror();
+    let app = start(&upstream.url(), "api['{*path}'].any = api.proxy(url, { host = 'preserve' })");
+    let seen = told(&app.send("GET http://there.test:81/a HTTP/1.1\r\nHost: other.test\r\n\r\n"));
+    let lines = seen["lines"].as_array().expect("lines");
+    assert!(lines.contains(&json!("host: there.test:81")), "{lines:?}");
+    assert!(lines.contains(&json!("x-forwarded-host: there.test:81")), "{lines:?}");
+    assert_eq!(seen["target"], "/a");
+}
