@@ -617,9 +617,8 @@ fn two_hundred_reloads_give_their_memory_back() {
 
 /// The server as a service manager starts it, which has bound its socket.
 fn activated(app: &App, listener: TcpListener) -> Command {
-    let mut command = Command::new("sh");
-    command.arg("-c").arg("LISTEN_PID=$$ exec \"$0\" app.lua").arg(env!("CARGO_BIN_EXE_rover")).current_dir(&app.0);
-    command.stdin(Stdio::from(OwnedFd::from(listener))).env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
+    let mut command = app.activated(1);
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
     command
 }
 
