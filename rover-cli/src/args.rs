@@ -54,7 +54,7 @@ enum Command {
     Profile {
         #[command(flatten)]
         app: App,
-        /// Stop after so many seconds instead of at Ctrl+C
+        /// Stop after so many seconds instead of at Ctrl+C, or after an hour
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: Option<u32>,
         /// The SVG file to write
@@ -135,6 +135,10 @@ impl Request {
             (Some(Command::Run(app)), None) => (Task::Serve, app.file),
             (Some(Command::Check(app)), None) => (Task::Check, app.file),
             (Some(Command::Routes { app, json }), None) => (Task::Routes { json }, app.file),
+            (Some(Command::Profile { .. }), None) if cli.flags.watch => {
+                let text = "a profile is of one version of the app: leave out --watch";
+                return Err(command.error(ErrorKind::ArgumentConflict, text));
+            }
             (Some(Command::Profile { app, seconds, output }), None) => (Task::Profile { seconds, output }, app.file),
             (_, Some(app)) => {
                 let text = format!("a command stands before the app: move '{}'", app.display());
@@ -257,6 +261,7 @@ mod tests {
             "rover check",
             "rover routes --yaml app.lua",
             "rover profile app.lua --seconds 0",
+            "rover profile app.lua --watch",
         ] {
             let error = read(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");

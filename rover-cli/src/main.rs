@@ -4,6 +4,7 @@
 
 mod args;
 mod profile;
+mod program;
 mod routes;
 mod serve;
 mod watch;

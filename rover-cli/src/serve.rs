@@ -7,21 +7,29 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Command;
+use std::thread;
 
 use anyhow::Context;
 use listenfd::ListenFd;
 use rover_server::{Control, Server};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
+use crate::program;
 use crate::watch::Watch;
 
-/// The sockets that a service manager has bound for this process. To be called while the process has one thread, for it
+/// The sockets that a service manager has bound for this process: `LISTEN_PID` names it. To be called while the process has one thread, for it
 /// takes the variables that name them out of the environment.
 ///
 /// # Errors
 /// One of them is no TCP or Unix socket.
 pub(crate) fn given_sockets() -> anyhow::Result<Vec<OwnedFd>> {
+    // Without the number, the other variables may have been inherited from anybody.
+    let named = std::env::var("LISTEN_PID").ok().and_then(|number| number.parse().ok());
+    if named != Some(std::process::id()) {
+        return Ok(Vec::new());
+    }
     let mut given = ListenFd::from_env();
     let mut sockets = Vec::new();
     for n in 0..given.len() {
@@ -42,14 +50,15 @@ pub(crate) fn given_sockets() -> anyhow::Result<Vec<OwnedFd>> {
 /// # Errors
 /// The app has mistakes, its address cannot be bound, or serving fails.
 pub(crate) fn serve(server: Server, watch: bool) -> anyhow::Result<()> {
-    // The path of the program as it is now: after an upgrade the new program stands there.
-    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let program = program::find().context("cannot tell where this program is")?;
     // Until the app is loaded a signal ends the process by itself: there is no request to finish yet.
+    let early = EarlyStop::begin()?;
     let listening = server.bind()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let signals = Signals::new().context("cannot listen for signals")?;
+        drop(early);
         let control = listening.control();
         if watch {
             let watch = Watch::start(control.clone()).context("cannot watch the app's files")?;
@@ -75,8 +84,9 @@ async fn obey(mut signals: Signals, control: Control, program: PathBuf) {
             () = reload.ended() => {}
             successor = restart.ended() => {
                 if let Some(process) = successor {
+                    // The service does not stop: another process is the main one from here on.
                     tell_manager(&[NotifyState::MainPid(process)]);
-                    break;
+                    return signals.stop.end_at_next();
                 }
             }
         }
@@ -150,6 +160,39 @@ impl Signals {
             reload: signal(SignalKind::hangup())?,
             restart: signal(SignalKind::user_defined2())?,
         })
+    }
+}
+
+/// Lets the signals that ask for the end do so before the server has bound, also for process 1, of a container: that one
+/// gets no signal that it does not handle. Until it is dropped.
+pub(crate) struct EarlyStop {
+    _over: Option<oneshot::Sender<()>>,
+}
+
+impl EarlyStop {
+    /// # Errors
+    /// The system refuses a thread, or to let this process handle signals.
+    pub(crate) fn begin() -> anyhow::Result<EarlyStop> {
+        if std::process::id() != 1 {
+            return Ok(EarlyStop { _over: None });
+        }
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+        let mut stop = {
+            let _entered = runtime.enter();
+            Stop::new().context("cannot listen for signals")?
+        };
+        let (over, is_over) = oneshot::channel::<()>();
+        let wait = async move {
+            tokio::select! {
+                biased;
+                _ = is_over => {}
+                number = stop.next() => std::process::exit(128 + number),
+            }
+        };
+        let spawned = thread::Builder::new().name("rover-start".to_owned()).spawn(move || runtime.block_on(wait));
+        spawned.context("cannot start a thread that waits for signals")?;
+        Ok(EarlyStop { _over: Some(over) })
     }
 }
 

@@ -1,8 +1,12 @@
 //! Comes in: a server's handle. Goes out: reloads when a file of its app has changed. Must not know: how a reload works.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{self, Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use rover_server::Control;
@@ -15,12 +19,22 @@ const QUIET: Duration = Duration::from_millis(100);
 /// How long a reload waits for quiet, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Watches the folders of an app's Lua files. Folders and not files: editors replace a file by another of its name.
+/// How far the clock of a file system may be behind.
+const TICK: Duration = Duration::from_millis(20);
+
+/// The most links that are followed on one path, as the kernel's own.
+const MOST_LINKS: usize = 40;
+
+/// Watches for changes of an app's Lua files. Folders and not files: editors replace a file by another of its name. And
+/// all folders on the way to one, for each of them may be replaced too, or be a link that is made to lead elsewhere.
 pub(crate) struct Watch {
     control: Control,
     watcher: RecommendedWatcher,
+    notice: mpsc::Sender<()>,
     changes: mpsc::Receiver<()>,
-    folders: BTreeSet<PathBuf>,
+    known: Arc<Mutex<Known>>,
+    /// The folders under watch, each with its device and inode.
+    folders: BTreeMap<PathBuf, (u64, u64)>,
 }
 
 impl Watch {
@@ -29,13 +43,15 @@ impl Watch {
     pub(crate) fn start(control: Control) -> notify::Result<Watch> {
         // One waiting notice is as good as many.
         let (notice, changes) = mpsc::channel(1);
+        let known = Arc::new(Mutex::new(Known::default()));
+        let (shared, own) = (known.clone(), notice.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| matters(&event)) {
-                let _ = notice.try_send(());
+            if event.is_ok_and(|event| shared.lock().unwrap_or_else(PoisonError::into_inner).note(&event)) {
+                let _ = own.try_send(());
             }
         })?;
-        let mut watch = Watch { control, watcher, changes, folders: BTreeSet::new() };
-        watch.look_for_folders();
+        let mut watch = Watch { control, watcher, notice, changes, known, folders: BTreeMap::new() };
+        watch.look();
         Ok(watch)
     }
 
@@ -48,28 +64,142 @@ impl Watch {
                     break;
                 }
             }
+            // Before the files are read: what changes in a new folder from here on is seen.
+            self.look();
+            let began = SystemTime::now() - TICK;
             // What goes wrong is in the log.
             let _ = self.control.reload().await;
-            self.look_for_folders();
-        }
-    }
-
-    /// Watches the folders of files that the app has loaded since the last look.
-    fn look_for_folders(&mut self) {
-        for file in self.control.files() {
-            let folder = match file.parent() {
-                Some(folder) if folder != Path::new("") => folder.to_owned(),
-                _ => PathBuf::from("."),
-            };
-            if !self.folders.contains(&folder) && self.watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok() {
-                self.folders.insert(folder);
+            // What the app has asked for only now may have changed between its look and this one.
+            if self.look().iter().any(|way| has_changed(way, began)) {
+                let _ = self.notice.try_send(());
             }
         }
     }
+
+    /// Watches the folders of the files that the app has looked for so far, as they are now. Gives the names that it
+    /// depends on since then.
+    fn look(&mut self) -> Vec<PathBuf> {
+        let mut names = Names::default();
+        for file in self.control.files() {
+            names.add(&file);
+        }
+        let changed = std::mem::take(&mut self.known().changed);
+        // The watch of one that was moved has moved with it, or has ended.
+        let is_stale = |folder: &PathBuf, own: &(u64, u64)| {
+            changed.contains(folder) || !names.folders.contains(folder) || identity(folder) != Some(*own)
+        };
+        let (folders, watcher) = (&mut self.folders, &mut self.watcher);
+        folders.retain(|folder, own| {
+            let goes_on = !is_stale(folder, own);
+            if !goes_on {
+                let _ = watcher.unwatch(folder);
+            }
+            goes_on
+        });
+        for folder in &names.folders {
+            if !self.folders.contains_key(folder)
+                && let Some(own) = identity(folder)
+                && self.watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
+            {
+                self.folders.insert(folder.clone(), own);
+            }
+        }
+        let mut known = self.known();
+        let learnt = names.ways.difference(&known.names.ways).cloned().collect();
+        known.names = names;
+        learnt
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Whether something happened that may have changed the app.
-fn matters(event: &Event) -> bool {
-    let changes = matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_));
-    changes && event.paths.iter().any(|path| path.extension().is_some_and(|own| own == "lua"))
+/// What the watcher's thread has to know, and what it has seen.
+#[derive(Default)]
+struct Known {
+    names: Names,
+    /// Those of them that something happened to since the last look.
+    changed: BTreeSet<PathBuf>,
+}
+
+impl Known {
+    /// Takes notice of an event; tells whether it may have changed the app.
+    fn note(&mut self, event: &Event) -> bool {
+        let matters = self.names.concern(event);
+        if matters {
+            self.changed.extend(event.paths.iter().filter(|path| self.names.ways.contains(*path)).cloned());
+        }
+        matters
+    }
+}
+
+/// Whether what is at `path` came there, or has changed, since `time`.
+fn has_changed(path: &Path, time: SystemTime) -> bool {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let changed =
+        |file: fs::Metadata| Some((u64::try_from(file.ctime()).ok()?, u32::try_from(file.ctime_nsec()).ok()?));
+    let changed = fs::symlink_metadata(path).ok().and_then(changed);
+    changed.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) >= since)
+}
+
+/// Which folder there is at `path`.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|folder| (folder.dev(), folder.ino()))
+}
+
+/// What an app's files depend on.
+#[derive(Default)]
+struct Names {
+    /// Every name on the way to a file: of folders, of links, and its own. Free of links but for the last part.
+    ways: BTreeSet<PathBuf>,
+    /// The folders of those names.
+    folders: BTreeSet<PathBuf>,
+    /// Those that hold files of the app.
+    own: BTreeSet<PathBuf>,
+}
+
+impl Names {
+    /// Goes the way to `file` as the system does: along links, and up to the first name that does not exist.
+    fn add(&mut self, file: &Path) {
+        let Ok(whole) = path::absolute(file) else { return };
+        let parts = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+        let mut left: Vec<OsString> = parts(&whole);
+        let mut at = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            match Path::new(&part).components().next() {
+                Some(Component::Normal(name)) => {
+                    let way = at.join(name);
+                    self.folders.insert(at.clone());
+                    self.ways.insert(way.clone());
+                    if left.is_empty() {
+                        self.own.insert(at.clone());
+                    }
+                    match fs::read_link(&way) {
+                        Ok(target) if links < MOST_LINKS => {
+                            links += 1;
+                            left.extend(parts(&target));
+                        }
+                        _ if way.exists() => at = way,
+                        _ => return,
+                    }
+                }
+                Some(Component::ParentDir) => {
+                    at.pop();
+                }
+                Some(Component::RootDir) => at = PathBuf::from("/"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether something happened that may have changed the app.
+    fn concern(&self, event: &Event) -> bool {
+        let changes = matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_));
+        let is_beside = |path: &Path| {
+            path.extension().is_some_and(|own| own == "lua") && path.parent().is_some_and(|at| self.own.contains(at))
+        };
+        changes && event.paths.iter().any(|path| self.ways.contains(path) || is_beside(path))
+    }
 }

@@ -9,6 +9,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,10 +129,7 @@ fn five_restarts_under_load_lose_no_request() {
     let load = Load::start(server.address, 12, 4, false);
     for n in 1..=5 {
         app.write("app.lua", &version(n));
-        server.signal("USR2");
-        let line = server.logged("another process has taken over");
-        let process: u32 = line.split_once("\"pid\":").unwrap().1.split([',', '}']).next().unwrap().parse().unwrap();
-        let old = std::mem::replace(&mut server.process, process);
+        let old = succeed(&mut server);
         let began = Instant::now();
         while fs::read_to_string(format!("/proc/{old}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
             assert!(began.elapsed() < DEADLINE, "the predecessor does not end");
@@ -151,13 +150,9 @@ fn the_management_listener_is_handed_over_too() {
     let mut server = serve(&app, &[]);
     let line = server.logged("metrics and health on http://");
     let address = line.split_once("http://").unwrap().1.split('"').next().unwrap().to_owned();
-    let first = server.process;
-    server.signal("USR2");
-    let taken = server.logged("another process has taken over");
-    let second: u32 = taken.split_once("\"pid\":").unwrap().1.split([',', '}']).next().unwrap().parse().unwrap();
+    let first = succeed(&mut server);
     assert_eq!(server.exit_code(), Some(0));
-    server.process = second;
-    assert_ne!(first, second);
+    assert_ne!(first, server.process);
     // The two processes write to the same stderr, in any order.
     let told = format!("metrics and health on http://{address}");
     if server.seen.iter().filter(|line| line.contains(&told)).count() < 2 {
@@ -169,6 +164,183 @@ fn the_management_listener_is_handed_over_too() {
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("{\"ready\":true}\n"), "{answer}");
     server.signal("TERM");
+}
+
+/// Has another process take over, and gives the number of the one before.
+fn succeed(server: &mut Server) -> u32 {
+    server.signal("USR2");
+    let line = server.logged("another process has taken over");
+    let process = line.split_once("\"pid\":").unwrap().1.split([',', '}']).next().unwrap().parse().unwrap();
+    std::mem::replace(&mut server.process, process)
+}
+
+#[test]
+fn once_another_process_has_taken_over_nobody_finds_the_one_before() {
+    let code = |name: &str| {
+        format!(
+            "local api = rover.server {{ port = 0, workers = 1, drain_delay = 2, shutdown_timeout = 60,
+                                         management = {{ port = 0 }} }}
+             function api.get() return '{name}' end
+             function api.held.get() rover.log.info('held') while not io.open('go') do rover.sleep(0.01) end return '{name}' end
+             return api"
+        )
+    };
+    let app = App::new("restart-alone", &[("app.lua", &code("before"))]);
+    let mut server = serve(&app, &[]);
+    let line = server.logged("metrics and health on http://");
+    let told = line.split_once("http://").unwrap().1.split('"').next().unwrap().parse().unwrap();
+    let mut client = connect(server.address).unwrap();
+    let held = thread::spawn(move || ask(&mut client, "/held").unwrap());
+    server.logged("\"held\"");
+    app.write("app.lua", &code("after"));
+    succeed(&mut server);
+    // The one before waits for its request, and would have accepted for two seconds more.
+    for _ in 0..100 {
+        assert_eq!(server.get("/").as_deref(), Some("after"));
+        let answer = ask(&mut connect(told).unwrap(), "/readyz").unwrap();
+        assert!(answer.ends_with("{\"ready\":true}\n"), "{answer}");
+    }
+    assert!(server.child.try_wait().unwrap().is_none());
+    app.write("go", "");
+    assert!(held.join().unwrap().ends_with("before"));
+    assert_eq!(server.exit_code(), Some(0));
+    server.signal("TERM");
+}
+
+#[test]
+fn a_restart_with_another_address_leaves_nothing_of_the_one_before() {
+    let code = |host: &str| APP.replace("port = 0", &format!("host = '{host}'"));
+    let app = App::new("restart-elsewhere", &[("app.lua", &code("unix:old.sock"))]);
+    let mut server = Server::start(app.command(&[]));
+    server.logged("listening on unix:old.sock");
+    app.write("app.lua", &code("unix:new.sock"));
+    succeed(&mut server);
+    assert_eq!(server.exit_code(), Some(0));
+    assert!(!app.0.join("old.sock").exists());
+    let mut client = UnixStream::connect(app.0.join("new.sock")).unwrap();
+    assert!(ask(&mut client, "/").unwrap().ends_with("version 0"));
+}
+
+#[test]
+fn a_restart_with_another_port_loses_no_request() {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let code = || APP.replace("port = 0", &format!("port = {}", free()));
+    let app = App::new("restart-port", &[("app.lua", &code())]);
+    let mut server = serve(&app, &[]);
+    for _ in 0..3 {
+        // A client that comes after the end is refused.
+        let load = Load::start(server.address, 4, 12, true);
+        load.more(200);
+        app.write("app.lua", &code());
+        succeed(&mut server);
+        load.end("another port", false);
+        let told = "listening on http://";
+        let line = match server.seen.iter().rfind(|line| line.contains(told)) {
+            Some(line) if !line.contains(&server.address.to_string()) => line.clone(),
+            _ => server.logged(told),
+        };
+        server.address = line.split_once("http://").unwrap().1.split([',', ' ']).next().unwrap().parse().unwrap();
+    }
+    assert_eq!(server.get("/").as_deref(), Some("version 0"));
+    server.signal("TERM");
+}
+
+#[test]
+fn a_restart_follows_the_link_by_which_the_program_was_called() {
+    let app = App::new("restart-link", &[("app.lua", APP)]);
+    for name in ["rover-1", "rover-2"] {
+        fs::hard_link(env!("CARGO_BIN_EXE_rover"), app.0.join(name)).unwrap();
+    }
+    let link = |name: &str| {
+        symlink(name, app.0.join("rover.new")).unwrap();
+        fs::rename(app.0.join("rover.new"), app.0.join("rover")).unwrap();
+    };
+    let runs = |server: &Running| fs::read_link(format!("/proc/{}/exe", server.process)).unwrap();
+    for called in ["./rover", "rover"] {
+        link("rover-1");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("PATH=.:$PATH exec {called} app.lua")]).current_dir(&app.0);
+        let mut server = Running::start(command);
+        assert!(runs(&server).ends_with("rover-1"), "{called}");
+        link("rover-2");
+        succeed(&mut server);
+        assert!(runs(&server).ends_with("rover-2"), "{:?}", runs(&server));
+        assert_eq!(server.exit_code(), Some(0));
+        // The successor knows the link too.
+        link("rover-1");
+        succeed(&mut server);
+        assert!(runs(&server).ends_with("rover-1"));
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_a_successor_and_of_no_stop() {
+    let app = App::new("restart-told", &[("app.lua", APP)]);
+    let socket = UnixDatagram::bind(app.0.join("notify.sock")).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let hear = || {
+        let mut told = [0; 1024];
+        let size = socket.recv(&mut told).unwrap();
+        String::from_utf8_lossy(&told[..size]).trim().to_owned()
+    };
+    let mut command = app.command(&[]);
+    command.env("NOTIFY_SOCKET", app.0.join("notify.sock"));
+    let mut server = Running::start(command);
+    assert_eq!(hear(), "READY=1");
+    succeed(&mut server);
+    assert_eq!(server.exit_code(), Some(0));
+    let mut told = [hear(), hear()];
+    told.sort();
+    assert_eq!(told, [format!("MAINPID={}", server.process), "READY=1".to_owned()]);
+    server.signal("TERM");
+    // Of the successor, which stops: the one before said nothing of the kind.
+    server.logged("the server stops");
+    wait_until(|| !fs::exists(format!("/proc/{}/exe", server.process)).unwrap_or(false));
+    assert_eq!(hear(), "STOPPING=1");
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0; 64]).is_err(), "it is said once");
+}
+
+/// The server as the first process of a container; `None` where this machine does not let the test make one.
+fn in_container(app: &App) -> Option<Server> {
+    let wrap = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
+    if !Command::new("unshare").args(wrap).arg("true").status().is_ok_and(|status| status.success()) {
+        println!("skipped: this machine lets nobody make a namespace of processes");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command.args(wrap).arg(env!("CARGO_BIN_EXE_rover")).arg("app.lua").current_dir(&app.0);
+    let mut server = Server::start(command);
+    let outer = server.process;
+    wait_until(|| child_of(outer).is_some());
+    server.process = child_of(outer).unwrap();
+    Some(server)
+}
+
+#[test]
+fn process_1_obeys_a_stop_while_it_starts() {
+    let code =
+        APP.replace("return api", "function api.on_start() rover.log.info('begins') rover.sleep(1000) end return api");
+    let app = App::new("process-1-starts", &[("app.lua", &code)]);
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let Some(mut server) = in_container(&app) else { return };
+        server.logged("begins");
+        server.signal(signal);
+        assert_eq!(server.exit_code(), Some(code));
+    }
+}
+
+#[test]
+fn process_1_has_no_successor() {
+    let app = App::new("process-1", &[("app.lua", APP)]);
+    let Some(mut server) = in_container(&app) else { return };
+    let address = server.listening();
+    server.signal("USR2");
+    let line = server.logged("no other process took over, this one serves on");
+    assert!(line.contains("process 1 cannot be succeeded: start a new container"), "{line}");
+    assert!(ask(&mut connect(address).unwrap(), "/").unwrap().ends_with("version 0"));
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
 }
 
 #[test]
@@ -365,6 +537,62 @@ fn changed_files_reload_the_app_with_watch() {
     assert_eq!(server.get("/").as_deref(), Some("four"));
 }
 
+/// An app on a port that it shares with its versions, which answers `text`.
+fn watched(text: &str) -> String {
+    format!("local api = rover.server {{ port = 0, workers = 1 }} function api.get() return {text} end return api")
+}
+
+#[test]
+fn folders_that_are_made_again_or_later_are_watched() {
+    let app = App::new("watch-folders", &[("lib/part.lua", "return 'one'")]);
+    app.write("app.lua", &format!("local part = require 'lib.part' {}", watched("part")));
+    let mut server = serve(&app, &["--watch"]);
+    let path = |name: &str| app.0.join(name);
+    fs::remove_dir_all(path("lib")).unwrap();
+    server.logged("the app could not be reloaded");
+    for text in ["two", "three"] {
+        app.write("lib/part.lua", &format!("return '{text}'"));
+        wait_until(|| server.get("/").as_deref() == Some(text));
+    }
+    app.write("lib.new/part.lua", "return 'four'");
+    fs::rename(path("lib"), path("lib.old")).unwrap();
+    fs::rename(path("lib.new"), path("lib")).unwrap();
+    wait_until(|| server.get("/").as_deref() == Some("four"));
+    app.write("lib/part.lua", "return 'five'");
+    wait_until(|| server.get("/").as_deref() == Some("five"));
+    app.write("lib/part.lua", "return require 'deep.down.other'");
+    server.logged("deep.down.other");
+    app.write("deep/down/other.lua", "return 'six'");
+    wait_until(|| server.get("/").as_deref() == Some("six"));
+}
+
+#[test]
+fn links_and_what_they_lead_to_are_watched() {
+    let app = App::new("watch-links", &[]);
+    for (name, text) in [("..v1/app.lua", "one"), ("..v2/app.lua", "two")] {
+        app.write(name, &watched(&format!("'{text}'")));
+    }
+    symlink("..v1", app.0.join("..data")).unwrap();
+    symlink("..data/app.lua", app.0.join("app.lua")).unwrap();
+    let server = serve(&app, &["--watch"]);
+    assert_eq!(server.get("/").as_deref(), Some("one"));
+    symlink("..v2", app.0.join("..data.new")).unwrap();
+    fs::rename(app.0.join("..data.new"), app.0.join("..data")).unwrap();
+    wait_until(|| server.get("/").as_deref() == Some("two"));
+    app.write("..v2/app.lua", &watched("'three'"));
+    wait_until(|| server.get("/").as_deref() == Some("three"));
+}
+
+#[test]
+fn an_app_of_any_name_is_watched() {
+    let app = App::new("watch-name", &[("run", &watched("'one'"))]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rover"));
+    command.args(["./run", "--watch"]).current_dir(&app.0);
+    let server = Running::start(command);
+    app.write("run", &watched("'two'"));
+    wait_until(|| server.get("/").as_deref() == Some("two"));
+}
+
 #[test]
 fn two_hundred_reloads_give_their_memory_back() {
     let code = "local api = rover.server { port = 0, workers = 2, access_log = false }\nlocal kept = {}\n\
@@ -387,15 +615,31 @@ fn two_hundred_reloads_give_their_memory_back() {
     assert!(last < first + 8 * 1024, "memory grows: {sizes:?}");
 }
 
+/// The server as a service manager starts it, which has bound its socket.
+fn activated(app: &App, listener: TcpListener) -> Command {
+    let mut command = app.activated(1);
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    command
+}
+
+#[test]
+fn a_socket_that_no_service_manager_gives_to_this_process_is_not_served() {
+    let app = App::new("activation-none", &[("app.lua", APP)]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = app.command(&[]);
+    let theirs: OwnedFd = listener.try_clone().unwrap().into();
+    command.stdin(Stdio::from(theirs)).env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
+    let server = Running::start(command);
+    assert_ne!(server.address, listener.local_addr().unwrap());
+    assert_eq!(server.get("/").as_deref(), Some("version 0"));
+}
+
 #[test]
 fn a_socket_of_the_service_manager_is_served_and_stays_open() {
     let app = App::new("activation", &[("app.lua", APP)]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mut command = app.command(&[]);
-    let theirs: OwnedFd = listener.try_clone().unwrap().into();
-    command.stdin(Stdio::from(theirs)).env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
-    let mut server = Running::start(command);
+    let mut server = Running::start(activated(&app, listener.try_clone().unwrap()));
     assert_eq!(server.address, address);
     assert_eq!(server.get("/").as_deref(), Some("version 0"));
     server.signal("TERM");
@@ -403,11 +647,48 @@ fn a_socket_of_the_service_manager_is_served_and_stays_open() {
     // A client that comes between two runs waits for the next one.
     let mut early = TcpStream::connect(address).unwrap();
     early.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
-    let mut command = app.command(&[]);
-    command.stdin(Stdio::from(OwnedFd::from(listener))).env("LISTEN_FDS", "1").env("LISTEN_FDS_FIRST_FD", "0");
-    let server = Running::start(command);
+    let server = Running::start(activated(&app, listener));
     let mut answer = String::new();
     early.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("version 0"), "{answer}");
     server.signal("TERM");
+}
+
+#[test]
+fn no_line_of_the_log_is_of_any_length() {
+    let code = "local api = rover.server { port = 0, workers = 1 }
+                rover.log.info('of fields', { text = ('\\0'):rep(3e6), wide = ('é'):rep(1e5), list = { ('x'):rep(1e6) }, small = 'é' })
+                rover.log.info(('m'):rep(1e6))
+                return api";
+    let app = App::new("log-lines", &[("app.lua", code)]);
+    let mut server = serve(&app, &[]);
+    let line = server.seen.iter().find(|line| line.contains("of fields")).unwrap();
+    // A byte of the text takes six in JSON.
+    assert!(line.len() < 6 * 32 * 1024 + 2 * 32 * 1024 + 1024, "{} bytes", line.len());
+    let told: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(told["text"].as_str().map(str::len), Some(32 * 1024));
+    assert_eq!(told["wide"].as_str(), Some("é".repeat(16 * 1024).as_str()));
+    assert!(told["list"].as_str().is_some_and(|list| list.starts_with("[\"xxx") && list.len() == 32 * 1024));
+    assert_eq!(told["small"], "é");
+    assert!(server.seen.iter().all(|line| line.len() < 300_000));
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn a_variable_that_looks_like_a_key_s_is_told() {
+    let app = App::new("variable", &[("app.lua", APP)]);
+    let mut command = app.command(&[]);
+    command.env("ROVER_BODY_LIMIT", "5").env("ROVER_SERVICE_HOST", "10.0.0.1");
+    let mut server = Running::start(command);
+    let told = "the variable ROVER_BODY_LIMIT sets nothing; did you mean ROVER_BODY_SIZE_LIMIT?";
+    let warnings: Vec<_> = server.seen.iter().filter(|line| line.contains("\"warn\"")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains(told), "{warnings:?}");
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let mut check = Command::new(env!("CARGO_BIN_EXE_rover"));
+    let output = check.args(["check", "app.lua"]).current_dir(&app.0).env("ROVER_BODY_LIMIT", "5").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains(&format!("warning: {told}\n")), "{shown}");
 }

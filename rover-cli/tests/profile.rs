@@ -30,6 +30,38 @@ return api";
 }
 
 #[test]
+fn a_profile_outlives_the_signals_of_reloads() {
+    let code = "local api = rover.server {}
+local function busy() local n = 0 for i = 1, 1e5 do n = n + #tostring(i) end return n end
+function api.on_start() rover.every(0.01, busy) end
+function api.on_ready() rover.sleep(1) rover.log.info('busy for a second') end
+return api";
+    let app = App::new("profile-signals", &[("app.lua", code)]);
+    let mut server = Server::start(profile(&app, &[]));
+    server.listening();
+    for name in ["HUP", "USR2"] {
+        server.signal(name);
+        server.logged(&format!("rover: SIG{name} is passed over while a profile is recorded"));
+    }
+    server.logged("busy for a second");
+    server.signal("INT");
+    assert_eq!(server.exit_code(), Some(0));
+    assert!(fs::read_to_string(app.0.join("profile.svg")).unwrap().contains("app.lua:2"));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_at_the_start() {
+    let app = App::new("profile-file", &[("app.lua", "error('this is not loaded')")]);
+    let output = profile(&app, &["--output", "none/out.svg"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(told, "rover: cannot write none/out.svg: No such file or directory (os error 2)\n");
+    let output = profile(&app, &["--output", "out.svg"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!app.0.join("out.svg").exists(), "nothing is left where nothing was recorded");
+}
+
+#[test]
 fn the_second_signal_ends_it_at_once() {
     let code = "local api = rover.server { shutdown_timeout = 600 }
 function api.get() return 'on' end

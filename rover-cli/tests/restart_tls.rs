@@ -60,14 +60,10 @@ fn start(name: &str, config: &str, sockets: Vec<TcpListener>) -> (Server, App) {
          function api.get(ctx) return ctx.scheme end\nreturn api\n"
     );
     let app = App::new(name, &[("app.lua", &code)]);
-    let mut command = app.command(&[]);
-    // Descriptors from 0 on: the only ones that can be placed without unsafe code.
-    command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDS_FIRST_FD", "0");
+    let mut command = if sockets.is_empty() { app.command(&[]) } else { app.activated(sockets.len()) };
     let mut sockets = sockets.into_iter().map(|socket| Stdio::from(OwnedFd::from(socket)));
     if let Some(first) = sockets.next() {
         command.stdin(first);
-    } else {
-        command.env_remove("LISTEN_FDS");
     }
     if let Some(second) = sockets.next() {
         command.stdout(second);

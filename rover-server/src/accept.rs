@@ -12,14 +12,17 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
+use tokio::sync::watch;
 
 pub(crate) use given::Given;
 
@@ -71,13 +74,19 @@ struct Bound {
     socket: OwnedFd,
     endpoint: Endpoint,
     role: Role,
-    /// Another process holds the socket too: it outlives this server, and so does its file.
-    is_shared: AtomicBool,
+    /// The file of a Unix socket, as device and inode, until it has been removed.
+    file: Mutex<Option<(u64, u64)>>,
+    /// A service manager holds the socket too: it outlives this server, and so does its file.
+    is_lent: bool,
+    /// Its place among the sockets that a predecessor gave.
+    place: Option<u8>,
+    /// A successor listens on the socket from now on; it and its file are no business of this server.
+    is_left: watch::Sender<bool>,
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if !self.is_shared.load(Ordering::Acquire) {
+        if self.is_ours() {
             self.remove_file();
         }
     }
@@ -146,13 +155,21 @@ impl Listeners {
 
     /// The sockets, for another process to listen on, each with whether a service manager lent it.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        self.bound.iter().map(|bound| (bound.socket.as_fd(), bound.is_shared.load(Ordering::Acquire)))
+        self.bound.iter().map(|bound| (bound.socket.as_fd(), bound.is_lent))
     }
 
-    /// Leaves the sockets to another process, which listens on them from now on: they outlive this server.
-    pub(crate) fn leave(&self) {
-        for bound in &self.bound {
-            bound.is_shared.store(true, Ordering::Release);
+    /// Which of the sockets that a predecessor gave are here, by their places.
+    pub(crate) fn taken_over(&self) -> impl Iterator<Item = u8> {
+        self.bound.iter().filter_map(|bound| bound.place)
+    }
+
+    /// Leaves sockets to another process, which listens on them from now on: they outlive this server, which accepts
+    /// nobody there any more. `is_taken` says which, by their places among [`sockets`](Listeners::sockets).
+    pub(crate) fn leave(&self, is_taken: impl Fn(usize) -> bool) {
+        for (place, bound) in self.bound.iter().enumerate() {
+            if is_taken(place) {
+                bound.is_left.send_replace(true);
+            }
         }
     }
 
@@ -169,8 +186,8 @@ impl Listeners {
         delay: impl Fn() -> Duration,
         hand_over: impl Fn(Accepted),
     ) -> io::Result<()> {
-        let mut watched: Vec<PollFd<'_>> =
-            self.bound.iter().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect();
+        let mut open: Vec<&Bound> = self.bound.iter().collect();
+        let mut watched = watch_all(&open);
         watched.push(PollFd::new(stop, PollFlags::IN));
         let mut deadline: Option<Instant> = None;
         loop {
@@ -183,12 +200,19 @@ impl Listeners {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            if deadline.is_none() && watched.last().is_some_and(|stop| !stop.revents().is_empty()) {
-                deadline = Some(Instant::now() + delay());
-                watched.pop();
+            let is_stopped = deadline.is_none() && watched.last().is_some_and(|stop| !stop.revents().is_empty());
+            if is_stopped || open.iter().any(|bound| bound.is_left()) {
+                // Who comes to those that are left finds the process that they are left to.
+                open.retain(|bound| !bound.is_left());
+                watched = watch_all(&open);
+                if is_stopped {
+                    deadline = Some(Instant::now() + if open.is_empty() { Duration::ZERO } else { delay() });
+                } else if deadline.is_none() {
+                    watched.push(PollFd::new(stop, PollFlags::IN));
+                }
                 continue;
             }
-            for (bound, watched) in self.bound.iter().zip(&watched) {
+            for (bound, watched) in open.iter().zip(&watched) {
                 if !watched.revents().is_empty() && bound.accept_all(&hand_over).is_err() {
                     // Out of resources: waiting is all that helps, unless the server is to end.
                     let mut only_stop = [PollFd::new(stop, PollFlags::IN)];
@@ -203,7 +227,7 @@ impl Listeners {
     /// Lets nobody in any more, and takes those who are in already.
     fn finish(&self, hand_over: &impl Fn(Accepted)) {
         // Where another process holds the socket, who comes now finds that one.
-        let ours = || self.bound.iter().filter(|bound| !bound.is_shared.load(Ordering::Acquire));
+        let ours = || self.bound.iter().filter(|bound| bound.is_ours());
         for bound in ours() {
             bound.remove_file();
             closing::refuse_newcomers(&bound.socket, &bound.endpoint);
@@ -225,7 +249,8 @@ impl Listeners {
 }
 
 impl Listeners {
-    /// As [`accept`](Listeners::accept), in the calling task, until it is dropped.
+    /// As [`accept`](Listeners::accept), in the calling task, until it is dropped. Does not end when the sockets are left
+    /// to another process, but accepts nobody any more.
     ///
     /// # Errors
     /// When the sockets cannot be watched.
@@ -237,13 +262,21 @@ impl Listeners {
                 Endpoint::Tcp(_) => Watched::Tcp(tokio::net::TcpListener::from_std(socket.into())?),
                 Endpoint::Unix(_) => Watched::Unix(tokio::net::UnixListener::from_std(socket.into())?),
             };
+            let mut is_left = bound.is_left.subscribe();
             loop {
-                match watched.accept().await {
+                let accepted = tokio::select! {
+                    biased;
+                    _ = is_left.wait_for(|is_left| *is_left) => break,
+                    accepted = watched.accept() => accepted,
+                };
+                match accepted {
                     Ok((stream, ip)) => hand_over(Accepted { stream, ip, role: bound.role }),
                     Err(error) if is_passing(&error) => {}
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
             }
+            drop(watched);
+            std::future::pending().await
         });
         try_join_all(each).await.map(|_: Vec<()>| ())
     }
@@ -268,9 +301,33 @@ impl Watched {
 }
 
 impl Bound {
-    /// Removes the file of a Unix socket.
+    /// A socket that listens at `endpoint`.
+    fn new(socket: OwnedFd, endpoint: Endpoint, role: Role) -> Bound {
+        let file = match &endpoint {
+            Endpoint::Unix(path) => identity(path),
+            Endpoint::Tcp(_) => None,
+        };
+        let is_left = watch::Sender::new(false);
+        Bound { socket, endpoint, role, file: Mutex::new(file), is_lent: false, place: None, is_left }
+    }
+
+    /// Whether it ends with this server.
+    fn is_ours(&self) -> bool {
+        !self.is_lent && !self.is_left()
+    }
+
+    fn is_left(&self) -> bool {
+        *self.is_left.borrow()
+    }
+
+    /// Removes the file of a Unix socket, where it is still the one: somebody may have removed it, and started another
+    /// server in its place.
     fn remove_file(&self) {
-        if let Endpoint::Unix(path) = &self.endpoint {
+        // Once, for the next file at the path may get the number of this one.
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Endpoint::Unix(path), Some(_)) = (&self.endpoint, file)
+            && identity(path) == file
+        {
             let _ = fs::remove_file(path);
         }
     }
@@ -306,6 +363,15 @@ impl Bound {
         let ip = address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical());
         Ok(Accepted { stream: Stream::Tcp(stream.into()), ip: Some(ip), role: self.role })
     }
+}
+
+fn watch_all<'a>(bound: &[&'a Bound]) -> Vec<PollFd<'a>> {
+    bound.iter().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect()
+}
+
+/// Which file there is at `path`.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Whether an error concerns one connection that is gone already, rather than the server: see accept(2).

@@ -28,6 +28,7 @@ pub(crate) use connections::ConnectionSettings;
 pub(crate) use cors::{Cors, Origins};
 pub(crate) use host::{Endpoint, Host};
 pub(crate) use http2::Http2Settings;
+pub(crate) use keys::misspelt_variables;
 pub use keys::{ConfigKey, config_keys};
 pub(crate) use load_shedding::LoadShedding;
 pub(crate) use operating::{AccessLog, Management, TraceContext};
@@ -178,7 +179,7 @@ impl fmt::Display for ConfigMistake {
 impl Config {
     /// Puts the sources together, each winning over the one before: defaults, the app's table, `ROVER_*` variables
     /// (looked up with `variable`), overrides. An empty variable counts as unset; variables that are no key's are
-    /// left alone, since the environment is shared with others.
+    /// left alone, since the environment is shared with others; [`misspelt_variables`] finds some.
     ///
     /// # Errors
     /// Every mistake of every source, also of values that another source would have replaced.

@@ -1,7 +1,7 @@
 //! A server's listening sockets on their way to the process that succeeds it.
 //!
 //! Comes in: sockets, on either side. Goes out: the same sockets in the other process (`SCM_RIGHTS`), and the word that it
-//! serves. The channel between the two is the successor's standard input, so that it needs no name that others could
+//! serves, with which of them it took. The channel between the two is the successor's standard input, so that it needs no name that others could
 //! know, and ends with the successor. This module must not know what a server does with its sockets.
 
 use std::fs::File;
@@ -29,6 +29,9 @@ const LOOK_TIME: Duration = Duration::from_millis(50);
 
 /// What the successor says once it serves.
 const SERVES: &[u8] = b"serves";
+
+/// Then follow the places of the sockets that it took, a byte for each. Versions before did not name them.
+const NAMES: u8 = b':';
 
 /// A process that is to succeed this one. Dropped before it is [let go](Successor::let_go), it ends.
 pub(crate) struct Successor {
@@ -76,15 +79,17 @@ impl Successor {
 }
 
 impl Word {
-    /// Waits until the successor serves, as long as `goes_on` says so. Blocks the calling thread.
+    /// Waits until the successor serves, as long as `goes_on` says so. Blocks the calling thread. Gives which of the
+    /// sockets it took.
     ///
     /// # Errors
     /// It has ended instead, or was not ready in time.
-    pub(crate) fn wait(mut self, goes_on: impl Fn() -> bool) -> io::Result<()> {
-        let mut said = [0; SERVES.len()];
+    pub(crate) fn wait(mut self, goes_on: impl Fn() -> bool) -> io::Result<Taken> {
+        let mut said = [0; SERVES.len() + 1 + MOST_SOCKETS];
         let mut known = 0;
         self.0.set_read_timeout(Some(LOOK_TIME))?;
-        while known < SERVES.len() {
+        // The channel ends with its word.
+        while known < said.len() {
             match self.0.read(&mut said[known..]) {
                 Ok(0) => break,
                 Ok(count) => known += count,
@@ -96,10 +101,21 @@ impl Word {
                 Err(error) => return Err(error),
             }
         }
-        match said == SERVES {
-            true => Ok(()),
-            false => Err(io::Error::other("the new process ended before it was ready")),
+        match said[..known].strip_prefix(SERVES) {
+            Some([]) => Ok(Taken(None)),
+            Some([NAMES, places @ ..]) => Ok(Taken(Some(places.to_vec()))),
+            _ => Err(io::Error::other("the new process ended before it was ready")),
         }
+    }
+}
+
+/// Which sockets a successor took; `None` stands for all.
+pub(crate) struct Taken(Option<Vec<u8>>);
+
+impl Taken {
+    /// Whether the one at `place` is among them.
+    pub(crate) fn holds(&self, place: usize) -> bool {
+        self.0.as_ref().is_none_or(|places| places.iter().any(|own| usize::from(*own) == place))
     }
 }
 
@@ -136,9 +152,9 @@ impl Predecessor {
         Ok(Some(Predecessor { channel, sockets }))
     }
 
-    /// Says that this process serves. The predecessor ends then.
-    pub(crate) fn relieve(mut self) {
+    /// Says that this process serves, on the sockets from these places. The predecessor ends then.
+    pub(crate) fn relieve(mut self, taken: &[u8]) {
         // Where it is gone already, nothing is left to say.
-        let _ = self.channel.write_all(SERVES);
+        let _ = self.channel.write_all(&[SERVES, &[NAMES], taken].concat());
     }
 }

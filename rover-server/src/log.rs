@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 pub(crate) use line::{Colour, Event, Form, Value};
-pub(crate) use line::{push_json_head, push_json_text, push_number, push_plain};
+pub(crate) use line::{LONGEST_TEXT, push_json_head, push_json_text, push_number, push_plain};
 pub(crate) use stamp::Stamp;
 use writer::{Lane, Writer};
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::error::Error;
 use crate::lua::{self, Look};
 use crate::route::FastRouter;
-use crate::watchdog::{Charge, Watchdog};
+use crate::watchdog::{Charge, Recording, Watchdog};
 
 /// The pause between two looks.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -55,9 +55,26 @@ impl Profiler {
     /// # Errors
     /// As there.
     pub async fn record_until(&self, time: Duration, end: impl Future<Output = ()>) -> Result<String, Error> {
-        let Some(recording) = self.watchdog.recording() else {
-            return Err(Error::app("a profile is being recorded already"));
-        };
+        let busy = || Error::app("a profile is being recorded already");
+        self.record_alone(time, end).await.unwrap_or_else(|| Err(busy()))
+    }
+
+    /// As [`record_until`](Profiler::record_until); `None` where a recording is under way already.
+    pub(crate) async fn record_alone(
+        &self,
+        time: Duration,
+        end: impl Future<Output = ()>,
+    ) -> Option<Result<String, Error>> {
+        let recording = self.watchdog.recording()?;
+        Some(self.record_with(recording, time, end).await)
+    }
+
+    async fn record_with(
+        &self,
+        recording: Recording,
+        time: Duration,
+        end: impl Future<Output = ()>,
+    ) -> Result<String, Error> {
         let (reply, mut replied) = oneshot::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let own = self.clone();

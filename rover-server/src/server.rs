@@ -26,7 +26,7 @@ pub use listening::Listening;
 use succession::Inheritance;
 
 use crate::app::{Blueprint, Files, Source};
-use crate::config::{AccessLog, Overrides, TrailingSlash};
+use crate::config::{self, AccessLog, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
 use crate::local::LocalApp;
@@ -270,6 +270,7 @@ impl Server {
         Tls::load(&config.tls, &config.host, config.http2.enabled)?;
         let mut warnings = config.warnings(!limits.rules.is_empty());
         warnings.extend(mounts.warnings(self.blueprint.source.folder()));
+        warnings.extend(misspelt_variables());
         Ok(AppInfo::new(&router, &mounts).warned(warnings))
     }
 
@@ -295,6 +296,12 @@ impl Server {
         let tracer = if exports { Tracer::start(&config.otlp, patterns) } else { None };
         Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive, tracer))
     }
+}
+
+/// What is odd about the variables of the environment that begin as Rover's do.
+fn misspelt_variables() -> Vec<String> {
+    let set = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    config::misspelt_variables(set.filter_map(|(name, _)| name.into_string().ok()))
 }
 
 impl std::fmt::Debug for Server {

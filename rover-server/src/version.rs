@@ -4,6 +4,7 @@
 //! at a time, and for the length of a reload the next one beside it and the last one behind it. This module must not
 //! know of connections.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub(crate) struct Version {
     pub(crate) site: Rc<Site>,
     /// Runs what the app spawns.
     driver: JoinHandle<()>,
+    /// Runs `on_ready`, once it has been announced.
+    announced: OnceCell<JoinHandle<()>>,
 }
 
 impl Version {
@@ -68,7 +71,7 @@ impl Version {
         let tracer = Tracer::start(&plan.config.otlp, patterns);
         let site = Site::new(app, plan.router, plan.config, plan.limits, plan.mounts, archive, tracer);
         let driver = tokio::task::spawn_local(Driver::new(site.app.tasks.clone()));
-        let mut version = Version { site, driver };
+        let mut version = Version { site, driver, announced: OnceCell::new() };
         let app = version.site.app.clone();
         if let Some(entry) = app.hooks.on_start
             && let Err(failure) = handler::run_hook(&app, entry).await
@@ -80,11 +83,12 @@ impl Version {
         Ok(version)
     }
 
-    /// Runs `on_ready`, beside everything else.
+    /// Runs `on_ready`, beside everything else. What waits in it is cancelled with the tasks.
     pub(crate) fn announce(&self) {
         if let Some(entry) = self.site.app.hooks.on_ready {
             let app = self.site.app.clone();
-            tokio::task::spawn_local(async move { report_hook(&app, entry, "on_ready").await });
+            self.announced
+                .get_or_init(|| tokio::task::spawn_local(async move { report_hook(&app, entry, "on_ready").await }));
         }
     }
 
@@ -96,9 +100,12 @@ impl Version {
     /// Ends the version once the requests in it have ended, or `hurry` says that nobody waits for them any more.
     pub(crate) async fn retire(self, mut hurry: watch::Receiver<bool>) {
         self.tell();
-        // Every request that has begun holds the site or the app until it ends.
+        // Every request that has begun holds the site or the app until it ends. So does `on_ready`, which may wait for
+        // ever and is no request.
         let app = &self.site.app;
-        let is_used = || Rc::strong_count(&self.site) > 1 || Rc::strong_count(app) > 1 || app.tasks.has_guests();
+        let is_announcing = || self.announced.get().is_some_and(|hook| !hook.is_finished());
+        let own = || 1 + usize::from(is_announcing());
+        let is_used = || Rc::strong_count(&self.site) > 1 || Rc::strong_count(app) > own() || app.tasks.has_guests();
         let patience = self.site.config.shutdown_timeout;
         let began = Instant::now();
         let mut has_warned = false;
@@ -119,8 +126,8 @@ impl Version {
         self.end(Instant::now() + time).await;
     }
 
-    /// Cancels what the app has spawned, and runs `on_shutdown` and sends the last traces until the deadline or a moment
-    /// longer.
+    /// Cancels what the app has spawned and `on_ready`, runs `on_shutdown`, and sends the last traces until the deadline or a
+    /// moment longer.
     pub(crate) async fn end(mut self, deadline: Instant) {
         self.stop_tasks().await;
         let app = &self.site.app;
@@ -139,6 +146,10 @@ impl Version {
         self.site.app.tasks.stop();
         self.driver.abort();
         let _ = (&mut self.driver).await;
+        if let Some(announced) = self.announced.take() {
+            announced.abort();
+            let _ = announced.await;
+        }
     }
 }
 
@@ -146,6 +157,9 @@ impl Version {
 impl Drop for Version {
     fn drop(&mut self) {
         self.driver.abort();
+        if let Some(announced) = self.announced.take() {
+            announced.abort();
+        }
     }
 }
 

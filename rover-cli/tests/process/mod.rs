@@ -39,7 +39,21 @@ impl App {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rover"));
-        command.arg("app.lua").args(arguments).current_dir(&self.0);
+        command.arg("app.lua").args(arguments);
+        self.place(command)
+    }
+
+    /// As a service manager starts it, which gives it so many sockets. Their descriptors are from 0 on, the only ones that
+    /// can be placed without unsafe code.
+    pub(crate) fn activated(&self, sockets: usize) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "LISTEN_PID=$$ exec \"$0\" app.lua", env!("CARGO_BIN_EXE_rover")]);
+        command.env("LISTEN_FDS", sockets.to_string()).env("LISTEN_FDS_FIRST_FD", "0");
+        self.place(command)
+    }
+
+    fn place(&self, mut command: Command) -> Command {
+        command.current_dir(&self.0);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ROVER_") || name.to_string_lossy().starts_with("OTEL_") {
                 command.env_remove(name);

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -27,7 +26,7 @@ pub(super) fn tcp(address: SocketAddr, role: Role) -> io::Result<Bound> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let local = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Tcp(local), role, is_shared: AtomicBool::new(false) })
+    Ok(Bound::new(socket.into(), Endpoint::Tcp(local), role))
 }
 
 pub(super) fn unix(path: PathBuf, role: Role) -> io::Result<Bound> {
@@ -42,7 +41,7 @@ pub(super) fn unix(path: PathBuf, role: Role) -> io::Result<Bound> {
         socket.bind(&address)?;
     }
     socket.listen(BACKLOG)?;
-    Ok(Bound { socket: socket.into(), endpoint: Endpoint::Unix(path), role, is_shared: AtomicBool::new(false) })
+    Ok(Bound::new(socket.into(), Endpoint::Unix(path), role))
 }
 
 fn is_abandoned(path: &std::path::Path, address: &SockAddr) -> bool {

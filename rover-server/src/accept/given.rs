@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicBool;
 
 use socket2::SockRef;
 
@@ -15,6 +14,8 @@ pub(crate) struct Given {
     endpoint: Endpoint,
     /// A service manager keeps the socket, and its file, when the server ends.
     pub(super) is_lent: bool,
+    /// Its place among those that a predecessor gave.
+    place: Option<u8>,
 }
 
 impl Given {
@@ -38,7 +39,12 @@ impl Given {
             (None, None) => return Err(unfit("listens neither on an internet address nor on a path")),
         };
         known.set_nonblocking(true)?;
-        Ok(Given { socket, endpoint, is_lent })
+        Ok(Given { socket, endpoint, is_lent, place: None })
+    }
+
+    /// One that a predecessor gave, at this place.
+    pub(crate) fn at(self, place: u8) -> Given {
+        Given { place: Some(place), ..self }
     }
 
     /// Whether this is the socket for `wanted`. Port 0 is any.
@@ -58,6 +64,8 @@ impl Given {
     }
 
     pub(super) fn into_bound(self, role: Role) -> Bound {
-        Bound { socket: self.socket, endpoint: self.endpoint, role, is_shared: AtomicBool::new(self.is_lent) }
+        let mut bound = Bound::new(self.socket, self.endpoint, role);
+        (bound.is_lent, bound.place) = (self.is_lent, self.place);
+        bound
     }
 }

@@ -398,7 +398,7 @@ fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
     Ok(())
 }
 
-/// Has `require` note each Lua file that it finds, also one that then turns out to be wrong.
+/// Has `require` note each Lua file that it finds, also one that then turns out to be wrong, or looks for in vain.
 fn note_modules(lua: &Lua, files: &Files) -> mlua::Result<()> {
     let files = files.clone();
     let note = lua.create_function(move |_, file: mlua::LuaString| {

@@ -89,8 +89,14 @@ pub(crate) struct Blueprint {
 pub(crate) struct Files(Arc<Mutex<BTreeSet<PathBuf>>>);
 
 impl Files {
+    /// More than an app has; it could ask for modules by names that come from outside.
+    const MOST: usize = 10_000;
+
     fn note(&self, file: PathBuf) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.len() < Files::MOST {
+            files.insert(file);
+        }
     }
 
     /// In the order of their names.

@@ -217,9 +217,49 @@ pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
     (distance <= most).then_some(key.name)
 }
 
+/// Of the names of variables those that are no key's but look as if they were meant to be one's, each with its cure.
+/// Others are left alone: the environment is shared, with what Kubernetes sets beside a service named "rover" for one.
+pub(crate) fn misspelt_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let told = names.filter_map(|name| {
+        let own = name.strip_prefix("ROVER_")?;
+        if config_keys().any(|key| key.variable() == name) {
+            return None;
+        }
+        let near = nearest(own).and_then(|near| config_keys().find(|key| key.name == near))?;
+        Some(format!("the variable {name} sets nothing; did you mean {}?", near.variable()))
+    });
+    let mut told: Vec<String> = told.collect();
+    told.sort();
+    told
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn misspelt_variables_are_told() {
+        let told = |names: &[&str]| misspelt_variables(names.iter().map(|name| (*name).to_owned()));
+        assert_eq!(
+            told(&["ROVER_LOGLEVEL", "ROVER_BODY_LIMIT", "ROVER_PORT", "PORT"]),
+            [
+                "the variable ROVER_BODY_LIMIT sets nothing; did you mean ROVER_BODY_SIZE_LIMIT?",
+                "the variable ROVER_LOGLEVEL sets nothing; did you mean ROVER_LOG_LEVEL?",
+            ]
+        );
+        let others = [
+            "ROVER_PREDECESSOR",
+            "ROVER_SERVICE_HOST",
+            "ROVER_SERVICE_PORT",
+            "ROVER_SERVICE_PORT_HTTP",
+            "ROVER_PORT_80_TCP",
+            "ROVER_PORT_80_TCP_ADDR",
+            "ROVER_PORT_80_TCP_PORT",
+            "ROVER_PORT_80_TCP_PROTO",
+            "ROVER_COLOURS",
+        ];
+        assert!(told(&others).is_empty(), "{:?}", told(&others));
+    }
 
     #[test]
     fn documented_defaults_are_the_defaults() {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::{Level, Stamp};
 
 /// The longest message or field in bytes; the rest is cut, so that one line cannot crowd out the others.
-const LONGEST_TEXT: usize = 32 * 1024;
+pub(crate) const LONGEST_TEXT: usize = 32 * 1024;
 
 /// The names that every JSON line has already.
 const RESERVED: [&str; 4] = ["time", "level", "msg", "worker"];
@@ -53,7 +53,7 @@ impl Colour {
 pub(crate) enum Value<'a> {
     /// Plain text.
     Text(&'a str),
-    /// Valid JSON on one line, taken as it is.
+    /// Valid JSON on one line, taken as it is, however long.
     Json(&'a str),
     /// A count.
     Number(u64),
@@ -88,7 +88,8 @@ impl<'a> Event<'a> {
         Event { level, message, fields: SmallVec::new() }
     }
 
-    /// Adds a field. `time`, `level`, `msg` and `worker` are taken; a field of that name gets a `_` behind it.
+    /// Adds a field. `time`, `level`, `msg` and `worker` are taken; a field of that name gets a `_` behind it, or as many
+    /// as no other field has.
     pub(crate) fn field(mut self, key: &'a str, value: impl Into<Value<'a>>) -> Self {
         self.fields.push((key, value.into()));
         self
@@ -112,7 +113,7 @@ impl<'a> Event<'a> {
         for (key, value) in &self.fields {
             out.push(b',');
             if RESERVED.contains(key) {
-                push_json_text(&format!("{key}_"), out);
+                push_json_text(&self.free_name(key), out);
             } else {
                 push_json_text(key, out);
             }
@@ -124,6 +125,16 @@ impl<'a> Event<'a> {
             }
         }
         out.push(b'}');
+    }
+
+    /// The name with as many `_` behind it as it takes.
+    #[cold]
+    fn free_name(&self, key: &str) -> String {
+        let mut name = format!("{key}_");
+        while self.fields.iter().any(|(own, _)| *own == name) {
+            name.push('_');
+        }
+        name
     }
 
     fn write_terminal(&self, colour: Colour, stamp: &Stamp, out: &mut Vec<u8>) {

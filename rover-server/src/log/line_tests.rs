@@ -30,6 +30,13 @@ fn json_lines() {
 }
 
 #[test]
+fn a_taken_name_gets_one_that_is_free() {
+    let event = Event::new(Level::Info, "m").field("level", "a").field("level_", "b").field("level__", "c");
+    let line = show(Form::Json, 0, &event);
+    assert!(line.ends_with(",\"level___\":\"a\",\"level_\":\"b\",\"level__\":\"c\"}\n"), "{line}");
+}
+
+#[test]
 fn terminal_lines() {
     let event = Event::new(Level::Error, "it broke").field("path", "/x").field("why", "no reason");
     assert_eq!(plain(&event), "03:04:05 error it broke path=/x why=\"no reason\"\n");

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -34,8 +34,8 @@ const LONGEST_PROFILE: u64 = 300;
 struct Board {
     shared: Arc<Shared>,
     known: Mutex<Known>,
-    /// One check at a time.
-    checking: tokio::sync::Mutex<()>,
+    /// When the last check ended, and what it said. Locked during the next: one at a time.
+    checked: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 /// What was told before.
@@ -49,7 +49,7 @@ struct Known {
 
 /// The pages about a server.
 pub(super) fn pages(shared: Arc<Shared>) -> Pages {
-    let board = Arc::new(Board { shared, known: Mutex::default(), checking: tokio::sync::Mutex::new(()) });
+    let board = Arc::new(Board { shared, known: Mutex::default(), checked: tokio::sync::Mutex::default() });
     Arc::new(move |path, query| {
         let board = board.clone();
         Box::pin(async move { board.page(&path, &query).await }) as Pin<Box<_>>
@@ -77,9 +77,7 @@ impl Board {
         let ready = match self.shared.phase() {
             Phase::Starting => Err("the server is starting".to_owned()),
             Phase::Stopping => Err("the server is stopping".to_owned()),
-            Phase::Serving => timeout(CHECK_TIME, self.check())
-                .await
-                .unwrap_or_else(|_| Err("on_ready_check has not ended within 5 s".to_owned())),
+            Phase::Serving => self.check().await,
         };
         match ready {
             Ok(()) => json_page(StatusCode::OK, &json!({ "ready": true })),
@@ -87,8 +85,22 @@ impl Board {
         }
     }
 
+    /// What the app's check says. Whoever asks while one runs gets its verdict, and waits no longer for it.
     async fn check(&self) -> Result<(), String> {
-        let _turn = self.checking.lock().await;
+        let asked = Instant::now();
+        let mut checked = self.checked.lock().await;
+        if let Some((ended, verdict)) = &*checked
+            && *ended >= asked
+        {
+            return verdict.clone();
+        }
+        let late = |_| Err("on_ready_check has not ended within 5 s".to_owned());
+        let verdict = timeout(CHECK_TIME, self.ask()).await.unwrap_or_else(late);
+        *checked = Some((Instant::now(), verdict.clone()));
+        verdict
+    }
+
+    async fn ask(&self) -> Result<(), String> {
         match self.shared.workers.posts().first() {
             Some((_, first)) => worker::check(first).await,
             None => Err("there are no workers".to_owned()),
@@ -107,9 +119,10 @@ impl Board {
             }
         };
         let profiler = Control { shared: self.shared.clone() }.profiler();
-        match profiler.record(Duration::from_secs(seconds)).await {
-            Ok(body) => Page { status: StatusCode::OK, content_type: "image/svg+xml", body },
-            Err(reason) => error(StatusCode::CONFLICT, &reason.to_string()),
+        match profiler.record_alone(Duration::from_secs(seconds), std::future::pending()).await {
+            Some(Ok(body)) => Page { status: StatusCode::OK, content_type: "image/svg+xml", body },
+            Some(Err(reason)) => error(StatusCode::SERVICE_UNAVAILABLE, &reason.to_string()),
+            None => error(StatusCode::CONFLICT, "a profile is being recorded already"),
         }
     }
 

@@ -114,8 +114,8 @@ impl Control {
         Profiler::new(self.shared.watchdog.clone(), self.shared.plan().router.clone())
     }
 
-    /// The Lua files of the app: the one that was named, and each that `require` has looked into so far, also in
-    /// versions that did not load.
+    /// The Lua files of the app: the one that was named, and each that `require` has looked into so far, or for
+    /// in vain, also in versions that did not load.
     pub fn files(&self) -> Vec<PathBuf> {
         self.shared.server.blueprint.files.list()
     }

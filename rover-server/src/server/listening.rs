@@ -89,6 +89,8 @@ impl Listening {
         };
         let admission = Admission::new(&plan.config.connections, &plan.config.security_headers);
         drop(plan);
+        let bound = management.iter().map(|(bound, _)| bound).chain([&listeners]);
+        let taken: Vec<u8> = bound.flat_map(|bound| bound.taken_over()).collect();
         // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
         let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
@@ -129,7 +131,7 @@ impl Listening {
         shared.enter(Phase::Serving);
         shared.workers.announce();
         if let Some(predecessor) = predecessor {
-            predecessor.relieve();
+            predecessor.relieve(&taken);
         }
 
         let is_asked = {

@@ -14,7 +14,7 @@ use crate::assets::Mounts;
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::crew::Crew;
 use crate::error::Error;
-use crate::log;
+use crate::log::{self, Level};
 use crate::management::Management;
 use crate::rate_limit::{RateLimits, RouteLimits};
 use crate::route::FastRouter;
@@ -71,6 +71,9 @@ impl Server {
         let declared = workers[0].loaded().map_err(|unfinished| self.settle_unfinished(unfinished))?;
         let (config, router, route_limits, mounts) = self.settle(declared)?;
         let _ = log::init(config.log_level);
+        for warning in super::misspelt_variables() {
+            log::event(Level::Warn, &warning).emit();
+        }
 
         let mut estate = self.inheritance.take();
         let endpoints = config

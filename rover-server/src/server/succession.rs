@@ -66,8 +66,8 @@ impl Server {
     pub fn succeed(self) -> Result<Server, Error> {
         let failed = |error| Error::io("cannot take over the sockets of the running server", error);
         let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
-        for (socket, note) in predecessor.sockets.drain(..) {
-            let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?;
+        for (place, (socket, note)) in (0..).zip(predecessor.sockets.drain(..)) {
+            let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?.at(place);
             self.inheritance.change(|estate| match note & note::MANAGEMENT {
                 0 => estate.serving.push(given),
                 _ => estate.management.push(given),
@@ -85,7 +85,8 @@ impl Control {
     /// The program must call [`Server::succeed`] before it binds; its standard input is not the caller's.
     ///
     /// # Errors
-    /// The new process cannot be started, or ends before it serves: this server serves on. Or it has stopped.
+    /// The new process cannot be started, or ends before it serves: this server serves on. So it does where this is
+    /// process 1, for with that one its container ends. Or it has stopped.
     pub async fn restart(&self, mut command: Command) -> Result<u32, Error> {
         let _turn = self.shared.turn.lock().await;
         let started = self.start_successor(&mut command).await;
@@ -103,6 +104,10 @@ impl Control {
     async fn start_successor(&self, command: &mut Command) -> Result<u32, Error> {
         let failed = |error| Error::io("cannot start a successor", error);
         let stopped = || Error::app("the server has stopped");
+        if std::process::id() == 1 {
+            // The kernel ends all processes of a container with the first one.
+            return Err(Error::app("process 1 cannot be succeeded: start a new container in place of this one"));
+        }
         let listeners = self.shared.listeners.upgrade().ok_or_else(stopped)?;
         let management = self.shared.management.upgrade();
         let (successor, word) = {
@@ -122,11 +127,13 @@ impl Control {
                 let _ = reply.send(serves);
             })
             .map_err(failed)?;
-        replied.await.map_err(|_| stopped())?.map_err(failed)?;
+        let taken = replied.await.map_err(|_| stopped())?.map_err(failed)?;
         let process = successor.let_go();
-        listeners.leave();
+        // The others end with this server, as they would without a successor.
+        listeners.leave(|place| taken.holds(place));
         if let Some(management) = management {
-            management.leave();
+            let first = listeners.sockets().count();
+            management.leave(|place| taken.holds(first + place));
         }
         Ok(process)
     }

@@ -1,11 +1,12 @@
 //! `rover.log.debug|info|warn|error(msg[, fields])`.
 
+use std::ffi::c_int;
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
 
 use crate::json::{self, Vocabulary};
-use crate::log::{self, Level};
+use crate::log::{self, LONGEST_TEXT, Level};
 use crate::lua::{Kind, Raise, Returns, Shared, Stack};
 
 /// The table of the four functions.
@@ -59,12 +60,36 @@ fn fields(stack: &mut Stack<'_>, vocabulary: &Vocabulary) -> Result<Vec<(String,
             Kind::Number => stack.number_text(value - 1),
             kind => return Err(Raise::mistake(format!("a field of a log line is named by a {}", kind.name()))),
         };
-        let mut text = Vec::new();
-        json::encode(stack, value, vocabulary, &mut text)
-            .map_err(|error| Raise::mistake(format!("the field {key:?}: {error}")))?;
-        fields.push((key, String::from_utf8(text).unwrap_or_default()));
+        let encoded = encode(stack, value, vocabulary);
+        fields.push((key.clone(), encoded.map_err(|error| Raise::mistake(format!("the field {key:?}: {error}")))?));
         stack.pop(1);
     }
     fields.sort();
     Ok(fields)
+}
+
+/// A value as JSON of a bounded length: of a text its beginning, of a table whose JSON is too long the beginning of that,
+/// as a text.
+fn encode(stack: &mut Stack<'_>, value: c_int, vocabulary: &Vocabulary) -> Result<String, String> {
+    let mut json = Vec::new();
+    let long = stack.bytes(value).filter(|bytes| stack.kind(value) == Kind::String && bytes.len() > LONGEST_TEXT);
+    if let Some(long) = long {
+        let is_within = |end: &usize| long[*end] & 0xc0 == 0x80;
+        // A character has four bytes at most.
+        let end = (LONGEST_TEXT - 3..=LONGEST_TEXT).rfind(|end| !is_within(end)).unwrap_or(LONGEST_TEXT);
+        let begin = long[..end].to_vec();
+        stack.push_bytes(&begin);
+        let encoded = json::encode(stack, value + 1, vocabulary, &mut json);
+        stack.pop(1);
+        encoded.map_err(|error| error.to_string())?;
+        return Ok(String::from_utf8(json).unwrap_or_default());
+    }
+    json::encode(stack, value, vocabulary, &mut json).map_err(|error| error.to_string())?;
+    let mut json = String::from_utf8(json).unwrap_or_default();
+    if stack.kind(value) != Kind::String && json.len() > LONGEST_TEXT {
+        let mut text = Vec::new();
+        log::push_json_text(&json, &mut text);
+        json = String::from_utf8(text).unwrap_or_default();
+    }
+    Ok(json)
 }

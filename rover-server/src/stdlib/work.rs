@@ -54,8 +54,7 @@ pub(super) fn append(path: &Path, content: &[u8]) -> Result<(), String> {
 
 /// Writes a file beside `path` and puts it in its place, so that nobody ever sees half of it, not after a crash either.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
-    // Through a link, as writing would.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let target = follow(path).map_err(about(path))?;
     let (temporary, mut file) = create_beside(&target).map_err(about(path))?;
     let result = (|| {
         if let Ok(known) = fs::metadata(&target) {
@@ -69,6 +68,22 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
         let _ = fs::remove_file(&temporary);
     }
     result.map_err(about(path))
+}
+
+/// Where writing to `path` would write: through links, also to what is not there yet.
+fn follow(path: &Path) -> io::Result<PathBuf> {
+    /// As the kernel's own.
+    const MOST_LINKS: usize = 40;
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        known => return known,
+    }
+    let mut target = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(next) = fs::read_link(&target) else { return Ok(target) };
+        target = target.parent().unwrap_or(Path::new("")).join(next);
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 /// A new file in the folder of `target`, hidden.

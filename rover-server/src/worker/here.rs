@@ -94,17 +94,22 @@ pub(crate) fn discard(post: &Post) {
     post.handle.spawn(async { here(|this| this.discard()) });
 }
 
-/// Asks the app in a worker whether it is ready.
+/// Asks the app in a worker whether it is ready. Dropping the future cancels the app's check.
 ///
 /// # Errors
 /// Why it is not.
 pub(crate) async fn check(post: &Post) -> Result<(), String> {
-    let (reply, replied) = oneshot::channel();
+    let (mut reply, replied) = oneshot::channel();
     post.handle.spawn(async move {
         here(|this| {
             let site = this.current.site();
             tokio::task::spawn_local(async move {
-                let _ = reply.send(readiness::check(&site.app).await);
+                let checked = tokio::select! {
+                    biased;
+                    () = reply.closed() => return,
+                    checked = readiness::check(&site.app) => checked,
+                };
+                let _ = reply.send(checked);
             });
         });
     });

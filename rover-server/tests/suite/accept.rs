@@ -72,6 +72,20 @@ fn a_unix_socket_is_served_and_removed() {
 }
 
 #[test]
+fn a_unix_socket_that_belongs_to_another_server_is_not_removed() {
+    let path = socket_path("replaced");
+    let first = App::start_server(unix(&path));
+    fs::remove_file(&path).unwrap();
+    let second = App::start_server(unix(&path));
+    drop(first);
+    let mut stream = UnixStream::connect(&path).expect("the second one listens");
+    stream.write_all(CLOSING).unwrap();
+    assert!(read_all(&mut stream).ends_with("1 of 1"));
+    drop(second);
+    assert!(!path.exists());
+}
+
+#[test]
 fn an_abandoned_unix_socket_is_replaced_and_a_living_one_is_not() {
     let path = socket_path("abandoned");
     drop(UnixListener::bind(&path).unwrap());

@@ -145,6 +145,24 @@ fn bodies_and_numbers_are_written_as_they_are() {
     });
 }
 
+#[test]
+fn an_atomic_write_makes_what_a_link_leads_to() {
+    let folder = Folder::new();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.0.join(name)).expect("a link");
+    fs::create_dir(folder.0.join("below")).expect("a folder");
+    link("below/first", "link");
+    link("second", "below/first");
+    link("round", "round");
+    let code = "
+        function api.get() return { rover.fs.write(dir .. 'link', 'new', { atomic = true }), rover.fs.stat(dir .. 'link', { link = true }).type } end
+        function api.round.get() return { select(2, rover.fs.write(dir .. 'round', 'x', { atomic = true })):match('round:.*') } end";
+    let app = folder.start("", code, 1);
+    assert_eq!(body(&app, "/"), json!([true, "link"]));
+    assert_eq!(fs::read_to_string(folder.0.join("below/second")).expect("made"), "new");
+    assert!(folder.0.join("below/first").is_symlink());
+    assert_eq!(body(&app, "/round"), json!(["round: Too many levels of symbolic links"]));
+}
+
 /// A pipe that nobody writes to is the slowest of disks.
 #[test]
 fn a_slow_disk_delays_nobody_but_those_who_read() {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rover_server::Server;
@@ -420,4 +420,65 @@ fn websockets_are_counted() {
         drop(slow);
         wait_until(|| sum(&self::figures(&app), "rover_websockets") == 0.0);
     });
+}
+
+#[test]
+fn an_on_ready_check_ends_with_its_prober() {
+    /// Counts the checks that wait.
+    struct Waiting(Arc<AtomicUsize>);
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let (waiting, most, begun) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), Arc::default());
+    let (own, top, count) = (waiting.clone(), most.clone(), Arc::<AtomicUsize>::clone(&begun));
+    let code = "local api = rover.server {} function api.on_ready_check() wait() end return api";
+    let server = Server::from_source("app.lua", code).workers(1).async_function("wait", move |_, ()| {
+        count.fetch_add(1, Ordering::SeqCst);
+        top.fetch_max(own.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let waiting = Waiting(own.clone());
+        async move {
+            let _waiting = waiting;
+            std::future::pending::<()>().await;
+            Ok(())
+        }
+    });
+    let app = App::start_server(server.set("management.port", "0"));
+    wait_until(|| figures(&app)["rover_serving"] == 1.0);
+    for n in 1..=8 {
+        let mut prober = std::net::TcpStream::connect(app.management.unwrap()).unwrap();
+        std::io::Write::write_all(&mut prober, b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        wait_until(|| begun.load(Ordering::SeqCst) >= n);
+    }
+    wait_until(|| waiting.load(Ordering::SeqCst) == 0);
+    assert_eq!(most.load(Ordering::SeqCst), 1, "one at a time");
+    app.reload().unwrap();
+    wait_until(|| sum(&figures(&app), "rover_retired_versions") == 0.0);
+}
+
+#[test]
+fn whoever_asks_during_an_on_ready_check_gets_its_verdict() {
+    let app = start("local api = rover.server {} function api.on_ready_check() rover.sleep(3) end return api", 1);
+    std::thread::scope(|scope| {
+        let probers: Vec<_> = (0..6).map(|_| scope.spawn(|| app.told("/readyz"))).collect();
+        for prober in probers {
+            let answer = prober.join().unwrap();
+            assert_eq!((answer.status, answer.text()), (200, "{\"ready\":true}\n"));
+        }
+    });
+}
+
+#[test]
+fn a_profile_of_an_idle_server_is_no_conflict() {
+    let app = start("local api = rover.server {} function api.get() return 'on' end return api", 1);
+    let page = app.told("/profile?seconds=1");
+    match page.status {
+        // It may have had something to do all the same.
+        200 => assert_eq!(page.header("content-type"), Some("image/svg+xml")),
+        status => {
+            let told = "{\"error\":\"nothing was recorded: no worker ran Lua code for long enough to be seen\"}\n";
+            assert_eq!((status, page.text()), (503, told));
+        }
+    }
 }

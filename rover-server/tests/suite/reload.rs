@@ -183,3 +183,29 @@ fn a_stop_gives_the_version_before_no_second_shutdown_timeout() {
     assert!(began.elapsed() < time + Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(client.rest(), "");
 }
+
+#[test]
+fn an_on_ready_that_waits_for_ever_keeps_no_version() {
+    each_worker_count(|workers| {
+        let (ready, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (readied, ended) = (ready.clone(), over.clone());
+        let code = "function api.on_ready() ready() rover.sleep(1000) end function api.on_shutdown() over() end";
+        let (mut app, _) = start(code, |server| {
+            let count = |count: Arc<AtomicUsize>| {
+                move |_: &mlua::Lua, ()| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                }
+            };
+            server.workers(workers).function("ready", count(readied)).function("over", count(ended))
+        });
+        for version in 1..=2 {
+            wait_until(|| ready.load(Ordering::SeqCst) == version);
+            app.reload().unwrap();
+            wait_until(|| over.load(Ordering::SeqCst) == version * workers);
+        }
+        app.begin_stop();
+        app.ended();
+        assert_eq!(over.load(Ordering::SeqCst), 3 * workers);
+    });
+}
