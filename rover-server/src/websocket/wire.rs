@@ -148,7 +148,7 @@ impl Wire {
         self.socket.get_ref().written
     }
 
-    /// Closes this side of the connection below the protocol, as far as that goes without waiting.
+    /// Closes this side of the connection below the protocol, as far as that goes without waiting. May be called again.
     pub(super) fn shut(&mut self, cx: &mut Context<'_>) {
         let _ = Pin::new(&mut self.socket.get_mut().upgraded).poll_shutdown(cx);
     }

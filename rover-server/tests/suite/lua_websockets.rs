@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::{App, each_worker_count, wait_until};
-use crate::websocket_client::{BINARY, TEXT, WebSocket, handshake};
+use crate::websocket_client::{BINARY, CLOSE, TEXT, WebSocket, handshake};
 
 fn start(code: &str, workers: usize) -> App {
     start_with("", code, workers)
@@ -352,6 +352,67 @@ fn a_client_that_is_cut_cancels_its_handler_and_one_that_closes_does_not() {
 }
 
 #[test]
+fn a_handler_without_an_end_does_not_hold_its_client() {
+    let app = start_with("websocket = { ping_interval = 0.05, ping_timeout = 0.05 }", LEAVING, 1);
+    // Its messages fill what is read ahead, and nothing is sent to it but pings.
+    let mut client = joined(&app, "/?name=full");
+    client.text(r#"{"type":"nap","time":1000}"#);
+    for _ in 0..20 {
+        client.text(r#"{"type":"nap","time":1000}"#);
+    }
+    assert_eq!(client.json()["type"], "began");
+    drop(client);
+    assert_eq!(left(&app, 2), ["handler: cancelled", "full left /nil"]);
+
+    let app = start(LEAVING, 1);
+    let busy = |name: &str| {
+        let mut client = joined(&app, &format!("/?name={name}"));
+        client.text(r#"{"type":"nap","time":1000}"#);
+        assert_eq!(client.json()["type"], "began");
+        client
+    };
+    let (mut clean, mut wrong) = (busy("clean"), busy("wrong"));
+    // The connection ends at once, the handler some time later.
+    clean.send(CLOSE, [0x03, 0xe8]);
+    assert_eq!(clean.closed().0, 1000);
+    clean.ended();
+    wrong.send(TEXT, [0xff]);
+    assert_eq!(wrong.closed().0, 1007);
+    wrong.ended();
+    let mut all = left(&app, 4);
+    all.sort();
+    assert_eq!(all, ["clean left /nil", "handler: cancelled", "handler: cancelled", "wrong left /nil"]);
+}
+
+/// What the handlers and hooks of a version before a reload have stored.
+const RETIRING: &str = "
+    local ends = rover.shared.ends
+    function api.on_shutdown() ends:incr('shutdown', 1, 0) end
+    function api.ends.get() return { ends:get('leave') or 0, ends:get('shutdown') or 0 } end";
+
+#[test]
+fn a_reload_ends_handlers_whose_client_has_gone() {
+    let code = format!(
+        "{RETIRING}
+        function api.ws(ws)
+          function ws.join() ws.send.welcome {{}} end
+          function ws.listen.forever() while true do rover.sleep(0.05) ws.send.tick {{}} end end
+          function ws.leave() ends:incr('leave', 1, 0) end
+        end"
+    );
+    let app = start(&code, 1);
+    let mut client = joined(&app, "/");
+    client.text(r#"{"type":"forever"}"#);
+    assert_eq!(client.json()["type"], "tick");
+    app.reload().expect("it loads again");
+    while let Some((opcode, _)) = client.frame()
+        && opcode != CLOSE
+    {}
+    client.close();
+    wait_until(|| app.get("/ends").text() == "[1,1]");
+}
+
+#[test]
 fn a_client_that_does_not_keep_up_is_dropped_and_slows_nobody() {
     let code = "
         local gone = {}
@@ -378,7 +439,7 @@ fn a_client_that_does_not_keep_up_is_dropped_and_slows_nobody() {
                 last = Some(frame);
             }
             let (opcode, payload) = last.expect("a frame");
-            if opcode == crate::websocket_client::CLOSE {
+            if opcode == CLOSE {
                 assert_eq!(u16::from_be_bytes([payload[0], payload[1]]), 1013);
             } else {
                 assert_eq!(opcode, TEXT);

@@ -137,6 +137,12 @@ impl WebSocket {
         (code, String::from_utf8(payload[2..].to_vec()).expect("text"))
     }
 
+    /// The server has closed its side, and nothing lies before that.
+    pub fn ended(&mut self) {
+        let n = self.stream.read(&mut [0]).expect("the end of the connection");
+        assert_eq!(n, 0, "bytes in place of the end");
+    }
+
     /// Says good-bye and reads up to the end of the connection.
     pub fn close(&mut self) {
         self.send(CLOSE, [0x03, 0xe8]);
