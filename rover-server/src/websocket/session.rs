@@ -214,6 +214,11 @@ impl Session {
         !matches!(self.phase, Phase::Over | Phase::Leaving | Phase::Done)
     }
 
+    /// Whether what the client sends is read as it comes.
+    fn is_reading(&self) -> bool {
+        self.inbox.has_room() && !self.wire.is_full()
+    }
+
     /// Looks at what is no message: the server's end, a client that is late, time.
     fn watch(&mut self, cx: &mut Context<'_>) {
         if self.ending.as_mut().is_some_and(|ending| ending.as_mut().poll(cx).is_ready()) {
@@ -236,7 +241,7 @@ impl Session {
             }
         }
         while self.phase == Phase::Open {
-            let is_reading = self.inbox.has_room();
+            let is_reading = self.is_reading();
             match self.pulse.poll(cx, is_reading, &mut self.wire) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => {}
@@ -282,7 +287,7 @@ impl Session {
 
     fn receive(&mut self) -> bool {
         let mut has_read = false;
-        while self.inbox.has_room() && matches!(self.phase, Phase::Open | Phase::Closing) {
+        while self.is_reading() && matches!(self.phase, Phase::Open | Phase::Closing) {
             match self.wire.poll_read() {
                 Poll::Pending => break,
                 Poll::Ready(Ok(event)) => {
@@ -355,7 +360,9 @@ impl Future for Session {
             this.watch(cx);
             this.handle(cx);
             let has_read = this.receive();
+            let was_full = this.wire.is_full();
             this.transmit();
+            let is_pending = !has_read && was_full == this.wire.is_full();
             if matches!(this.phase, Phase::Over | Phase::Leaving) {
                 // RFC 6455, section 7.1.1: the server is the first to close, and does not wait for its own handlers.
                 this.wire.shut(cx);
@@ -364,7 +371,7 @@ impl Future for Session {
                 this.leave();
             } else if this.phase == Phase::Done {
                 return Poll::Ready(());
-            } else if !has_read && (this.run.is_some() || this.inbox.is_empty()) {
+            } else if is_pending && (this.run.is_some() || this.inbox.is_empty()) {
                 return Poll::Pending;
             }
         }
@@ -412,7 +419,7 @@ impl Pulse {
                 self.heard + self.interval
             }
             // Its answer may lie behind a message that waits for its handler. Another ping fails where it is gone.
-            Some(_) if !is_reading => {
+            Some(_) if !is_reading && !is_stuck => {
                 if !wire.is_blocked() {
                     result = wire.ping();
                 }

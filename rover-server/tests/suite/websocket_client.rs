@@ -71,6 +71,11 @@ impl WebSocket {
         socket
     }
 
+    /// The connection itself, to write on from another thread.
+    pub fn stream(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().expect("a second handle")
+    }
+
     fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
