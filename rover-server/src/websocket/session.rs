@@ -292,7 +292,6 @@ impl Session {
                 Poll::Pending => break,
                 Poll::Ready(Ok(event)) => {
                     has_read = true;
-                    self.pulse.heard = Instant::now();
                     match event {
                         Event::Text(_) | Event::Binary(_) if self.phase == Phase::Open => {
                             count(&self.begun.crowd.totals.received);
@@ -312,6 +311,7 @@ impl Session {
                 }
             }
         }
+        self.pulse.listen(&self.wire);
         has_read
     }
 
@@ -383,8 +383,10 @@ struct Pulse {
     timer: Pin<Box<Sleep>>,
     interval: Duration,
     timeout: Duration,
-    /// When something came last.
+    /// When something came last: any byte, for a large message may take long.
     heard: Instant,
+    /// How much had come by then.
+    received: u64,
     /// When a ping was sent that is not answered.
     asked: Option<Instant>,
     /// How much had been sent at the last look.
@@ -399,8 +401,17 @@ impl Pulse {
             interval: settings.ping_interval,
             timeout: settings.ping_timeout,
             heard: now,
+            received: 0,
             asked: None,
             written: 0,
+        }
+    }
+
+    /// Notes whether something has come.
+    fn listen(&mut self, wire: &Wire) {
+        if wire.received() != self.received {
+            self.received = wire.received();
+            self.heard = Instant::now();
         }
     }
 

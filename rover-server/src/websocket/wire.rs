@@ -69,7 +69,7 @@ impl Wire {
             .write_buffer_size(0)
             .max_message_size(Some(most))
             .max_frame_size(Some(most));
-        let io = Io { upgraded, waker: Waker::noop().clone(), written: 0 };
+        let io = Io { upgraded, waker: Waker::noop().clone(), received: 0, written: 0 };
         Wire { socket: WebSocket::from_raw_socket(io, Role::Server, Some(config)), is_blocked: false, owed: 0 }
     }
 
@@ -161,6 +161,11 @@ impl Wire {
         self.owed >= MOST_OWED
     }
 
+    /// How many bytes have come so far.
+    pub(super) fn received(&self) -> u64 {
+        self.socket.get_ref().received
+    }
+
     /// How many bytes have been sent so far.
     pub(super) fn written(&self) -> u64 {
         self.socket.get_ref().written
@@ -176,6 +181,7 @@ impl Wire {
 struct Io {
     upgraded: Upgraded,
     waker: Waker,
+    received: u64,
     written: u64,
 }
 
@@ -190,6 +196,7 @@ impl Read for Io {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let mut buf = ReadBuf::new(space);
         now(Pin::new(&mut self.upgraded).poll_read(&mut Context::from_waker(&self.waker), &mut buf))?;
+        self.received += buf.filled().len() as u64;
         Ok(buf.filled().len())
     }
 }

@@ -191,6 +191,25 @@ fn silent_clients_are_asked_for_a_sign_and_cut_without_one() {
 }
 
 #[test]
+fn a_part_of_a_message_is_a_sign() {
+    let app = start("websocket = { ping_interval = 0.05, ping_timeout = 0.5 }", 1);
+    let mut client = WebSocket::connect(&app, "/");
+    let mut message = frame(0x80 | TEXT, b"abcd");
+    let rest = message.split_off(5);
+    client.raw(message);
+    for byte in rest {
+        assert_eq!(client.frame(), Some((PING, Vec::new())));
+        client.raw([byte]);
+    }
+    loop {
+        match client.frame().expect("the message") {
+            (PING, _) => {}
+            other => return assert_eq!(other, (TEXT, b"abcd".to_vec())),
+        }
+    }
+}
+
+#[test]
 fn who_does_not_read_its_pongs_is_not_read_from() {
     // More than the kernel's buffers hold.
     const MOST: usize = 256 * 1024 * 1024;
