@@ -273,15 +273,30 @@ fn what_a_handler_starts_knows_its_client() {
             rover.spawn(function() rover.sleep(0.001) ws.send.spawned {} end):join()
             rover.all { function() ws.send.all {} end }
             rover.timeout(1, function() coroutine.wrap(function() rover.sleep(0.001) ws.send.timeout {} end)() end)
+            local timer
+            timer = rover.every(0.001, function() ws.send.every {} timer:cancel() end)
+            timer:join()
+          end
+          function ws.listen.post(msg)
+            local n = 0
+            local res = rover.http.post(msg.url, function()
+              n = n + 1
+              if n == 1 then ws.send.body {} return 'piece' end
+            end)
+            ws.send.posted { text = res.body }
           end
         end
+        function api.echo.post(ctx) return ctx:body() end
         function api.none.get() return { pcall(function() return api.kept.send.x {} end) } end
         function api.kept_ws.ws(ws) rawset(api, 'kept', ws) end";
     let app = start(code, 1);
     let mut client = WebSocket::connect(&app, "/");
-    for expected in ["spawned", "all", "timeout"] {
+    for expected in ["spawned", "all", "timeout", "every"] {
         assert_eq!(client.json()["type"], expected);
     }
+    client.text(&json!({"type": "post", "url": format!("http://{}/echo", app.address)}).to_string());
+    assert_eq!(client.json()["type"], "body");
+    assert_eq!(client.json(), json!({"type": "posted", "text": "piece"}));
     let answer: serde_json::Value = serde_json::from_str(app.get("/none").text()).expect("JSON");
     assert!(answer[1].as_str().expect("a message").contains("no client is known here"), "{answer}");
 }
