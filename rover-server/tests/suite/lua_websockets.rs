@@ -196,6 +196,32 @@ fn messages_reach_all_others_and_topics_on_every_worker() {
 }
 
 #[test]
+fn a_client_hears_a_thousand_topics() {
+    let code = "
+        function api.ws(ws)
+          function ws.join()
+            for n = 1, 1000 do ws.listen('topic ' .. n) end
+            ws.send.welcome {}
+          end
+          function ws.listen.more(msg) ws.send.more { raised = select(2, pcall(ws.listen, msg.topic)) } end
+          function ws.listen.less(msg) ws.unlisten(msg.topic) ws.send.less {} end
+        end";
+    let app = start(code, 1);
+    let mut client = joined(&app, "/");
+    let mut more = |topic: &str| {
+        client.text(&json!({"type": "more", "topic": topic}).to_string());
+        client.json()["raised"].as_str().map(str::to_owned)
+    };
+    assert_eq!(more("topic 7"), None);
+    let raised = more("topic 1001").expect("a mistake");
+    assert!(raised.ends_with("a client listens to at most 1000 topics"), "{raised}");
+    client.text(r#"{"type":"less","topic":"topic 7"}"#);
+    assert_eq!(client.json()["type"], "less");
+    client.text(r#"{"type":"more","topic":"topic 1001"}"#);
+    assert_eq!(client.json(), json!({"type": "more"}));
+}
+
+#[test]
 fn two_servers_stay_apart() {
     let server =
         || rover_server::Server::from_source("app.lua", format!("local api = rover.server {{}}\n{ROOMS}\nreturn api"));
