@@ -115,12 +115,18 @@ impl Run {
         place: &Rc<str>,
         push: impl FnOnce(&mut Stack<'_>) -> c_int,
     ) -> Option<Run> {
-        if tasks.running.get() >= MOST_TASKS {
-            return None;
-        }
+        (tasks.running.get() < MOST_TASKS).then(|| Run::prepare_anyway(tasks, place, push))
+    }
+
+    /// As [`prepare`](Run::prepare), however many run: for what has to run, and whose number has a bound of its own.
+    pub(crate) fn prepare_anyway(
+        tasks: &Rc<Tasks>,
+        place: &Rc<str>,
+        push: impl FnOnce(&mut Stack<'_>) -> c_int,
+    ) -> Run {
         let mut coroutine = tasks.coroutines.take();
         let args = push(&mut coroutine.stack());
-        Some(Run::with(tasks, Some(coroutine), args, place, Inherited::default()))
+        Run::with(tasks, Some(coroutine), args, place, Inherited::default())
     }
 
     fn with(

@@ -345,7 +345,14 @@ impl Session {
         self.seat = None;
         self.phase = Phase::Leaving;
         self.deadline = None;
-        self.run = self.call(self.begun.handlers.leave, |_, _| 0);
+        let begun = &self.begun;
+        // Also where no more tasks fit: nothing else takes the client out of `websocket.lua`.
+        let run = Run::prepare_anyway(&begun.tasks, &begun.place, |stack| {
+            stack.push_anchored(begun.handlers.leave);
+            stack.push_number(begun.client.id as f64);
+            1
+        });
+        self.run = Some(run.logged().within(begun.client.clone()));
     }
 }
 

@@ -425,6 +425,23 @@ fn a_handler_without_an_end_does_not_hold_its_client() {
     assert_eq!(all, ["clean left /nil", "handler: cancelled", "handler: cancelled", "wrong left /nil"]);
 }
 
+#[test]
+fn leave_runs_where_no_more_tasks_fit() {
+    let code = format!(
+        "{LEAVING}
+        function api.fill.get()
+          local n = -1
+          repeat n = n + 1 until not pcall(rover.spawn, rover.sleep, 1000)
+          return n
+        end"
+    );
+    let app = start_with("handler_cpu_limit = 0", &code, 1);
+    let client = joined(&app, "/?name=x");
+    assert_eq!(app.get("/fill").text(), "50000");
+    drop(client);
+    assert_eq!(left(&app, 1), ["x left /nil"]);
+}
+
 /// What the handlers and hooks of a version before a reload have stored.
 const RETIRING: &str = "
     local ends = rover.shared.ends
