@@ -4,6 +4,7 @@
 //! for the next one only when there is room for it, and drops the body when the client is gone. This module must not
 //! know who makes bodies.
 
+use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -86,7 +87,57 @@ pub(crate) fn keeping<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
     Box::pin(Keeping { stream, _kept: kept })
 }
 
+thread_local! {
+    /// A stream of [`unaided`] was asked, and had nothing yet.
+    static WORKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a stream that Rover makes by itself had nothing yet when it was asked, since the last time that this was.
+pub(crate) fn take_working() -> bool {
+    WORKING.take()
+}
+
+/// A stream that Rover makes by itself, without a handler, from a file or from bytes that are here: a client that has
+/// closed its side waits for it. Keeps something until it is dropped.
+pub(crate) fn unaided<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
+    struct Unaided<K> {
+        stream: Stream,
+        _kept: K,
+    }
+
+    impl<K: Unpin> http_body::Body for Unaided<K> {
+        type Data = Bytes;
+        type Error = Aborted;
+
+        fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+            let polled = self.get_mut().stream.as_mut().poll_frame(cx);
+            if polled.is_pending() {
+                WORKING.set(true);
+            }
+            polled
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.stream.is_end_stream()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.stream.size_hint()
+        }
+    }
+
+    Box::pin(Unaided { stream, _kept: kept })
+}
+
 impl Body {
+    /// See [`unaided`], where it is a stream.
+    pub(crate) fn make_unaided<K: Clone + Unpin + 'static>(&mut self, kept: &K) {
+        if let Body::Stream(stream) = self {
+            let own = std::mem::replace(stream, nothing());
+            *stream = unaided(own, kept.clone());
+        }
+    }
+
     /// The length in bytes, as far as it is known: 0 for a stream.
     pub(crate) fn len(&self) -> u64 {
         match self {

@@ -4,6 +4,7 @@
 //! why there are none. Only POST, PUT and PATCH come here; other methods never read a body.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -183,11 +184,13 @@ pub(crate) struct Patient<B> {
     patience: Duration,
     /// Runs while nothing arrives.
     clock: Option<Pin<Box<Sleep>>>,
+    /// Tells the connection that the body is still on its way.
+    _passing: Arc<()>,
 }
 
 impl<B> Patient<B> {
-    pub(crate) fn new(body: B, patience: Duration) -> Patient<B> {
-        Patient { body, patience, clock: None }
+    pub(crate) fn new(body: B, patience: Duration, passing: Arc<()>) -> Patient<B> {
+        Patient { body, patience, clock: None, _passing: passing }
     }
 }
 

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use tokio::time::{Sleep, sleep};
 
 use crate::admission::Permit;
+use crate::body;
 use crate::context::Peer;
 use crate::lifecycle::{Lifecycle, Seat};
 use crate::log::{self, Level};
@@ -32,7 +33,7 @@ use crate::upgrade::{Ending, Upgrade, Upgraded};
 use requests::Client;
 pub(crate) use tls::handshake;
 pub(crate) use watch::tick;
-use watch::{Lapse, Watch};
+use watch::{Lapse, LastBytes, Watch};
 
 /// How long a connection without a request stays open when the server stops. A request that is on its way meanwhile is
 /// answered, and its answer says that it was the last.
@@ -75,8 +76,8 @@ enum Stage {
     /// The connection speaks something else.
     Upgraded(Box<Switched>),
     /// The server stops, and the client was not waiting for anything.
-    Leaving,
-    Closing,
+    Leaving(LastBytes),
+    Closing(LastBytes),
     /// What the connection had become is over. Its client may never read the rest.
     Parting(Pin<Box<Sleep>>),
     Lingering(Pin<Box<Sleep>>),
@@ -202,7 +203,7 @@ impl Connection {
             (Some(Spoken::Neither), _) => {
                 self.is_opening = false;
                 self.socket.edit(http2::refuse_preface);
-                self.stage = Stage::Closing;
+                self.stage = Stage::Closing(LastBytes::default());
                 true
             }
             (Some(_), _) => {
@@ -236,13 +237,20 @@ impl Connection {
             (None, _) => return false,
             (Some(Lapse::Head), Http::One(http)) => {
                 http1::time_out(http, &self.socket, &self.client);
-                self.stage = Stage::Closing;
+                self.stage = Stage::Closing(LastBytes::default());
             }
-            (Some(Lapse::Idle), Http::Two(http)) if !told_to_end => {
+            (Some(Lapse::Unsure), Http::One(http)) => {
+                if http1::time_out(http, &self.socket, &self.client) {
+                    self.stage = Stage::Closing(LastBytes::default());
+                }
+            }
+            (Some(Lapse::Unsure), _) => {}
+            (Some(Lapse::Idle | Lapse::Body), Http::Two(http)) if !told_to_end => {
                 http.as_mut().graceful_shutdown();
                 self.stage = Stage::Told;
             }
-            (Some(Lapse::Head | Lapse::Idle), _) => self.stage = Stage::Leaving,
+            (Some(Lapse::Head | Lapse::Idle), _) => self.stage = Stage::Leaving(LastBytes::default()),
+            (Some(Lapse::Body), _) => self.stage = Stage::Closing(LastBytes::default()),
             (Some(Lapse::Send), _) => self.stage = Stage::Gone,
         }
         true
@@ -267,7 +275,15 @@ impl Future for Connection {
                         this.stage = Stage::Told;
                         this.end_gracefully();
                     }
+                    let has_ended = this.socket.has_ended();
+                    if has_ended {
+                        // What was noted on behalf of others.
+                        body::take_working();
+                    }
                     let served = this.poll_http(cx);
+                    if has_ended {
+                        this.socket.hold_end(cx, body::take_working());
+                    }
                     if this.is_opening && this.open() {
                         continue;
                     }
@@ -287,8 +303,8 @@ impl Future for Connection {
                     let is_told = matches!((&this.stage, &this.http), (Stage::Told, Http::One(_)));
                     this.stage = match this.client.peer.upgrade.take() {
                         Some(upgrade) if served.is_ok() => this.switch(upgrade),
-                        _ if is_told && served.is_ok() => Stage::Leaving,
-                        _ => Stage::Closing,
+                        _ if is_told && served.is_ok() => Stage::Leaving(LastBytes::default()),
+                        _ => Stage::Closing(LastBytes::default()),
                     };
                 }
                 Stage::Upgraded(switched) => {
@@ -301,14 +317,14 @@ impl Future for Connection {
                     ready!(ended);
                     this.stage = Stage::Parting(Box::pin(sleep(LINGER)));
                 }
-                Stage::Leaving => {
-                    let _ = ready!(this.socket.poll_shutdown(cx));
+                Stage::Leaving(last) => {
+                    let _ = ready!(last.poll_out(cx, &this.socket, &this.client));
                     // A request that crosses with the end is read, so that the client sees an end and no reset.
                     let _ = this.socket.poll_drain(cx);
                     return Poll::Ready(());
                 }
-                Stage::Closing => {
-                    if ready!(this.socket.poll_shutdown(cx)).is_err() {
+                Stage::Closing(last) => {
+                    if ready!(last.poll_out(cx, &this.socket, &this.client)).is_err() {
                         return Poll::Ready(());
                     }
                     this.stage = Stage::Lingering(Box::pin(sleep(LINGER)));

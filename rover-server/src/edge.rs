@@ -190,7 +190,9 @@ pub(crate) fn body_refusal(head: &Parts) -> Option<Response<Body>> {
     let differs = |name, known: &str| {
         head.headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
     };
-    let status = if differs(TRANSFER_ENCODING, "chunked") {
+    // Several lines are one list (RFC 9110, section 5.3), which is another coding than chunked alone.
+    let has_several = head.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some();
+    let status = if has_several || differs(TRANSFER_ENCODING, "chunked") {
         StatusCode::NOT_IMPLEMENTED
     } else if differs(EXPECT, "100-continue") {
         StatusCode::EXPECTATION_FAILED

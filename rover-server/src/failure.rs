@@ -14,7 +14,7 @@ use crate::context::Contexts;
 use crate::json;
 use crate::log::{self, Level};
 use crate::lua::{self, Frame, Kind, Stack, Stopped};
-use crate::response::Responder;
+use crate::response::{Responder, name_status};
 
 /// The answer that Rover gives by itself: `{"error":"Not Found"}` with the status's own words.
 #[cold]
@@ -208,7 +208,11 @@ impl Failure {
     pub(crate) fn into_response(self, request_id: &HeaderValue, debug: bool) -> Response<Body> {
         match self.asked {
             Some(Asked::Response(response)) => response,
-            Some(Asked::Table(status, body)) => json_response(status, body),
+            Some(Asked::Table(status, body)) => {
+                let mut response = json_response(status, body);
+                name_status(&mut response);
+                response
+            }
             None => {
                 let mut body = Vec::new();
                 let mut field = |before: &[u8], value: &[u8]| {

@@ -62,6 +62,10 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> 
         }
         line.push(stream.read_u8().await?);
     }
+    // What follows then is none of the receiver's business (proxy-protocol.txt, section 2.1), be it text or not.
+    if line.starts_with(b"PROXY UNKNOWN ") || line == b"PROXY UNKNOWN\r\n" {
+        return Ok(Told::default());
+    }
     let text = std::str::from_utf8(&line).ok().and_then(|line| line.strip_suffix("\r\n"));
     text.and_then(text_line).ok_or_else(|| wrong("a PROXY header of version 1 is malformed"))
 }
@@ -70,13 +74,10 @@ fn wrong(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// `PROXY TCP4 192.0.2.1 192.0.2.9 56324 443`, `PROXY UNKNOWN …`.
+/// `PROXY TCP4 192.0.2.1 192.0.2.9 56324 443`.
 fn text_line(line: &str) -> Option<Told> {
     let mut words = line.strip_prefix("PROXY ")?.split(' ');
     let family = words.next()?;
-    if family == "UNKNOWN" {
-        return Some(Told::default());
-    }
     let (source, target): (IpAddr, IpAddr) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let _ports: (u16, u16) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let is_family = |ip: &IpAddr| match family {
@@ -156,6 +157,8 @@ mod tests {
             let (told, rest) = read_all(format!("{line}GET /").as_bytes());
             assert_eq!((told, rest.as_slice()), (Ok(expected), &b"GET /"[..]), "{line}");
         }
+        let (told, rest) = read_all(b"PROXY UNKNOWN \xff\0\xfe \n\r\nGET /");
+        assert_eq!((told, rest.as_slice()), (Ok(Told::default()), &b"GET /"[..]), "what is no text");
         for wrong in [
             "PROXY TCP4 192.0.2.1 192.0.2.9 56324\r\n",
             "PROXY TCP4 192.0.2.1 ::1 56324 443\r\n",
@@ -163,6 +166,7 @@ mod tests {
             "PROXY TCP4 192.0.2.1 192.0.2.9 56324 443 more\r\n",
             "PROXY UDP4 192.0.2.1 192.0.2.9 56324 443\r\n",
             "PROXY TCP4 host.example 192.0.2.9 56324 443\r\n",
+            "PROXY UNKNOWNS\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
             &format!("PROXY TCP4 {}\r\n", "1".repeat(200)),
             "PROXY TCP4 192.0.2.1",

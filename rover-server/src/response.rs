@@ -11,6 +11,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
 
 use crate::body::{Body, Stream};
 use crate::context::{Contexts, Peer};
@@ -268,8 +269,22 @@ impl Responder {
         if stack.kind(fields) == Kind::Table {
             add_fields(stack, fields, &contexts.header_names, headers)?;
         }
+        if status != StatusCode::OK
+            && let Some(response) = response
+        {
+            name_status(response);
+        }
         stack.truncate(top - 4);
         Ok(())
+    }
+}
+
+/// Lets a status without words of its own go without any, where hyper would write `<none>`. The reason phrase may be empty
+/// (RFC 9112, section 4).
+#[inline]
+pub(crate) fn name_status(response: &mut Response<Body>) {
+    if response.status().canonical_reason().is_none() {
+        response.extensions_mut().insert(ReasonPhrase::from_static(b""));
     }
 }
 

@@ -25,7 +25,7 @@ pub use listening::Listening;
 
 use succession::Inheritance;
 
-use crate::app::{App, Blueprint, Files, Source};
+use crate::app::{Blueprint, Files, Source};
 use crate::config::{AccessLog, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
@@ -266,8 +266,7 @@ impl Server {
     /// Everything that is wrong with the app, its routes and its config.
     pub fn check(&self) -> Result<AppInfo, Error> {
         let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
-        let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (config, router, limits, mounts) = self.settle(declared)?;
+        let (_, (config, router, limits, mounts)) = self.load_and_settle(&blueprint)?;
         Tls::load(&config.tls, &config.host, config.http2.enabled)?;
         let mut warnings = config.warnings(!limits.rules.is_empty());
         warnings.extend(mounts.warnings(self.blueprint.source.folder()));
@@ -285,8 +284,7 @@ impl Server {
     /// The app on the calling thread, as its only worker. One that exports traces needs a tokio runtime around.
     pub(crate) fn site(&self, exports: bool) -> Result<Rc<Site>, Error> {
         let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
-        let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (mut config, router, limits, mounts) = self.settle(declared)?;
+        let (app, (mut config, router, limits, mounts)) = self.load_and_settle(&blueprint)?;
         config.workers = 1;
         config.access_log = AccessLog::Off;
         // Such an app may run without tokio, whose clock this needs.

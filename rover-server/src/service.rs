@@ -142,7 +142,12 @@ impl Site {
                     return answer.followed(self.meter.as_ref(), arrival, route);
                 }
             }
-            Some(ControlFlow::Break(response)) => answer.response = Some(*response),
+            Some(ControlFlow::Break(mut response)) => {
+                if let Body::Stream(_) = response.body() {
+                    request.look(|request| answer.unaided(&mut response, &request.peer));
+                }
+                answer.response = Some(*response);
+            }
             None => {}
         }
         self.finish(&mut answer.response, ending);
@@ -179,6 +184,7 @@ impl Site {
         if span.is_some() || Record::is_wanted(&self.config) {
             notes.record = Some(Record::new(&self.config, &request.head, &request.peer, span));
         }
+        notes.peer = self.compression.is_some().then(|| request.peer.clone());
         notes.negotiation = self.compression.as_ref().map(|rules| rules.negotiate(&request.head.headers));
     }
 
@@ -229,7 +235,8 @@ impl Site {
         let head = &request.head;
         let is_missing = route.is_none();
         if has_body && self.app.leaves_body(entry) {
-            request.unread = Some(Box::pin(Patient::new(body, self.config.body_timeout)));
+            let passing = request.peer.passing();
+            request.unread = Some(Box::pin(Patient::new(body, self.config.body_timeout, passing)));
             request.route = route;
             return ControlFlow::Continue(Call { entry, is_missing, close: close_unread });
         }

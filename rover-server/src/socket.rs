@@ -8,6 +8,7 @@
 //! Comes in: an accepted stream. Goes out: hyper's `Read` and `Write`. This module must not know of HTTP.
 
 mod handle;
+mod incoming;
 mod preface;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 pub(crate) use handle::SocketHandle;
+use incoming::{Incoming, Mode};
 use preface::Preface;
 pub(crate) use preface::Spoken;
 
@@ -82,14 +84,6 @@ impl AsyncWrite for Transport {
 /// How much is collected, in bytes. Longer writes go to the system as they are, without a copy.
 const COLLECT_MOST: usize = 32 * 1024;
 
-/// For how many turns hyper is not told that the client has closed its side.
-///
-/// hyper takes the end for a client that went away, and drops the request that came just before it. A client may well
-/// have said all that it had to say and wait for the answer, so a handler that does not wait gets these turns to answer:
-/// one for its head, one for its body, and as many to spare. One that waits is cancelled afterwards. Turns in which the
-/// answer waits for the client to read do not count.
-const END_HELD_BACK: u8 = 4;
-
 /// Write buffers of one worker that no connection needs at the moment, and the bytes that went through all of them.
 #[derive(Default)]
 pub(crate) struct SpareBuffers {
@@ -129,108 +123,6 @@ impl SpareBuffers {
         if spare.len() < Self::MOST {
             buffer.clear();
             spare.push(buffer);
-        }
-    }
-}
-
-/// A transport that tells which HTTP is spoken on it, and holds back its end.
-struct Incoming {
-    transport: Transport,
-    /// How reads go.
-    mode: Mode,
-    /// For how many turns hyper has not been told of the end.
-    end_held_back: u8,
-    /// hyper has bytes that the client has yet to make room for. They would be lost if hyper learned of the end now.
-    is_blocked: bool,
-    /// Bytes read so far.
-    read: u64,
-}
-
-/// How reads go; nearly all are plain.
-enum Mode {
-    Plain,
-    /// The first bytes are looked at.
-    Opening(Box<Preface>),
-    /// The client has closed its side.
-    Ended,
-}
-
-impl Incoming {
-    /// Notes whether hyper's bytes wait for the client.
-    #[inline]
-    fn blocked(&mut self, cx: &Context<'_>, is_blocked: bool) {
-        if self.is_blocked && !is_blocked && matches!(self.mode, Mode::Ended) {
-            // hyper may have asked for the end meanwhile, and does not ask again by itself.
-            cx.waker().wake_by_ref();
-        }
-        self.is_blocked = is_blocked;
-    }
-
-    /// Reads the first bytes, or again those that have been looked at.
-    #[cold]
-    fn poll_opening(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let Mode::Opening(preface) = &mut self.mode else { return Poll::Pending };
-            if preface.is_decided() {
-                if preface.give_back(buf) {
-                    self.mode = Mode::Plain;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-            self.read += (buf.filled().len() - before) as u64;
-            let is_end = buf.filled().len() == before;
-            let spoken = preface.take(&buf.filled()[before..], is_end);
-            if spoken == Some(Spoken::Http1) && preface.is_untouched() {
-                // The usual first bytes of HTTP/1.1 stay where they are.
-                self.mode = if is_end { Mode::Ended } else { Mode::Plain };
-                return if is_end { self.poll_end(cx) } else { Poll::Ready(Ok(())) };
-            }
-            buf.set_filled(before);
-            match spoken {
-                Some(Spoken::Neither) => return Poll::Pending,
-                // Who asked speaks HTTP/1.1: somebody else reads on.
-                Some(Spoken::Http2) if !preface.was_expected() => return Poll::Pending,
-                _ => {}
-            }
-        }
-    }
-
-    /// The client has closed its side: hyper learns of it later.
-    #[cold]
-    fn poll_end(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_blocked {
-            // The write that is blocked wakes the task.
-            return Poll::Pending;
-        }
-        if self.end_held_back < END_HELD_BACK {
-            self.end_held_back += 1;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncRead for Incoming {
-    #[inline]
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        match this.mode {
-            Mode::Plain => {
-                let before = buf.filled().len();
-                ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
-                let length = buf.filled().len() - before;
-                this.read += length as u64;
-                if length > 0 {
-                    return Poll::Ready(Ok(()));
-                }
-                this.mode = Mode::Ended;
-                this.poll_end(cx)
-            }
-            Mode::Opening(_) => this.poll_opening(cx, buf),
-            Mode::Ended => this.poll_end(cx),
         }
     }
 }
@@ -283,7 +175,7 @@ impl Socket {
             Agreed::Nothing => Mode::Opening(Box::new(Preface::possible())),
         };
         let inner = Inner {
-            io: TokioIo::new(Incoming { transport, mode, end_held_back: 0, is_blocked: false, read: 0 }),
+            io: TokioIo::new(Incoming::new(transport, mode)),
             waiting: Vec::new(),
             sent: 0,
             is_shut: false,
@@ -299,6 +191,18 @@ impl Socket {
             Mode::Opening(preface) => preface.spoken(),
             Mode::Plain | Mode::Ended => Some(Spoken::Http1),
         }
+    }
+
+    /// Whether the client has closed its side; to be asked at the beginning of each turn.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inner.borrow_mut().io.inner_mut().begin_turn()
+    }
+
+    /// Holds the end of a client back while the rest of its answer `is_working` its way here.
+    #[cold]
+    pub(crate) fn hold_end(&self, cx: &Context<'_>, is_working: bool) {
+        self.inner.borrow_mut().io.inner_mut().working(cx, is_working);
     }
 
     /// Bytes read from the client.
@@ -388,6 +292,13 @@ impl Inner {
         &mut self.io.inner_mut().transport
     }
 
+    /// The client has taken something.
+    #[inline]
+    fn has_moved(&mut self) {
+        self.moved += 1;
+        self.io.inner_mut().sent();
+    }
+
     #[inline]
     fn poll_send(&mut self, cx: &mut Context<'_>, spare: &SpareBuffers) -> Poll<io::Result<()>> {
         if self.waiting.is_empty() {
@@ -399,7 +310,7 @@ impl Inner {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += n;
-            self.moved += 1;
+            self.has_moved();
             spare.sent.set(spare.sent.get() + n as u64);
         }
         if self.is_tls {
@@ -430,7 +341,7 @@ impl Inner {
         let room = ready!(self.poll_room(cx, buf.len(), spare))?;
         if room == 0 && !buf.is_empty() {
             let written = ready!(spare.count_sent(Pin::new(self.transport()).poll_write(cx, buf)));
-            self.moved += 1;
+            self.has_moved();
             return Poll::Ready(written);
         }
         self.waiting.extend_from_slice(&buf[..room]);
@@ -448,7 +359,7 @@ impl Inner {
         let room = ready!(self.poll_room(cx, length, spare))?;
         if room == 0 && length > 0 {
             let written = ready!(spare.count_sent(Pin::new(self.transport()).poll_write_vectored(cx, bufs)));
-            self.moved += 1;
+            self.has_moved();
             return Poll::Ready(written);
         }
         let mut left = room;

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 pub(crate) use here::{adopt, announce, check, discard, prepare, switch};
 pub(crate) use report::{Figures, report};
 
-use crate::app::{App, Blueprint, Declared, Mistakes};
+use crate::app::{App, Blueprint, Declared, Mistakes, Unfinished};
 use crate::config::Limits;
 use crate::log;
 use crate::metrics::Archive;
@@ -30,8 +30,8 @@ use here::{Here, Https, here};
 
 /// What a worker tells while the server starts.
 pub(crate) enum Report {
-    /// The app has loaded, and declares this.
-    Loaded(Declared),
+    /// The app has loaded, and declares this, or has not.
+    Loaded(Result<Declared, Unfinished>),
     /// `on_start` has run: connections may come.
     Ready(Handle),
     /// The worker has given up.
@@ -97,11 +97,11 @@ impl Worker {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn loaded(&self) -> Result<Declared, Mistakes> {
+    pub(crate) fn loaded(&self) -> Result<Declared, Unfinished> {
         match self.reports.recv() {
-            Ok(Report::Loaded(declared)) => Ok(declared),
-            Ok(Report::Failed(mistakes)) => Err(mistakes),
-            Ok(Report::Ready(_)) | Err(_) => Err(died()),
+            Ok(Report::Loaded(loaded)) => loaded,
+            Ok(Report::Failed(mistakes)) => Err(mistakes.into()),
+            Ok(Report::Ready(_)) | Err(_) => Err(died().into()),
         }
     }
 
@@ -207,8 +207,14 @@ fn run(
         .build_local(LocalOptions::default())
         .map_err(|error| Mistakes(vec![format!("cannot start a worker's runtime: {error}")]))?;
     charge.runs_in(runtime.handle().clone());
-    let (app, declared) = App::load(blueprint)?;
-    let _ = report.send(Report::Loaded(declared.clone()));
+    let (app, declared) = match App::load(blueprint) {
+        Ok(loaded) => loaded,
+        Err(unfinished) => {
+            let _ = report.send(Report::Loaded(Err(unfinished)));
+            return Ok(());
+        }
+    };
+    let _ = report.send(Report::Loaded(Ok(declared.clone())));
     let Ok(plan) = plans.recv() else { return Ok(()) };
     let served = runtime.block_on(async {
         let limits = plan.config.limits;

@@ -184,7 +184,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("socket", &[]),
     ("header_names", &[]),
     ("route", &["config"]),
-    ("stdlib", &["json", "log", "lua", "store"]),
+    ("stdlib", &["config", "json", "log", "lua", "store"]),
     ("store", &["config"]),
     ("json", &["lua"]),
     ("metrics", &[]),

@@ -95,6 +95,24 @@ fn place(mistake: &str) -> Option<(&str, u32)> {
     Some((file, line.parse().ok()?))
 }
 
+/// What an app had declared when its top level failed; the last of its mistakes says how.
+#[derive(Debug)]
+pub(crate) struct Unfinished(pub(crate) Box<Declared>);
+
+/// Nothing was declared.
+impl From<Mistakes> for Unfinished {
+    fn from(mistakes: Mistakes) -> Unfinished {
+        Unfinished(Box::new(Declared { mistakes, ..Declared::default() }))
+    }
+}
+
+/// For those who ask no more than why.
+impl From<Unfinished> for Mistakes {
+    fn from(unfinished: Unfinished) -> Mistakes {
+        unfinished.0.mistakes
+    }
+}
+
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, mistake) in self.0.iter().enumerate() {

@@ -435,8 +435,13 @@ function M.run(chunk)
   return false, native.described(nil, result, native.name)
 end
 
--- What the app has declared so far; after an error at its top level, the mistakes that were found before.
-function M.declared() return declared end
+-- What the app has declared up to an error at its top level, as far as that can be checked without the rest.
+function M.declared()
+  for _, route in ipairs(declared.routes) do
+    if route.place then tell(route) end
+  end
+  return declared
+end
 
 -- Ends the declaring: from now on the tree only builds responses. Answers what Rust needs to serve.
 function M.seal(returned)

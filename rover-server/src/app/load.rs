@@ -27,30 +27,35 @@ use crate::stream;
 use crate::tasks::{self, Tasks};
 use crate::websocket::{self, Sockets};
 
-use super::declared::{self, Declared, Hooks, Mistakes, Told};
+use super::declared::{self, Declared, Hooks, Told, Unfinished};
 use super::{App, Blueprint, Files, Source, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
     ///
     /// # Errors
-    /// What Lua says when the code cannot be read, compiled or run. Mistakes in what it declares are no error here but
-    /// stand in [`Declared::mistakes`], so that they can be reported together with those of the config and the routes.
-    pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Mistakes> {
+    /// What Lua says when the code cannot be read, compiled or run, as the last of the mistakes in what the app had
+    /// declared until then. Mistakes in what it declares are no error here but stand in [`Declared::mistakes`], so that
+    /// they can be reported together with those of the config and the routes.
+    pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Unfinished> {
         let lua = lua::new_vm();
         super::limit_memory(&lua, blueprint.memory_limit);
+        let declared = Rc::new(RefCell::new(Declared::default()));
         let busy = lua::Busy::new(&lua);
-        let loaded = load(&lua, blueprint);
+        let loaded = load(&lua, blueprint, &declared);
         drop(busy);
-        match lua::stopped() {
-            Some(stopped) => Err(Mistakes(vec![Failure::stopped(stopped).described()])),
-            None => loaded.map_err(|error| Mistakes(vec![lua::plain_message(&error)])),
-        }
+        let problem = match (lua::stopped(), loaded) {
+            (None, Ok(loaded)) => return Ok(loaded),
+            (None, Err(error)) => lua::plain_message(&error),
+            (Some(stopped), _) => Failure::stopped(stopped).described(),
+        };
+        let mut declared = declared.take();
+        declared.mistakes.0.push(problem);
+        Err(Unfinished(Box::new(declared)))
     }
 }
 
-fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
-    let declared = Rc::new(RefCell::new(Declared::default()));
+fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> mlua::Result<(App, Declared)> {
     let told = Rc::new(RefCell::new(Told::default()));
     let waits = Waits::install(lua)?;
     let workers = Rc::new(Cell::new(blueprint.workers));
@@ -63,9 +68,10 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     let installed = context::install(lua, Rc::default(), vocabulary.clone(), bodies, &body_meta)?;
 
     let mistake = lua::mistake_function(lua)?;
-    let native = natives::early(lua, &display_name(&blueprint.source), &installed, &declared, &told)?;
+    let native = natives::early(lua, &display_name(&blueprint.source), &installed, declared, &told)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
         own(lua, "response", include_str!("response.lua"))?.call((&native, &mistake))?;
+    vocabulary.refuses(installed.metatable.to_pointer(), response_meta.to_pointer());
     let responder = Rc::new(Responder::new(lua, &response_meta)?);
     let failing = natives::Failing {
         installed: installed.contexts.clone(),
@@ -107,21 +113,17 @@ fn load(lua: &Lua, blueprint: &Blueprint) -> mlua::Result<(App, Declared)> {
     }
 
     let ended = run(lua, blueprint, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
-    let mut declared = declared.take();
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
         Err(error) => {
-            // What was found before the error is worth knowing too.
-            mistakes(&dsl.raw_get::<Function>("declared")?.call(())?, &mut declared)?;
-            declared.mistakes.0.push(lua::plain_message(&error));
-            return Err(mlua::Error::runtime(declared.mistakes.to_string()));
+            // What was declared before the error is checked with the rest, as far as there is memory to tell of it.
+            let so_far = dsl.raw_get::<Function>("declared")?.call(());
+            let _ = so_far.and_then(|so_far| read(&so_far, told.take(), &mut declared.borrow_mut()));
+            return Err(error);
         }
     };
-    mistakes(&sealed, &mut declared)?;
-    let told = told.take();
-    declared.routes = told.routes;
-    declared.mistakes.0.extend(told.mistakes);
-    declared::limits(&sealed, told.limits, &mut declared)?;
+    let mut declared = declared.take();
+    read(&sealed, told.take(), &mut declared)?;
 
     let Entries { entries, takes_context, leaves_body, places, hooks } =
         entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
@@ -229,6 +231,14 @@ fn count_coroutines(app: &App) {
         let help = "Coroutines that were made because none was idle.";
         samples.gauge("rover_coroutines_created", help, &[("pool", "tasks")], created as f64);
     });
+}
+
+/// Adds what `dsl.lua` noted and `told`.
+fn read(table: &Table, told: Told, declared: &mut Declared) -> mlua::Result<()> {
+    mistakes(table, declared)?;
+    declared.routes = told.routes;
+    declared.mistakes.0.extend(told.mistakes);
+    declared::limits(table, told.limits, declared)
 }
 
 /// Reads the mistakes that `dsl.lua` noted.

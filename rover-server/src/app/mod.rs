@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub(crate) use declared::{Declared, Hooks, Mistakes};
+pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 
 use crate::config::Config;
 use crate::context::{Contexts, Shapes};

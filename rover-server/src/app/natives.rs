@@ -70,10 +70,10 @@ pub(super) fn early(
 /// RFC 9112, section 6.
 fn header_problem(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let problem = match stack.bytes(1).and_then(|name| contexts.header_names.get(name)) {
-        None => {
-            let name = stack.bytes(1).map_or_else(|| stack.kind(1).name().into(), String::from_utf8_lossy);
-            Some(format!("{name:?} is not a header name"))
-        }
+        None => Some(match stack.bytes(1) {
+            Some(name) => format!("{:?} is not a header name", String::from_utf8_lossy(name)),
+            None => format!("a header's name is a string, not {}", shown(stack, 1)),
+        }),
         Some(name) if name == CONTENT_LENGTH || name == TRANSFER_ENCODING => {
             Some(format!("the header {name} is set by Rover and cannot be changed"))
         }
@@ -91,6 +91,15 @@ fn header_problem(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         None => stack.push_nil(),
     }
     Ok(1)
+}
+
+/// A wrong argument in a message: numbers as they are, everything else by its type.
+fn shown(stack: &mut Stack<'_>, index: i32) -> String {
+    match stack.kind(index) {
+        Kind::Number => stack.number_text(index),
+        Kind::Nil => "nil".to_owned(),
+        kind => format!("a {}", kind.name()),
+    }
 }
 
 /// The message for a function assigned to a field that is no verb.

@@ -58,6 +58,9 @@ fn unparsed(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> 
     spent.into_parts().read_buf
 }
 
+/// What hyper recognizes as HTTP/2, and leaves unanswered.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
 pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
     let head = unparsed(http, socket, client);
@@ -65,26 +68,33 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
     let settings = &site.config.connections;
     let mut written = None;
     socket.edit(|waiting| {
-        let Some(mut status) = refusal::take_bare(waiting) else { return };
+        let refused = match head.starts_with(PREFACE) {
+            true => Some(StatusCode::BAD_REQUEST),
+            false => refusal::take_bare(waiting),
+        };
+        let Some(mut status) = refused else { return };
         let line = head.iter().position(|&byte| byte == b'\n').unwrap_or(head.len());
         if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && line > settings.uri_size_limit {
             status = StatusCode::URI_TOO_LONG;
         }
-        written = Some((status, refusal::write(status, &site.config.security_headers, waiting)));
+        written = Some((status, refusal::write(status, &site.config.security_headers, &head, waiting)));
     });
     if let Some((status, bytes)) = written {
         client.current.record_refusal(&client.peer, &head, status, bytes);
     }
 }
 
-/// The client has not sent its head in time. One that has sent nothing at all is not told.
-pub(super) fn time_out(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
+/// The client has not sent its head in time: tells it so, and gives true. One that has sent nothing but ends of lines is
+/// not told, and may go on: hyper begins anew, and is to be polled.
+pub(super) fn time_out(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> bool {
     let head = unparsed(http, socket, client);
-    if !head.is_empty() {
-        let status = StatusCode::REQUEST_TIMEOUT;
-        let site = client.current.site();
-        let mut bytes = 0;
-        socket.edit(|waiting| bytes = refusal::write(status, &site.config.security_headers, waiting));
-        client.current.record_refusal(&client.peer, &head, status, bytes);
+    if head.trim_ascii_start().is_empty() {
+        return false;
     }
+    let status = StatusCode::REQUEST_TIMEOUT;
+    let site = client.current.site();
+    let mut bytes = 0;
+    socket.edit(|waiting| bytes = refusal::write(status, &site.config.security_headers, &head, waiting));
+    client.current.record_refusal(&client.peer, &head, status, bytes);
+    true
 }

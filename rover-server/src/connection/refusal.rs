@@ -7,34 +7,52 @@ use http::StatusCode;
 use crate::config::SecurityHeaders;
 use crate::{failure, security_headers};
 
-/// How hyper begins a refusal, and how long it is at most.
-const BARE_BEGIN: &[u8] = b"HTTP/1.1 4";
+/// How long hyper's own refusal is at most.
 const BARE_MOST: usize = 200;
 
+/// What hyper says besides the status line and the date.
+const BARE_FIELDS: [&str; 2] = ["connection: close", "content-length: 0"];
+
 /// Takes hyper's own refusal, which has no body, off the end of what waits to be sent; gives its status.
+///
+/// It cannot be mistaken for an app's answer: after one that closes the connection, hyper refuses nothing any more. Where
+/// the client spoke HTTP/1.0, hyper leaves the first field out, and an answer after which it went on has another one.
 pub(super) fn take_bare(waiting: &mut Vec<u8>) -> Option<StatusCode> {
+    const BEGIN: &[u8] = b"HTTP/1.";
     let from = waiting.len().saturating_sub(BARE_MOST);
     let tail = &waiting[from..];
-    let begin = tail.windows(BARE_BEGIN.len()).rposition(|part| part == BARE_BEGIN)?;
-    let head = std::str::from_utf8(&tail[begin..]).ok()?;
-    let is_bare = head.ends_with("\r\n\r\n") && head.contains("\r\ncontent-length: 0\r\n");
-    let status = head.get(9..12).filter(|_| is_bare)?.parse().ok()?;
-    waiting.truncate(from + begin);
+    let begin = tail.windows(BEGIN.len()).rposition(|part| part == BEGIN)?;
+    let mut lines = std::str::from_utf8(&tail[begin..]).ok()?.strip_suffix("\r\n\r\n")?.split("\r\n");
+    let (version, status) = lines.next()?.split_at_checked(9)?;
+    let status = status.get(..3)?.parse().ok().filter(StatusCode::is_client_error)?;
+    let left_out = usize::from(version == "HTTP/1.0 ");
+    let is_bare = BARE_FIELDS[left_out..].iter().all(|field| lines.next() == Some(*field))
+        && lines.next().is_some_and(|line| line.starts_with("date: "))
+        && lines.next().is_none();
+    is_bare.then(|| waiting.truncate(from + begin))?;
     Some(status)
 }
 
-/// Appends the answer that Rover gives by itself, after which the connection ends, with the `config`'s headers; gives the
-/// length of its body.
-pub(super) fn write(status: StatusCode, config: &SecurityHeaders, waiting: &mut Vec<u8>) -> u64 {
+/// Whether an unparsed head is that of a HEAD request, whose answers have no body (RFC 9110, section 9.3.2).
+fn is_for_head(head: &[u8]) -> bool {
+    head.trim_ascii_start().starts_with(b"HEAD ")
+}
+
+/// Appends the answer that Rover gives by itself to the beginning of a `head`, after which the connection ends, with the
+/// `config`'s headers; gives the length of its body.
+pub(super) fn write(status: StatusCode, config: &SecurityHeaders, head: &[u8], waiting: &mut Vec<u8>) -> u64 {
     let (body, reason) = (failure::body_of(status), status.canonical_reason().unwrap_or("Error"));
-    let head = format!(
+    let lines = format!(
         "HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\ndate: {}\r\n{}\r\n",
         status.as_u16(),
         body.len(),
         httpdate::fmt_http_date(SystemTime::now()),
         security_headers::lines(config),
     );
-    waiting.extend_from_slice(head.as_bytes());
+    waiting.extend_from_slice(lines.as_bytes());
+    if is_for_head(head) {
+        return 0;
+    }
     waiting.extend_from_slice(&body);
     body.len() as u64
 }
@@ -43,14 +61,28 @@ pub(super) fn write(status: StatusCode, config: &SecurityHeaders, waiting: &mut 
 mod tests {
     use super::*;
 
+    const DATE: &str = "date: Sat, 08 Nov 2025 11:06:40 GMT\r\n\r\n";
+
     #[test]
-    fn only_a_refusal_without_a_body_is_taken() {
-        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
-        let bare = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        let mut waiting = format!("{answer}{bare}").into_bytes();
-        assert_eq!(take_bare(&mut waiting), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
-        assert_eq!(waiting, answer.as_bytes());
-        assert_eq!(take_bare(&mut waiting), None);
+    fn only_hyper_s_refusal_is_taken() {
+        let app_s = [
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi".to_owned(),
+            format!("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n{DATE}"),
+            format!("HTTP/1.1 404 Not Found\r\nx-mine: yes\r\ncontent-length: 0\r\n{DATE}"),
+            format!("HTTP/1.0 404 Not Found\r\nconnection: keep-alive\r\ncontent-length: 0\r\n{DATE}"),
+        ];
+        for answer in app_s {
+            for bare in [
+                "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n",
+                "HTTP/1.0 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n",
+            ] {
+                let mut waiting = format!("{answer}{bare}{DATE}").into_bytes();
+                assert_eq!(take_bare(&mut waiting), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+                assert_eq!(waiting, answer.as_bytes());
+                assert_eq!(take_bare(&mut waiting), None);
+                assert_eq!(waiting, answer.as_bytes());
+            }
+        }
         assert_eq!(take_bare(&mut Vec::new()), None);
     }
 }

@@ -42,6 +42,12 @@ impl Client {
         Rc::strong_count(&self.peer) > 1
     }
 
+    /// Whether the body of a request is being passed on.
+    #[inline]
+    pub(super) fn is_passing(&self) -> bool {
+        self.peer.is_passing()
+    }
+
     /// Begins to answer a request.
     #[inline(always)]
     pub(super) fn answer<B>(&self, request: Request<B>) -> Answer<B>

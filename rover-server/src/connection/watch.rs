@@ -3,9 +3,14 @@
 //! Looked at once a tick at most, with what is known at that moment, so that a request costs nothing. Times are therefore
 //! kept to a few ticks, and never too short.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::config::ConnectionSettings;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::config::Config;
 use crate::lifecycle::Seat;
 use crate::socket::{Socket, Traffic};
 
@@ -15,8 +20,10 @@ use super::requests::Client;
 const LOOKS_BETWEEN: u64 = 4;
 
 /// How long a tick of a worker's clock is: an eighth of the shortest time that is kept by it.
-pub(crate) fn tick(settings: &ConnectionSettings) -> Duration {
-    let shortest = settings.header_timeout.min(settings.idle_timeout).min(settings.send_timeout);
+pub(crate) fn tick(config: &Config) -> Duration {
+    let settings = &config.connections;
+    let shortest =
+        settings.header_timeout.min(settings.idle_timeout).min(settings.send_timeout).min(config.body_timeout);
     (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
 }
 
@@ -28,8 +35,12 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) enum Lapse {
     /// The client did not send a whole head.
     Head,
+    /// The client did not begin another request, unless with the bytes of the last one: hyper is to be asked.
+    Unsure,
     /// The client did not begin another request.
     Idle,
+    /// Nothing came of a body that is passed on, or nobody took it.
+    Body,
     /// The client took nothing of its answer.
     Send,
 }
@@ -42,6 +53,8 @@ enum Phase {
     Idle,
     /// A request is being answered.
     Busy,
+    /// A request has been answered before all of its body came, which goes on to somebody else.
+    Passing,
     /// Bytes wait for the client.
     Sending,
 }
@@ -52,8 +65,12 @@ pub(super) struct Watch {
     phase: Phase,
     /// The tick since which the phase has lasted without progress; `None` before the first look.
     since: Option<u64>,
+    /// Since then hyper has been asked whether it holds the beginning of a head.
+    is_sure: bool,
     begun: u64,
     moved: u64,
+    /// Bytes received at the last look.
+    received: u64,
     /// How many requests had begun at the end of the last turn, and whether one was being answered.
     last_begun: u64,
     was_busy: bool,
@@ -65,7 +82,7 @@ impl Watch {
     /// Notes how a turn has ended.
     #[inline]
     pub(super) fn note(&mut self, client: &Client, socket: &Socket) {
-        let (begun, is_busy) = (client.begun(), client.is_busy());
+        let (begun, is_busy) = (client.begun(), client.is_busy() || client.is_passing());
         if is_busy || self.was_busy || begun != self.last_begun {
             self.was_busy = is_busy;
             self.last_begun = begun;
@@ -86,15 +103,18 @@ impl Watch {
         let phase = self.phase(client, traffic, is_http2);
         let is_progress = match phase {
             Phase::Sending => traffic.moved != self.moved,
+            Phase::Passing => traffic.read != self.received,
             Phase::Idle => client.begun() != self.begun,
             Phase::Head | Phase::Busy => false,
         };
         if phase != self.phase || is_progress || self.since.is_none() {
             self.since = Some(now);
             self.phase = phase;
+            self.is_sure = false;
         }
         self.begun = client.begun();
         self.moved = traffic.moved;
+        self.received = traffic.read;
 
         let site = client.current.site();
         let settings = &site.config.connections;
@@ -106,12 +126,18 @@ impl Watch {
                 return None;
             }
             Phase::Sending => (settings.send_timeout, Lapse::Send),
+            Phase::Passing => (site.config.body_timeout, Lapse::Body),
             Phase::Head | Phase::Idle if told_to_end => (FAREWELL, Lapse::Idle),
             Phase::Head => (settings.header_timeout, Lapse::Head),
+            // Only hyper knows what came along with the end of the last request.
+            Phase::Idle if !self.is_sure && !is_http2 && settings.header_timeout < settings.idle_timeout => {
+                (settings.header_timeout, Lapse::Unsure)
+            }
             Phase::Idle => (settings.idle_timeout, Lapse::Idle),
         };
         let due = self.since.unwrap_or(now).saturating_add(seat.ticks(patience));
         if now >= due {
+            self.is_sure = lapse == Lapse::Unsure;
             return Some(lapse);
         }
         seat.wake_at(due.min(next_look));
@@ -125,8 +151,40 @@ impl Watch {
         if client.is_busy() {
             return Phase::Busy;
         }
+        if client.is_passing() {
+            return Phase::Passing;
+        }
         // A frame of HTTP/2 is no request yet: only requests keep a connection.
         let in_head = client.begun() == 0 || traffic.read > self.read;
         if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
+    }
+}
+
+/// The last bytes of a connection on their way to its client.
+#[derive(Default)]
+pub(super) struct LastBytes {
+    /// Runs once the client has had to be waited for.
+    clock: Option<Pin<Box<Sleep>>>,
+    moved: u64,
+}
+
+impl LastBytes {
+    /// Sends what is left, and that nothing follows.
+    ///
+    /// # Errors
+    /// What the system says about the stream; the client has taken nothing for `send_timeout`.
+    pub(super) fn poll_out(&mut self, cx: &mut Context<'_>, socket: &Socket, client: &Client) -> Poll<io::Result<()>> {
+        let shut = socket.poll_shutdown(cx);
+        if shut.is_ready() {
+            return shut;
+        }
+        let patience = client.current.site().config.connections.send_timeout;
+        let moved = socket.traffic().moved;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
+        if moved != self.moved {
+            self.moved = moved;
+            clock.as_mut().reset(Instant::now() + patience);
+        }
+        clock.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -108,6 +108,12 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.len() == b"application/json".len() && is(b"application/json") || is(b"+json")
 }
 
+/// What a Body keeps of what was made of it, by the number of the place.
+mod kept {
+    pub(super) const JSON: i32 = 1;
+    pub(super) const BYTES: i32 = 2;
+}
+
 fn receiver(stack: &mut Stack<'_>, contexts: &Contexts, method: &str) -> Result<Bytes, Raise> {
     contexts.bodies.get(stack, 1).ok_or_else(|| Raise::mistake(format!("call it with a colon: body:{method}()")))
 }
@@ -126,23 +132,33 @@ fn length(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     Ok(1)
 }
 
-/// `body:bytes()`.
+/// `body:bytes()`, the same table at every call.
 fn bytes(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let body = receiver(stack, contexts, "bytes")?;
+    if contexts.bodies.meta.push_kept(stack, 1, kept::BYTES) {
+        return Ok(1);
+    }
     contexts.vocabulary.push_array(stack, body.len());
     let table = stack.top();
     for (n, &byte) in (1..).zip(body.iter()) {
         stack.push_number(f64::from(byte));
         stack.set_item(table, n);
     }
+    contexts.bodies.meta.keep(stack, 1, kept::BYTES);
     Ok(1)
 }
 
-/// `body:json()`: the value, or `nil, err`.
+/// `body:json()`: the value, the same at every call, or `nil, err`.
 fn body_json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let body = receiver(stack, contexts, "json")?;
+    if contexts.bodies.meta.push_kept(stack, 1, kept::JSON) {
+        return Ok(1);
+    }
     match json::decode(stack, &body, &contexts.vocabulary) {
-        Ok(()) => Ok(1),
+        Ok(()) => {
+            contexts.bodies.meta.keep(stack, 1, kept::JSON);
+            Ok(1)
+        }
         Err(error) => {
             stack.push_nil();
             stack.push_bytes(error.to_string().as_bytes());

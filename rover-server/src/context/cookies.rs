@@ -82,7 +82,9 @@ pub(crate) fn set_cookie(
 }
 
 fn compose(name: &Value, value: &Value, options: &Value) -> Result<String, String> {
-    let name = name.as_string().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let Some(name) = name.as_string().map(|name| name.to_string_lossy()) else {
+        return Err(format!("the name of a cookie is a string, not {}", described_type(name)));
+    };
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b)) {
         return Err(format!("{name:?} is not a cookie name"));
     }
@@ -98,7 +100,10 @@ fn compose(name: &Value, value: &Value, options: &Value) -> Result<String, Strin
         Value::Table(options) => {
             for pair in options.pairs::<Value, Value>() {
                 let (key, setting) = pair.map_err(|_| "cookie options could not be read".to_owned())?;
-                let key = key.as_string().map(|key| key.to_string_lossy()).unwrap_or_default();
+                let Some(key) = key.as_string().map(|key| key.to_string_lossy()) else {
+                    let kind = described_type(&key);
+                    return Err(format!("cookie {name:?}: options are names, not {kind}: write option = value"));
+                };
                 apply(&mut cookie, &key, &setting).map_err(|problem| format!("cookie {name:?}: {problem}"))?;
             }
         }
@@ -108,7 +113,14 @@ fn compose(name: &Value, value: &Value, options: &Value) -> Result<String, Strin
 }
 
 fn apply(cookie: &mut Cookie<'static>, key: &str, setting: &Value) -> Result<(), String> {
-    let wrong = |expected: &str| Err(format!("{key} must be {expected}, not {}", described_type(setting)));
+    let wrong = |expected: &str| {
+        Err(match setting {
+            Value::Integer(_) | Value::Number(_) if matches!(key, "max_age" | "expires") => {
+                format!("{key} must be {expected}, not one out of range")
+            }
+            _ => format!("{key} must be {expected}, not {}", described_type(setting)),
+        })
+    };
     let number = match setting {
         Value::Integer(number) => Some(*number as f64),
         Value::Number(number) if number.is_finite() => Some(*number),

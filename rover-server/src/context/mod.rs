@@ -60,6 +60,9 @@ mod cached {
     pub(super) const JSON: c_int = 7;
     /// `context.lua` keeps the path parameters at 3, and the values of `ctx:set` here.
     pub(super) const LAST: c_int = 8;
+    /// What `ctx:queries` gave, by name. Beyond the numbered places, for few handlers ask: the first that does pays for
+    /// another.
+    pub(super) const QUERIES: c_int = 9;
 }
 
 /// Pushes a new context for the request in `ticket`'s slot. `metatable` is where the stack holds the context metatable.

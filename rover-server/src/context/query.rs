@@ -5,7 +5,7 @@ use std::ops::Deref;
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
-use crate::lua::{Raise, Returns, Stack};
+use crate::lua::{Kind, Raise, Returns, Stack};
 
 use super::lookup::{keep, push_cached};
 use super::{Contexts, cached, ticket};
@@ -88,13 +88,24 @@ pub(super) fn query(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     Ok(1)
 }
 
-/// `ctx:queries(name)`: all values of one key, as an array.
+/// `ctx:queries(name)`: all values of one key, as an array, which is the same at every call for a name.
 pub(super) fn queries(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "queries(name)")?;
     let request = contexts.requests.get(ticket)?;
     let Some(name) = stack.bytes(2).map(<[u8]>::to_vec) else {
         return Err(Raise::mistake(format!("ctx:queries expects a name as a string, got {}", stack.kind(2).name())));
     };
+    if !push_cached(stack, cached::QUERIES) {
+        stack.push_table(0, 1);
+        keep(stack, cached::QUERIES);
+    }
+    let known = stack.top();
+    stack.push_bytes(&name);
+    stack.get_field(known);
+    if stack.kind(known + 1) == Kind::Table {
+        return Ok(1);
+    }
+    stack.pop(1);
     let query = request.head.uri.query().unwrap_or("");
     let mut values: SmallVec<[Decoded<'_>; 2]> = SmallVec::new();
     values.extend(pairs_backwards(query).filter(|(key, _)| **key == *name).map(|(_, value)| value));
@@ -104,5 +115,8 @@ pub(super) fn queries(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         stack.push_bytes(value);
         stack.set_item(table, n);
     }
+    stack.push_bytes(&name);
+    stack.push_copy(table);
+    stack.set_field(known);
     Ok(1)
 }

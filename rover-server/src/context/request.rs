@@ -1,9 +1,10 @@
 //! The requests of one worker that a handler may still ask about.
 
-use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::cell::{Cell, OnceCell, Ref, RefCell, RefMut};
 use std::ffi::c_void;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -27,12 +28,26 @@ pub(crate) struct Peer {
     pub(crate) is_last: Cell<bool>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
+    /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
+    passing: OnceCell<Arc<()>>,
 }
 
 impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
-        Peer { ip, scheme, upgrade: upgrade::Slot::default(), is_last: Cell::new(false), https_port: None }
+        let (upgrade, is_last, passing) = (upgrade::Slot::default(), Cell::new(false), OnceCell::new());
+        Peer { ip, scheme, upgrade, is_last, https_port: None, passing }
+    }
+
+    /// What the body of a request has to keep that is passed on: it may outlast the response.
+    pub(crate) fn passing(&self) -> Arc<()> {
+        self.passing.get_or_init(Arc::default).clone()
+    }
+
+    /// Whether the body of a request is being passed on.
+    #[inline]
+    pub(crate) fn is_passing(&self) -> bool {
+        self.passing.get().is_some_and(|passing| Arc::strong_count(passing) > 1)
     }
 }
 

@@ -151,6 +151,8 @@ local function form_escaped(text) return (gsub(gsub(text, "[^%w%-%._* ]", percen
 local function text_of(value, name)
   local kind = type(value)
   if kind == "string" then return value end
+  -- `tostring` would round integers beyond 10^14.
+  if kind == "number" and value % 1 == 0 and value >= -2 ^ 53 and value <= 2 ^ 53 then return format("%.0f", value) end
   if kind == "number" or kind == "boolean" then return tostring(value) end
   if is_text(value) then return tostring(value) end
   wrong(name, "a string, number or boolean, or an array of them", value)
@@ -278,7 +280,11 @@ local function perform(client, method, url, data, cfg, call)
   local defaults = client.defaults
   if type(url) ~= "string" then mistake(call .. " needs a URL as a string, not " .. shown(url)) end
   if client.base_url and not match(url, "^%a[%w+.-]*:") then
-    url = client.base_url .. (match(url, "^[/?]") and "" or "/") .. url
+    if find(url, "?", 1, true) == 1 then
+      url = client.base_url .. url
+    else
+      url = gsub(client.base_url, "/$", "") .. (match(url, "^/") and "" or "/") .. url
+    end
   end
   local body, kind = body_of(cfg, data, call)
   local headers, known = {}, {}
@@ -365,7 +371,7 @@ local function create(defaults)
   -- The defaults are copied, for the app may go on to use its table.
   local kept = {}
   for key, value in pairs(defaults) do kept[key] = value end
-  local client = { defaults = kept, base_url = kept.base_url and gsub(kept.base_url, "/$", "") }
+  local client = { defaults = kept, base_url = kept.base_url }
   local name = kept.name or "client-" .. clients
   client.native = new_client(name, tls.ca, tls.cert, tls.key, tls.insecure or false,
     breaker and (breaker.failures or 5) or 0, breaker and (breaker.window_ms or 10000) or 0,

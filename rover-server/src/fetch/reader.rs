@@ -124,39 +124,49 @@ fn next(stack: &mut Stack<'_>, fetch: &Fetch, call: &'static str, breaking: Brea
         return Err(Raise::mistake("this body is being read already"));
     }
     state.used.set(Instant::now());
-    let Some(mut inflow) = state.inflow.take() else {
+    let Some(inflow) = state.inflow.take() else {
         let piece = state.problem.borrow().clone().map_or(Piece::End, Piece::Broken);
         stack.push_boolean(true);
         return push_piece(stack, piece, breaking).map(|n| n + 1);
     };
-    let reading = Reading(state);
-    reading.0.is_reading.set(true);
+    state.is_reading.set(true);
+    let mut reading = Reading { state, inflow: Some(inflow) };
     fetch.waits.suspend(stack, Name::Own(call), async move {
-        let chunk = inflow.chunk().await;
-        let state = &reading.0;
-        let piece = match chunk {
-            Some(Ok(data)) => {
-                *state.inflow.borrow_mut() = Some(inflow);
-                Piece::Data(data)
-            }
-            Some(Err(problem)) => {
-                *state.problem.borrow_mut() = Some(problem.clone());
-                Piece::Broken(problem)
-            }
-            None => Piece::End,
-        };
-        state.used.set(Instant::now());
+        let piece = reading.next().await;
         drop(reading);
         move |stack: &mut Stack<'_>| push_piece(stack, piece, breaking)
     })
 }
 
-/// A reading in progress.
-struct Reading(Rc<State>);
+/// A reading in progress. One that is cancelled leaves the body as it was: what comes next is the next piece.
+struct Reading {
+    state: Rc<State>,
+    inflow: Option<Inflow>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Piece {
+        let Some(inflow) = &mut self.inflow else { return Piece::End };
+        let chunk = inflow.chunk().await;
+        if let Some(Ok(data)) = chunk {
+            return Piece::Data(data);
+        }
+        self.inflow = None;
+        match chunk {
+            Some(Err(problem)) => {
+                *self.state.problem.borrow_mut() = Some(problem.clone());
+                Piece::Broken(problem)
+            }
+            _ => Piece::End,
+        }
+    }
+}
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.is_reading.set(false);
+        self.state.is_reading.set(false);
+        self.state.used.set(Instant::now());
+        *self.state.inflow.borrow_mut() = self.inflow.take();
     }
 }
 

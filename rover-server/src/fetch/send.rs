@@ -10,7 +10,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::json;
 use crate::lua::{Kind, Name, Raise, Returns, Stack, Value};
@@ -112,7 +112,7 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
     let shared = fetch.shared();
     fetch.waits.suspend(stack, name, async move {
         let outcome = match feed {
-            Some(feed) => beside(feed, exchange).await,
+            Some(feed) => beside(feed, exchange, deadline).await,
             None => exchange.await,
         };
         if let Some(span) = span {
@@ -142,7 +142,11 @@ async fn exchange(client: Rc<Client>, call: Call, limit: u64, is_streamed: bool)
 }
 
 /// Makes the request's body while it is sent. One that raises ends the exchange.
-async fn beside(feed: impl Future<Output = Result<(), Outcome>>, exchange: impl Future<Output = Outcome>) -> Outcome {
+async fn beside(
+    feed: impl Future<Output = Result<(), Outcome>>,
+    exchange: impl Future<Output = Outcome>,
+    deadline: Option<Instant>,
+) -> Outcome {
     let (mut feed, mut exchange) = (pin!(feed), pin!(exchange));
     let outcome = tokio::select! {
         biased;
@@ -153,11 +157,18 @@ async fn beside(feed: impl Future<Output = Result<(), Outcome>>, exchange: impl 
         outcome = &mut exchange => outcome,
     };
     match outcome {
-        // Who reads the answer piece by piece may get it while the rest of the request is still on its way.
-        Outcome::Streaming(..) => match feed.await {
-            Ok(()) => outcome,
-            Err(problem) => problem,
-        },
+        // A server may answer while the rest of the request is still on its way, and stop reading.
+        Outcome::Streaming(..) => {
+            let fed = match deadline {
+                Some(deadline) => timeout_at(deadline, feed).await,
+                None => Ok(feed.await),
+            };
+            match fed {
+                Ok(Ok(())) => outcome,
+                Ok(Err(problem)) => problem,
+                Err(_) => Outcome::Failed(Problem::Timeout),
+            }
+        }
         outcome => outcome,
     }
 }

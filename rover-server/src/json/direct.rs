@@ -3,6 +3,7 @@
 //! Whatever is unusual is refused and left to [`encode`](super::encode), which is slower and finds out what is wrong with
 //! it and where: keys other than strings, tables that mix items and pairs, holes, request bodies, too many levels, and everything that JSON cannot hold.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 
 use super::{MOST_LEVELS, number, text};
@@ -15,6 +16,9 @@ pub(super) struct Known {
     pub(super) array: *const c_void,
     /// `rover.null`.
     pub(super) null: Light,
+    /// The identity of the metatable of contexts, and of that of responses, once they are known.
+    pub(super) context: Cell<*const c_void>,
+    pub(super) response: Cell<*const c_void>,
 }
 
 /// The value is not one of the usual ones.
@@ -46,6 +50,7 @@ fn write_plain(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result<(), 
 
 /// Writes a table in which at most so many `levels` may be open.
 fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u8>) -> Result<(), Unusual> {
+    // A context has such an item.
     if levels == 0 || table.has_zeroth() {
         return Err(Unusual);
     }
@@ -54,7 +59,7 @@ fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u
     let mut items = table.items();
     match items.next() {
         None | Some(View::Nil) => {}
-        Some(_) if first.is_some() => return Err(Unusual),
+        Some(_) if first.is_some() || table.metatable_identity() == known.response.get() => return Err(Unusual),
         Some(item) => {
             out.push(b'[');
             write_inner(item, known, levels, out)?;

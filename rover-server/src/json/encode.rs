@@ -131,6 +131,13 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
         if level >= MOST_LEVELS {
             return fail(Problem::Depth);
         }
+        let metatable = self.stack.metatable_identity(index);
+        if metatable == self.vocabulary.known.context.get() {
+            return fail(Problem::Context);
+        }
+        if metatable == self.vocabulary.known.response.get() {
+            return fail(Problem::Response);
+        }
         // One more slot than the levels take is for the metatable of an empty table.
         if level % LEVELS_AT_ONCE == 0 && !self.stack.reserve(SLOTS * LEVELS_AT_ONCE + 1) {
             return fail(Problem::Room);

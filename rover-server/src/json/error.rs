@@ -31,6 +31,10 @@ pub(super) enum Problem {
     Holes { items: u32, last: u32 },
     /// Lua's stack has no room.
     Room,
+    /// A request's context.
+    Context,
+    /// A response.
+    Response,
 }
 
 impl fmt::Display for EncodeError {
@@ -64,6 +68,8 @@ impl fmt::Display for EncodeError {
                 write!(f, "{path} is an array with too many holes: {items} items up to index {last}")
             }
             Problem::Room => write!(f, "{path} is nested too deeply for the Lua stack"),
+            Problem::Context => write!(f, "{path} is a context, which JSON cannot hold"),
+            Problem::Response => write!(f, "{path} is a response, which JSON cannot hold"),
         }
     }
 }

@@ -14,7 +14,6 @@ mod decode;
 mod direct;
 mod encode;
 mod error;
-mod functions;
 mod locate;
 mod number;
 mod shapes;
@@ -22,7 +21,9 @@ mod shapes;
 mod tests;
 mod text;
 
-use std::ffi::c_int;
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -32,7 +33,6 @@ use crate::lua::{Light, OwnedMeta, Stack, anchor, null};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, encode_pretty};
-pub(crate) use functions::functions;
 pub(crate) use text::write as push_text;
 
 /// The most tables or documents inside one another, in both directions; the outermost is the first level.
@@ -58,8 +58,20 @@ impl Vocabulary {
         array_metatable: &mlua::Table,
         texts: Rc<OwnedMeta<Bytes>>,
     ) -> mlua::Result<Vocabulary> {
-        let known = direct::Known { array: array_metatable.to_pointer(), null: null(lua)? };
+        let known = direct::Known {
+            array: array_metatable.to_pointer(),
+            null: null(lua)?,
+            // Never those of a table.
+            context: Cell::new(ptr::dangling()),
+            response: Cell::new(ptr::dangling()),
+        };
         Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts, shapes: Shapes::new(lua)? })
+    }
+
+    /// Notes the identities of the metatables of contexts and responses, which are tables that no document may have in it.
+    pub(crate) fn refuses(&self, context: *const c_void, response: *const c_void) {
+        self.known.context.set(context);
+        self.known.response.set(response);
     }
 
     /// Whether the value at `index` is a userdata that is encoded as its text.
@@ -67,8 +79,13 @@ impl Vocabulary {
         self.texts.get(stack, index).is_some()
     }
 
+    /// The userdata at `index` as its text, where it is one that has a text.
+    pub(crate) fn text(&self, stack: &mut Stack<'_>, index: c_int) -> Option<Bytes> {
+        self.texts.get(stack, index).cloned()
+    }
+
     /// Whether this is the identity of the metatable that marks arrays.
-    pub(crate) fn is_array(&self, metatable: *const std::ffi::c_void) -> bool {
+    pub(crate) fn is_array(&self, metatable: *const c_void) -> bool {
         metatable == self.known.array
     }
 

@@ -54,10 +54,25 @@ fn write_float(number: f64, out: &mut Vec<u8>) -> bool {
     if number == 0.0 {
         // The negative zero: an integer too, so without a point.
         out.extend_from_slice(b"-0");
+    } else if size >= LAST_EXACT as f64 && number.is_finite() {
+        write_large(number, out);
     } else if number.is_finite() {
         out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
     }
     number.is_finite()
+}
+
+/// Writes an integer too large to have neighbours, without the point and the plus by which zmij marks a float.
+#[cold]
+fn write_large(number: f64, out: &mut Vec<u8>) {
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(number);
+    let (digits, exponent) = text.split_once("e+").unwrap_or((text.strip_suffix(".0").unwrap_or(text), ""));
+    out.extend_from_slice(digits.as_bytes());
+    if !exponent.is_empty() {
+        out.push(b'e');
+        out.extend_from_slice(exponent.as_bytes());
+    }
 }
 
 /// Writes a number of thousandths, which is not a multiple of a thousand.
@@ -133,9 +148,28 @@ mod tests {
 
     #[test]
     fn floats_read_back() {
-        for number in [0.1, 1.0 / 3.0, -0.0, 5e-324, 1e300, f64::MAX, 9_007_199_254_740_994.0] {
-            let read: f64 = written(number).parse().unwrap();
+        let powers = (54..1024).map(|n| 2f64.powi(n)).chain((-300..300).map(|n| 10f64.powi(n)));
+        let near = powers.flat_map(|number| [number.next_down(), number, number.next_up()]);
+        let some = [0.1, 1.0 / 3.0, -0.0, 5e-324, 1e300, f64::MAX, 9_007_199_254_740_994.0];
+        for number in some.into_iter().chain(near) {
+            let text = written(number);
+            let read: f64 = text.parse().unwrap();
             assert_eq!(read.to_bits(), number.to_bits());
+            assert!(!text.ends_with(".0") && !text.contains('+'), "{text}");
+        }
+    }
+
+    #[test]
+    fn large_numbers_are_as_short_as_they_can_be() {
+        for (number, text) in [
+            (9_007_199_254_740_994.0, "9007199254740994"),
+            (-9_007_199_254_740_994.0, "-9007199254740994"),
+            (1e16, "1e16"),
+            (-1.5e16, "-1.5e16"),
+            (1e300, "1e300"),
+            (f64::MAX, "1.7976931348623157e308"),
+        ] {
+            assert_eq!(written(number), text);
         }
     }
 }

@@ -7,6 +7,9 @@
 
 local sign, waiting, refuse, mistake = ...
 
+-- What a cancelled coroutine finds at its wait. Nobody made a mistake at any line.
+local CANCELLED = "cancelled"
+
 local error, select, type = error, select, type
 local create, isyieldable, resume, status, yield =
   coroutine.create, coroutine.isyieldable, coroutine.resume, coroutine.status, coroutine.yield
@@ -55,20 +58,22 @@ function M.status(co)
   return now
 end
 
+-- As in plain Lua, text gets the place of the call in front.
+local function level_of(problem)
+  return type(problem) == "string" and problem ~= CANCELLED and 2 or 0
+end
+
 local function unwrap(ok, ...)
   if ok then return ... end
   local problem = ...
-  if type(problem) == "string" then error(problem, 2) end
-  error(problem, 0)
+  error(problem, level_of(problem))
 end
 
 local function finish(co, ok, ...)
   if ok and ... ~= sign then return ... end
   if ok then return unwrap(through(co)) end
   local problem = ...
-  -- As in plain Lua, text gets the place of the call in front.
-  if type(problem) == "string" then error(problem, 2) end
-  error(problem, 0)
+  error(problem, level_of(problem))
 end
 
 function M.wrap(fn)

@@ -188,6 +188,48 @@ impl<T: 'static> OwnedMeta<T> {
         }
     }
 
+    /// Pushes what [`keep`](OwnedMeta::keep) left under the number `n` beside the value at `index`, which must be one of
+    /// this metatable; false, and nothing pushed, where there is nothing.
+    pub(crate) fn push_kept(&self, stack: &mut Stack<'_>, index: c_int, n: c_int) -> bool {
+        let top = stack.top();
+        if self.push_places(stack, index) {
+            stack.push_item(top + 1, n);
+            if stack.kind(top + 2) != Kind::Nil {
+                stack.replace(top + 1);
+                return true;
+            }
+        }
+        stack.truncate(top);
+        false
+    }
+
+    /// Keeps the topmost value under the number `n` beside the value at `index`, as long as that lives, and leaves it on
+    /// the stack.
+    pub(crate) fn keep(&self, stack: &mut Stack<'_>, index: c_int, n: c_int) {
+        let kept = stack.top();
+        if !self.push_places(stack, index) {
+            stack.truncate(kept);
+            stack.push_table(n as usize, 0);
+            stack.push_anchored(self.anchor);
+            stack.set_metatable(kept + 1);
+            stack.push_copy(kept + 1);
+            // SAFETY: the userdata stands at `index`, a table on top, which is popped.
+            unsafe { ffi::lua_setfenv(stack.state(), index) };
+        }
+        stack.push_copy(kept);
+        stack.set_item(kept + 1, n);
+        stack.truncate(kept);
+    }
+
+    /// Pushes the environment of the userdata at `index`, and says whether it is a table of our own. A new userdata has
+    /// that of the function which made it; ours is known by this metatable, which no other table has.
+    fn push_places(&self, stack: &mut Stack<'_>, index: c_int) -> bool {
+        // SAFETY: any index that is on the stack may be asked for; one value is pushed.
+        unsafe { ffi::lua_getfenv(stack.state(), index) };
+        let top = stack.top();
+        stack.kind(top) == Kind::Table && stack.metatable_identity(top) == self.identity
+    }
+
     /// The value at `index`, or `None` where something else stands (or the VM is closing).
     pub(crate) fn get<'s>(&self, stack: &'s mut Stack<'_>, index: c_int) -> Option<&'s T> {
         if stack.metatable_identity(index) != self.identity {

@@ -117,9 +117,16 @@ impl<'lua> Stack<'lua> {
         self.slot(index).number()
     }
 
-    /// The number at `index` as `tostring` shows it.
+    /// The number at `index` as `tostring` shows it; an integer in full as far as each has a double of its own.
     pub(crate) fn number_text(&mut self, index: c_int) -> String {
-        self.push_number(self.number(index));
+        /// 2^53.
+        const LAST_EXACT: u64 = 1 << 53;
+        let number = self.number(index);
+        let integer = number as i64;
+        if (integer as f64).to_bits() == number.to_bits() && integer.unsigned_abs() <= LAST_EXACT {
+            return integer.to_string();
+        }
+        self.push_number(number);
         // SAFETY: converts the copy on top in place, and reads it before it is dropped.
         let text = unsafe {
             let mut len = 0;

@@ -60,16 +60,30 @@ pub(crate) fn caller(stack: &Stack<'_>) -> Option<Frame> {
 }
 
 fn frames(stack: &Stack<'_>, mut level: c_int, most: usize) -> Vec<Frame> {
-    let mut frames = Vec::new();
+    let mut frames: Vec<Frame> = Vec::new();
+    // Whether the level before was the app's: what it is called was said by the level that comes now.
+    let mut is_called_here = false;
     // SAFETY: the record is filled by `lua_getstack` before `lua_getinfo` reads it; its strings live as long as the
     // function on the call stack, and are copied at once.
     unsafe {
         let mut record: ffi::lua_Debug = std::mem::zeroed();
-        while frames.len() < most && ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
+        while ffi::lua_getstack(stack.state(), level, &mut record) != 0 {
             level += 1;
             let known = ffi::lua_getinfo(stack.state(), c"Sln".as_ptr(), &mut record) != 0;
-            if !known || is_own(&record) {
+            let is_own = !known || is_own(&record);
+            if is_own
+                && is_called_here
+                && let Some(frame) = frames.last_mut()
+            {
+                // Rover's own variables tell the app's author nothing.
+                frame.function = None;
+            }
+            is_called_here = !is_own;
+            if is_own {
                 continue;
+            }
+            if frames.len() == most {
+                break;
             }
             frames.push(Frame {
                 file: text(record.short_src.as_ptr()),

@@ -43,6 +43,9 @@ const MOST_TRIES: u32 = 3;
 /// Bodies up to this many bytes are read to their end where nobody wants them, so that their connection can be used again.
 const WORTH_DRAINING: u64 = 16 * 1024;
 
+/// How long it is waited for: mostly it has come with its head.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
+
 static AGENT: HeaderValue = HeaderValue::from_static(concat!("rover/", env!("CARGO_PKG_VERSION")));
 static CODINGS: HeaderValue = HeaderValue::from_static(ACCEPTED);
 
@@ -170,7 +173,7 @@ impl Client {
                 Redirected::Yes if followed >= call.redirects => return Err(Problem::TooManyRedirects),
                 Redirected::Yes => {
                     followed += 1;
-                    drain(Inflow::plain(body, active), call.deadline).await;
+                    drain(Inflow::plain(body, active)).await;
                     continue;
                 }
             }
@@ -215,7 +218,7 @@ impl Client {
                 return outcome;
             }
             if let Ok((_, body, active)) = outcome {
-                drain(Inflow::plain(body, active), deadline).await;
+                drain(Inflow::plain(body, active)).await;
             }
             sleep(wait).await;
             attempt += 1;
@@ -224,9 +227,9 @@ impl Client {
     }
 }
 
-/// Reads what nobody wants, where that is little.
-async fn drain(mut body: Inflow, deadline: Option<Instant>) {
-    let _ = body.collect(WORTH_DRAINING, deadline).await;
+/// Reads what nobody wants, where that is little and there already. What is not costs its connection.
+async fn drain(mut body: Inflow) {
+    let _ = body.collect(WORTH_DRAINING, Some(Instant::now() + DRAIN_PATIENCE)).await;
 }
 
 impl Call {

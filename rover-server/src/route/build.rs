@@ -56,6 +56,8 @@ impl FastRouter {
 #[derive(Default)]
 struct Tables {
     paths: Vec<Path>,
+    /// Paths that are another spelling of one before them.
+    twins: Vec<(u32, u32)>,
     by_shape: HashMap<String, u32, foldhash::fast::RandomState>,
     exact: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
     segments: matchit::Router<u32>,
@@ -82,26 +84,48 @@ impl Tables {
     }
 
     fn add_path(&mut self, route: &RouteDecl, shape: &str) -> Result<u32, String> {
-        let segments = route.pattern.segments();
-        // There are no more paths than routes, and those were counted.
+        // There are no more paths than four for each route, and those were counted.
         let index = self.paths.len() as u32;
-        if route.pattern.is_static() {
+        let is_static = route.pattern.is_static();
+        // No other path has one of these spellings, for each stands for the same bytes as the pattern's own.
+        let others = route.pattern.other_spellings();
+        if is_static {
             self.exact.insert(shape.into(), index);
+            self.exact.extend(others.iter().map(|other| (other.shape().into(), index)));
         } else {
-            let router = match segments.last() {
-                Some(Segment::Rest(_)) => self.rests.entry(segments.len()).or_default(),
-                _ => &mut self.segments,
-            };
-            router.insert(shape, index).map_err(|_| {
-                format!("{} cannot be told apart from another route; change one of the two", route.pattern)
-            })?;
+            self.add_pattern(route, shape.to_owned(), index)?;
         }
         self.by_shape.insert(shape.to_owned(), index);
         self.paths.push(Path { methods: MethodTable::new(), rank: Rank::of(&route.pattern) });
+        for other in others.iter().filter(|_| !is_static) {
+            // A path of its own, for its literals have other lengths, and its parameters other places.
+            let twin = self.paths.len() as u32;
+            self.add_pattern(route, other.escaped_shape(), twin)?;
+            self.paths.push(Path { methods: MethodTable::new(), rank: Rank::of(other) });
+            self.twins.push((twin, index));
+        }
         Ok(index)
     }
 
+    /// Lets a pattern with parameters lead to a path.
+    fn add_pattern(&mut self, route: &RouteDecl, shape: String, path: u32) -> Result<(), String> {
+        let segments = route.pattern.segments();
+        let router = match segments.last() {
+            Some(Segment::Rest(_)) => self.rests.entry(segments.len()).or_default(),
+            _ => &mut self.segments,
+        };
+        router
+            .insert(shape, path)
+            .map_err(|_| format!("{} cannot be told apart from another route; change one of the two", route.pattern))
+    }
+
     fn finish(mut self, routes: Vec<RouteDecl>, trailing: TrailingSlash) -> FastRouter {
+        for (twin, path) in self.twins {
+            let methods = self.paths.get(path as usize).map(|path| path.methods.clone());
+            if let (Some(twin), Some(methods)) = (self.paths.get_mut(twin as usize), methods) {
+                twin.methods = methods;
+            }
+        }
         let mut verbs = HashSet::new();
         for path in &mut self.paths {
             path.methods.settle();

@@ -19,6 +19,33 @@ pub(super) fn encode_literal(text: &[u8]) -> String {
     out
 }
 
+/// How many other spellings of a literal clients have.
+pub(super) const OTHER_SPELLINGS: usize = 3;
+
+/// Another spelling of a literal that [`encode_literal`] has spelled, as clients send it: 0 with lower-case digits; 1 as
+/// browsers do, which leave some bytes as they are that RFC 3986 wants encoded; 2 with all those as they are that end
+/// neither a segment nor a path. All stand for the same bytes (section 6.2.2), so nothing else is found by them.
+pub(super) fn other_spelling(literal: &str, number: usize) -> String {
+    let mut out = Vec::with_capacity(literal.len());
+    let mut rest = literal;
+    while let Some((text, encoded)) = rest.split_once('%') {
+        let (digits, after) = encoded.split_at_checked(2).unwrap_or((encoded, ""));
+        out.extend_from_slice(text.as_bytes());
+        let byte = u8::from_str_radix(digits, 16).ok();
+        match (number, byte) {
+            // The path percent-encode set of the WHATWG's URL standard lacks these.
+            (1, Some(byte @ (b'[' | b']' | b'|'))) => out.push(byte),
+            (2, Some(byte)) if byte >= 0x80 || b"\"<>[\\]^`{|}".contains(&byte) => out.push(byte),
+            (0, _) => out.extend([b"%", digits.to_ascii_lowercase().as_bytes()].concat()),
+            _ => out.extend([b"%", digits.as_bytes()].concat()),
+        }
+        rest = after;
+    }
+    out.extend_from_slice(rest.as_bytes());
+    // A request target is text, as the router takes it.
+    String::from_utf8(out).unwrap_or_else(|_| literal.to_owned())
+}
+
 fn is_encoded_byte(text: &[u8]) -> bool {
     matches!(text, [b'%', a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
 }
@@ -47,5 +74,21 @@ mod tests {
             assert_eq!(encode_literal(text.as_bytes()), sent);
         }
         assert_eq!(encode_literal(b"\xff"), "%FF");
+    }
+
+    #[test]
+    fn spells_literals_as_other_clients_send_them() {
+        for (literal, others) in [
+            ("plain", ["plain", "plain", "plain"]),
+            ("a%7Cb", ["a%7cb", "a|b", "a|b"]),
+            ("%5B1%5D", ["%5b1%5d", "[1]", "[1]"]),
+            ("%C3%A9%5B%5E", ["%c3%a9%5b%5e", "%C3%A9[%5E", "é[^"]),
+            ("a%20%2F%3F%25%00", ["a%20%2f%3f%25%00", "a%20%2F%3F%25%00", "a%20%2F%3F%25%00"]),
+            ("%FF%7C", ["%ff%7c", "%FF|", "%FF%7C"]),
+        ] {
+            for (number, other) in others.into_iter().enumerate() {
+                assert_eq!(other_spelling(literal, number), other, "{literal}");
+            }
+        }
     }
 }

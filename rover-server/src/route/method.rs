@@ -97,7 +97,7 @@ impl fmt::Display for Verb {
 /// The handlers of one path, indexed by verb.
 ///
 /// Built in two steps: [`MethodTable::declare`] for every handler, then [`MethodTable::settle`] once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct MethodTable {
     handlers: [Option<RouteId>; 8],
     allow: HeaderValue,

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::literal::encode_literal;
+use super::literal::{OTHER_SPELLINGS, encode_literal, other_spelling};
 
 /// How many parameters one pattern may have; the search names them with one letter each.
 const MAX_PARAMS: usize = 26;
@@ -96,6 +96,33 @@ impl Pattern {
     /// `matchit`. No ambiguity: a literal never holds a brace.
     pub(super) fn shape(&self) -> String {
         write_path(&self.segments, |segment| ["", segment.shape(), ""])
+    }
+
+    /// The shape where a literal may hold a brace, which is doubled then, for it is matchit's own.
+    pub(super) fn escaped_shape(&self) -> String {
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Literal(text) => text.replace('{', "{{").replace('}', "}}"),
+            other => other.shape().to_owned(),
+        });
+        segments.flat_map(|segment| ["/".to_owned(), segment]).collect()
+    }
+
+    /// The pattern with its literals in the other spellings that clients send, if there are any; no spelling twice.
+    ///
+    /// A client has one way to spell, so there are no more than three however many segments there are.
+    pub(super) fn other_spellings(&self) -> Vec<Pattern> {
+        let mut others: Vec<Pattern> = Vec::new();
+        for number in 0..if self.text.contains('%') { OTHER_SPELLINGS } else { 0 } {
+            let respelled = self.segments.iter().map(|segment| match segment {
+                Segment::Literal(text) => Segment::Literal(other_spelling(text, number).into()),
+                other => other.clone(),
+            });
+            let other = Pattern { segments: respelled.collect(), text: self.text.clone() };
+            if other != *self && !others.contains(&other) {
+                others.push(other);
+            }
+        }
+        others
     }
 }
 

@@ -17,8 +17,18 @@ enum Piece {
 }
 
 /// Literals share prefixes, so that the search tree splits within segments.
-const LITERALS: [&str; 8] = ["a", "b", "ab", "abc", "a b", "%41", "é", "a.b"];
-const SENT: [&str; 12] = ["a", "b", "ab", "abc", "a%20b", "%41", "%C3%A9", "a.b", "x", "%zz", "{p}", ""];
+const LITERALS: [&str; 9] = ["a", "b", "ab", "abc", "a b", "%41", "é", "a.b", "[{"];
+const SENT: [&str; 18] = [
+    "a", "b", "ab", "abc", "a%20b", "%41", "%C3%A9", "%c3%a9", "é", "a.b", "%5B%7B", "%5b%7b", "[%7B", "[{", "x",
+    "%zz", "{p}", "",
+];
+
+/// How clients spell literals: by the RFC, with lower-case digits, as browsers do, as they are. A client has one way.
+const SPELLINGS: [[&str; 4]; 2] = [["%C3%A9", "%c3%a9", "%C3%A9", "é"], ["%5B%7B", "%5b%7b", "[%7B", "[{"]];
+
+fn spelled(literal: &str, way: usize) -> &str {
+    SPELLINGS.iter().find(|ways| ways[0] == literal).map_or(literal, |ways| ways[way])
+}
 
 fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let piece = prop_oneof![3 => prop::sample::select(&LITERALS[..]).prop_map(Piece::Literal), 2 => Just(Piece::Param)];
@@ -61,6 +71,10 @@ fn path() -> impl Strategy<Value = String> {
 
 /// How well the pattern matches and what its parameters hold: 0 for a literal, 1 for a parameter, 2 for the rest.
 fn matches<'p>(pattern: &Pattern, path: &'p str) -> Option<(Vec<u8>, Vec<&'p str>)> {
+    (0..4).find_map(|way| matches_spelled(pattern, path, way))
+}
+
+fn matches_spelled<'p>(pattern: &Pattern, path: &'p str, way: usize) -> Option<(Vec<u8>, Vec<&'p str>)> {
     if pattern.segments().is_empty() {
         return (path == "/").then(Default::default);
     }
@@ -73,7 +87,7 @@ fn matches<'p>(pattern: &Pattern, path: &'p str) -> Option<(Vec<u8>, Vec<&'p str
         };
         left = next;
         match segment {
-            Segment::Literal(text) if **text == *head => ranks.push(0),
+            Segment::Literal(text) if spelled(text, way) == head => ranks.push(0),
             Segment::Param(_) if !head.is_empty() => {
                 ranks.push(1);
                 values.push(head);

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::control::Phase;
 use super::{Control, Server};
-use crate::app::{App, Blueprint};
+use crate::app::Blueprint;
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{self, Level};
@@ -111,9 +111,8 @@ async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<
     });
     let load = move || {
         let _on_duty = charge.begin();
-        let loaded = App::load(&server.blueprint).map_err(|mistakes| Error::app(mistakes.to_string()));
         // The VM ends here, before the answer goes out.
-        let settled = loaded.and_then(|(_, declared)| server.settle(declared));
+        let settled = server.load_and_settle(&server.blueprint).map(|(_, settled)| settled);
         if let Some(reply) = take(&reply) {
             let _ = reply.send(settled);
         }

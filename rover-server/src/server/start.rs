@@ -9,7 +9,7 @@ use super::board;
 use super::control::Shared;
 use super::{AppInfo, Listening, Server};
 use crate::accept::{Given, Listeners, Role};
-use crate::app::{Blueprint, Declared, Mistakes};
+use crate::app::{App, Blueprint, Declared, Mistakes, Unfinished};
 use crate::assets::Mounts;
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::crew::Crew;
@@ -23,6 +23,9 @@ use crate::version::Plan;
 use crate::watchdog::Watchdog;
 use crate::worker::Worker;
 use crate::workers::Workers;
+
+/// What a server needs of what its app declares.
+pub(super) type Settled = (Config, FastRouter, RouteLimits, Mounts);
 
 impl Server {
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -65,7 +68,7 @@ impl Server {
         for worker in 1..=at_once {
             workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
-        let declared = workers[0].loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
+        let declared = workers[0].loaded().map_err(|unfinished| self.settle_unfinished(unfinished))?;
         let (config, router, route_limits, mounts) = self.settle(declared)?;
         let _ = log::init(config.log_level);
 
@@ -82,7 +85,7 @@ impl Server {
             workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         for worker in workers.iter().skip(1) {
-            worker.loaded().map_err(|mistakes| Error::app(mistakes.to_string()))?;
+            worker.loaded().map_err(|unfinished| Error::app(Mistakes::from(unfinished).to_string()))?;
         }
         let info = AppInfo::new(&router, &mounts);
         let limits = RateLimits::new(&config.rate_limit, &route_limits);
@@ -119,8 +122,22 @@ impl Server {
         Ok(Listening::new(listeners, management, estate.predecessor, crew, info, shared))
     }
 
+    /// Loads the app on the calling thread, and settles what it declares.
+    pub(super) fn load_and_settle(&self, blueprint: &Blueprint) -> Result<(App, Settled), Error> {
+        match App::load(blueprint) {
+            Ok((app, declared)) => Ok((app, self.settle(declared)?)),
+            Err(unfinished) => Err(self.settle_unfinished(unfinished)),
+        }
+    }
+
+    /// Everything that is wrong with what was declared before the app's top level failed, and how that did.
+    fn settle_unfinished(&self, unfinished: Unfinished) -> Error {
+        let why = unfinished.0.mistakes.to_string();
+        self.settle(*unfinished.0).err().unwrap_or_else(|| Error::app(why))
+    }
+
     /// Decides the config, builds the router and checks the folders.
-    pub(super) fn settle(&self, declared: Declared) -> Result<(Config, FastRouter, RouteLimits, Mounts), Error> {
+    fn settle(&self, declared: Declared) -> Result<Settled, Error> {
         let table = AppTable { origin: &declared.origin, entries: &declared.config };
         let config = Config::resolve(table, variable, &self.overrides);
         let trailing = config.as_ref().map_or(TrailingSlash::Strict, |config| config.trailing_slash);

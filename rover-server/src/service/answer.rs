@@ -18,7 +18,7 @@ use super::{Site, UNMATCHED, panicked};
 use crate::body::Body;
 use crate::collect::Collect;
 use crate::compression::Negotiation;
-use crate::context::{Client, Open};
+use crate::context::{Client, Open, Peer};
 use crate::guard::Pass;
 use crate::handler::Running;
 use crate::metrics::{Arrival, Meter};
@@ -103,6 +103,10 @@ pub(crate) struct Answer<B> {
 #[derive(Default)]
 pub(super) struct Notes {
     pub(super) negotiation: Option<Negotiation>,
+    /// Whose request it is, where the response may be compressed.
+    pub(super) peer: Option<Rc<Peer>>,
+    /// The response is none of a handler's.
+    is_unaided: bool,
     pub(super) record: Option<Box<Record>>,
 }
 
@@ -149,6 +153,15 @@ impl<B> Answer<B> {
         }
     }
 
+    /// The response is a file on its way: the connection is busy until its last piece.
+    #[cold]
+    pub(super) fn unaided(&mut self, response: &mut Response<Body>, peer: &Rc<Peer>) {
+        response.body_mut().make_unaided(peer);
+        if let Some(notes) = &mut self.notes {
+            notes.is_unaided = true;
+        }
+    }
+
     /// The same, which is counted when the request is over, where requests are counted.
     pub(super) fn followed(mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) -> Answer<B> {
         if let (Some(meter), Some(arrival)) = (meter, arrival) {
@@ -163,9 +176,16 @@ impl Notes {
     /// Does to a response what was noted for it.
     #[cold]
     fn apply(self, response: Response<Body>) -> Response<Body> {
-        let response = match self.negotiation {
-            Some(negotiation) => negotiation.apply(response),
-            None => response,
+        let response = match (self.negotiation, self.peer) {
+            (Some(negotiation), Some(peer)) => {
+                let is_unaided = self.is_unaided || !matches!(response.body(), Body::Stream(_));
+                let mut response = negotiation.apply(response);
+                if is_unaided {
+                    response.body_mut().make_unaided(&peer);
+                }
+                response
+            }
+            _ => response,
         };
         match self.record {
             Some(record) => record.at_end(response),

@@ -219,7 +219,7 @@ fn returned(stack: &Stack<'_>, vocabulary: &Vocabulary) -> Outcome {
         Err(problem) => Err(problem),
     };
     outcome.unwrap_or_else(|problem| match problem {
-        Raise::Mistake(message) => Outcome::Raised(Datum::String(message.into_bytes().into())),
+        Raise::Mistake(message) => Outcome::Mistake(message.into()),
         Raise::Value | Raise::Yield(_) => Outcome::Nothing(None),
     })
 }
@@ -242,6 +242,7 @@ fn push(stack: &mut Stack<'_>, answer: Answer, vocabulary: &Vocabulary) -> Retur
             data::push(stack, &error, vocabulary)?;
             Err(Raise::Value)
         }
+        Answer::Outcome(Outcome::Mistake(message)) => Err(Raise::mistake(&*message)),
         Answer::Raised(mut held) => {
             held.push_first(stack);
             Err(Raise::Value)

@@ -81,7 +81,7 @@ fn keep_field(stack: &mut Stack<'_>) {
     }
 }
 
-/// The key at index 2, which stands there as a string afterwards: a number is what `tostring` makes of it.
+/// The key at index 2, which stands there as a string afterwards: a number as it is written.
 fn key<'s>(stack: &'s mut Stack<'_>, call: &str) -> Result<&'s [u8], Raise> {
     if stack.kind(2) == Kind::Number {
         let text = stack.number_text(2);

@@ -4,8 +4,10 @@
 //! for a program ends it, with all that it has started.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,6 +46,8 @@ struct Order {
     command: Command,
     /// As messages call it.
     name: String,
+    /// The folder that it runs in, where that is not the server's.
+    folder: Option<PathBuf>,
     stdin: Option<Vec<u8>>,
     limit: usize,
 }
@@ -83,8 +87,9 @@ fn order(stack: &mut Stack<'_>) -> Result<Order, Raise> {
     let mut command = Command::new(OsString::from_vec(cmd));
     arguments(stack, &mut command)?;
     environment(stack, &mut command)?;
-    if let Some(folder) = text(stack, 1, "cwd", CALL)? {
-        command.current_dir(OsString::from_vec(folder));
+    let folder = text(stack, 1, "cwd", CALL)?.map(|folder| PathBuf::from(OsString::from_vec(folder)));
+    if let Some(folder) = &folder {
+        command.current_dir(folder);
     }
     let stdin = text(stack, 1, "stdin", CALL)?;
     let limit = bytes(stack, 1, "limit", CALL)?.unwrap_or(USUAL_LIMIT);
@@ -95,7 +100,7 @@ fn order(stack: &mut Stack<'_>) -> Result<Order, Raise> {
         // A group of its own, which can be ended as a whole.
         .process_group(0)
         .kill_on_drop(true);
-    Ok(Order { command, name, stdin, limit })
+    Ok(Order { command, name, folder, stdin, limit })
 }
 
 fn arguments(stack: &mut Stack<'_>, command: &mut Command) -> Result<(), Raise> {
@@ -181,13 +186,30 @@ impl Drop for Running {
     }
 }
 
+/// Why nothing can run in this folder, if it is for want of the folder.
+fn folder_problem(folder: &Path) -> Option<String> {
+    let problem = match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => return None,
+        Ok(_) => io::Error::from_raw_os_error(rustix::io::Errno::NOTDIR.raw_os_error()),
+        Err(error) => error,
+    };
+    Some(format!("cwd {}: {}", folder.display(), words(&problem)))
+}
+
 async fn run(stores: &Stores, order: Order) -> Result<Ended, String> {
-    let Order { mut command, name, stdin, limit } = order;
+    let Order { mut command, name, folder, stdin, limit } = order;
     let Some(turn) = stores.processes().enter().await else { return Err(TOO_MANY.to_owned()) };
     // Starting a program may wait for a disk.
-    let started = tokio::task::spawn_blocking(move || command.spawn().map(|child| Running { child, _turn: turn }));
-    let started = started.await.map_err(|_| "the server stops".to_owned())?;
-    let mut running = started.map_err(|error| format!("{name}: {}", words(&error)))?;
+    let program = name.clone();
+    let started = tokio::task::spawn_blocking(move || match command.spawn() {
+        Ok(child) => Ok(Running { child, _turn: turn }),
+        // The system does not say which of the two is missing.
+        Err(error) => Err(match folder.and_then(|folder| folder_problem(&folder)) {
+            Some(problem) => problem,
+            None => format!("{program}: {}", words(&error)),
+        }),
+    });
+    let mut running = started.await.map_err(|_| "the server stops".to_owned())??;
     let child = &mut running.child;
     let (input, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {

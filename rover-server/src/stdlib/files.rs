@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mlua::{Lua, Table};
 
 use super::blocking::off_thread;
-use super::options::{are_options, bytes, flag};
+use super::options::{are_options, as_text, bytes, flag};
 use super::work::{self, Stat};
 use crate::json::Vocabulary;
 use crate::lua::{Name, Raise, Returns, Shared, Stack, Waits};
@@ -83,11 +84,17 @@ fn path(stack: &Stack<'_>, call: &str) -> Result<PathBuf, Raise> {
     }
 }
 
-/// The content at index 2.
-fn content(stack: &Stack<'_>, call: &str) -> Result<Vec<u8>, Raise> {
-    match stack.bytes(2) {
-        Some(content) => Ok(content.to_vec()),
-        None => Err(Raise::Mistake(format!("{call} expects a string to write, not {}", stack.kind(2).name()))),
+/// The content at index 2: a string, a number as its text, or a request's body, which is shared.
+fn content(stack: &mut Stack<'_>, functions: &Functions, call: &str) -> Result<Bytes, Raise> {
+    if let Some(body) = functions.vocabulary.text(stack, 2) {
+        return Ok(body);
+    }
+    match as_text(stack, 2) {
+        Some(content) => Ok(content.into()),
+        None => {
+            let kind = stack.kind(2).name();
+            Err(Raise::Mistake(format!("{call} expects a string, a number or a body to write, not {kind}")))
+        }
     }
 }
 
@@ -103,7 +110,7 @@ fn read(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 /// `write(path, content[, { atomic }])` → true.
 fn write(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     let call = "rover.fs.write";
-    let (path, content) = (path(stack, call)?, content(stack, call)?);
+    let (path, content) = (path(stack, call)?, content(stack, functions, call)?);
     let atomic = are_options(stack, 3, call, &["atomic"])? && flag(stack, 3, "atomic", call)?;
     let work = move || if atomic { work::replace(&path, &content) } else { work::write(&path, &content) };
     run(stack, functions, call, work, push_true)
@@ -112,7 +119,7 @@ fn write(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 /// `append(path, content)` → true.
 fn append(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     let call = "rover.fs.append";
-    let (path, content) = (path(stack, call)?, content(stack, call)?);
+    let (path, content) = (path(stack, call)?, content(stack, functions, call)?);
     run(stack, functions, call, move || work::append(&path, &content), push_true)
 }
 

@@ -6,6 +6,7 @@ mod blocking;
 mod env;
 mod exec;
 mod files;
+mod json;
 mod log;
 mod options;
 mod sleep;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use mlua::{Function, LightUserData, Lua, Table};
 
-use crate::json::{self, Vocabulary};
+use crate::json::Vocabulary;
 use crate::lua::{Raise, Shared, Waits, mistake_function};
 use crate::store::Stores;
 

@@ -1,6 +1,7 @@
 //! Arguments of functions that take a table of options.
 
-use crate::lua::{Kind, Raise, Stack, View};
+use crate::config::ConfigValue;
+use crate::lua::{Kind, Raise, Stack, Value, View};
 
 /// Checks that at `index` there is nil, or a table with no other keys than `known`; then says whether it is a table.
 pub(super) fn are_options(stack: &Stack<'_>, index: i32, call: &str, known: &[&str]) -> Result<bool, Raise> {
@@ -48,18 +49,28 @@ pub(super) fn flag(stack: &mut Stack<'_>, table: i32, name: &str, call: &str) ->
     found
 }
 
-/// An option that is a number of bytes, at least 1.
+/// An option that is a size of at least 1 byte: a number, or text with a unit as the config takes it.
 pub(super) fn bytes(stack: &mut Stack<'_>, table: i32, name: &str, call: &str) -> Result<Option<usize>, Raise> {
     /// What a string of Lua's may hold.
     const MOST: f64 = 2_147_483_647.0;
     let index = push_option(stack, table, name);
-    let found = match stack.kind(index) {
-        Kind::Nil => Ok(None),
-        Kind::Number if (1.0..=MOST).contains(&stack.number(index)) => Ok(Some(stack.number(index) as usize)),
-        _ => Err(Raise::Mistake(format!("{call}: {name} must be a number of bytes from 1 to {MOST}"))),
+    let size = match stack.value(index) {
+        Value::Nil => None,
+        Value::Number(number) => Some(number),
+        Value::String(text) => {
+            let size = ConfigValue::Text(String::from_utf8_lossy(text).into_owned()).size();
+            Some(size.map_or(f64::NAN, |size| size as f64))
+        }
+        _ => Some(f64::NAN),
     };
     stack.pop(1);
-    found
+    match size {
+        None => Ok(None),
+        Some(size) if (1.0..=MOST).contains(&size) => Ok(Some(size as usize)),
+        Some(_) => Err(Raise::Mistake(format!(
+            "{call}: {name} must be a size from 1 to {MOST} bytes: a number, or text such as \"64MB\""
+        ))),
+    }
 }
 
 /// An option that is text, or a number as text.

@@ -29,6 +29,8 @@ pub(crate) enum Outcome {
     Nothing(Option<Datum>),
     /// With an error.
     Raised(Datum),
+    /// With what cannot be kept: a mistake of whoever asks, each at its own line.
+    Mistake(Arc<str>),
 }
 
 #[derive(Clone)]
@@ -168,7 +170,7 @@ impl Lead {
     pub(crate) fn end(self, outcome: Outcome, ttl: Option<Duration>) {
         let value = match &outcome {
             Outcome::Value(value) => Some(value.clone()),
-            Outcome::Nothing(_) | Outcome::Raised(_) => None,
+            Outcome::Nothing(_) | Outcome::Raised(_) | Outcome::Mistake(_) => None,
         };
         {
             let flights = self.cache.flights.lock();

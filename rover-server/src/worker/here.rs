@@ -190,7 +190,7 @@ impl Here {
             this.watch_lag();
         }
         this.count_cpu();
-        let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.current.site().config.connections));
+        let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.current.site().config));
         tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
         HERE.set(Some(this.clone()));
         this

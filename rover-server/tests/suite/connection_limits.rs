@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rover_server::Server;
@@ -10,6 +11,7 @@ use crate::support::{App, Client, DEADLINE, wait_until};
 
 const APP: &str = "local api = rover.server {} function api.get() return 'home' end \
                    function api.big.get() return ('x'):rep(30000000) end \
+                   function api.piece.get() return ('x'):rep(8000) end \
                    function api.wait.p_seconds.get(ctx) rover.sleep(tonumber(ctx:params().seconds)) return 'woken' end \
                    function api.echo.post(ctx) return ctx:body():text() end return api";
 
@@ -72,6 +74,23 @@ fn requests_that_cannot_be_read_get_words() {
 }
 
 #[test]
+fn refusals_of_head_have_no_body() {
+    let app = app(&[("header_timeout", "200ms"), ("header_size_limit", "2KB")]);
+    let long = format!("HEAD / HTTP/1.1\r\nHost: test\r\nX: {}\r\n\r\n", "a".repeat(3000));
+    for (bytes, status, length) in [
+        (long.as_str(), 431, "43"),
+        ("HEAD / HTTP/1.1\r\nHost : test\r\n\r\n", 400, "23"),
+        ("\r\nHEAD / HTTP/1.1\r\nHost: test\r\n", 408, "27"),
+    ] {
+        let mut client = app.connect();
+        client.send(bytes);
+        let answer = client.head_answer();
+        assert_eq!((answer.status, answer.header("content-length")), (status, Some(length)), "{bytes}");
+        assert_eq!(client.rest(), "", "{bytes}");
+    }
+}
+
+#[test]
 fn header_timeout() {
     let app = app(&[("header_timeout", "200ms"), ("idle_timeout", "1h")]);
     // One that sends a byte now and then does not gain time.
@@ -103,6 +122,21 @@ fn header_timeout() {
     std::thread::sleep(Duration::from_millis(100));
     later.send("GET / HT");
     assert_eq!(later.answer().status, 408);
+    // So has one that began together with the end of the request before it.
+    for request in [HOME, "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nhome"] {
+        let mut together = app.connect();
+        together.send(format!("{request}GET / HT"));
+        assert_eq!(together.answer().text(), "home");
+        assert_eq!(together.answer().status, 408);
+        assert_eq!(together.rest(), "");
+        // Ends of lines begin none.
+        let mut idle = app.connect();
+        idle.send(format!("{request}\r\n"));
+        assert_eq!(idle.answer().text(), "home");
+        std::thread::sleep(Duration::from_millis(400));
+        idle.send(request);
+        assert_eq!(idle.answer().text(), "home");
+    }
 }
 
 #[test]
@@ -139,6 +173,47 @@ fn send_timeout() {
         let mut slow = TcpStream::connect(app.address).unwrap();
         takes_slowly(&mut slow) > 30_000_000
     });
+}
+
+/// A client that has had its last answer, as far as the app goes, and does not take it.
+#[test]
+fn send_timeout_covers_the_last_bytes_of_a_connection() {
+    const CLIENTS: usize = 48;
+    let path = std::env::temp_dir().join(format!("rover-last-bytes-{}", std::process::id()));
+    let most = CLIENTS.to_string();
+    let settings = [("send_timeout", "200ms"), ("max_connections", most.as_str()), ("shutdown_timeout", "1h")];
+    let server = Server::from_source("app.lua", APP).workers(1).host(format!("unix:{}", path.display()));
+    let app = App::start_server(settings.iter().fold(server, |server, (key, value)| server.set(*key, *value)));
+    let connect = || {
+        let stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    };
+    let stuck = |answers: usize| {
+        let mut stream = connect();
+        let last = "GET /piece HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        let requests = "GET /piece HTTP/1.1\r\nHost: test\r\n\r\n".repeat(answers) + last;
+        stream.write_all(requests.as_bytes()).unwrap();
+        stream
+    };
+    // The answers of some fit into what the system takes for them. Some have all but the last few thousand bytes in it.
+    let held: Vec<UnixStream> = (0..CLIENTS).map(stuck).collect();
+    let mut let_in = Vec::new();
+    wait_until(|| {
+        let mut next = connect();
+        let mut begin = [0; 12];
+        let _ = next.write_all(HOME.as_bytes());
+        if next.read_exact(&mut begin).is_ok() && &begin == b"HTTP/1.1 200" {
+            let_in.push(next);
+        }
+        let_in.len() == CLIENTS
+    });
+    // Nor do they hold a server up that stops.
+    drop((held, let_in));
+    let _stuck: Vec<UnixStream> = (0..CLIENTS).map(stuck).collect();
+    let began = Instant::now();
+    drop(app);
+    assert!(began.elapsed() < DEADLINE);
 }
 
 /// Reads a large answer with pauses; gives how much came.

@@ -133,6 +133,7 @@ fn a_body_of_doubtful_length_never_becomes_a_second_request() {
         ("Transfer-Encoding: identity", "abc", 400),
         ("Transfer-Encoding:", "abc", 400),
         ("Transfer-Encoding: chunked, chunked", "3\r\nabc\r\n0\r\n\r\n", 501),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\n", 501),
         ("Transfer-Encoding: xchunked", "3\r\nabc\r\n0\r\n\r\n", 400),
         ("Transfer-Encoding: chunked, gzip", "3\r\nabc\r\n0\r\n\r\n", 400),
         ("Transfer-Encoding: gzip, chunked", "3\r\nabc\r\n0\r\n\r\n", 501),

@@ -101,6 +101,9 @@ fn a_connection_behind_the_proxy_protocol() {
         client.send(format!("PROXY UNKNOWN\r\n{get}"));
         assert_eq!(answer(&mut client), "127.0.0.1 http own.test - -");
         let mut client = app.connect();
+        client.send([b"PROXY UNKNOWN \xff\xfe more\r\n", get.as_bytes()].concat());
+        assert_eq!(answer(&mut client), "127.0.0.1 http own.test - -", "what follows is ignored");
+        let mut client = app.connect();
         client.send(get);
         assert_eq!(read_until_closed(&mut client), "", "a connection without the header is closed");
     });

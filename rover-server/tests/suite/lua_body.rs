@@ -8,6 +8,17 @@ const APP: &str = r#"
 local api = rover.server { body_size_limit = 200000 }
 function api.json.any(ctx) return api.json(ctx:json()) end
 function api.same.post(ctx) return { ctx:json() == ctx:json(), ctx:body() == ctx:body() } end
+function api.kept.post(ctx)
+  local body = ctx:body()
+  local value, bytes = body:json(), body:bytes()
+  if type(value) == "table" then value.seen = true end
+  bytes[1] = 0
+  return { body:json() == value, body:bytes() == bytes, ctx:body():bytes()[1], value ~= ctx:json(), value }
+end
+function api.bad.post(ctx)
+  local body = ctx:body()
+  return { select(2, body:json()), select(2, body:json()), body:text(), #body }
+end
 function api.count.post(ctx) return #ctx:json() end
 function api.body.any(ctx)
   local body = ctx:body()
@@ -103,6 +114,11 @@ fn every_method_of_a_body() {
         let bad = value(&send(&app, "PATCH", "/body", "", "oops"));
         assert_eq!(bad["err"], "expected value at line 1 column 1");
         assert_eq!(app.post("/same", "{}").text(), "[true,true]");
+        for (sent, value) in [("{}", json!({ "seen": true })), ("[1]", json!({ "1": 1, "seen": true }))] {
+            assert_eq!(self::value(&app.post("/kept", sent)), json!([true, true, 0, true, value]));
+        }
+        let problem = "expected value at line 1 column 1";
+        assert_eq!(self::value(&app.post("/bad", "oops")), json!([problem, problem, "oops", 4]));
         assert_eq!(app.post("/type", "null").text(), "userdata true");
         let back = send(&app, "POST", "/back", "", "raw \0 bytes");
         assert_eq!((back.text(), back.header("content-type")), ("raw \0 bytes", Some("text/plain; charset=utf-8")));

@@ -96,6 +96,43 @@ fn an_error_is_raised_at_all_who_wait_and_is_not_kept() {
     });
 }
 
+/// The mistake is one of all who asked, each of whom finds it at a line of its own.
+#[test]
+fn what_cannot_be_stored_is_told_at_the_line_of_whoever_asked() {
+    let code = "
+        local state, cache = rover.shared.state, rover.cache.c
+        local function compute()
+          state:set('computes', true)
+          while not state:get('end') do rover.sleep(0.001) end
+          return print
+        end
+        function api.first.get()
+          local v = cache:get_or('k', 5, compute)
+          return v
+        end
+        function api.second.get()
+          state:set('asked', true)
+          local v = cache:get_or('k', 5, compute)
+          return v
+        end
+        function api.get() return { state:get('computes') or false, state:get('asked') or false } end
+        function api.fin.get() state:set('end', true) end";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        let (mut first, mut second) = (app.connect(), app.connect());
+        first.send("GET /first HTTP/1.1\r\nHost: test\r\n\r\n");
+        wait_until(|| body(&app, "/") == json!([true, false]));
+        second.send("GET /second HTTP/1.1\r\nHost: test\r\n\r\n");
+        wait_until(|| body(&app, "/") == json!([true, true]));
+        app.get("/fin");
+        for (client, line) in [(&mut first, 10), (&mut second, 15)] {
+            let message = answer(client)["message"].as_str().expect("a message").to_owned();
+            let start = format!("app.lua:{line}: cache:get_or cannot store ");
+            assert!(message.starts_with(&start), "{message}");
+        }
+    });
+}
+
 /// Whoever computes may go away; nobody knows from outside who that is, so all but one go, one after the other.
 #[test]
 fn when_the_one_that_computes_is_cancelled_another_takes_over() {
@@ -209,7 +246,12 @@ fn mistakes_raise_at_the_line_of_the_app() {
         function api.inner.get() return cache:get_or('a', 1, function() return cache:get_or('b', 1, function() return 'b' end) end) end
         function api.data.get() return cache:get_or('f', 1, function() return { f = print } end) end
         function api.sort.get() table.sort({ 2, 1 }, function() cache:get_or('s', 1, function() return 1 end) end) end
-        function api.change.get() rover.cache.mine = {} end";
+        function api.change.get() rover.cache.mine = {} end
+        function api.line.get()
+          local function compute() return print end
+          local v = cache:get_or('line', 1, compute)
+          return v
+        end";
     each_worker_count(|workers| {
         let app = start(code, workers);
         let message = |target| body(&app, target)["message"].as_str().expect("a message").to_owned();
@@ -226,6 +268,7 @@ fn mistakes_raise_at_the_line_of_the_app() {
         }
         let kind = "it is neither nil, a boolean, a number, a string nor a table of these";
         assert_eq!(message("/data"), format!("app.lua:14: cache:get_or cannot store the value.f: {kind}"));
+        assert_eq!(message("/line"), "app.lua:19: cache:get_or cannot store a function");
         assert_eq!(app.get("/inner").text(), "b");
     });
     let error = rover_server::Server::from_source("app.lua", "rover.cache.c:get('k')").load().expect_err("too early");

@@ -90,6 +90,23 @@ fn queries_are_decoded_as_forms() {
 }
 
 #[test]
+fn queries_of_a_name_are_the_same_table_each_time() {
+    each_worker_count(|workers| {
+        let app = app(
+            "local a, b, none = ctx:queries('a'), ctx:queries('b'), ctx:queries('none')
+             a.own = 'kept'
+             ctx:set('k', 'v')
+             return { ctx:queries('a') == a, ctx:queries('b') == b, ctx:queries('none') == none, ctx:queries('a').own,
+               ctx:queries('b'), ctx:get('k') }",
+            workers,
+        );
+        for _ in 0..3 {
+            assert_eq!(value(&app.get("/x?a=1&b=2&a=3")), json!([true, true, true, "kept", ["2"], "v"]));
+        }
+    });
+}
+
+#[test]
 fn cookies_are_read_leniently() {
     each_worker_count(|workers| {
         let app = app("return { all = ctx:cookies(), one = ctx:cookie('a'), none = ctx:cookie('A') == nil }", workers);

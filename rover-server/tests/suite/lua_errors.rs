@@ -92,6 +92,34 @@ fn debug_shows_message_and_traceback_without_our_own_frames() {
     });
 }
 
+/// What Rover's own code calls the functions that it was given is no name of theirs.
+#[test]
+fn a_traceback_names_functions_as_the_app_does() {
+    let code = r#"
+local api = rover.server { debug = true }
+function api.one.before.check(ctx) error("one") end
+function api.one.get() end
+local function deep() error("two") end
+function api.two.before.check(ctx) deep() end
+function api.two.get() end
+api.three.limit { rate = "9/s", per = function() error("three") end }
+function api.three.get() end
+function api.four.get() local x = deep() return x end
+return api
+"#;
+    each_worker_count(|workers| {
+        let app = App::start(code, workers);
+        for (path, traceback) in [
+            ("one", "app.lua:3"),
+            ("two", "app.lua:5: in function 'deep'\napp.lua:6"),
+            ("three", "app.lua:8"),
+            ("four", "app.lua:5: in function 'deep'\napp.lua:10"),
+        ] {
+            assert_eq!(value(&app.get(&format!("/{path}")))["traceback"], traceback, "{path}");
+        }
+    });
+}
+
 #[test]
 fn errors_that_are_answers() {
     each_worker_count(|workers| {

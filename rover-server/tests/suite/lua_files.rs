@@ -107,6 +107,44 @@ fn an_atomic_write_keeps_links_and_permissions_and_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(&folder.0).expect("listed").count(), 3);
 }
 
+#[test]
+fn a_size_may_be_text_with_a_unit() {
+    let code = "
+        local kb = ('x'):rep(1024)
+        function api.get()
+          local out, f = {}, dir .. 'f' .. rover.worker.id
+          rover.fs.write(f, kb)
+          out[1] = rover.fs.read(f, { limit = '1KB' }) == kb
+          out[2] = select(2, rover.fs.read(f, { limit = '1023 b' })):match('larger.*')
+          out[3] = #rover.exec { cmd = 'cat', stdin = kb, limit = '1 KiB' }.stdout
+          out[4] = select(2, rover.exec { cmd = 'cat', stdin = kb .. 'x', limit = '1kb' })
+          return out
+        end";
+    each_worker_count(|workers| {
+        let folder = Folder::new();
+        let app = folder.start("", code, workers);
+        let expected = json!([true, "larger than 1023 bytes", 1024, "cat: more than 1024 bytes of stdout"]);
+        assert_eq!(body(&app, "/"), expected);
+    });
+}
+
+#[test]
+fn bodies_and_numbers_are_written_as_they_are() {
+    let code = "
+        function api.post(ctx)
+          local fs, f = rover.fs, dir .. 'f' .. rover.worker.id
+          fs.write(f, ctx:body()) fs.append(f, 5) fs.append(f, ctx:body()) fs.append(f, 0.25)
+          local first = fs.read(f)
+          fs.write(f, ctx:body(), { atomic = true })
+          return { first, fs.read(f) }
+        end";
+    each_worker_count(|workers| {
+        let folder = Folder::new();
+        let app = folder.start("", code, workers);
+        assert_eq!(app.post("/", "a b").text(), r#"["a b5a b0.25","a b"]"#);
+    });
+}
+
 /// A pipe that nobody writes to is the slowest of disks.
 #[test]
 fn a_slow_disk_delays_nobody_but_those_who_read() {
@@ -166,6 +204,7 @@ fn programs_run_with_all_that_they_are_given() {
           add(rover.exec { cmd = 'sh', args = { '-c', 'echo $GIVEN $PATH_IS; test -z \"$HOME\" && echo none' }, env = { GIVEN = 'yes', HOME = false } })
           add(rover.exec { cmd = 'no-such-program' })
           add(rover.exec { cmd = 'cat', cwd = '/no/such/folder' })
+          add(rover.exec { cmd = 'cat', cwd = '/dev/null' })
           add(rover.exec { cmd = 'true', stdin = ('x'):rep(300000) })
           return out
         end
@@ -189,7 +228,8 @@ fn programs_run_with_all_that_they_are_given() {
                 ended(0, "/\n", ""),
                 ended(0, "yes\nnone\n", ""),
                 { "err": "no-such-program: No such file or directory" },
-                { "err": "cat: No such file or directory" },
+                { "err": "cwd /no/such/folder: No such file or directory" },
+                { "err": "cwd /dev/null: Not a directory" },
                 ended(0, "", ""),
             ])
         );
@@ -287,18 +327,24 @@ fn mistakes_raise_at_the_line_of_the_app() {
         function api.list.get() rover.exec { 'ls' } end
         function api.env.get() rover.exec { cmd = 'ls', env = { A = true } } end
         function api.time.get() rover.exec { cmd = 'ls', timeout = -1 } end
-        function api.sort.get() table.sort({ 2, 1 }, function() rover.fs.stat('/') end) end";
+        function api.sort.get() table.sort({ 2, 1 }, function() rover.fs.stat('/') end) end
+        function api.unit.get() rover.exec { cmd = 'ls', limit = '1 XB' } end";
+    let size = "must be a size from 1 to 2147483647 bytes: a number, or text such as \"64MB\"";
     let known = "cmd, args, stdin, timeout, cwd, env, limit";
     each_worker_count(|workers| {
         let folder = Folder::new();
         let app = folder.start("", code, workers);
         for (target, expected) in [
             ("/path", "app.lua:3: rover.fs.read expects a path as a string, not nil".to_owned()),
-            ("/content", "app.lua:4: rover.fs.write expects a string to write, not table".to_owned()),
+            (
+                "/content",
+                "app.lua:4: rover.fs.write expects a string, a number or a body to write, not table".to_owned(),
+            ),
             ("/option", "app.lua:5: rover.fs.write has no option \"atomical\": there are atomic".to_owned()),
             ("/flag", "app.lua:6: rover.fs.mkdir: parents must be true or false, not string".to_owned()),
             ("/options", "app.lua:7: rover.fs.remove expects a table of options, not boolean".to_owned()),
-            ("/limit", "app.lua:8: rover.fs.read: limit must be a number of bytes from 1 to 2147483647".to_owned()),
+            ("/limit", format!("app.lua:8: rover.fs.read: limit {size}")),
+            ("/unit", format!("app.lua:17: rover.exec: limit {size}")),
             ("/table", "app.lua:9: rover.exec expects a table, not string".to_owned()),
             ("/cmd", "app.lua:10: rover.exec needs cmd, the program to run".to_owned()),
             ("/args", "app.lua:11: rover.exec: args[2] must be a string, not table".to_owned()),

@@ -82,7 +82,7 @@ fn params_headers_and_bodies() {
     let code = r#"
         local http = rover.http
         function api.params.get()
-          return http.get(url .. '/s?z=0#part', { params = { q = 'a b&c', list = { 1, 2 }, on = true } }).data.target
+          return http.get(url .. '/s?z=0#part', { params = { q = 'a b&c', list = { 1, 2 ^ 53, 0.5 }, on = true } }).data.target
         end
         function api.headers.get()
           local res = http.get(url, { headers = { ['X-One'] = 1, accept = { 'text/a', 'text/b' }, ['User-Agent'] = 'me' } })
@@ -118,7 +118,7 @@ fn params_headers_and_bodies() {
     each_worker_count(|workers| {
         let upstream = mirror();
         let app = start(&upstream, code, workers);
-        assert_eq!(app.get("/params").text(), "/s?z=0&list=1&list=2&on=true&q=a%20b%26c");
+        assert_eq!(app.get("/params").text(), "/s?z=0&list=1&list=9007199254740992&list=0.5&on=true&q=a%20b%26c");
         let headers = body(&app, "/headers");
         assert_eq!(headers, json!(["1", "text/b", "me", true, "gzip, br, zstd"]));
         assert_eq!(app.get("/plain").text(), concat!("rover/", env!("CARGO_PKG_VERSION")));
@@ -425,13 +425,15 @@ fn clients_with_defaults() {
           local seen = client.get('/items', { headers = { ['x-two'] = 'own' }, params = { q = 1 } }).data
           local colon = client:post('items', { a = 1 }).data
           local whole = client.get(url .. '/else', { params = { lang = 'de' } }).data
-          return { seen.target, seen.headers['x-key'], seen.headers['x-two'], colon.method, colon.target, whole.target }
+          local query = client.get('?a').data
+          return { seen.target, seen.headers['x-key'], seen.headers['x-two'], colon.method, colon.target, whole.target, query.target }
         end
         function api.stats.get() return { client.stats()[url].requests, rover.http.stats().mine[url].open >= 1 } end";
     let app = start(&upstream, code, 1);
-    let expected = json!(["/v1/items?lang=en&q=1", "k", "own", "POST", "/v1/items?lang=en", "/else?lang=de"]);
+    let expected =
+        json!(["/v1/items?lang=en&q=1", "k", "own", "POST", "/v1/items?lang=en", "/else?lang=de", "/v1/?a&lang=en"]);
     assert_eq!(body(&app, "/"), expected);
-    assert_eq!(body(&app, "/stats"), json!([3, true]));
+    assert_eq!(body(&app, "/stats"), json!([4, true]));
 }
 
 #[test]

@@ -50,6 +50,16 @@ fn encode() {
 }
 
 #[test]
+fn large_numbers_are_written_in_their_shortest_form() {
+    each_worker_count(|workers| {
+        let text = run("return { 2^53 + 2, -2^53 - 2, 1e15, 1e16, 1.5e20, 1e300, 1e-7, 2^60 }", workers);
+        let expected =
+            "[9007199254740994,-9007199254740994,1000000000000000,1e16,1.5e20,1e300,1e-7,1.152921504606847e18]";
+        assert_eq!(text, expected);
+    });
+}
+
+#[test]
 fn encode_refuses_what_json_cannot_hold() {
     for (value, message) in [
         ("print", "the value is a function, which JSON cannot hold"),
@@ -121,7 +131,9 @@ fn decode_answers_nil_and_what_is_wrong() {
 fn wrong_arguments_raise_at_the_caller() {
     for (call, message) in [
         ("J.encode()", "rover.json.encode needs a value"),
-        ("J.encode(1, 2)", "the options of rover.json.encode must be a table, not a number"),
+        ("J.encode(1, 2)", "rover.json.encode expects a table of options, not number"),
+        ("J.encode(1, { prety = true })", "rover.json.encode has no option \"prety\": there are pretty"),
+        ("J.encode(1, { pretty = 'x' })", "rover.json.encode: pretty must be true or false, not string"),
         ("J.decode()", "rover.json.decode needs a string, not a nil"),
         ("J.decode({})", "rover.json.decode needs a string, not a table"),
         ("rover.array(5)", "rover.array expects a table, not a number"),

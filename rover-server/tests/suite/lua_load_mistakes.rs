@@ -112,6 +112,42 @@ fn errors_of_the_top_level_name_their_line_and_do_not_hide_what_was_found_before
 }
 
 #[test]
+fn an_error_of_the_top_level_hides_nothing_of_what_was_declared_before() {
+    let head = r#"local api = rover.server { prt = 1, log_level = "loud" }
+function api.a.gett() end
+function api.b.get() end
+function api.b.get() end
+api["a/b"].get = print
+api.c.limit { rate = "often" }
+api.d.static { dir = "no such folder" }
+function api.before.check() end
+"#;
+    let found = [
+        "app.lua:1: log_level must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got \"loud\"",
+        "app.lua:1: unknown config key \"prt\", did you mean \"port\"?",
+        "app.lua:2: api.a.gett: unknown verb 'gett'; did you mean 'get'? The verbs are get, head, post, put, patch, delete, options, any; for a path, write function api.a.gett.get(ctx)",
+        "app.lua:4: GET /b already has a handler (app.lua:3); remove one of the two",
+        "app.lua:5: the segment \"a/b\" holds a \"/\"; write one field for each segment: api[\"a\"][\"b\"]",
+    ];
+    for (tail, error) in [
+        ("error('x')", "app.lua:9: x"),
+        ("api[true].get = print", "app.lua:9: a path segment is a string, not a boolean"),
+        ("local t = nil\nt.x = 1", "app.lua:10: attempt to index local 't' (a nil value)"),
+    ] {
+        let report = report(&format!("{head}{tail}\nreturn api"));
+        assert_eq!(report[..found.len()], found, "{tail}");
+        assert!(report[found.len()].starts_with("app.lua:6: api.c.limit: "), "{report:?}");
+        assert!(report[found.len() + 1].starts_with("app.lua:7: api.d.static: "), "{report:?}");
+        assert_eq!(report[found.len() + 2..], [error], "{tail}");
+    }
+    // What does not run at all has declared nothing.
+    assert_eq!(report("error('x')"), ["app.lua:1: x"]);
+    let error =
+        Server::from_source("app.lua", format!("{head}error('x')")).workers(2).port(0).bind().expect_err("wrong");
+    assert_eq!(error.to_string().lines().count(), found.len() + 3, "{error}");
+}
+
+#[test]
 fn routes_from_helpers_are_placed_where_they_are_declared() {
     let code = r#"local api = rover.server {}
 local function declare(node, handler)

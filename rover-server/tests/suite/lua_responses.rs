@@ -67,6 +67,11 @@ fn values_that_cannot_be_sent_are_errors_with_place_and_path() {
             ("{ x = 1/0 }", "x is inf, which JSON cannot hold"),
             ("api.json", "it is a path or a builder, which has to be called, as in api.json(value)"),
             ("api.json.status", "it is a path or a builder, which has to be called, as in api.json(value)"),
+            ("ctx", "the value is a context, which JSON cannot hold"),
+            ("{ a = { ctx } }", "a[1] is a context, which JSON cannot hold"),
+            ("{ x = api.json {} }", "x is a response, which JSON cannot hold"),
+            ("{ 1, api.text('x'):header('A', 'b') }", "[2] is a response, which JSON cannot hold"),
+            ("api.json(api.no_content())", "the value is a response, which JSON cannot hold"),
             ("{ [true] = 1 }", "the value has a boolean as a key, which JSON cannot hold"),
         ] {
             let answer = answer(expression, workers);
@@ -121,6 +126,22 @@ fn builders_with_a_status() {
             assert_eq!(answer.header("content-type"), kind, "{form}{call}");
         }
     }
+}
+
+#[test]
+fn a_status_without_words_of_its_own_has_none() {
+    each_worker_count(|workers| {
+        for (expression, line) in [
+            ("api.json:status(299, { 1 })", "HTTP/1.1 299 "),
+            ("api.text('x'):status(599)", "HTTP/1.1 599 "),
+            ("error { status = 499, error = 'gone' }", "HTTP/1.1 499 "),
+            ("api.no_content():status(201)", "HTTP/1.1 201 Created"),
+            ("api.error(418)", "HTTP/1.1 418 I'm a teapot"),
+            ("api.json {}", "HTTP/1.1 200 OK"),
+        ] {
+            assert_eq!(answer(expression, workers).status_line, line, "{expression}");
+        }
+    });
 }
 
 #[test]
@@ -181,6 +202,20 @@ fn what_could_split_a_response_raises_where_it_was_called() {
         ("header('X\\r\\nY', 'v')", "\"X\\r\\nY\" is not a header name"),
         ("header('X', {})", "the value of the header X is a string, not a table"),
         ("header(nil, nil)", "a header's name is a string, not nil"),
+        ("header(1, 'a')", "a header's name is a string, not 1"),
+        ("header(nil, 'a')", "a header's name is a string, not nil"),
+        ("header({}, 'a')", "a header's name is a string, not a table"),
+        ("cookie(nil, 'a')", "the name of a cookie is a string, not nil"),
+        ("cookie('a', 'b', { 5 })", "cookie \"a\": options are names, not a number: write option = value"),
+        (
+            "cookie('a', 'b', { max_age = 0/0 })",
+            "cookie \"a\": max_age must be a number of seconds, not one out of range",
+        ),
+        ("cookie('a', 'b', { max_age = 'x' })", "cookie \"a\": max_age must be a number of seconds, not a string"),
+        (
+            "cookie('a', 'b', { expires = 1e300 })",
+            "cookie \"a\": expires must be a time in seconds, as rover.time() gives it, not one out of range",
+        ),
         ("header('Content-Length', 5)", "the header content-length is set by Rover and cannot be changed"),
         (
             "header('transfer-encoding', 'chunked')",

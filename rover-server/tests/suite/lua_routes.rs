@@ -56,6 +56,65 @@ fn paths_find_their_handlers() {
     });
 }
 
+/// The target of a request line is what a client makes of it: RFC 3986 wants these bytes encoded, and many send them raw.
+#[test]
+fn literals_are_found_in_the_spellings_that_clients_send() {
+    let code = r#"
+local api = rover.server { trailing_slash = "redirect" }
+api["a|b"].get = function() return "pipe" end
+api["a[1]"].get = function() return "brackets" end
+api["é"].get = function() return "accent" end
+api["é"]["p_id"].get = function(ctx) return ctx:params().id end
+api["{x"]["{*rest}"].get = function(ctx) return ctx:params().rest end
+api["é["].get = function() return "both" end
+api["a b"].get = function() return "blank" end
+api["a%2fb"].get = function() return "slash" end
+api.p_any.post = function(ctx) return ctx:params().any end
+return api
+"#;
+    each_worker_count(|workers| {
+        let app = App::start(code, workers);
+        for (target, text) in [
+            ("/a%7Cb", "pipe"),
+            ("/a%7cb", "pipe"),
+            ("/a|b", "pipe"),
+            ("/a%5B1%5D", "brackets"),
+            ("/a%5b1%5d", "brackets"),
+            ("/a[1]", "brackets"),
+            ("/%C3%A9", "accent"),
+            ("/%c3%a9", "accent"),
+            ("/é", "accent"),
+            ("/%c3%a9/x%7cy", "x|y"),
+            ("/é/7", "7"),
+            ("/%C3%A9[", "both"),
+            ("/é[", "both"),
+            ("/%7Bx/a/b", "a/b"),
+            ("/{x/a/b", "a/b"),
+            ("/%7bx/a/b", "a/b"),
+            ("/a%20b", "blank"),
+            ("/a%2Fb", "slash"),
+            ("/a%2fb", "slash"),
+        ] {
+            assert_eq!(app.get(target).text(), text, "{target}");
+        }
+        // The same path in all respects: its methods, and the other spelling of its end.
+        for target in ["/a|b", "/a%7cb"] {
+            let answer = app.send(format!("PUT {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+            assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, OPTIONS")), "{target}");
+            assert_eq!(app.get(&format!("{target}/")).header("location"), Some(target), "{target}");
+        }
+        for target in ["/a/b", "/a%7C%62", "/a+b"] {
+            assert_ne!(app.get(target).status, 200, "{target}");
+        }
+    });
+    let twice = "local api = rover.server {}\napi['a|b'].get = print\napi['a%7cb'].get = print\nreturn api";
+    let error = rover_server::Server::from_source("app.lua", twice).check().expect_err("declared twice");
+    let expected = "app.lua:3: GET /a%7Cb already has a handler (app.lua:2); remove one of the two";
+    assert_eq!(error.to_string(), expected);
+    let info = rover_server::Server::from_source("app.lua", code).check().expect("an app");
+    assert_eq!(info.routes().len(), 9);
+}
+
 #[test]
 fn parameters_are_decoded_and_split_as_sent() {
     let app = App::start(APP, 1);

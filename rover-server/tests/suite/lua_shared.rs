@@ -34,6 +34,7 @@ fn every_call_answers_as_documented() {
           add(dict:set('a', nil))
           add(dict:get('a'))
           add(dict:set(7, 'seven'), dict:get('7'), dict:get(7.0))
+          add(dict:set(2 ^ 53, 1), dict:get(2 ^ 53 - 1), dict:get('9007199254740992'), dict:delete(2 ^ 53))
           add(dict:get(''), dict:set('', 1), dict:get(''))
           add(dict:set('t', 1, 100), dict:replace('t', 2), dict:get('t'), dict:ttl('t'))
           add(dict:expire('t', 50), dict:ttl('t') > 49 and dict:ttl('t') <= 50, dict:expire('t', 0), dict:ttl('t'))
@@ -51,7 +52,8 @@ fn every_call_answers_as_documented() {
             {"n": 1, "1": false}, {"n": 2, "2": "not a number"}, {"n": 2, "2": "not found"}, {"n": 1, "1": 6},
             {"n": 1, "1": 5.5}, {"n": 1, "1": 6.5}, {"n": 1, "1": 3}, {"n": 1, "1": "a,b,c"}, {"n": 2, "1": 2, "2": 0},
             {"n": 2, "1": true, "2": false}, {"n": 1, "1": true}, {"n": 1},
-            {"n": 3, "1": true, "2": "seven", "3": "seven"}, {"n": 3, "2": true, "3": 1},
+            {"n": 3, "1": true, "2": "seven", "3": "seven"},
+            {"n": 4, "1": true, "3": 1, "4": true}, {"n": 3, "2": true, "3": 1},
             {"n": 4, "1": true, "2": true, "3": 2, "4": 0}, {"n": 4, "1": true, "2": true, "3": true, "4": 0},
             {"n": 4, "1": true, "2": true, "4": "not found"}, {"n": 2, "2": "not found"}, {"n": 2, "2": "not found"},
             {"n": 1}, {"n": 3, "1": true, "2": false},

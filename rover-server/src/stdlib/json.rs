@@ -1,11 +1,11 @@
-//! `rover.json`: the two functions that Lua authors call.
+//! `rover.json`: JSON as Lua authors call it.
 
 use std::cell::Cell;
-use std::ffi::c_int;
 use std::rc::Rc;
 
-use super::{Vocabulary, decode, encode, encode_pretty};
-use crate::lua::{Kind, Raise, Returns, Shared, Stack};
+use super::options::{are_options, flag};
+use crate::json::{Vocabulary, decode, encode, encode_pretty};
+use crate::lua::{Raise, Returns, Shared, Stack};
 
 /// A buffer that has grown beyond this many bytes is not kept for the next call.
 const KEPT_CAPACITY: usize = 1 << 20;
@@ -32,7 +32,7 @@ impl Json {
 ///
 /// # Errors
 /// When Lua is out of memory.
-pub(crate) fn functions(lua: &mlua::Lua, vocabulary: Rc<Vocabulary>) -> mlua::Result<mlua::Table> {
+pub(super) fn functions(lua: &mlua::Lua, vocabulary: Rc<Vocabulary>) -> mlua::Result<mlua::Table> {
     let json = Rc::new(Json { vocabulary, buffer: Cell::default() });
     let shared = Shared::new(lua, json)?;
     let table = lua.create_table()?;
@@ -46,27 +46,14 @@ fn encode_function(stack: &mut Stack<'_>, json: &Json) -> Returns {
     if stack.top() == 0 {
         return Err(Raise::mistake("rover.json.encode needs a value"));
     }
-    let pretty = wants_pretty(stack, 2)?;
+    let call = "rover.json.encode";
+    let pretty = are_options(stack, 2, call, &["pretty"])? && flag(stack, 2, "pretty", call)?;
     let write = if pretty { encode_pretty } else { encode };
     json.with_buffer(|buffer| {
         write(stack, 1, &json.vocabulary, buffer).map_err(|error| Raise::mistake(error.to_string()))?;
         stack.push_bytes(buffer);
         Ok(1)
     })
-}
-
-fn wants_pretty(stack: &mut Stack<'_>, options: c_int) -> Result<bool, Raise> {
-    match stack.kind(options) {
-        Kind::Nil => Ok(false),
-        Kind::Table => {
-            stack.push_bytes(b"pretty");
-            stack.get_field(options);
-            let pretty = stack.boolean(stack.top());
-            stack.pop(1);
-            Ok(pretty)
-        }
-        kind => Err(Raise::mistake(format!("the options of rover.json.encode must be a table, not a {}", kind.name()))),
-    }
 }
 
 /// `decode(s)` → value, or `nil, err`. Anything but a string is a mistake.

@@ -1,0 +1,155 @@
+//! What comes from a client: which HTTP its first bytes speak, and when hyper learns that it has closed its side.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::Transport;
+use super::preface::{Preface, Spoken};
+
+/// For how many turns in a row, without a byte sent, hyper is not told that the client has closed its side.
+///
+/// hyper takes the end for a client that went away, and drops the request that came just before it. A client may well
+/// have said all that it had to say and wait for the answer, so a handler that does not wait gets these turns to answer:
+/// one for its head, one for its body, and as many to spare. One that waits is cancelled afterwards. Turns in which the
+/// answer waits for the client to read do not count, and neither do those in which Rover itself is at work on its body.
+const END_HELD_BACK: u8 = 4;
+
+/// A transport that tells which HTTP is spoken on it, and holds back its end.
+pub(super) struct Incoming {
+    pub(super) transport: Transport,
+    /// How reads go.
+    pub(super) mode: Mode,
+    /// For how many turns hyper has not been told of the end, since the last byte was sent.
+    end_held_back: u8,
+    /// This turn is one of them.
+    is_counted: bool,
+    /// hyper has bytes that the client has yet to make room for. They would be lost if hyper learned of the end now.
+    pub(super) is_blocked: bool,
+    /// The rest of the answer is on its way, and nothing that could be cancelled: it would be lost as well.
+    is_working: bool,
+    /// Bytes read so far.
+    pub(super) read: u64,
+}
+
+/// How reads go; nearly all are plain.
+pub(super) enum Mode {
+    Plain,
+    /// The first bytes are looked at.
+    Opening(Box<Preface>),
+    /// The client has closed its side.
+    Ended,
+}
+
+impl Incoming {
+    pub(super) fn new(transport: Transport, mode: Mode) -> Incoming {
+        Incoming { transport, mode, end_held_back: 0, is_counted: false, is_blocked: false, is_working: false, read: 0 }
+    }
+
+    /// To be called at the beginning of each turn: true when the client has closed its side.
+    #[inline]
+    pub(super) fn begin_turn(&mut self) -> bool {
+        let has_ended = matches!(self.mode, Mode::Ended);
+        if has_ended {
+            self.is_counted = false;
+        }
+        has_ended
+    }
+
+    /// Bytes have been sent: an answer is on its way.
+    #[inline]
+    pub(super) fn sent(&mut self) {
+        self.end_held_back = 0;
+    }
+
+    /// Notes whether hyper's bytes wait for the client.
+    #[inline]
+    pub(super) fn blocked(&mut self, cx: &Context<'_>, is_blocked: bool) {
+        if self.is_blocked && !is_blocked && matches!(self.mode, Mode::Ended) {
+            // hyper may have asked for the end meanwhile, and does not ask again by itself.
+            cx.waker().wake_by_ref();
+        }
+        self.is_blocked = is_blocked;
+    }
+
+    /// Notes whether the rest of an answer is on its way.
+    pub(super) fn working(&mut self, cx: &Context<'_>, is_working: bool) {
+        if self.is_working && !is_working {
+            cx.waker().wake_by_ref();
+        }
+        self.is_working = is_working;
+    }
+
+    /// Reads the first bytes, or again those that have been looked at.
+    #[cold]
+    fn poll_opening(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Mode::Opening(preface) = &mut self.mode else { return Poll::Pending };
+            if preface.is_decided() {
+                if preface.give_back(buf) {
+                    self.mode = Mode::Plain;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+            self.read += (buf.filled().len() - before) as u64;
+            let is_end = buf.filled().len() == before;
+            let spoken = preface.take(&buf.filled()[before..], is_end);
+            if spoken == Some(Spoken::Http1) && preface.is_untouched() {
+                // The usual first bytes of HTTP/1.1 stay where they are.
+                self.mode = if is_end { Mode::Ended } else { Mode::Plain };
+                return if is_end { self.poll_end(cx) } else { Poll::Ready(Ok(())) };
+            }
+            buf.set_filled(before);
+            match spoken {
+                Some(Spoken::Neither) => return Poll::Pending,
+                // Who asked speaks HTTP/1.1: somebody else reads on.
+                Some(Spoken::Http2) if !preface.was_expected() => return Poll::Pending,
+                _ => {}
+            }
+        }
+    }
+
+    /// The client has closed its side: hyper learns of it later.
+    #[cold]
+    fn poll_end(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_blocked || self.is_working {
+            // The write that is blocked wakes the task, or the body.
+            return Poll::Pending;
+        }
+        if !self.is_counted {
+            if self.end_held_back == END_HELD_BACK {
+                return Poll::Ready(Ok(()));
+            }
+            self.is_counted = true;
+            self.end_held_back += 1;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Incoming {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.mode {
+            Mode::Plain => {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
+                let length = buf.filled().len() - before;
+                this.read += length as u64;
+                if length > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                this.mode = Mode::Ended;
+                this.poll_end(cx)
+            }
+            Mode::Opening(_) => this.poll_opening(cx, buf),
+            Mode::Ended => this.poll_end(cx),
+        }
+    }
+}
