@@ -39,6 +39,6 @@ fn stream(stack: &mut Stack<'_>, streams: &Streams) -> Returns {
         let retry = stack.number(4);
         Events::new(&tasks, (retry > 0.0).then_some(retry as u64))
     });
-    streams.responder.push_stream(stack, Box::pin(Producer::new(tasks, function, place, events)));
+    streams.responder.push_stream(stack, Box::pin(Producer::new(&tasks, function, place, events)));
     Ok(1)
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -60,7 +60,10 @@ impl Events {
 
 /// The body. Dropping it cancels the producer.
 pub(super) struct Producer {
-    tasks: Rc<Tasks>,
+    /// Not stronger before a client asks for the first piece: one that is never sent is a value of the VM that the tasks
+    /// belong to, and would keep it.
+    tasks: Weak<Tasks>,
+    serving: Option<Serving>,
     function: Held,
     /// Where the producer is written.
     place: Rc<str>,
@@ -68,6 +71,11 @@ pub(super) struct Producer {
     run: Option<Run>,
     events: Option<Events>,
     has_ended: bool,
+}
+
+/// What a producer holds once its pieces are asked for.
+struct Serving {
+    tasks: Rc<Tasks>,
     _guest: Rc<()>,
 }
 
@@ -80,12 +88,22 @@ enum Piece {
 }
 
 impl Producer {
-    pub(super) fn new(tasks: Rc<Tasks>, function: Held, place: Rc<str>, events: Option<Events>) -> Producer {
-        let _guest = tasks.guest();
-        Producer { tasks, function, place, run: None, events, has_ended: false, _guest }
+    pub(super) fn new(tasks: &Rc<Tasks>, function: Held, place: Rc<str>, events: Option<Events>) -> Producer {
+        let tasks = Rc::downgrade(tasks);
+        Producer { tasks, serving: None, function, place, run: None, events, has_ended: false }
+    }
+
+    /// The tasks of the VM, which lasts from now on as long as the stream.
+    fn tasks(&mut self) -> Option<Rc<Tasks>> {
+        if self.serving.is_none() {
+            let tasks = self.tasks.upgrade()?;
+            self.serving = Some(Serving { _guest: tasks.guest(), tasks });
+        }
+        self.serving.as_ref().map(|serving| serving.tasks.clone())
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
+        let Some(tasks) = self.tasks() else { return self.broken("this server has been shut down") };
         loop {
             // A producer that never waits must not keep the worker for itself.
             let turn = ready!(coop::poll_proceed(cx));
@@ -96,7 +114,7 @@ impl Producer {
                 return Poll::Ready(Some(Ok(event::retry(retry).into())));
             }
             if self.run.is_none() {
-                match Run::again(&self.tasks, &mut self.function, &self.place) {
+                match Run::again(&tasks, &mut self.function, &self.place) {
                     Ok(run) => self.run = Some(run.logged()),
                     Err(_) => return self.broken("too many tasks run in this worker"),
                 }
@@ -104,7 +122,7 @@ impl Producer {
             let Some(run) = &mut self.run else { return Poll::Ready(None) };
             let Poll::Ready(result) = Pin::new(run).poll(cx) else {
                 let Some(events) = &mut self.events else { return Poll::Pending };
-                let piece = ready!(events.poll_meanwhile(&self.tasks, cx));
+                let piece = ready!(events.poll_meanwhile(&tasks, cx));
                 turn.made_progress();
                 if piece.is_none() {
                     self.end();
@@ -117,7 +135,7 @@ impl Producer {
                 self.end();
                 return Poll::Ready(Some(Err(Aborted)));
             };
-            match self.piece(&mut held) {
+            match self.piece(&mut held, &tasks) {
                 Piece::Bytes(bytes) if bytes.is_empty() => {}
                 Piece::Bytes(bytes) => {
                     if let Some(events) = &mut self.events {
@@ -135,12 +153,12 @@ impl Producer {
     }
 
     /// Reads what the producer returned.
-    fn piece(&self, held: &mut Held) -> Piece {
+    fn piece(&self, held: &mut Held, tasks: &Tasks) -> Piece {
         let Some(mut stack) = held.stack() else { return Piece::End };
         match stack.kind(1) {
             Kind::Nil if stack.kind(2) != Kind::Nil => Piece::Problem(self.failure(&mut stack)),
             Kind::Nil => Piece::End,
-            _ if self.events.is_some() => match event::encode(&mut stack, 1, self.tasks.vocabulary()) {
+            _ if self.events.is_some() => match event::encode(&mut stack, 1, tasks.vocabulary()) {
                 Ok(event) => Piece::Bytes(event.into()),
                 Err(problem) => Piece::Problem(problem),
             },

@@ -25,13 +25,16 @@ pub(crate) struct Held {
     coroutine: Option<Coroutine>,
     /// Where a function that they hold belongs in a trace.
     inherited: Inherited,
+    /// On whose behalf a function that they hold runs.
+    scope: Option<Scope>,
 }
 
 impl Held {
     /// The values `first..=last` of `stack`.
     pub(crate) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
         let inherited = tasks.tracing.inherit();
-        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(tasks.coroutines.take()), inherited };
+        let (own, scope) = (tasks.coroutines.take(), tasks.scope());
+        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(own), inherited, scope };
         let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
         if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
     }
@@ -112,12 +115,18 @@ impl Run {
         place: &Rc<str>,
         push: impl FnOnce(&mut Stack<'_>) -> c_int,
     ) -> Option<Run> {
-        if tasks.running.get() >= MOST_TASKS {
-            return None;
-        }
+        (tasks.running.get() < MOST_TASKS).then(|| Run::prepare_anyway(tasks, place, push))
+    }
+
+    /// As [`prepare`](Run::prepare), however many run: for what has to run, and whose number has a bound of its own.
+    pub(crate) fn prepare_anyway(
+        tasks: &Rc<Tasks>,
+        place: &Rc<str>,
+        push: impl FnOnce(&mut Stack<'_>) -> c_int,
+    ) -> Run {
         let mut coroutine = tasks.coroutines.take();
         let args = push(&mut coroutine.stack());
-        Some(Run::with(tasks, Some(coroutine), args, place, Inherited::default()))
+        Run::with(tasks, Some(coroutine), args, place, Inherited::default())
     }
 
     fn with(
@@ -144,6 +153,7 @@ impl Run {
             Some(coroutine) => {
                 let mut run = Run::new(tasks, &mut coroutine.stack(), 1, 1, place)?;
                 run.inherited.clone_from(&held.inherited);
+                run.scope.clone_from(&held.scope);
                 Ok(run)
             }
             None => Err(Raise::mistake("nothing to run")),
@@ -165,7 +175,7 @@ impl Run {
         }
         self.tasks.coroutines.discard(coroutine);
         let tasks = Rc::downgrade(&self.tasks);
-        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: Inherited::default() })
+        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: Inherited::default(), scope: None })
     }
 
     /// Logs the error on top of the stack, where it was raised and where its function was started.
@@ -241,7 +251,7 @@ impl Future for Run {
                 }
                 Step::Returned => {
                     let (tasks, inherited) = (Rc::downgrade(&this.tasks), Inherited::default());
-                    return Poll::Ready(Ok(Held { tasks, coroutine: Some(coroutine), inherited }));
+                    return Poll::Ready(Ok(Held { tasks, coroutine: Some(coroutine), inherited, scope: None }));
                 }
                 Step::Raised => return Poll::Ready(Err(this.raised(coroutine))),
             }

@@ -271,7 +271,11 @@ fn subscribe(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     if client.is_closed() {
         return Ok(0);
     }
-    if client.topics.borrow().len() >= MOST_TOPICS {
+    let (is_known, known) = (client.topics.borrow().contains(&*name), client.topics.borrow().len());
+    if is_known {
+        return Ok(0);
+    }
+    if known >= MOST_TOPICS {
         return Err(Raise::Mistake(format!("a client listens to at most {MOST_TOPICS} topics")));
     }
     sockets.crowd.subscribe(&client, &name);

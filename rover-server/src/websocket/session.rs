@@ -26,7 +26,7 @@ use super::client::{Client, Outgoing};
 use super::crowd::{Crowd, Seat, count};
 use super::wire::{End, Event, Wire};
 
-/// How long a client has to say good-bye in its turn.
+/// How long a client has to say good-bye in its turn, and what came before its own is handled.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a session begins with.
@@ -48,11 +48,12 @@ enum Phase {
     Open,
     /// Our good-bye is queued or sent.
     Closing,
-    /// The client broke the rules: nothing more is read, and it is told when what came before has been handled.
+    /// The client broke the rules: nothing more is read, and it is told when what came before has been handled, or has
+    /// taken too long.
     Refusing(u16, &'static str),
     /// It is being told, and the connection ends.
     Refused,
-    /// Nothing comes or goes any more; what has come is still handled.
+    /// Nothing comes or goes any more; what has come is still handled, for some time.
     Over,
     Leaving,
     Done,
@@ -106,11 +107,14 @@ pub(super) struct Session {
     seat: Option<Seat>,
     ending: Option<Pin<Box<dyn Future<Output = ()>>>>,
     phase: Phase,
+    /// When the phase has taken too long.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// The client has said good-bye, so that what it sent before is complete.
+    has_parted: bool,
     run: Option<Run>,
     /// The messages that are next.
     inbox: Inbox,
     pulse: Pulse,
-    deadline: Option<Pin<Box<Sleep>>>,
     _guest: Rc<()>,
 }
 
@@ -135,10 +139,11 @@ impl Session {
                 }
             })),
             phase: Phase::Open,
+            deadline: None,
+            has_parted: false,
             run: None,
             inbox: Inbox::default(),
             pulse,
-            deadline: None,
             _guest: guest,
         };
         session.run = session.call(session.begun.handlers.join, |this, stack| {
@@ -178,30 +183,40 @@ impl Session {
         }
     }
 
-    /// Gives the client some time to end the connection in its turn.
+    /// Goes on to a phase that lasts for some time at most.
     fn hurry(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.deadline.get_or_insert_with(|| Box::pin(sleep(CLOSE_PATIENCE)));
+        if self.phase != phase {
+            self.phase = phase;
+            self.deadline = Some(Box::pin(sleep(CLOSE_PATIENCE)));
+        }
+    }
+
+    /// Cancels the handler at its wait, and forgets what else has come.
+    fn abandon(&mut self) {
+        self.run = None;
+        self.inbox.clear();
     }
 
     fn end(&mut self, end: End) {
         match end {
             End::Wrong(code, reason) if matches!(self.phase, Phase::Open | Phase::Closing) => {
-                return self.phase = Phase::Refusing(code, reason);
+                return self.hurry(Phase::Refusing(code, reason));
             }
-            // Its handler finds an error at its wait, and what has come from it is of no use.
-            End::Cut if self.phase == Phase::Open => {
-                self.run = None;
-                self.inbox.clear();
-            }
+            // Nobody knows what else it had to say.
+            End::Cut if !self.has_parted => self.abandon(),
             _ => {}
         }
-        self.phase = Phase::Over;
+        self.hurry(Phase::Over);
         self.begun.client.shut();
     }
 
     fn is_connected(&self) -> bool {
         !matches!(self.phase, Phase::Over | Phase::Leaving | Phase::Done)
+    }
+
+    /// Whether what the client sends is read as it comes.
+    fn is_reading(&self) -> bool {
+        self.inbox.has_room() && !self.wire.is_full()
     }
 
     /// Looks at what is no message: the server's end, a client that is late, time.
@@ -212,20 +227,21 @@ impl Session {
         }
         if self.begun.client.take_late() && self.phase == Phase::Open {
             count(&self.begun.crowd.totals.late);
-            self.run = None;
-            self.inbox.clear();
+            self.abandon();
             // The queue is gone. What is half written goes out first, if the client takes it.
             self.hurry(Phase::Closing);
             self.begun.client.close_late();
         }
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
             self.deadline = None;
-            if self.is_connected() {
+            self.abandon();
+            // Who broke the rules is told of it now.
+            if self.is_connected() && !matches!(self.phase, Phase::Refusing(..)) {
                 self.end(End::Cut);
             }
         }
         while self.phase == Phase::Open {
-            let is_reading = self.inbox.has_room();
+            let is_reading = self.is_reading();
             match self.pulse.poll(cx, is_reading, &mut self.wire) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => {}
@@ -271,12 +287,11 @@ impl Session {
 
     fn receive(&mut self) -> bool {
         let mut has_read = false;
-        while self.inbox.has_room() && matches!(self.phase, Phase::Open | Phase::Closing) {
+        while self.is_reading() && matches!(self.phase, Phase::Open | Phase::Closing) {
             match self.wire.poll_read() {
                 Poll::Pending => break,
                 Poll::Ready(Ok(event)) => {
                     has_read = true;
-                    self.pulse.heard = Instant::now();
                     match event {
                         Event::Text(_) | Event::Binary(_) if self.phase == Phase::Open => {
                             count(&self.begun.crowd.totals.received);
@@ -284,7 +299,10 @@ impl Session {
                         }
                         // What comes behind our good-bye is read for the client's alone.
                         Event::Text(_) | Event::Binary(_) | Event::Sign => {}
-                        Event::Close => self.hurry(Phase::Closing),
+                        Event::Close => {
+                            self.has_parted = true;
+                            self.hurry(Phase::Closing);
+                        }
                     }
                 }
                 Poll::Ready(Err(end)) => {
@@ -293,6 +311,7 @@ impl Session {
                 }
             }
         }
+        self.pulse.listen(&self.wire);
         has_read
     }
 
@@ -322,11 +341,18 @@ impl Session {
         }
     }
 
-    fn leave(&mut self, cx: &mut Context<'_>) {
-        self.wire.shut(cx);
+    fn leave(&mut self) {
         self.seat = None;
         self.phase = Phase::Leaving;
-        self.run = self.call(self.begun.handlers.leave, |_, _| 0);
+        self.deadline = None;
+        let begun = &self.begun;
+        // Also where no more tasks fit: nothing else takes the client out of `websocket.lua`.
+        let run = Run::prepare_anyway(&begun.tasks, &begun.place, |stack| {
+            stack.push_anchored(begun.handlers.leave);
+            stack.push_number(begun.client.id as f64);
+            1
+        });
+        self.run = Some(run.logged().within(begun.client.clone()));
     }
 }
 
@@ -341,12 +367,18 @@ impl Future for Session {
             this.watch(cx);
             this.handle(cx);
             let has_read = this.receive();
+            let was_full = this.wire.is_full();
             this.transmit();
+            let is_pending = !has_read && was_full == this.wire.is_full();
+            if matches!(this.phase, Phase::Over | Phase::Leaving) {
+                // RFC 6455, section 7.1.1: the server is the first to close, and does not wait for its own handlers.
+                this.wire.shut(cx);
+            }
             if this.phase == Phase::Over && this.run.is_none() && this.inbox.is_empty() {
-                this.leave(cx);
+                this.leave();
             } else if this.phase == Phase::Done {
                 return Poll::Ready(());
-            } else if !has_read && (this.run.is_some() || this.inbox.is_empty()) {
+            } else if is_pending && (this.run.is_some() || this.inbox.is_empty()) {
                 return Poll::Pending;
             }
         }
@@ -358,8 +390,10 @@ struct Pulse {
     timer: Pin<Box<Sleep>>,
     interval: Duration,
     timeout: Duration,
-    /// When something came last.
+    /// When something came last: any byte, for a large message may take long.
     heard: Instant,
+    /// How much had come by then.
+    received: u64,
     /// When a ping was sent that is not answered.
     asked: Option<Instant>,
     /// How much had been sent at the last look.
@@ -374,8 +408,17 @@ impl Pulse {
             interval: settings.ping_interval,
             timeout: settings.ping_timeout,
             heard: now,
+            received: 0,
             asked: None,
             written: 0,
+        }
+    }
+
+    /// Notes whether something has come.
+    fn listen(&mut self, wire: &Wire) {
+        if wire.received() != self.received {
+            self.received = wire.received();
+            self.heard = Instant::now();
         }
     }
 
@@ -393,8 +436,13 @@ impl Pulse {
                 self.asked = None;
                 self.heard + self.interval
             }
-            // Its answer may lie behind a message that waits for its handler.
-            Some(_) if !is_reading => now + self.timeout,
+            // Its answer may lie behind a message that waits for its handler. Another ping fails where it is gone.
+            Some(_) if !is_reading && !is_stuck => {
+                if !wire.is_blocked() {
+                    result = wire.ping();
+                }
+                now + self.timeout
+            }
             Some(_) => {
                 result = Err(End::Cut);
                 now + self.timeout

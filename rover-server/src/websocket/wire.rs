@@ -18,6 +18,9 @@ use super::client::Outgoing;
 /// How much is read at once, and what an idle client takes for it, in bytes.
 const READ_BUFFER: usize = 4096;
 
+/// How many bytes of answers to pings may wait for a client that does not read them, until it is not read from either.
+const MOST_OWED: usize = 64 * 1024;
+
 /// What a client sent.
 pub(super) enum Event {
     Text(Utf8Bytes),
@@ -54,6 +57,8 @@ pub(super) struct Wire {
     socket: WebSocket<Io>,
     /// What has been written last waits for the client to read.
     is_blocked: bool,
+    /// The bytes of answers to pings that may wait in tungstenite, which knows no bound for them.
+    owed: usize,
 }
 
 impl Wire {
@@ -64,8 +69,8 @@ impl Wire {
             .write_buffer_size(0)
             .max_message_size(Some(most))
             .max_frame_size(Some(most));
-        let io = Io { upgraded, waker: Waker::noop().clone(), written: 0 };
-        Wire { socket: WebSocket::from_raw_socket(io, Role::Server, Some(config)), is_blocked: false }
+        let io = Io { upgraded, waker: Waker::noop().clone(), received: 0, written: 0 };
+        Wire { socket: WebSocket::from_raw_socket(io, Role::Server, Some(config)), is_blocked: false, owed: 0 }
     }
 
     /// Says which task goes on when the connection is ready. To be called before the others.
@@ -81,6 +86,11 @@ impl Wire {
             Ok(Message::Text(text)) => return Poll::Ready(Ok(Event::Text(text))),
             Ok(Message::Binary(bytes)) => return Poll::Ready(Ok(Event::Binary(bytes))),
             Ok(Message::Close(_)) => return Poll::Ready(Ok(Event::Close)),
+            Ok(Message::Ping(payload)) => {
+                const HEAD: usize = 2;
+                self.owed += HEAD + payload.len();
+                return Poll::Ready(Ok(Event::Sign));
+            }
             Ok(_) => return Poll::Ready(Ok(Event::Sign)),
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
             Err(Error::ConnectionClosed) => End::Closed,
@@ -126,7 +136,10 @@ impl Wire {
     fn note(&mut self, done: Result<(), Error>) -> Result<(), End> {
         self.is_blocked = false;
         match done {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.owed = 0;
+                Ok(())
+            }
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                 self.is_blocked = true;
                 Ok(())
@@ -143,12 +156,22 @@ impl Wire {
         self.is_blocked
     }
 
+    /// Whether nothing more should be read before the client has read what it was sent.
+    pub(super) fn is_full(&self) -> bool {
+        self.owed >= MOST_OWED
+    }
+
+    /// How many bytes have come so far.
+    pub(super) fn received(&self) -> u64 {
+        self.socket.get_ref().received
+    }
+
     /// How many bytes have been sent so far.
     pub(super) fn written(&self) -> u64 {
         self.socket.get_ref().written
     }
 
-    /// Closes this side of the connection below the protocol, as far as that goes without waiting.
+    /// Closes this side of the connection below the protocol, as far as that goes without waiting. May be called again.
     pub(super) fn shut(&mut self, cx: &mut Context<'_>) {
         let _ = Pin::new(&mut self.socket.get_mut().upgraded).poll_shutdown(cx);
     }
@@ -158,6 +181,7 @@ impl Wire {
 struct Io {
     upgraded: Upgraded,
     waker: Waker,
+    received: u64,
     written: u64,
 }
 
@@ -172,6 +196,7 @@ impl Read for Io {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let mut buf = ReadBuf::new(space);
         now(Pin::new(&mut self.upgraded).poll_read(&mut Context::from_waker(&self.waker), &mut buf))?;
+        self.received += buf.filled().len() as u64;
         Ok(buf.filled().len())
     }
 }

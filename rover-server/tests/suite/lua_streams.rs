@@ -299,6 +299,27 @@ fn streams_when_the_server_stops() {
 }
 
 #[test]
+fn one_that_is_never_sent_does_not_keep_the_version_before_a_reload() {
+    let code = "
+        local ends = rover.shared.ends
+        function api.on_shutdown() ends:incr('shutdown', 1, 0) end
+        function api.ends.get() return ends:get('shutdown') or 0 end
+        local kept
+        function api.unsent.get()
+          kept = { api.stream(200, 'text/plain', function() end), api.sse(function() end) }
+          return 'other'
+        end";
+    each_worker_count(|workers| {
+        let app = start(code, workers);
+        for _ in 0..workers * 2 {
+            assert_eq!(app.get("/unsent").text(), "other");
+        }
+        app.reload().expect("it loads again");
+        wait_until(|| app.get("/ends").text() == workers.to_string());
+    });
+}
+
+#[test]
 fn mistakes_raise_where_the_app_made_them() {
     let code = "
         local function wrong(fn, ...) return select(2, pcall(fn, ...)) end

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::{App, each_worker_count, wait_until};
-use crate::websocket_client::{BINARY, TEXT, WebSocket, handshake};
+use crate::websocket_client::{BINARY, CLOSE, TEXT, WebSocket, handshake};
 
 fn start(code: &str, workers: usize) -> App {
     start_with("", code, workers)
@@ -196,6 +196,32 @@ fn messages_reach_all_others_and_topics_on_every_worker() {
 }
 
 #[test]
+fn a_client_hears_a_thousand_topics() {
+    let code = "
+        function api.ws(ws)
+          function ws.join()
+            for n = 1, 1000 do ws.listen('topic ' .. n) end
+            ws.send.welcome {}
+          end
+          function ws.listen.more(msg) ws.send.more { raised = select(2, pcall(ws.listen, msg.topic)) } end
+          function ws.listen.less(msg) ws.unlisten(msg.topic) ws.send.less {} end
+        end";
+    let app = start(code, 1);
+    let mut client = joined(&app, "/");
+    let mut more = |topic: &str| {
+        client.text(&json!({"type": "more", "topic": topic}).to_string());
+        client.json()["raised"].as_str().map(str::to_owned)
+    };
+    assert_eq!(more("topic 7"), None);
+    let raised = more("topic 1001").expect("a mistake");
+    assert!(raised.ends_with("a client listens to at most 1000 topics"), "{raised}");
+    client.text(r#"{"type":"less","topic":"topic 7"}"#);
+    assert_eq!(client.json()["type"], "less");
+    client.text(r#"{"type":"more","topic":"topic 1001"}"#);
+    assert_eq!(client.json(), json!({"type": "more"}));
+}
+
+#[test]
 fn two_servers_stay_apart() {
     let server =
         || rover_server::Server::from_source("app.lua", format!("local api = rover.server {{}}\n{ROOMS}\nreturn api"));
@@ -273,15 +299,30 @@ fn what_a_handler_starts_knows_its_client() {
             rover.spawn(function() rover.sleep(0.001) ws.send.spawned {} end):join()
             rover.all { function() ws.send.all {} end }
             rover.timeout(1, function() coroutine.wrap(function() rover.sleep(0.001) ws.send.timeout {} end)() end)
+            local timer
+            timer = rover.every(0.001, function() ws.send.every {} timer:cancel() end)
+            timer:join()
+          end
+          function ws.listen.post(msg)
+            local n = 0
+            local res = rover.http.post(msg.url, function()
+              n = n + 1
+              if n == 1 then ws.send.body {} return 'piece' end
+            end)
+            ws.send.posted { text = res.body }
           end
         end
+        function api.echo.post(ctx) return ctx:body() end
         function api.none.get() return { pcall(function() return api.kept.send.x {} end) } end
         function api.kept_ws.ws(ws) rawset(api, 'kept', ws) end";
     let app = start(code, 1);
     let mut client = WebSocket::connect(&app, "/");
-    for expected in ["spawned", "all", "timeout"] {
+    for expected in ["spawned", "all", "timeout", "every"] {
         assert_eq!(client.json()["type"], expected);
     }
+    client.text(&json!({"type": "post", "url": format!("http://{}/echo", app.address)}).to_string());
+    assert_eq!(client.json()["type"], "body");
+    assert_eq!(client.json(), json!({"type": "posted", "text": "piece"}));
     let answer: serde_json::Value = serde_json::from_str(app.get("/none").text()).expect("JSON");
     assert!(answer[1].as_str().expect("a message").contains("no client is known here"), "{answer}");
 }
@@ -352,6 +393,84 @@ fn a_client_that_is_cut_cancels_its_handler_and_one_that_closes_does_not() {
 }
 
 #[test]
+fn a_handler_without_an_end_does_not_hold_its_client() {
+    let app = start_with("websocket = { ping_interval = 0.05, ping_timeout = 0.05 }", LEAVING, 1);
+    // Its messages fill what is read ahead, and nothing is sent to it but pings.
+    let mut client = joined(&app, "/?name=full");
+    client.text(r#"{"type":"nap","time":1000}"#);
+    for _ in 0..20 {
+        client.text(r#"{"type":"nap","time":1000}"#);
+    }
+    assert_eq!(client.json()["type"], "began");
+    drop(client);
+    assert_eq!(left(&app, 2), ["handler: cancelled", "full left /nil"]);
+
+    let app = start(LEAVING, 1);
+    let busy = |name: &str| {
+        let mut client = joined(&app, &format!("/?name={name}"));
+        client.text(r#"{"type":"nap","time":1000}"#);
+        assert_eq!(client.json()["type"], "began");
+        client
+    };
+    let (mut clean, mut wrong) = (busy("clean"), busy("wrong"));
+    // The connection ends at once, the handler some time later.
+    clean.send(CLOSE, [0x03, 0xe8]);
+    assert_eq!(clean.closed().0, 1000);
+    clean.ended();
+    wrong.send(TEXT, [0xff]);
+    assert_eq!(wrong.closed().0, 1007);
+    wrong.ended();
+    let mut all = left(&app, 4);
+    all.sort();
+    assert_eq!(all, ["clean left /nil", "handler: cancelled", "handler: cancelled", "wrong left /nil"]);
+}
+
+#[test]
+fn leave_runs_where_no_more_tasks_fit() {
+    let code = format!(
+        "{LEAVING}
+        function api.fill.get()
+          local n = -1
+          repeat n = n + 1 until not pcall(rover.spawn, rover.sleep, 1000)
+          return n
+        end"
+    );
+    let app = start_with("handler_cpu_limit = 0", &code, 1);
+    let client = joined(&app, "/?name=x");
+    assert_eq!(app.get("/fill").text(), "50000");
+    drop(client);
+    assert_eq!(left(&app, 1), ["x left /nil"]);
+}
+
+/// What the handlers and hooks of a version before a reload have stored.
+const RETIRING: &str = "
+    local ends = rover.shared.ends
+    function api.on_shutdown() ends:incr('shutdown', 1, 0) end
+    function api.ends.get() return { ends:get('leave') or 0, ends:get('shutdown') or 0 } end";
+
+#[test]
+fn a_reload_ends_handlers_whose_client_has_gone() {
+    let code = format!(
+        "{RETIRING}
+        function api.ws(ws)
+          function ws.join() ws.send.welcome {{}} end
+          function ws.listen.forever() while true do rover.sleep(0.05) ws.send.tick {{}} end end
+          function ws.leave() ends:incr('leave', 1, 0) end
+        end"
+    );
+    let app = start(&code, 1);
+    let mut client = joined(&app, "/");
+    client.text(r#"{"type":"forever"}"#);
+    assert_eq!(client.json()["type"], "tick");
+    app.reload().expect("it loads again");
+    while let Some((opcode, _)) = client.frame()
+        && opcode != CLOSE
+    {}
+    client.close();
+    wait_until(|| app.get("/ends").text() == "[1,1]");
+}
+
+#[test]
 fn a_client_that_does_not_keep_up_is_dropped_and_slows_nobody() {
     let code = "
         local gone = {}
@@ -378,7 +497,7 @@ fn a_client_that_does_not_keep_up_is_dropped_and_slows_nobody() {
                 last = Some(frame);
             }
             let (opcode, payload) = last.expect("a frame");
-            if opcode == crate::websocket_client::CLOSE {
+            if opcode == CLOSE {
                 assert_eq!(u16::from_be_bytes([payload[0], payload[1]]), 1013);
             } else {
                 assert_eq!(opcode, TEXT);

@@ -71,6 +71,11 @@ impl WebSocket {
         socket
     }
 
+    /// The connection itself, to write on from another thread.
+    pub fn stream(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().expect("a second handle")
+    }
+
     fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -135,6 +140,12 @@ impl WebSocket {
         assert_eq!(opcode, CLOSE, "{}", String::from_utf8_lossy(&payload));
         let code = u16::from_be_bytes([payload[0], payload[1]]);
         (code, String::from_utf8(payload[2..].to_vec()).expect("text"))
+    }
+
+    /// The server has closed its side, and nothing lies before that.
+    pub fn ended(&mut self) {
+        let n = self.stream.read(&mut [0]).expect("the end of the connection");
+        assert_eq!(n, 0, "bytes in place of the end");
     }
 
     /// Says good-bye and reads up to the end of the connection.

@@ -1,5 +1,8 @@
 //! The WebSocket protocol in literal bytes: the handshake, frames, pings, closes, and what breaks the rules.
 
+use std::io::Write;
+use std::time::Duration;
+
 use crate::support::{App, each_worker_count};
 use crate::websocket_client::{BINARY, CLOSE, KEY, PING, PONG, TEXT, WebSocket, frame, handshake, refused};
 
@@ -185,4 +188,51 @@ fn silent_clients_are_asked_for_a_sign_and_cut_without_one() {
     assert_eq!(client.read(), "here");
     assert_eq!(client.frame(), Some((PING, Vec::new())));
     assert_eq!(client.frame(), None);
+}
+
+#[test]
+fn a_part_of_a_message_is_a_sign() {
+    let app = start("websocket = { ping_interval = 0.05, ping_timeout = 0.5 }", 1);
+    let mut client = WebSocket::connect(&app, "/");
+    let mut message = frame(0x80 | TEXT, b"abcd");
+    let rest = message.split_off(5);
+    client.raw(message);
+    for byte in rest {
+        assert_eq!(client.frame(), Some((PING, Vec::new())));
+        client.raw([byte]);
+    }
+    loop {
+        match client.frame().expect("the message") {
+            (PING, _) => {}
+            other => return assert_eq!(other, (TEXT, b"abcd".to_vec())),
+        }
+    }
+}
+
+#[test]
+fn who_does_not_read_its_pongs_is_not_read_from() {
+    // More than the kernel's buffers hold.
+    const MOST: usize = 256 * 1024 * 1024;
+    let app = start("", 1);
+    let mut client = WebSocket::connect(&app, "/");
+    let mut stream = client.stream();
+    stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    let ping = frame(0x80 | PING, &[b'p'; 125]);
+    let many = ping.repeat(1000);
+    let mut sent = 0;
+    while let Ok(n) = stream.write(&many[sent % many.len()..]) {
+        sent += n;
+        assert!(sent < MOST, "all was read");
+    }
+    // Each is answered once the client reads.
+    stream.set_write_timeout(None).expect("no timeout");
+    let pings = sent.div_ceil(ping.len());
+    let rest = (pings * ping.len() - sent) % ping.len();
+    let end = [&ping[ping.len() - rest..], &frame(0x80 | TEXT, b"end")].concat();
+    let writer = std::thread::spawn(move || stream.write_all(&end).expect("the server reads on"));
+    for _ in 0..pings {
+        assert_eq!(client.frame(), Some((PONG, vec![b'p'; 125])));
+    }
+    assert_eq!(client.read(), "end");
+    writer.join().expect("all is written");
 }
