@@ -24,7 +24,7 @@ use crate::config::Limits;
 use crate::log;
 use crate::metrics::Archive;
 use crate::version::{Plan, Version};
-use crate::watchdog::{Charge, Sockets, Watchdog};
+use crate::watchdog::{Charge, Sockets, Watchdog, roomy_thread};
 
 use here::{Here, Https, here};
 
@@ -81,7 +81,7 @@ impl Worker {
             let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
             let _ = end.send(Ending::Lost);
         });
-        let thread = thread::Builder::new().name(name).spawn(move || {
+        let thread = roomy_thread(name).spawn(move || {
             let on_duty = charge.begin();
             if let Err(mistakes) = run(&blueprint, &report, &plans, &charge) {
                 let _ = report.send(Report::Failed(mistakes));

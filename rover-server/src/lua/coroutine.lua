@@ -11,6 +11,10 @@ local error, select, type = error, select, type
 local create, isyieldable, resume, status, yield =
   coroutine.create, coroutine.isyieldable, coroutine.resume, coroutine.status, coroutine.yield
 
+-- How long a message may be to get the place of each call in front: one that passes through thousands would grow without
+-- end.
+local LONGEST = 2000
+
 local BUSY = "cannot resume non-suspended coroutine"
 
 local pass
@@ -55,20 +59,23 @@ function M.status(co)
   return now
 end
 
+-- As in plain Lua, text gets the place of the call in front.
+local function level(problem)
+  if type(problem) == "string" and #problem < LONGEST then return 2 end
+  return 0
+end
+
 local function unwrap(ok, ...)
   if ok then return ... end
   local problem = ...
-  if type(problem) == "string" then error(problem, 2) end
-  error(problem, 0)
+  error(problem, level(problem))
 end
 
 local function finish(co, ok, ...)
   if ok and ... ~= sign then return ... end
   if ok then return unwrap(through(co)) end
   local problem = ...
-  -- As in plain Lua, text gets the place of the call in front.
-  if type(problem) == "string" then error(problem, 2) end
-  error(problem, 0)
+  error(problem, level(problem))
 end
 
 function M.wrap(fn)
