@@ -1,5 +1,6 @@
 //! Calls that do not come back: what else of the server goes on, and when it is better to end.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rover_server::{Level, Server};
 
-use crate::support::{App, DEADLINE};
+use crate::support::{App, DEADLINE, wait_until};
 use crate::websocket_client::WebSocket;
 
 /// A server whose function `block` holds its worker for longer than a test takes.
@@ -67,6 +68,26 @@ fn a_worker_that_is_being_replaced_holds_no_stop_up() {
     app.begin_stop();
     app.ended();
     assert!(began.elapsed() < DEADLINE / 2);
+}
+
+#[test]
+fn a_client_that_waits_for_a_worker_holds_no_stop_up() {
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let lost = is_lost.clone();
+    let code = format!("if is_lost() then error('broken') end {BLOCK}");
+    let server = server(&code).workers(1).worker_stall_limit(Duration::from_millis(100));
+    let mut app = App::start_server(server.function("is_lost", move |_, ()| Ok(lost.load(Ordering::SeqCst))));
+    is_lost.store(true, Ordering::SeqCst);
+    let mut client = app.connect();
+    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.rest(), "");
+    let mut waiting = app.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let patience = Some(Duration::from_millis(300));
+    waiting.socket().set_read_timeout(patience).unwrap();
+    assert!(waiting.socket().read(&mut [0]).is_err(), "there is no worker to answer");
+    app.begin_stop();
+    wait_until(|| app.has_ended());
 }
 
 #[test]
