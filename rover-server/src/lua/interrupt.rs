@@ -109,6 +109,15 @@ pub(super) fn leave() -> bool {
     })
 }
 
+/// Another coroutine is about to run for a moment, which is not worth a count of its own.
+pub(super) fn interpose() {
+    PULSE.with(|pulse| {
+        if pulse.epoch.load(Ordering::Relaxed) & 1 == 1 {
+            pulse.wanted.fetch_or(NESTED, Ordering::Relaxed);
+        }
+    });
+}
+
 /// The Lua code that runs next on this thread counts as the function of this number.
 #[inline(always)]
 pub(crate) fn label(number: u32) {
