@@ -172,7 +172,7 @@ impl Crew {
             .map_err(|error| Mistakes(vec![format!("cannot start a thread: {error}")]))?;
         worker.loaded()?;
         worker.go(plan.clone());
-        worker.ready()?;
+        worker.ready(Some(plan.config.reload_timeout))?;
         Ok((worker, plan))
     }
 

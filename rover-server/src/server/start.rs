@@ -93,7 +93,7 @@ impl Server {
             worker.go(plan.clone());
         }
         for worker in &mut workers {
-            worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
+            worker.ready(None).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
         let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::post).collect()));
         let wanted = plan.config.management.clone();

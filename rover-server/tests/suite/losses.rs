@@ -91,6 +91,21 @@ fn a_client_that_waits_for_a_worker_holds_no_stop_up() {
 }
 
 #[test]
+fn a_worker_whose_on_start_waits_for_ever_is_started_again() {
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let lost = is_lost.clone();
+    let code = format!("{BLOCK} function api.on_start() if is_lost() then rover.sleep(1000) end end");
+    let server = server(&code).workers(1).worker_stall_limit(Duration::from_millis(100)).set("reload_timeout", "200ms");
+    let app = App::start_server(server.function("is_lost", move |_, ()| Ok(lost.swap(false, Ordering::SeqCst))));
+    is_lost.store(true, Ordering::SeqCst);
+    let mut client = app.connect();
+    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.rest(), "");
+    assert_eq!(app.get("/").text(), "on");
+    assert!(!is_lost.load(Ordering::SeqCst));
+}
+
+#[test]
 fn where_calls_never_come_back_the_server_ends_for_a_new_process() {
     let server = server(BLOCK).workers(2).worker_stall_limit(Duration::from_millis(50));
     let listening = server.shutdown_timeout(Duration::from_millis(100)).bind().unwrap();
