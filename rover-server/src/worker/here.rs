@@ -3,8 +3,10 @@
 //! Nothing of a worker can travel to another thread. So others spawn a task on its runtime, which finds it here.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::accept::{Accepted, Role, Stream};
 use crate::admission::Permit;
 use crate::app::{App, Blueprint, Mistakes};
+use crate::config::Limits;
 use crate::connection::{self, Connection};
 use crate::context::Peer;
 use crate::lifecycle::Lifecycle;
@@ -111,8 +114,15 @@ pub(crate) async fn check(post: &Post) -> Result<(), String> {
     replied.await.unwrap_or_else(|_| Err("the server has stopped".to_owned()))
 }
 
-/// Held while a worker loads the next version, for which it has more time; then it is back to what it had.
+/// Held while the code of the next version runs, for which a worker has more time; then it is back to what it had.
 struct Lenient<'a>(&'a Here);
+
+impl<'a> Lenient<'a> {
+    fn new(this: &'a Here, limits: Limits) -> Lenient<'a> {
+        this.charge.starts(limits);
+        Lenient(this)
+    }
+}
 
 impl Drop for Lenient<'_> {
     fn drop(&mut self) {
@@ -317,15 +327,17 @@ impl Here {
     }
 
     async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
-        self.charge.starts(plan.config.limits);
-        let _lenient = Lenient(self);
-        let patience = plan.config.reload_timeout;
+        let (limits, patience) = (plan.config.limits, plan.config.reload_timeout);
+        let lenient = Lenient::new(self, limits);
         let (app, declared) = App::load(blueprint)?;
-        let started = Version::start(app, &declared, plan, blueprint.worker, &self.archive);
-        let Ok(next) = timeout(patience, started).await else {
-            let seconds = patience.as_secs_f64();
-            return Err(Mistakes(vec![format!("on_start has not ended within {seconds} s (reload_timeout)")]));
-        };
+        drop(lenient);
+        let mut started = pin!(Version::start(app, &declared, plan, blueprint.worker, &self.archive));
+        // While `on_start` waits, the version that serves is held to its own limits.
+        let started = poll_fn(|cx| {
+            let _lenient = Lenient::new(self, limits);
+            started.as_mut().poll(cx)
+        });
+        let Ok(next) = timeout(patience, started).await else { return Err(super::too_slow(patience)) };
         let stale = self.next.replace(Some(next?));
         self.retire(stale);
         Ok(())

@@ -183,3 +183,29 @@ fn a_stop_gives_the_version_before_no_second_shutdown_timeout() {
     assert!(began.elapsed() < time + Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(client.rest(), "");
 }
+
+/// Only the code of the next version has the time of one that starts.
+#[test]
+fn an_on_start_that_waits_leaves_the_limits_of_the_version_that_serves() {
+    let began = Arc::new(AtomicBool::new(false));
+    let has_begun = began.clone();
+    let code = "function api.on_start() while is_bad() do begun() rover.sleep(0.01) end end
+                function api.busy.get() while true do end end";
+    let (app, is_bad) = start(code, |server| {
+        let server = server.workers(1).debug(true).handler_cpu_limit(Duration::from_millis(100));
+        server.function("begun", move |_, ()| {
+            began.store(true, Ordering::SeqCst);
+            Ok(())
+        })
+    });
+    is_bad.store(true, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| app.reload());
+        wait_until(|| has_begun.load(Ordering::SeqCst));
+        let answer = app.get("/busy");
+        assert_eq!(answer.status, 503);
+        assert!(answer.text().contains("stopped after 0.1 s of CPU time"), "{}", answer.text());
+        is_bad.store(false, Ordering::SeqCst);
+        reload.join().unwrap().expect("the next version starts");
+    });
+}
