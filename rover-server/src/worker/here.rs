@@ -150,6 +150,8 @@ pub(super) struct Here {
     /// Nobody waits for requests of retired versions any more.
     hurry: watch::Sender<bool>,
     pub(super) lifecycle: Rc<Lifecycle>,
+    /// Moves the time that connections go by.
+    clock: RefCell<Option<JoinHandle<()>>>,
     pub(super) spare: Rc<SpareBuffers>,
     pub(super) accepted: Cell<u64>,
     pub(super) lag: Rc<Lag>,
@@ -188,6 +190,7 @@ impl Here {
             retired: RefCell::default(),
             hurry: watch::Sender::new(false),
             lifecycle: Rc::default(),
+            clock: RefCell::default(),
             spare: Rc::default(),
             accepted: Cell::new(0),
             lag: Rc::default(),
@@ -200,10 +203,18 @@ impl Here {
             this.watch_lag();
         }
         this.count_cpu();
-        let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.current.site().config.connections));
-        tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
+        this.start_clock();
         HERE.set(Some(this.clone()));
         this
+    }
+
+    /// Has the connections' clock tick as often as the version that serves needs it.
+    fn start_clock(&self) {
+        let (lifecycle, tick) = (self.lifecycle.clone(), connection::tick(&self.current.site().config.connections));
+        let clock = tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
+        if let Some(last) = self.clock.replace(Some(clock)) {
+            last.abort();
+        }
     }
 
     /// This thread is no worker any more.
@@ -354,6 +365,10 @@ impl Here {
         self.current.switch(next.site.clone());
         self.charge.serves(next.site.config.limits);
         self.count_cpu();
+        // Not more seldom: what a connection has noted in ticks would then seem to be longer ago.
+        if connection::tick(&self.current.site().config.connections) < self.lifecycle.tick() {
+            self.start_clock();
+        }
         let last = self.version.replace(Some(next));
         self.retire(last);
     }
