@@ -1,9 +1,11 @@
 //! The public face: configure a server, start it, learn where it listens, run it until it is told to stop.
 //!
 //! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
-//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile.
+//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile; `check`
+//! loads an app that is not served.
 
 mod board;
+mod check;
 mod control;
 mod info;
 mod listening;
@@ -36,7 +38,6 @@ use crate::metrics::Archive;
 use crate::otlp::Tracer;
 use crate::rate_limit::RateLimits;
 use crate::service::Site;
-use crate::tls::Tls;
 
 /// A server to be: an app, and what the embedding program decides about it.
 ///
@@ -258,20 +259,6 @@ impl Server {
             preload.raw_set(name.as_str(), lua.create_function(move |lua, _: mlua::MultiValue| load(lua))?)
         }));
         self
-    }
-
-    /// Loads the app in one VM and says what it declares.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the app, its routes and its config.
-    pub fn check(&self) -> Result<AppInfo, Error> {
-        let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
-        let (_, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
-        let (config, router, limits, mounts) = self.settle(declared)?;
-        Tls::load(&config.tls, &config.host, config.http2.enabled)?;
-        let mut warnings = config.warnings(!limits.rules.is_empty());
-        warnings.extend(mounts.warnings(self.blueprint.source.folder()));
-        Ok(AppInfo::new(&router, &mounts).warned(warnings))
     }
 
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.

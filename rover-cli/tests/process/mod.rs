@@ -38,8 +38,15 @@ impl App {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.rover();
+        command.arg("app.lua").args(arguments);
+        command
+    }
+
+    /// The program without arguments, in the app's folder.
+    pub(crate) fn rover(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rover"));
-        command.arg("app.lua").args(arguments).current_dir(&self.0);
+        command.current_dir(&self.0);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ROVER_") || name.to_string_lossy().starts_with("OTEL_") {
                 command.env_remove(name);

@@ -43,7 +43,7 @@ impl Server {
         self.blueprint.stores = Arc::default();
         self.blueprint.hub = Arc::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
-        let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
+        let early = self.early();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
 
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
@@ -117,6 +117,11 @@ impl Server {
             None => None,
         };
         Ok(Listening::new(listeners, management, estate.predecessor, crew, info, shared))
+    }
+
+    /// The config as far as the environment and the embedding program have a say in it, before the app's own is known.
+    pub(super) fn early(&self) -> Config {
+        Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default()
     }
 
     /// Decides the config, builds the router and checks the folders.
