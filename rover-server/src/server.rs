@@ -27,7 +27,7 @@ pub use listening::Listening;
 
 use succession::Inheritance;
 
-use crate::app::{App, Blueprint, Files, Source};
+use crate::app::{App, Blueprint, Code, Files, Source};
 use crate::config::{AccessLog, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
@@ -84,6 +84,7 @@ impl Server {
             workers: num_cpus::get(),
             memory_limit: 0,
             files: Files::default(),
+            code: Code::default(),
             hub: Arc::default(),
         };
         Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
@@ -271,7 +272,8 @@ impl Server {
 
     /// The app on the calling thread, as its only worker. One that exports traces needs a tokio runtime around.
     pub(crate) fn site(&self, exports: bool) -> Result<Rc<Site>, Error> {
-        let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
+        let blueprint =
+            Blueprint { workers: 1, stores: Arc::default(), code: Code::default(), ..self.blueprint.clone() };
         let (app, declared) = App::load(&blueprint).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         let (mut config, router, limits, mounts) = self.settle(declared)?;
         config.workers = 1;

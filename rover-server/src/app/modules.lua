@@ -1,14 +1,23 @@
--- Tells Rover which files `require` loads, so that a change of one can reload the app.
+-- Has `require` load the Lua files of the app's version, which stay as they were when the version first read them; and tells
+-- Rover which files these are, so that a change of one can reload the app.
 --
--- Comes in: `note`, which takes the name of a file. Goes out: nothing; the loader of Lua files notes what it finds.
+-- Comes in: `known`, which gives the file and the code that the version has for a module; `keep`, which takes a module and
+-- its file and gives the code. Goes out: nothing; the loader of Lua files asks them.
 
-local note = ...
-local package = package
+local known, keep = ...
+local error, load, package = error, load, package
 local loaders = package.loaders
 local load_file = loaders[2]
 
 loaders[2] = function(name)
-  local file = package.searchpath(name, package.path)
-  if file then note(file) end
-  return load_file(name)
+  local file, code = known(name)
+  if not file then
+    file = package.searchpath(name, package.path)
+    code = file and keep(name, file)
+  end
+  -- Says where it has looked, or why it cannot read the file.
+  if not code then return load_file(name) end
+  local chunk, problem = load(code, "@" .. file)
+  if not chunk then error(("error loading module '%s' from file '%s':\n\t%s"):format(name, file, problem), 0) end
+  return chunk
 end

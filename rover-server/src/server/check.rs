@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::{AppInfo, Server};
-use crate::app::{App, Blueprint};
+use crate::app::{App, Blueprint, Code};
 use crate::assets::Mounts;
 use crate::config::Config;
 use crate::error::Error;
@@ -30,7 +30,12 @@ impl Server {
     pub fn check(&self) -> Result<AppInfo, Error> {
         let mut server = self.clone();
         let limits = server.early().limits;
-        server.blueprint = Blueprint { stores: Arc::default(), memory_limit: limits.memory_limit, ..server.blueprint };
+        server.blueprint = Blueprint {
+            stores: Arc::default(),
+            code: Code::default(),
+            memory_limit: limits.memory_limit,
+            ..server.blueprint
+        };
         let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
         let (reply, replied) = mpsc::channel();
         let begun = load_apart(server, watchdog.charge(0, limits), move |settled| {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::check::{Settled, died, load_apart};
 use super::control::Phase;
 use super::{Control, Server};
-use crate::app::Blueprint;
+use crate::app::{Blueprint, Code};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{self, Level};
@@ -53,7 +53,8 @@ impl Control {
         if self.shared.phase() == Phase::Stopping {
             return Err(Error::app("the server stops"));
         }
-        let server = self.shared.server.clone();
+        let mut server = self.shared.server.clone();
+        server.blueprint.code = Code::default();
         let running = self.shared.plan().clone();
         let charge = self.shared.watchdog.charge(0, running.config.limits);
         let mut plan = try_out(server, charge, &running).await?;
@@ -62,7 +63,8 @@ impl Control {
         let mut prepared = Prepared::default();
         while let Some((worker, post)) = self.unprepared(&prepared, &plan) {
             let workers = self.shared.workers.places();
-            let blueprint = Blueprint { worker, workers, ..self.shared.server.blueprint.clone() };
+            let code = plan.code.clone();
+            let blueprint = Blueprint { worker, workers, code, ..self.shared.server.blueprint.clone() };
             let done = worker::prepare(&post, blueprint, plan.clone()).await;
             done.map_err(|mistakes| Error::app(mistakes.to_string()))?;
             prepared.0.push(post);
@@ -99,6 +101,7 @@ impl Drop for Prepared {
 
 /// Loads the app on a thread of its own, and decides its config and routes.
 async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<Plan, Error> {
+    let code = server.blueprint.code.clone();
     let (reply, replied) = oneshot::channel();
     load_apart(server, charge, move |settled| {
         let _ = reply.send(settled);
@@ -106,7 +109,7 @@ async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<
     let Settled { config, router, limits, mounts } = replied.await.unwrap_or_else(|_| Err(died()))?;
     let limits = RateLimits::new(&config.rate_limit, &limits);
     let (router, config, mounts) = (Arc::new(router), Arc::new(config), Arc::new(mounts));
-    Ok(Plan { router, config, limits, mounts, tls: running.tls.clone(), https_port: running.https_port })
+    Ok(Plan { code, router, config, limits, mounts, tls: running.tls.clone(), https_port: running.https_port })
 }
 
 /// The new config, but for what a running server cannot change. What differs is logged.

@@ -9,7 +9,7 @@ use super::board;
 use super::control::Shared;
 use super::{AppInfo, Listening, Server};
 use crate::accept::{Given, Listeners, Role};
-use crate::app::{Blueprint, Declared, Mistakes};
+use crate::app::{Blueprint, Code, Declared, Mistakes};
 use crate::assets::Mounts;
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::crew::Crew;
@@ -42,6 +42,7 @@ impl Server {
         // Two servers of one description share nothing; the versions of one server share its stores and its clients.
         self.blueprint.stores = Arc::default();
         self.blueprint.hub = Arc::default();
+        self.blueprint.code = Code::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
         let early = self.early();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
@@ -88,7 +89,8 @@ impl Server {
         let limits = RateLimits::new(&config.rate_limit, &route_limits);
         let https_port = listeners.tls_port();
         let (router, config, mounts) = (Arc::new(router), Arc::new(config), Arc::new(mounts));
-        let plan = Plan { router, config, limits, mounts, tls, https_port };
+        let code = blueprint.code.clone();
+        let plan = Plan { code, router, config, limits, mounts, tls, https_port };
         for worker in &mut workers {
             worker.go(plan.clone());
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rover_server::{Level, Server};
 
+use crate::lua_modules::Folder;
 use crate::support::{App, DEADLINE, wait_until};
 use crate::websocket_client::WebSocket;
 
@@ -103,6 +104,51 @@ fn a_worker_whose_on_start_waits_for_ever_is_started_again() {
     assert_eq!(client.rest(), "");
     assert_eq!(app.get("/").text(), "on");
     assert!(!is_lost.load(Ordering::SeqCst));
+}
+
+/// Whatever the files are by then, and whatever a reload that failed has made of them.
+#[test]
+fn a_replacement_runs_the_version_that_serves() {
+    let version = |name: &str, on_start: &str| {
+        let code = format!(
+            "local part = require 'part' local api = rover.server {{}} {BLOCK}
+             function api.on_start() {on_start} end
+             function api.get() return '{name} of ' .. part .. require 'late' end
+             return api"
+        );
+        [("app.lua", code), ("part.lua", format!("return '{name}'")), ("late.lua", "return ''".to_owned())]
+    };
+    let folder = Folder::new("losses-version", &[]);
+    let write = |version: &[(&str, String)]| {
+        for (name, code) in version {
+            std::fs::write(folder.0.join(name), code).unwrap();
+        }
+    };
+    std::fs::create_dir_all(&folder.0).unwrap();
+    write(&version("one", ""));
+    let server = folder.server().workers(1).worker_stall_limit(Duration::from_millis(100));
+    let server = server.handler_cpu_limit(Duration::ZERO).function("block", |_, ()| {
+        thread::sleep(DEADLINE);
+        Ok(())
+    });
+    let app = App::start_server(server);
+    let lose = || {
+        let mut client = app.connect();
+        client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(client.rest(), "");
+    };
+    assert_eq!(app.get("/").text(), "one of one");
+    write(&version("two", "error('rejected')"));
+    app.reload().unwrap_err();
+    lose();
+    assert_eq!(app.get("/").text(), "one of one");
+    write(&version("three", ""));
+    app.reload().unwrap();
+    std::fs::remove_file(folder.0.join("part.lua")).unwrap();
+    std::fs::write(folder.0.join("app.lua"), "broken").unwrap();
+    assert_eq!(app.get("/").text(), "three of three");
+    lose();
+    assert_eq!(app.get("/").text(), "three of three");
 }
 
 #[test]
