@@ -3,7 +3,8 @@
 //! LuaJIT bounds the depth of Lua calls, but not what they take of the C stack: a function that `gsub` calls, and that
 //! calls `gsub`, takes nine kilobytes a level. So there is a zone above the stack's end that nobody may touch. Who does
 //! is let through by a signal's handler, and has what lies below to come back to Lua with; there the hook of
-//! `interrupt.rs` raises until the code has come back above the zone, which is then closed again.
+//! `interrupt.rs` raises until the code has come back above the zone, which is then closed again. Further zones below ask
+//! for the hook once more, for LuaJIT forgets one that is asked for while it runs a finalizer.
 //!
 //! Costs nothing where no code comes so deep. The handler of `SIGSEGV` hands on what is not its own.
 
@@ -22,19 +23,31 @@ pub(crate) const STACK: usize = 16 << 20;
 const RESERVE: usize = 4 << 20;
 /// Larger than the frame of any C function that Lua code reaches.
 const ZONE: usize = 64 << 10;
-/// How far above the zone the code must have come back for it to be closed again.
+const ZONES: usize = 8;
+/// How far apart they begin.
+const STEP: usize = 256 << 10;
+/// How far above the first zone the code must have come back for it to be closed again.
 const CLEAR: usize = 64 << 10;
 
 #[derive(Clone, Copy)]
-struct Zone {
-    /// 0 where the thread has none.
+struct Zones {
+    /// Where the highest begins; 0 where the thread has none.
     start: usize,
-    is_open: bool,
+    /// A bit for each that is open.
+    open: u8,
+}
+
+impl Zones {
+    const NONE: Zones = Zones { start: 0, open: 0 };
+
+    fn address(self, n: usize) -> usize {
+        self.start - n * STEP
+    }
 }
 
 thread_local! {
     // Without a destructor and with a constant start, as a signal's handler looks at it.
-    static OWN: Cell<Zone> = const { Cell::new(Zone { start: 0, is_open: false }) };
+    static OWN: Cell<Zones> = const { Cell::new(Zones::NONE) };
 }
 
 /// What was there before.
@@ -50,7 +63,7 @@ pub(super) fn guard() {
     {
         let start = (lowest + RESERVE).next_multiple_of(ZONE);
         if here() > start + 2 * (ZONE + CLEAR) {
-            OWN.set(Zone { start, is_open: true });
+            OWN.set(Zones { start, open: u8::MAX });
             close();
         }
     }
@@ -58,25 +71,29 @@ pub(super) fn guard() {
 
 /// Lets go of the calling thread's stack, which another thread may get.
 pub(super) fn release() {
-    let zone = OWN.get();
-    if zone.start != 0 && set(zone.start, libc::PROT_READ | libc::PROT_WRITE) {
-        OWN.set(Zone { start: 0, is_open: false });
+    let zones = OWN.replace(Zones::NONE);
+    if zones.start != 0 {
+        (0..ZONES).for_each(|n| {
+            set(zones.address(n), libc::PROT_READ | libc::PROT_WRITE);
+        });
     }
 }
 
 /// Whether the calling code stands so deep that it has to end.
 pub(super) fn is_exhausted() -> bool {
-    let zone = OWN.get();
-    zone.is_open && here() < zone.start + ZONE + CLEAR
+    let zones = OWN.get();
+    zones.open != 0 && here() < zones.start + ZONE + CLEAR
 }
 
-/// Closes the zone again, where the calling code stands above it. Whether it is closed.
+/// Closes the zones again, where the calling code stands above them. Whether they are closed.
 pub(super) fn close() -> bool {
-    let zone = OWN.get();
-    if zone.is_open && !is_exhausted() && set(zone.start, libc::PROT_NONE) {
-        OWN.set(Zone { is_open: false, ..zone });
+    let zones = OWN.get();
+    if zones.open != 0 && !is_exhausted() {
+        let is_left_open = |n: &usize| zones.open & 1 << n != 0 && !set(zones.address(*n), libc::PROT_NONE);
+        let open = (0..ZONES).filter(is_left_open).fold(0, |open, n| open | 1 << n);
+        OWN.set(Zones { open, ..zones });
     }
-    !OWN.get().is_open
+    OWN.get().open == 0
 }
 
 /// About where the calling code stands.
@@ -87,7 +104,7 @@ fn here() -> usize {
 }
 
 fn set(start: usize, access: c_int) -> bool {
-    // SAFETY: the zone is a part of this thread's own stack that no frame lies in when it is closed.
+    // SAFETY: a zone is a part of this thread's own stack that no frame lies in when it is closed.
     unsafe { libc::mprotect(std::ptr::with_exposed_provenance_mut(start), ZONE, access) == 0 }
 }
 
@@ -132,12 +149,18 @@ fn handle() -> Option<libc::sigaction> {
 }
 
 extern "C" fn on_fault(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let zone = OWN.get();
+    let zones = OWN.get();
     // SAFETY: the kernel gives what the flags ask for.
     let address = unsafe { (*info).si_addr() }.addr();
-    let is_own = zone.start != 0 && !zone.is_open && (zone.start..zone.start + ZONE).contains(&address);
-    if is_own && set(zone.start, libc::PROT_READ | libc::PROT_WRITE) {
-        OWN.set(Zone { is_open: true, ..zone });
+    let touched = |n: &usize| {
+        let start = zones.address(*n);
+        zones.open & 1 << n == 0 && (start..start + ZONE).contains(&address)
+    };
+    if zones.start != 0
+        && let Some(n) = (0..ZONES).find(touched)
+        && set(zones.address(n), libc::PROT_READ | libc::PROT_WRITE)
+    {
+        OWN.set(Zones { open: zones.open | 1 << n, ..zones });
         return interrupt::exhausted();
     }
     // SAFETY: does what would have been done without this handler.

@@ -111,6 +111,20 @@ fn caught_by_the_app_which_then_goes_on() {
     }
 }
 
+/// A finalizer that is the first to come so deep: LuaJIT calls no hook while it runs.
+#[test]
+fn with_finalizers_at_every_depth() {
+    is_refused(
+        "local function finalize() return (('x'):gsub('x', function() return 'y' end)) end
+         local function expand(s)
+           for _ = 1, 200 do getmetatable(newproxy(true)).__gc = finalize end
+           return (s:gsub('%b()', function(m) return '[' .. expand(m:sub(2, -2)) .. ']' end))
+         end
+         function api.deep.get() return expand(('('):rep(9000) .. (')'):rep(9000)) end",
+        OVERFLOW,
+    );
+}
+
 #[test]
 fn in_tasks_and_hooks() {
     let app = start(&format!(
