@@ -98,6 +98,25 @@ fn an_endless_top_level_ends_the_start() {
 }
 
 #[test]
+fn a_top_level_without_end_ends_the_check_too() {
+    let app = App::new("check", &[("app.lua", "local api = rover.server {}\nwhile true do end\nreturn api")]);
+    for task in ["check", "routes"] {
+        let output = app.rover().args([task, "app.lua"]).env("ROVER_HANDLER_CPU_LIMIT", "20ms").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{task}");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(errors.contains("app.lua:2: stopped after 0.2 s of CPU time without a wait"), "{errors}");
+    }
+    let greedy = "local api = rover.server {}\nlocal t = {} while true do t[#t + 1] = { #t } end\nreturn api";
+    let app = App::new("greedy", &[("app.lua", greedy)]);
+    let mut command = app.rover();
+    command.args(["check", "app.lua"]).env("ROVER_MEMORY_LIMIT", "32MB").env("ROVER_HANDLER_CPU_LIMIT", "0");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("not enough memory"), "{errors}");
+}
+
+#[test]
 fn a_full_disk_under_the_log_stops_nothing() {
     let code = "local api = rover.server {} function api.get() error('to the log') end return api";
     let app = App::new("full", &[("app.lua", code)]);

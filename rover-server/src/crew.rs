@@ -167,12 +167,13 @@ impl Crew {
 
     fn start(&self, worker: usize) -> Result<(Worker, Plan), Mistakes> {
         let plan = self.plan();
-        let blueprint = Blueprint { worker, ..self.blueprint.clone() };
+        // The version that serves, whatever the files are by now.
+        let blueprint = Blueprint { worker, code: plan.code.clone(), ..self.blueprint.clone() };
         let mut worker = Worker::start(blueprint, &self.watchdog, plan.config.limits)
             .map_err(|error| Mistakes(vec![format!("cannot start a thread: {error}")]))?;
         worker.loaded()?;
         worker.go(plan.clone());
-        worker.ready()?;
+        worker.ready(Some(plan.config.reload_timeout))?;
         Ok((worker, plan))
     }
 

@@ -56,16 +56,21 @@ impl Lifecycle {
         Seat { lifecycle: lifecycle.clone(), number, seen: u64::MAX }
     }
 
-    /// Lets the clock run, for as long as this is polled.
+    /// How long a tick of the clock is.
+    pub(crate) fn tick(&self) -> Duration {
+        self.tick.get()
+    }
+
+    /// Lets the clock run on from where it is, for as long as this is polled.
     pub(crate) async fn run_clock(&self, tick: Duration) {
         self.tick.set(tick);
-        let began = Instant::now();
+        let (first, began) = (self.now.get(), Instant::now());
         let mut interval = interval(tick);
         interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             interval.tick().await;
             let now = began.elapsed().as_nanos() / tick.as_nanos().max(1);
-            self.advance(u64::try_from(now).unwrap_or(u64::MAX));
+            self.advance(first.saturating_add(u64::try_from(now).unwrap_or(u64::MAX)));
         }
     }
 

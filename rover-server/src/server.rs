@@ -1,9 +1,11 @@
 //! The public face: configure a server, start it, learn where it listens, run it until it is told to stop.
 //!
 //! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
-//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile.
+//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile; `check`
+//! loads an app that is not served.
 
 mod board;
+mod check;
 mod control;
 mod info;
 mod listening;
@@ -23,9 +25,10 @@ pub use control::Control;
 pub use info::{AppInfo, RouteInfo};
 pub use listening::Listening;
 
+use start::Settled;
 use succession::Inheritance;
 
-use crate::app::{Blueprint, Files, Source};
+use crate::app::{Blueprint, Code, Files, Source};
 use crate::config::{self, AccessLog, Overrides, TrailingSlash};
 use crate::context::Peer;
 use crate::error::Error;
@@ -36,7 +39,6 @@ use crate::metrics::Archive;
 use crate::otlp::Tracer;
 use crate::rate_limit::RateLimits;
 use crate::service::Site;
-use crate::tls::Tls;
 
 /// A server to be: an app, and what the embedding program decides about it.
 ///
@@ -83,6 +85,7 @@ impl Server {
             workers: num_cpus::get(),
             memory_limit: 0,
             files: Files::default(),
+            code: Code::default(),
             hub: Arc::default(),
         };
         Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
@@ -260,20 +263,6 @@ impl Server {
         self
     }
 
-    /// Loads the app in one VM and says what it declares.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the app, its routes and its config.
-    pub fn check(&self) -> Result<AppInfo, Error> {
-        let blueprint = Blueprint { stores: Arc::default(), ..self.blueprint.clone() };
-        let (_, (config, router, limits, mounts)) = self.load_and_settle(&blueprint)?;
-        Tls::load(&config.tls, &config.host, config.http2.enabled)?;
-        let mut warnings = config.warnings(!limits.rules.is_empty());
-        warnings.extend(mounts.warnings(self.blueprint.source.folder()));
-        warnings.extend(misspelt_variables());
-        Ok(AppInfo::new(&router, &mounts).warned(warnings))
-    }
-
     /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
     ///
     /// # Errors
@@ -284,8 +273,10 @@ impl Server {
 
     /// The app on the calling thread, as its only worker. One that exports traces needs a tokio runtime around.
     pub(crate) fn site(&self, exports: bool) -> Result<Rc<Site>, Error> {
-        let blueprint = Blueprint { workers: 1, stores: Arc::default(), ..self.blueprint.clone() };
-        let (app, (mut config, router, limits, mounts)) = self.load_and_settle(&blueprint)?;
+        let blueprint =
+            Blueprint { workers: 1, stores: Arc::default(), code: Code::default(), ..self.blueprint.clone() };
+        let (app, settled) = self.load_and_settle(&blueprint)?;
+        let Settled { mut config, router, limits, mounts } = settled;
         config.workers = 1;
         config.access_log = AccessLog::Off;
         // Such an app may run without tokio, whose clock this needs.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::app::{App, Declared, Mistakes};
+use crate::app::{App, Code, Declared, Mistakes};
 use crate::assets::Mounts;
 use crate::config::Config;
 use crate::handler;
@@ -35,6 +35,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What all workers have in common, decided once the app has loaded.
 #[derive(Clone)]
 pub(crate) struct Plan {
+    /// What all VMs of the version consist of.
+    pub(crate) code: Code,
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
     /// What all workers count together.

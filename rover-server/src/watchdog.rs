@@ -435,6 +435,11 @@ impl Charge {
     }
 }
 
+/// A thread to be, for Lua code to run in: its stack has room for what such code takes of it.
+pub(crate) fn roomy_thread(name: String) -> thread::Builder {
+    thread::Builder::new().name(name).stack_size(lua::STACK)
+}
+
 /// Held by a worker's thread as long as it works.
 pub(crate) struct OnDuty {
     _watch: lua::Watch,

@@ -24,7 +24,7 @@ use crate::config::Limits;
 use crate::log;
 use crate::metrics::Archive;
 use crate::version::{Plan, Version};
-use crate::watchdog::{Charge, Sockets, Watchdog};
+use crate::watchdog::{Charge, Sockets, Watchdog, roomy_thread};
 
 use here::{Here, Https, here};
 
@@ -47,6 +47,8 @@ enum Ending {
 pub(crate) struct Worker {
     reports: mpsc::Receiver<Report>,
     plan: Option<mpsc::Sender<Plan>>,
+    /// Dropped, it ends an `on_start` that goes on.
+    _kept: oneshot::Sender<()>,
     handle: Option<Handle>,
     sockets: Arc<Sockets>,
     is_gone: watch::Receiver<()>,
@@ -70,6 +72,7 @@ impl Worker {
         let (report, reports) = mpsc::channel();
         let (plan, plans) = mpsc::channel();
         let (end, ended) = oneshot::channel();
+        let (kept, is_kept) = oneshot::channel();
         let name = format!("rover-{}", blueprint.worker);
         let charge = watchdog.charge(blueprint.worker, limits);
         let sockets = charge.sockets().clone();
@@ -81,16 +84,16 @@ impl Worker {
             let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
             let _ = end.send(Ending::Lost);
         });
-        let thread = thread::Builder::new().name(name).spawn(move || {
+        let thread = roomy_thread(name).spawn(move || {
             let on_duty = charge.begin();
-            if let Err(mistakes) = run(&blueprint, &report, &plans, &charge) {
+            if let Err(mistakes) = run(&blueprint, &report, &plans, is_kept, &charge) {
                 let _ = report.send(Report::Failed(mistakes));
             }
             drop(on_duty);
             charge.on_release(|_| {});
         })?;
         let (plan, ended, thread) = (Some(plan), Some(ended), Some(thread));
-        Ok(Worker { reports, plan, handle: None, sockets, is_gone, ended, thread })
+        Ok(Worker { reports, plan, _kept: kept, handle: None, sockets, is_gone, ended, thread })
     }
 
     /// Waits until the app has loaded.
@@ -112,18 +115,26 @@ impl Worker {
         }
     }
 
-    /// Waits until the worker takes connections.
+    /// Waits until the worker takes connections, not for longer than `patience` where that is told.
     ///
     /// # Errors
-    /// What `on_start` raised.
-    pub(crate) fn ready(&mut self) -> Result<(), Mistakes> {
-        match self.reports.recv() {
+    /// What `on_start` raised; or it goes on.
+    pub(crate) fn ready(&mut self, patience: Option<Duration>) -> Result<(), Mistakes> {
+        let report = match patience {
+            None => self.reports.recv().map_err(|_| died()),
+            Some(patience) => self.reports.recv_timeout(patience).map_err(|error| match error {
+                mpsc::RecvTimeoutError::Timeout => too_slow(patience),
+                mpsc::RecvTimeoutError::Disconnected => died(),
+            }),
+        };
+        match report {
+            Err(mistakes) => Err(mistakes),
             Ok(Report::Ready(handle)) => {
                 self.handle = Some(handle);
                 Ok(())
             }
             Ok(Report::Failed(mistakes)) => Err(mistakes),
-            Ok(Report::Loaded(_)) | Err(_) => Err(died()),
+            Ok(Report::Loaded(_)) => Err(died()),
         }
     }
 
@@ -165,6 +176,12 @@ fn died() -> Mistakes {
     Mistakes(vec!["a worker ended unexpectedly while it started; this is a bug in Rover".to_owned()])
 }
 
+/// `on_start` has had `patience`.
+fn too_slow(patience: Duration) -> Mistakes {
+    let seconds = patience.as_secs_f64();
+    Mistakes(vec![format!("on_start has not ended within {seconds} s (reload_timeout)")])
+}
+
 /// Where a worker is found, from any thread.
 #[derive(Clone)]
 pub(crate) struct Post {
@@ -199,6 +216,7 @@ fn run(
     blueprint: &Blueprint,
     report: &mpsc::Sender<Report>,
     plans: &mpsc::Receiver<Plan>,
+    is_kept: oneshot::Receiver<()>,
     charge: &Arc<Charge>,
 ) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
@@ -220,7 +238,12 @@ fn run(
         let limits = plan.config.limits;
         let https = Https { tls: plan.tls.clone(), port: plan.https_port };
         let archive = Archive::default();
-        let version = Version::start(app, &declared, plan, blueprint.worker, &archive).await?;
+        let version = tokio::select! {
+            biased;
+            started = Version::start(app, &declared, plan, blueprint.worker, &archive) => started?,
+            // Nobody waits for it any more.
+            _ = is_kept => return Ok(()),
+        };
         let this = Here::begin(version, blueprint.worker, archive, charge, https);
         charge.serves(limits);
         let _ = report.send(Report::Ready(runtime.handle().clone()));

@@ -38,9 +38,14 @@ impl App {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rover"));
+        let mut command = self.rover();
         command.arg("app.lua").args(arguments);
-        self.place(command)
+        command
+    }
+
+    /// The program without arguments, in the app's folder.
+    pub(crate) fn rover(&self) -> Command {
+        self.place(Command::new(env!("CARGO_BIN_EXE_rover")))
     }
 
     /// As a service manager starts it, which gives it so many sockets. Their descriptors are from 0 on, the only ones that

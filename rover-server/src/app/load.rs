@@ -28,7 +28,7 @@ use crate::tasks::{self, Tasks};
 use crate::websocket::{self, Sockets};
 
 use super::declared::{self, Declared, Hooks, Told, Unfinished};
-use super::{App, Blueprint, Files, Source, natives};
+use super::{App, Blueprint, Code, Files, Source, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -323,14 +323,14 @@ fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
     let (beside, code) = match &blueprint.source {
         Source::File(path) => {
             blueprint.files.note(path.clone());
-            let read = std::fs::read(path);
-            let code = read.map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?;
-            (Some(path.as_path()), code)
+            let read = blueprint.code.read(None, path);
+            let text = read.map_err(|error| mlua::Error::runtime(format!("cannot read {name}: {}", plain(&error))))?;
+            (Some(path.as_path()), text.code.to_vec())
         }
         Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
     search_for_modules(lua, beside)?;
-    note_modules(lua, &blueprint.files)?;
+    keep_modules(lua, &blueprint.files, &blueprint.code)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
@@ -398,12 +398,29 @@ fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
     Ok(())
 }
 
-/// Has `require` note each Lua file that it finds, also one that then turns out to be wrong, or looks for in vain.
-fn note_modules(lua: &Lua, files: &Files) -> mlua::Result<()> {
-    let files = files.clone();
+/// Has `require` load the files of this version, and note each Lua file that it finds, also one that then turns out to be
+/// wrong, or looks for in vain.
+fn keep_modules(lua: &Lua, files: &Files, code: &Code) -> mlua::Result<()> {
+    let own_code = code.clone();
+    let known =
+        lua.create_function(move |lua, name: mlua::LuaString| match own_code.known(Some(&name.as_bytes())) {
+            Some(text) => {
+                let file = lua.create_string(text.file.as_os_str().as_bytes())?;
+                Ok((Some(file), Some(lua.create_string(&*text.code)?)))
+            }
+            None => Ok((None, None)),
+        })?;
+    let noted = files.clone();
     let note = lua.create_function(move |_, file: mlua::LuaString| {
-        files.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
+        noted.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
         Ok(())
     })?;
-    own(lua, "modules", include_str!("modules.lua"))?.call(note)
+    let (files, code) = (files.clone(), code.clone());
+    let keep = lua.create_function(move |lua, (name, file): (mlua::LuaString, mlua::LuaString)| {
+        let file = PathBuf::from(OsStr::from_bytes(&file.as_bytes()));
+        files.note(file.clone());
+        let read = code.read(Some(&name.as_bytes()), &file);
+        read.ok().map(|text| lua.create_string(&*text.code)).transpose()
+    })?;
+    own(lua, "modules", include_str!("modules.lua"))?.call((known, keep, note))
 }

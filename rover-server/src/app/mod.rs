@@ -4,6 +4,7 @@
 //! its [`Declared`] config and routes as plain data, which may cross threads. This module must not know of sockets or
 //! workers.
 
+mod code;
 mod declared;
 mod load;
 mod natives;
@@ -16,6 +17,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 
 use crate::config::Config;
@@ -82,6 +84,8 @@ pub(crate) struct Blueprint {
     /// How the workers' WebSockets hear of each other.
     pub(crate) hub: Arc<Hub>,
     pub(crate) files: Files,
+    /// Of the version that is loaded.
+    pub(crate) code: Code,
 }
 
 /// The Lua files that an app consists of, as far as any of its VMs has looked for them.

@@ -1,24 +1,33 @@
--- Tells Rover which files `require` loads, so that a change of one can reload the app.
+-- Has `require` load the Lua files of the app's version, which stay as they were when the version first read them; and tells
+-- Rover which files these are, so that a change of one can reload the app.
 --
--- Comes in: `note`, which takes the name of a file. Goes out: nothing; the loader of Lua files notes what it finds, and
--- where it finds nothing, each name that it has looked for: one that is made later can reload the app too.
+-- Comes in: `known`, which gives the file and the code that the version has for a module; `keep`, which takes a module and
+-- its file and gives the code; `note`, which takes the name of a file. Goes out: nothing; the loader of Lua files asks them,
+-- and where it finds nothing, notes each name that it has looked for: one that is made later can reload the app too.
 
-local note = ...
-local package = package
+local known, keep, note = ...
+local error, load, package = error, load, package
 local loaders = package.loaders
 local load_file = loaders[2]
 local gmatch, gsub = string.gmatch, string.gsub
 
 loaders[2] = function(name)
-  local path = package.path
-  local file = package.searchpath(name, path)
-  if file then
-    note(file)
-  else
-    local part = gsub(name, "%.", "/")
-    for template in gmatch(path, "[^;]+") do
-      note((gsub(template, "%?", function() return part end)))
+  local file, code = known(name)
+  if not file then
+    local path = package.path
+    file = package.searchpath(name, path)
+    if file then
+      code = keep(name, file)
+    else
+      local part = gsub(name, "%.", "/")
+      for template in gmatch(path, "[^;]+") do
+        note((gsub(template, "%?", function() return part end)))
+      end
     end
   end
-  return load_file(name)
+  -- Says where it has looked, or why it cannot read the file.
+  if not code then return load_file(name) end
+  local chunk, problem = load(code, "@" .. file)
+  if not chunk then error(("error loading module '%s' from file '%s':\n\t%s"):format(name, file, problem), 0) end
+  return chunk
 end

@@ -216,7 +216,7 @@ fn body(
             let Some(tasks) = fetch.tasks.upgrade() else {
                 return Err(Raise::mistake("this server has been shut down"));
             };
-            let held = Held::copies(&tasks, stack, argument::BODY, argument::BODY)?;
+            let held = Held::copies(&tasks, stack, argument::BODY, argument::BODY)?.nested(&tasks)?;
             // One chunk waits while another is sent, so a slow server holds its producer up.
             let (sender, chunks) = mpsc::channel(1);
             Ok((Outgoing::Chunks(chunks), Some(feed(tasks, held, sender))))

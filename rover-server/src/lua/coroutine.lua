@@ -14,6 +14,10 @@ local error, select, type = error, select, type
 local create, isyieldable, resume, status, yield =
   coroutine.create, coroutine.isyieldable, coroutine.resume, coroutine.status, coroutine.yield
 
+-- How long a message may be to get the place of each call in front: one that passes through thousands would grow without
+-- end.
+local LONGEST = 2000
+
 local BUSY = "cannot resume non-suspended coroutine"
 
 local pass
@@ -60,7 +64,7 @@ end
 
 -- As in plain Lua, text gets the place of the call in front.
 local function level_of(problem)
-  return type(problem) == "string" and problem ~= CANCELLED and 2 or 0
+  return type(problem) == "string" and problem ~= CANCELLED and #problem < LONGEST and 2 or 0
 end
 
 local function unwrap(ok, ...)

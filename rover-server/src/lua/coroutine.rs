@@ -65,6 +65,8 @@ pub(crate) struct Coroutines {
     base: Vec<c_int>,
     /// The table in which every coroutine is marked as Rover's own, so that no app resumes it.
     marks: Option<c_int>,
+    /// `ffi.istype` and a type for it, see [`forget`](Coroutines::forget).
+    is_type: Option<(c_int, c_int)>,
     idle: RefCell<Vec<Coroutine>>,
     created: Cell<u64>,
     gone: Cell<u64>,
@@ -81,6 +83,7 @@ impl Coroutines {
             main,
             base,
             marks: waits.marks(),
+            is_type: is_type(lua),
             idle: RefCell::default(),
             created: Cell::new(0),
             gone: Cell::new(0),
@@ -163,9 +166,29 @@ impl Coroutines {
     /// Lets go of a coroutine that raised or still waits: it can run nothing else.
     #[cold]
     pub(crate) fn discard(&self, coroutine: Coroutine) {
+        self.forget();
         self.let_go(&coroutine);
         // SAFETY: the VM is alive, this is its thread, and the allocator is not at work.
         unsafe { memory::relieve(self.main) };
+    }
+
+    /// LuaJIT keeps the coroutine that was the last to use `ffi`, with all that its stack refers to. From here on that is
+    /// the main one.
+    fn forget(&self) {
+        let Some((function, kind)) = self.is_type else { return };
+        // SAFETY: the VM is alive, and a call of `ffi.istype` with a type and a number allocates nothing; the stack is
+        // left as it was.
+        unsafe {
+            let top = ffi::lua_gettop(self.main);
+            if ffi::lua_checkstack(self.main, 8) != 0 {
+                interrupt::interpose();
+                ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, function);
+                ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, kind);
+                ffi::lua_pushnumber(self.main, 0.0);
+                ffi::lua_pcall(self.main, 2, 0, 0);
+                ffi::lua_settop(self.main, top);
+            }
+        }
     }
 
     /// Gives a coroutine to the garbage collector. It must not be resumed any more.
@@ -174,4 +197,13 @@ impl Coroutines {
         // SAFETY: the anchor is the one that `create` made, and is given up with the coroutine.
         unsafe { ffi::luaL_unref(self.main, ffi::LUA_REGISTRYINDEX, coroutine.anchor) }
     }
+}
+
+/// References to `ffi.istype` and to a type; `None` where the VM has no `ffi`.
+fn is_type(lua: &mlua::Lua) -> Option<(c_int, c_int)> {
+    let loaded: mlua::Table = lua.globals().get::<mlua::Table>("package").ok()?.get("loaded").ok()?;
+    let library: mlua::Table = loaded.get("ffi").ok()?;
+    let function: mlua::Value = library.get("istype").ok()?;
+    let kind: mlua::Value = library.get::<mlua::Function>("typeof").ok()?.call("int").ok()?;
+    Some((super::anchor(lua, function).ok()?, super::anchor(lua, kind).ok()?))
 }

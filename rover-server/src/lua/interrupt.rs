@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, O
 
 use mlua::ffi;
 
-use super::{Frame, Stack, layout, memory, sampling, traceback};
+use super::{Frame, Stack, c_stack, layout, memory, sampling, traceback};
 
 /// The code has been condemned: every further instruction raises, until the VM is back at the top.
 pub(super) const STOP: u8 = 1;
@@ -27,6 +27,8 @@ pub(super) const SAMPLE: u8 = 4;
 /// No reason for a hook: Rust code has run a coroutine within a native function. LuaJIT takes that one for the running
 /// one until it is back in Lua, so nothing can be told from it.
 const NESTED: u8 = 8;
+/// The code has come to the end of the C stack: every further instruction raises, until it has come back from there.
+const EXHAUSTED: u8 = 16;
 
 /// What other threads see of a thread that runs Lua code.
 pub(super) struct Pulse {
@@ -105,6 +107,15 @@ pub(super) fn leave() -> bool {
         }
         wanted & STOP != 0
     })
+}
+
+/// Another coroutine is about to run for a moment, which is not worth a count of its own.
+pub(super) fn interpose() {
+    PULSE.with(|pulse| {
+        if pulse.epoch.load(Ordering::Relaxed) & 1 == 1 {
+            pulse.wanted.fetch_or(NESTED, Ordering::Relaxed);
+        }
+    });
 }
 
 /// The Lua code that runs next on this thread counts as the function of this number.
@@ -187,8 +198,10 @@ impl Pulse {
     #[cold]
     fn withdraw(&self, state: *mut ffi::lua_State) {
         let wanted = self.wanted.fetch_and(NESTED, Ordering::Relaxed);
+        let is_closed = c_stack::close();
         if self.epoch.load(Ordering::Relaxed) & 1 == 0 {
-            self.wanted.store(0, Ordering::Relaxed);
+            // Looked at again when Lua code ends next, where Rust code still stands so deep.
+            self.wanted.store(if is_closed { 0 } else { NESTED }, Ordering::Relaxed);
         }
         if wanted == NESTED {
             return;
@@ -216,6 +229,14 @@ impl Pulse {
             let message = self.stop(&stack);
             stack.push_bytes(message.as_bytes());
             return Raises::Sternly;
+        }
+        if wanted & EXHAUSTED != 0 {
+            if c_stack::is_exhausted() {
+                stack.push_bytes(placed(&stack, "stack overflow (too many nested calls of C functions)").as_bytes());
+                return Raises::Plainly;
+            }
+            self.wanted.fetch_and(!EXHAUSTED, Ordering::Relaxed);
+            c_stack::close();
         }
         if wanted & COLLECT != 0 {
             self.wanted.fetch_and(!COLLECT, Ordering::Relaxed);
@@ -306,6 +327,20 @@ unsafe extern "C-unwind" fn broken_into(state: *mut ffi::lua_State, _: *mut ffi:
 pub(super) unsafe fn want_collection(state: *mut ffi::lua_State) {
     // SAFETY: the caller's promise.
     PULSE.with(|pulse| unsafe { pulse.install(state, COLLECT) });
+}
+
+/// The code on this thread has come to the end of the C stack. Called by a signal's handler.
+pub(super) fn exhausted() {
+    PULSE.with(|pulse| {
+        if pulse.epoch.load(Ordering::Acquire) & 1 == 0 {
+            // Rust code alone: looked at again when Lua code ends next.
+            pulse.wanted.fetch_or(NESTED, Ordering::Relaxed);
+            return;
+        }
+        let state = pulse.state.load(Ordering::Relaxed);
+        // SAFETY: the epoch is odd, so the state that stands beside it runs on this very thread.
+        unsafe { pulse.install(state, EXHAUSTED) };
+    });
 }
 
 /// Whether Lua code of the VM of `state` runs on this thread, and not the hook in it.

@@ -20,6 +20,7 @@
 //!    instructions of Lua, below which stands a protected call.
 #![allow(unsafe_code)]
 
+mod c_stack;
 mod coroutine;
 mod function;
 mod interrupt;
@@ -36,6 +37,7 @@ mod vm;
 mod wait;
 mod watched;
 
+pub(crate) use c_stack::STACK;
 pub(crate) use coroutine::{Coroutine, Coroutines, Resumed};
 pub(crate) use function::function;
 pub(crate) use interrupt::{Busy, Stopped, label, stopped};

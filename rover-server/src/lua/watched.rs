@@ -12,6 +12,7 @@ use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::c_stack;
 use super::interrupt::{self, Pulse};
 
 /// Where the search for a signal begins, above `SIGRTMIN`: the lowest ones are popular.
@@ -111,6 +112,7 @@ impl Watched {
         if known {
             *self.lock() = Some(Thread { pulse: interrupt::own(), id, clock });
         }
+        c_stack::guard();
         Watch { watched: self.clone(), here: std::marker::PhantomData }
     }
 
@@ -176,6 +178,7 @@ impl Watched {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.watched.give_up();
+        c_stack::release();
     }
 }
 

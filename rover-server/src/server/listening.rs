@@ -144,6 +144,8 @@ impl Listening {
         }
         shared.enter(Phase::Stopping);
         log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
+        // The acceptor is not to wait for a worker that may never come.
+        shared.workers.close();
         drop(end);
         let _ = finished.await;
         let _ = acceptor.join();

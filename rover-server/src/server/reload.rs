@@ -4,15 +4,16 @@
 //! worker in turn loads it into a VM beside the one that serves and runs `on_start`; only when all have, their next
 //! requests go to it. Whatever fails before that leaves the old version as it was.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
+use super::check::{died, load_apart};
 use super::control::Phase;
+use super::start::Settled;
 use super::{Control, Server};
-use crate::app::Blueprint;
+use crate::app::{Blueprint, Code};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{self, Level};
@@ -53,7 +54,8 @@ impl Control {
         if self.shared.phase() == Phase::Stopping {
             return Err(Error::app("the server stops"));
         }
-        let server = self.shared.server.clone();
+        let mut server = self.shared.server.clone();
+        server.blueprint.code = Code::default();
         let running = self.shared.plan().clone();
         let charge = self.shared.watchdog.charge(0, running.config.limits);
         let mut plan = try_out(server, charge, &running).await?;
@@ -62,7 +64,8 @@ impl Control {
         let mut prepared = Prepared::default();
         while let Some((worker, post)) = self.unprepared(&prepared, &plan) {
             let workers = self.shared.workers.places();
-            let blueprint = Blueprint { worker, workers, ..self.shared.server.blueprint.clone() };
+            let code = plan.code.clone();
+            let blueprint = Blueprint { worker, workers, code, ..self.shared.server.blueprint.clone() };
             let done = worker::prepare(&post, blueprint, plan.clone()).await;
             done.map_err(|mistakes| Error::app(mistakes.to_string()))?;
             prepared.0.push(post);
@@ -99,33 +102,15 @@ impl Drop for Prepared {
 
 /// Loads the app on a thread of its own, and decides its config and routes.
 async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<Plan, Error> {
+    let code = server.blueprint.code.clone();
     let (reply, replied) = oneshot::channel();
-    let reply = Arc::new(Mutex::new(Some(reply)));
-    let take = |reply: &Mutex<Option<_>>| reply.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // Where the app's top level does not come to an end in C, the thread is given up.
-    let own = reply.clone();
-    charge.on_release(move |reason| {
-        if let Some(reply) = take(&own) {
-            let _ = reply.send(Err(Error::app(reason)));
-        }
-    });
-    let load = move || {
-        let _on_duty = charge.begin();
-        // The VM ends here, before the answer goes out.
-        let settled = server.load_and_settle(&server.blueprint).map(|(_, settled)| settled);
-        if let Some(reply) = take(&reply) {
-            let _ = reply.send(settled);
-        }
-    };
-    thread::Builder::new()
-        .name("rover-reload".to_owned())
-        .spawn(load)
-        .map_err(|error| Error::io("cannot start a thread to load the app", error))?;
-    let died = || Error::app("loading the app ended unexpectedly; this is a bug in Rover");
-    let (config, router, limits, mounts) = replied.await.unwrap_or_else(|_| Err(died()))?;
+    load_apart(server, charge, move |settled| {
+        let _ = reply.send(settled);
+    })?;
+    let Settled { config, router, limits, mounts } = replied.await.unwrap_or_else(|_| Err(died()))?;
     let limits = RateLimits::new(&config.rate_limit, &limits);
     let (router, config, mounts) = (Arc::new(router), Arc::new(config), Arc::new(mounts));
-    Ok(Plan { router, config, limits, mounts, tls: running.tls.clone(), https_port: running.https_port })
+    Ok(Plan { code, router, config, limits, mounts, tls: running.tls.clone(), https_port: running.https_port })
 }
 
 /// The new config, but for what a running server cannot change. What differs is logged.

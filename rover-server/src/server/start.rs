@@ -9,7 +9,7 @@ use super::board;
 use super::control::Shared;
 use super::{AppInfo, Listening, Server};
 use crate::accept::{Given, Listeners, Role};
-use crate::app::{App, Blueprint, Declared, Mistakes, Unfinished};
+use crate::app::{App, Blueprint, Code, Declared, Mistakes, Unfinished};
 use crate::assets::Mounts;
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::crew::Crew;
@@ -25,7 +25,12 @@ use crate::worker::Worker;
 use crate::workers::Workers;
 
 /// What a server needs of what its app declares.
-pub(super) type Settled = (Config, FastRouter, RouteLimits, Mounts);
+pub(super) struct Settled {
+    pub(super) config: Config,
+    pub(super) router: FastRouter,
+    pub(super) limits: RouteLimits,
+    pub(super) mounts: Mounts,
+}
 
 impl Server {
     /// Loads the app in every worker and binds the address. Blocks while the app's top-level code and `on_start` run.
@@ -45,8 +50,9 @@ impl Server {
         // Two servers of one description share nothing; the versions of one server share its stores and its clients.
         self.blueprint.stores = Arc::default();
         self.blueprint.hub = Arc::default();
+        self.blueprint.code = Code::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
-        let early = Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default();
+        let early = self.early();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
 
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
@@ -69,7 +75,7 @@ impl Server {
             workers.push(start_worker(Blueprint { worker, ..blueprint.clone() }, watchdog, limits)?);
         }
         let declared = workers[0].loaded().map_err(|unfinished| self.settle_unfinished(unfinished))?;
-        let (config, router, route_limits, mounts) = self.settle(declared)?;
+        let Settled { config, router, limits: route_limits, mounts } = self.settle(declared)?;
         let _ = log::init(config.log_level);
         for warning in super::misspelt_variables() {
             log::event(Level::Warn, &warning).emit();
@@ -94,12 +100,13 @@ impl Server {
         let limits = RateLimits::new(&config.rate_limit, &route_limits);
         let https_port = listeners.tls_port();
         let (router, config, mounts) = (Arc::new(router), Arc::new(config), Arc::new(mounts));
-        let plan = Plan { router, config, limits, mounts, tls, https_port };
+        let code = blueprint.code.clone();
+        let plan = Plan { code, router, config, limits, mounts, tls, https_port };
         for worker in &mut workers {
             worker.go(plan.clone());
         }
         for worker in &mut workers {
-            worker.ready().map_err(|mistakes| Error::app(mistakes.to_string()))?;
+            worker.ready(None).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
         let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::post).collect()));
         let wanted = plan.config.management.clone();
@@ -139,6 +146,11 @@ impl Server {
         self.settle(*unfinished.0).err().unwrap_or_else(|| Error::app(why))
     }
 
+    /// The config as far as the environment and the embedding program have a say in it, before the app's own is known.
+    pub(super) fn early(&self) -> Config {
+        Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default()
+    }
+
     /// Decides the config, builds the router and checks the folders.
     fn settle(&self, declared: Declared) -> Result<Settled, Error> {
         let table = AppTable { origin: &declared.origin, entries: &declared.config };
@@ -149,7 +161,7 @@ impl Server {
         match (config, router, mounts, declared.mistakes.0.is_empty()) {
             (Ok(mut config), Ok(router), Ok(mounts), true) => {
                 config.otlp.name_service(&self.blueprint.source.stem());
-                Ok((config, router, declared.limits, mounts))
+                Ok(Settled { config, router, limits: declared.limits, mounts })
             }
             (config, router, mounts, _) => {
                 let mut all = declared.mistakes.0;

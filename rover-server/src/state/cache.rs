@@ -154,7 +154,7 @@ fn get_or(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     let place: Rc<str> =
         caller(stack).map_or_else(|| "app".into(), |frame| format!("{}:{}", frame.file, frame.line).into());
     let last = stack.top();
-    let run = Run::new(&tasks, stack, 4, last, &place)?;
+    let run = Run::nested(&tasks, stack, 4, last, &place)?;
     let (vocabulary, computing) = (functions.vocabulary.clone(), functions.computing.clone());
     functions.waits.suspend(stack, Name::Own(call), async move {
         // Asked anew here, for a lead must not be taken by a call that cannot wait.

@@ -178,7 +178,7 @@ fn all(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
             let kind = stack.kind(top).name();
             return Err(Raise::Mistake(format!("rover.all expects a table of functions, but its item {n} is {kind}")));
         }
-        let run = Run::new(&tasks, stack, top, top, &place)?;
+        let run = Run::nested(&tasks, stack, top, top, &place)?;
         stack.pop(1);
         crowd.push(async move { (n - 1, run.await) });
     }
@@ -227,7 +227,7 @@ fn timeout(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     expect_function(stack, 2, "rover.timeout")?;
     let place = place(stack);
     let last = stack.top();
-    let run = Run::new(&tasks, stack, 2, last, &place)?;
+    let run = Run::nested(&tasks, stack, 2, last, &place)?;
     functions.waits.suspend(stack, Name::Own("rover.timeout"), async move {
         let result = tokio::time::timeout(time, run).await;
         move |stack: &mut Stack<'_>| match result {

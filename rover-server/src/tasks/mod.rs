@@ -33,6 +33,9 @@ use spawned::Spawned;
 /// How many functions one worker runs beside its handlers, at most.
 const MOST_TASKS: usize = 50_000;
 
+/// How deep functions lie within the waits of others, at most: each takes some of the stack of the thread.
+const DEEPEST: u32 = 200;
+
 /// What the tasks of one worker share.
 pub(crate) struct Tasks {
     coroutines: Coroutines,
@@ -43,6 +46,8 @@ pub(crate) struct Tasks {
     incoming: RefCell<Vec<Spawned>>,
     driver: RefCell<Option<Waker>>,
     running: Cell<usize>,
+    /// How deep the function that runs lies within the waits of others; 0 for a handler.
+    depth: Cell<u32>,
     is_stopping: Cell<bool>,
     ending: Ending,
     keep_alive: Cell<Duration>,
@@ -74,6 +79,7 @@ impl Tasks {
             incoming: RefCell::default(),
             driver: RefCell::default(),
             running: Cell::new(0),
+            depth: Cell::new(0),
             is_stopping: Cell::new(false),
             ending: Ending::default(),
             keep_alive: Cell::new(Duration::from_secs(15)),

@@ -13,7 +13,7 @@ use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
 use crate::otlp::Inherited;
 
-use super::{MOST_TASKS, Scope, Tasks};
+use super::{DEEPEST, MOST_TASKS, Scope, Tasks};
 
 /// The number under which a profiler counts tasks; entries of the app count from 1.
 const TASK: u32 = 0;
@@ -27,6 +27,8 @@ pub(crate) struct Held {
     inherited: Inherited,
     /// On whose behalf a function that they hold runs.
     scope: Option<Scope>,
+    /// How deep a function that they hold lies within the waits of others.
+    depth: u32,
 }
 
 impl Held {
@@ -34,9 +36,23 @@ impl Held {
     pub(crate) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
         let inherited = tasks.tracing.inherit();
         let (own, scope) = (tasks.coroutines.take(), tasks.scope());
-        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(own), inherited, scope };
+        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(own), inherited, scope, depth: 0 };
         let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
         if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
+    }
+
+    /// The same, for a function that runs within a wait of the one that runs now.
+    ///
+    /// # Errors
+    /// Too many lie within each other.
+    pub(crate) fn nested(mut self, tasks: &Tasks) -> Result<Held, Raise> {
+        self.depth = tasks.depth.get() + 1;
+        if self.depth > DEEPEST {
+            return Err(Raise::Mistake(format!(
+                "more than {DEEPEST} functions wait for each other, each within the last"
+            )));
+        }
+        Ok(self)
     }
 
     /// The stack that holds them, from index 1.
@@ -86,10 +102,27 @@ pub(crate) struct Run {
     is_logged: bool,
     scope: Option<Scope>,
     inherited: Inherited,
+    depth: u32,
 }
 
 impl Run {
-    /// Prepares the function at `first` of `stack` with the arguments up to `last`. It begins when it is polled.
+    /// Prepares the function at `first` of `stack` with the arguments up to `last`, which is to run within a wait of the
+    /// function that runs now. It begins when it is polled.
+    ///
+    /// # Errors
+    /// The worker runs too many, or too many lie within each other.
+    pub(crate) fn nested(
+        tasks: &Rc<Tasks>,
+        stack: &mut Stack<'_>,
+        first: c_int,
+        last: c_int,
+        place: &Rc<str>,
+    ) -> Result<Run, Raise> {
+        let held = Held::copies(tasks, stack, first, last)?.nested(tasks)?;
+        Run::of(tasks, held, last - first, place)
+    }
+
+    /// As [`Run::nested`], for a function that runs beside the one that runs now.
     ///
     /// # Errors
     /// The worker runs too many.
@@ -100,12 +133,17 @@ impl Run {
         last: c_int,
         place: &Rc<str>,
     ) -> Result<Run, Raise> {
+        let held = Held::copies(tasks, stack, first, last)?;
+        Run::of(tasks, held, last - first, place)
+    }
+
+    fn of(tasks: &Rc<Tasks>, mut held: Held, args: c_int, place: &Rc<str>) -> Result<Run, Raise> {
         if tasks.running.get() >= MOST_TASKS {
             return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
         }
-        let mut held = Held::copies(tasks, stack, first, last)?;
-        let inherited = std::mem::take(&mut held.inherited);
-        Ok(Run::with(tasks, held.coroutine.take(), last - first, place, inherited))
+        let mut run = Run::with(tasks, held.coroutine.take(), args, place, std::mem::take(&mut held.inherited));
+        run.depth = held.depth;
+        Ok(run)
     }
 
     /// Prepares the function that `push` pushes, with as many arguments behind it as it says. `None` where the worker runs
@@ -138,7 +176,7 @@ impl Run {
     ) -> Run {
         tasks.running.set(tasks.running.get() + 1);
         let (tasks, scope) = (tasks.clone(), tasks.scope());
-        Run { tasks, coroutine, args, wait: None, place: place.clone(), is_logged: false, scope, inherited }
+        Run { tasks, coroutine, args, wait: None, place: place.clone(), is_logged: false, scope, inherited, depth: 0 }
     }
 
     /// The same, on behalf of `scope`, as is everything that it starts.
@@ -154,6 +192,7 @@ impl Run {
                 let mut run = Run::new(tasks, &mut coroutine.stack(), 1, 1, place)?;
                 run.inherited.clone_from(&held.inherited);
                 run.scope.clone_from(&held.scope);
+                run.depth = held.depth;
                 Ok(run)
             }
             None => Err(Raise::mistake("nothing to run")),
@@ -175,7 +214,7 @@ impl Run {
         }
         self.tasks.coroutines.discard(coroutine);
         let tasks = Rc::downgrade(&self.tasks);
-        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: Inherited::default(), scope: None })
+        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: Inherited::default(), scope: None, depth: 0 })
     }
 
     /// Logs the error on top of the stack, where it was raised and where its function was started.
@@ -193,12 +232,14 @@ impl Run {
     }
 
     /// The function runs from now on, no handler does. Gives on whose behalf another one ran.
-    fn enter(&self) -> (Option<Scope>, Inherited) {
+    fn enter(&self) -> (Option<Scope>, Inherited, u32) {
         self.tasks.contexts.requests.enter(Current::NONE);
-        (self.tasks.scope.replace(self.scope.clone()), self.tasks.tracing.enter(self.inherited.clone()))
+        let depth = self.tasks.depth.replace(self.depth);
+        (self.tasks.scope.replace(self.scope.clone()), self.tasks.tracing.enter(self.inherited.clone()), depth)
     }
 
-    fn leave(&self, (scope, inherited): (Option<Scope>, Inherited)) {
+    fn leave(&self, (scope, inherited, depth): (Option<Scope>, Inherited, u32)) {
+        self.tasks.depth.set(depth);
         self.tasks.scope.replace(scope);
         self.tasks.tracing.enter(inherited);
     }
@@ -251,7 +292,8 @@ impl Future for Run {
                 }
                 Step::Returned => {
                     let (tasks, inherited) = (Rc::downgrade(&this.tasks), Inherited::default());
-                    return Poll::Ready(Ok(Held { tasks, coroutine: Some(coroutine), inherited, scope: None }));
+                    let coroutine = Some(coroutine);
+                    return Poll::Ready(Ok(Held { tasks, coroutine, inherited, scope: None, depth: 0 }));
                 }
                 Step::Raised => return Poll::Ready(Err(this.raised(coroutine))),
             }

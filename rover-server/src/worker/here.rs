@@ -3,8 +3,10 @@
 //! Nothing of a worker can travel to another thread. So others spawn a task on its runtime, which finds it here.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::accept::{Accepted, Role, Stream};
 use crate::admission::Permit;
 use crate::app::{App, Blueprint, Mistakes};
+use crate::config::Limits;
 use crate::connection::{self, Connection};
 use crate::context::Peer;
 use crate::lifecycle::Lifecycle;
@@ -116,8 +119,15 @@ pub(crate) async fn check(post: &Post) -> Result<(), String> {
     replied.await.unwrap_or_else(|_| Err("the server has stopped".to_owned()))
 }
 
-/// Held while a worker loads the next version, for which it has more time; then it is back to what it had.
+/// Held while the code of the next version runs, for which a worker has more time; then it is back to what it had.
 struct Lenient<'a>(&'a Here);
+
+impl<'a> Lenient<'a> {
+    fn new(this: &'a Here, limits: Limits) -> Lenient<'a> {
+        this.charge.starts(limits);
+        Lenient(this)
+    }
+}
 
 impl Drop for Lenient<'_> {
     fn drop(&mut self) {
@@ -145,6 +155,8 @@ pub(super) struct Here {
     /// Nobody waits for requests of retired versions any more.
     hurry: watch::Sender<bool>,
     pub(super) lifecycle: Rc<Lifecycle>,
+    /// Moves the time that connections go by.
+    clock: RefCell<Option<JoinHandle<()>>>,
     pub(super) spare: Rc<SpareBuffers>,
     pub(super) accepted: Cell<u64>,
     pub(super) lag: Rc<Lag>,
@@ -183,6 +195,7 @@ impl Here {
             retired: RefCell::default(),
             hurry: watch::Sender::new(false),
             lifecycle: Rc::default(),
+            clock: RefCell::default(),
             spare: Rc::default(),
             accepted: Cell::new(0),
             lag: Rc::default(),
@@ -195,10 +208,18 @@ impl Here {
             this.watch_lag();
         }
         this.count_cpu();
-        let (lifecycle, tick) = (this.lifecycle.clone(), connection::tick(&this.current.site().config));
-        tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
+        this.start_clock();
         HERE.set(Some(this.clone()));
         this
+    }
+
+    /// Has the connections' clock tick as often as the version that serves needs it.
+    fn start_clock(&self) {
+        let (lifecycle, tick) = (self.lifecycle.clone(), connection::tick(&self.current.site().config));
+        let clock = tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
+        if let Some(last) = self.clock.replace(Some(clock)) {
+            last.abort();
+        }
     }
 
     /// This thread is no worker any more.
@@ -322,15 +343,17 @@ impl Here {
     }
 
     async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
-        self.charge.starts(plan.config.limits);
-        let _lenient = Lenient(self);
-        let patience = plan.config.reload_timeout;
+        let (limits, patience) = (plan.config.limits, plan.config.reload_timeout);
+        let lenient = Lenient::new(self, limits);
         let (app, declared) = App::load(blueprint)?;
-        let started = Version::start(app, &declared, plan, blueprint.worker, &self.archive);
-        let Ok(next) = timeout(patience, started).await else {
-            let seconds = patience.as_secs_f64();
-            return Err(Mistakes(vec![format!("on_start has not ended within {seconds} s (reload_timeout)")]));
-        };
+        drop(lenient);
+        let mut started = pin!(Version::start(app, &declared, plan, blueprint.worker, &self.archive));
+        // While `on_start` waits, the version that serves is held to its own limits.
+        let started = poll_fn(|cx| {
+            let _lenient = Lenient::new(self, limits);
+            started.as_mut().poll(cx)
+        });
+        let Ok(next) = timeout(patience, started).await else { return Err(super::too_slow(patience)) };
         let stale = self.next.replace(Some(next?));
         self.retire(stale);
         Ok(())
@@ -347,6 +370,10 @@ impl Here {
         self.current.switch(next.site.clone());
         self.charge.serves(next.site.config.limits);
         self.count_cpu();
+        // Not more seldom: what a connection has noted in ticks would then seem to be longer ago.
+        if connection::tick(&self.current.site().config) < self.lifecycle.tick() {
+            self.start_clock();
+        }
         let last = self.version.replace(Some(next));
         self.retire(last);
     }

@@ -1,5 +1,6 @@
 //! Calls that do not come back: what else of the server goes on, and when it is better to end.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rover_server::{Level, Server};
 
-use crate::support::{App, DEADLINE};
+use crate::lua_modules::Folder;
+use crate::support::{App, DEADLINE, wait_until};
 use crate::websocket_client::WebSocket;
 
 /// A server whose function `block` holds its worker for longer than a test takes.
@@ -67,6 +69,86 @@ fn a_worker_that_is_being_replaced_holds_no_stop_up() {
     app.begin_stop();
     app.ended();
     assert!(began.elapsed() < DEADLINE / 2);
+}
+
+#[test]
+fn a_client_that_waits_for_a_worker_holds_no_stop_up() {
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let lost = is_lost.clone();
+    let code = format!("if is_lost() then error('broken') end {BLOCK}");
+    let server = server(&code).workers(1).worker_stall_limit(Duration::from_millis(100));
+    let mut app = App::start_server(server.function("is_lost", move |_, ()| Ok(lost.load(Ordering::SeqCst))));
+    is_lost.store(true, Ordering::SeqCst);
+    let mut client = app.connect();
+    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.rest(), "");
+    let mut waiting = app.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let patience = Some(Duration::from_millis(300));
+    waiting.socket().set_read_timeout(patience).unwrap();
+    assert!(waiting.socket().read(&mut [0]).is_err(), "there is no worker to answer");
+    app.begin_stop();
+    wait_until(|| app.has_ended());
+}
+
+#[test]
+fn a_worker_whose_on_start_waits_for_ever_is_started_again() {
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let lost = is_lost.clone();
+    let code = format!("{BLOCK} function api.on_start() if is_lost() then rover.sleep(1000) end end");
+    let server = server(&code).workers(1).worker_stall_limit(Duration::from_millis(100)).set("reload_timeout", "200ms");
+    let app = App::start_server(server.function("is_lost", move |_, ()| Ok(lost.swap(false, Ordering::SeqCst))));
+    is_lost.store(true, Ordering::SeqCst);
+    let mut client = app.connect();
+    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.rest(), "");
+    assert_eq!(app.get("/").text(), "on");
+    assert!(!is_lost.load(Ordering::SeqCst));
+}
+
+/// Whatever the files are by then, and whatever a reload that failed has made of them.
+#[test]
+fn a_replacement_runs_the_version_that_serves() {
+    let version = |name: &str, on_start: &str| {
+        let code = format!(
+            "local part = require 'part' local api = rover.server {{}} {BLOCK}
+             function api.on_start() {on_start} end
+             function api.get() return '{name} of ' .. part .. require 'late' end
+             return api"
+        );
+        [("app.lua", code), ("part.lua", format!("return '{name}'")), ("late.lua", "return ''".to_owned())]
+    };
+    let folder = Folder::new("losses-version", &[]);
+    let write = |version: &[(&str, String)]| {
+        for (name, code) in version {
+            std::fs::write(folder.0.join(name), code).unwrap();
+        }
+    };
+    std::fs::create_dir_all(&folder.0).unwrap();
+    write(&version("one", ""));
+    let server = folder.server().workers(1).worker_stall_limit(Duration::from_millis(100));
+    let server = server.handler_cpu_limit(Duration::ZERO).function("block", |_, ()| {
+        thread::sleep(DEADLINE);
+        Ok(())
+    });
+    let app = App::start_server(server);
+    let lose = || {
+        let mut client = app.connect();
+        client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(client.rest(), "");
+    };
+    assert_eq!(app.get("/").text(), "one of one");
+    write(&version("two", "error('rejected')"));
+    app.reload().unwrap_err();
+    lose();
+    assert_eq!(app.get("/").text(), "one of one");
+    write(&version("three", ""));
+    app.reload().unwrap();
+    std::fs::remove_file(folder.0.join("part.lua")).unwrap();
+    std::fs::write(folder.0.join("app.lua"), "broken").unwrap();
+    assert_eq!(app.get("/").text(), "three of three");
+    lose();
+    assert_eq!(app.get("/").text(), "three of three");
 }
 
 #[test]

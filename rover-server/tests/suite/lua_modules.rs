@@ -7,10 +7,10 @@ use rover_server::Server;
 use crate::support::{App, each_worker_count};
 
 /// A folder with files, removed at the end.
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
-    fn new(name: &str, files: &[(&str, &str)]) -> Folder {
+    pub fn new(name: &str, files: &[(&str, &str)]) -> Folder {
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         for (name, text) in files {
             let path = dir.join(name);
@@ -20,7 +20,7 @@ impl Folder {
         Folder(dir)
     }
 
-    fn server(&self) -> Server {
+    pub fn server(&self) -> Server {
         Server::from_file(self.0.join("app.lua"))
     }
 }

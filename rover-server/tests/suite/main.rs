@@ -8,6 +8,7 @@ mod support;
 mod upstream;
 
 mod accept;
+mod c_stack;
 #[cfg(feature = "otlp")]
 mod collector;
 mod connection_limits;

@@ -209,3 +209,52 @@ fn an_on_ready_that_waits_for_ever_keeps_no_version() {
         assert_eq!(over.load(Ordering::SeqCst), 3 * workers);
     });
 }
+
+/// Only the code of the next version has the time of one that starts.
+#[test]
+fn an_on_start_that_waits_leaves_the_limits_of_the_version_that_serves() {
+    let began = Arc::new(AtomicBool::new(false));
+    let has_begun = began.clone();
+    let code = "function api.on_start() while is_bad() do begun() rover.sleep(0.01) end end
+                function api.busy.get() while true do end end";
+    let (app, is_bad) = start(code, |server| {
+        let server = server.workers(1).debug(true).handler_cpu_limit(Duration::from_millis(100));
+        server.function("begun", move |_, ()| {
+            began.store(true, Ordering::SeqCst);
+            Ok(())
+        })
+    });
+    is_bad.store(true, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| app.reload());
+        wait_until(|| has_begun.load(Ordering::SeqCst));
+        let answer = app.get("/busy");
+        assert_eq!(answer.status, 503);
+        assert!(answer.text().contains("stopped after 0.1 s of CPU time"), "{}", answer.text());
+        is_bad.store(false, Ordering::SeqCst);
+        reload.join().unwrap().expect("the next version starts");
+    });
+}
+
+/// The clock of connections was set for times of a minute; now it is to keep one of 50 ms.
+#[test]
+fn a_header_timeout_that_has_become_short() {
+    let code = "local is_short = is_bad()
+        local api = rover.server { header_timeout = is_short and 0.05 or 60, idle_timeout = 60, send_timeout = 60 }
+        function api.get() return 'on' end return api";
+    let is_bad = Arc::new(AtomicBool::new(false));
+    let bad = is_bad.clone();
+    let server = Server::from_source("app.lua", code).workers(1);
+    let app = App::start_server(server.function("is_bad", move |_, ()| Ok(bad.load(Ordering::SeqCst))));
+    is_bad.store(true, Ordering::SeqCst);
+    app.reload().unwrap();
+    let taken = (0..5).map(|_| {
+        let mut client = app.connect();
+        let began = Instant::now();
+        client.send("GET / HT");
+        assert_eq!(client.answer().status, 408);
+        began.elapsed()
+    });
+    // With the clock of before, each would take a second at least.
+    assert!(taken.min().unwrap() < Duration::from_millis(700));
+}

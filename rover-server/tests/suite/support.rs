@@ -79,6 +79,11 @@ impl App {
         }
     }
 
+    /// Whether the server has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// A connection of its own.
     pub fn connect(&self) -> Client {
         Client::new(TcpStream::connect(self.address).expect("the server listens"))

@@ -122,3 +122,25 @@ fn a_body_that_is_large_beside_it() {
     assert_eq!(large.status, 500);
     assert_eq!(app.post("/", r#"{"text":"small"}"#).text(), "5");
 }
+
+/// LuaJIT keeps the coroutine that was the last to use `ffi`.
+#[test]
+fn by_a_handler_that_uses_ffi() {
+    let app = start(
+        "local ffi = require 'ffi'
+         function api.eat.get() local t = {} while true do t[#t + 1] = ffi.new('char[1000]') end end
+         function api.eat_and_wait.get()
+           local t = {} for i = 1, 10000 do t[i] = ffi.new('char[1000]') end
+           rover.sleep(0.001)
+           error('eaten')
+         end
+         function api.small.get() local t = {} for i = 1, 1000 do t[i] = {} end return 'small' end",
+        1,
+    );
+    for path in ["/eat", "/eat_and_wait", "/eat"] {
+        assert_eq!(app.get(path).status, 500);
+        assert_eq!(app.get("/small").text(), "small");
+        let used: f64 = app.get("/used").text().parse().unwrap();
+        assert!(used < LIMIT_MB as f64 / 4.0, "{used} MB are left in use");
+    }
+}

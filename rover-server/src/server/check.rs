@@ -1,0 +1,80 @@
+//! What an app declares, found out without serving it: for `rover check`, and for a reload before any worker hears of it.
+//!
+//! The app's top level runs on a thread of its own, under the watchdog and the limits of an app that starts.
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use super::start::Settled;
+use super::{AppInfo, Server};
+use crate::app::{Blueprint, Code};
+use crate::error::Error;
+use crate::tls::Tls;
+use crate::watchdog::{Charge, Watchdog, roomy_thread};
+
+impl Server {
+    /// Loads the app in one VM and says what it declares.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the app, its routes and its config; its top level took too much time or memory.
+    pub fn check(&self) -> Result<AppInfo, Error> {
+        let mut server = self.clone();
+        let limits = server.early().limits;
+        server.blueprint = Blueprint {
+            stores: Arc::default(),
+            code: Code::default(),
+            memory_limit: limits.memory_limit,
+            ..server.blueprint
+        };
+        let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
+        let (reply, replied) = mpsc::channel();
+        let begun = load_apart(server, watchdog.charge(0, limits), move |settled| {
+            let _ = reply.send(settled);
+        });
+        let settled = begun.and_then(|()| replied.recv().unwrap_or_else(|_| Err(died())));
+        watchdog.end();
+        let Settled { config, router, limits, mounts } = settled?;
+        Tls::load(&config.tls, &config.host, config.http2.enabled)?;
+        let mut warnings = config.warnings(!limits.rules.is_empty());
+        warnings.extend(mounts.warnings(self.blueprint.source.folder()));
+        warnings.extend(super::misspelt_variables());
+        Ok(AppInfo::new(&router, &mounts).warned(warnings))
+    }
+}
+
+/// Loads the app on a thread of its own, decides its config and routes, and answers with them.
+///
+/// # Errors
+/// The system refuses the thread.
+pub(super) fn load_apart(
+    server: Server,
+    charge: Arc<Charge>,
+    reply: impl FnOnce(Result<Settled, Error>) + Send + 'static,
+) -> Result<(), Error> {
+    let reply = Arc::new(Mutex::new(Some(reply)));
+    // Where the app's top level does not come to an end in C, the thread is given up.
+    let own = reply.clone();
+    charge.on_release(move |reason| {
+        if let Some(reply) = take(&own) {
+            reply(Err(Error::app(reason)));
+        }
+    });
+    let load = move || {
+        let _on_duty = charge.begin();
+        // The VM ends here, before the answer goes out.
+        let settled = server.load_and_settle(&server.blueprint).map(|(_, settled)| settled);
+        if let Some(reply) = take(&reply) {
+            reply(settled);
+        }
+    };
+    let spawned = roomy_thread("rover-load".to_owned()).spawn(load);
+    spawned.map(drop).map_err(|error| Error::io("cannot start a thread to load the app", error))
+}
+
+/// The thread has ended without an answer.
+pub(super) fn died() -> Error {
+    Error::app("loading the app ended unexpectedly; this is a bug in Rover")
+}
+
+fn take<T>(reply: &Mutex<Option<T>>) -> Option<T> {
+    reply.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
