@@ -91,7 +91,7 @@ fn spawn(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     let place = place(stack);
     let last = stack.top();
     let run = Run::new(&tasks, stack, 1, last, &place)?.logged();
-    start(stack, functions, &tasks, async move {
+    start(stack, functions, &tasks, Rc::default(), async move {
         match run.await {
             Ok(held) => Ended::Returned(held),
             Err(held) => Ended::Raised(held),
@@ -110,12 +110,17 @@ fn every(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     refuse_when_stopping(&tasks, "rover.every")?;
     let place = place(stack);
     let mut held = Held::copies(&tasks, stack, 2, 2)?;
-    let own = tasks.clone();
-    start(stack, functions, &tasks, async move {
+    let (own, state) = (tasks.clone(), Rc::<State>::default());
+    let this = state.clone();
+    start(stack, functions, &tasks, state, async move {
         let mut ticks = interval_at(Instant::now() + time, time);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            // A tick that is late follows the one before without a wait, at which the task would have ended.
+            if this.is_cancelled() {
+                return Ended::Cancelled;
+            }
             // Where there is no room for it now, there may be at the next tick.
             if let Ok(run) = Run::again(&own, &mut held, &place) {
                 let _ = run.logged().await;
@@ -128,9 +133,9 @@ fn start(
     stack: &mut Stack<'_>,
     functions: &Functions,
     tasks: &Rc<Tasks>,
+    state: Rc<State>,
     work: impl Future<Output = Ended> + 'static,
 ) -> Returns {
-    let state = Rc::new(State::default());
     tasks.add(Spawned::new(state.clone(), work));
     functions.handles.push(stack, Task(state));
     Ok(1)

@@ -37,6 +37,10 @@ impl State {
         self.ended.borrow().is_some()
     }
 
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.get()
+    }
+
     pub(super) fn is_polled(&self) -> bool {
         self.is_polled.get()
     }

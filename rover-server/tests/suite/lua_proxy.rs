@@ -397,7 +397,7 @@ fn a_request_that_crosses_with_the_end_of_an_idle_connection_is_sent_anew() {
 #[test]
 fn a_client_that_holds_its_body_back_puts_no_upstream_out_of_order() {
     let (one, other) = (mirror(), mirror());
-    let code = format!("api.any = api.proxy({{ url, '{}' }}, {{ fails = 1, timeout = 100 }})", other.url());
+    let code = format!("api.any = api.proxy({{ url, '{}' }}, {{ fails = 1, timeout = 1000 }})", other.url());
     let app = start(&one.url(), &code, 1);
     let mut client = app.connect();
     client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nabc");

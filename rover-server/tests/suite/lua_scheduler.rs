@@ -319,6 +319,27 @@ fn every_runs_again_after_an_error() {
     });
 }
 
+#[test]
+fn a_timer_that_cancels_itself_does_not_run_again() {
+    let code = "
+        function api.get()
+          local runs, task = 0, nil
+          task = rover.every(0.001, function()
+            runs = runs + 1
+            -- The next tick is over before this one has ended.
+            local began = rover.now()
+            while rover.now() - began < 0.005 do end
+            task:cancel()
+          end)
+          task:join()
+          return runs
+        end";
+    let app = start(code, 1);
+    for _ in 0..5 {
+        assert_eq!(app.get("/").text(), "1");
+    }
+}
+
 /// What a handler knows of its request outlives the connection's buffer, which is used again while the handler waits.
 #[test]
 fn a_request_is_whole_after_a_wait() {
