@@ -142,7 +142,8 @@ fn apply(cookie: &mut Cookie<'static>, key: &str, setting: &Value) -> Result<(),
             Some(seconds) => cookie.set_max_age(Duration::seconds(seconds as i64)),
             None => return wrong("a number of seconds"),
         },
-        ("expires", _) => match number.and_then(|at| OffsetDateTime::from_unix_timestamp(at as i64).ok()) {
+        // The past is the past: clients do not understand years before 1601 (RFC 6265, section 5.1.1).
+        ("expires", _) => match number.and_then(|at| OffsetDateTime::from_unix_timestamp(at.max(0.0) as i64).ok()) {
             Some(at) => cookie.set_expires(at),
             None => return wrong("a time in seconds, as rover.time() gives it"),
         },

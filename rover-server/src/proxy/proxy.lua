@@ -111,7 +111,7 @@ local function group_of(target, cfg, call)
   if type(target) == "string" then
     urls = nil
   elseif type(target) ~= "table" or #target == 0 then
-    mistake(format("%s needs a URL, or an array of them, not %s", call, type(target) == "table" and "none" or shown(target)))
+    mistake(format("%s needs a URL, or an array of them, not %s", call, type(target) == "table" and "an empty table" or shown(target)))
   else
     for i, url in ipairs(target) do
       if type(url) ~= "string" then wrong("upstream " .. i, "a URL as a string", url) end

@@ -12,6 +12,9 @@ use crate::upgrade::{Upgrade, Upgraded};
 use super::group::Turn;
 use super::standstill;
 
+/// How long an upstream that takes nothing may hold up the end of a server that stops.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What takes the client's connection over, and joins it with the upstream's until nothing passes for `timeout`.
 pub(super) fn joined(upstream: OnUpgrade, turn: Turn, active: Active, timeout: Option<Duration>) -> Upgrade {
     Box::new(move |mut client: Upgraded| {
@@ -25,7 +28,7 @@ pub(super) fn joined(upstream: OnUpgrade, turn: Turn, active: Active, timeout: O
                 _ = copy_bidirectional(&mut client, &mut upstream) => {}
                 () = standstill(movement, timeout) => {}
                 () = ending.told() => {
-                    let _ = upstream.shutdown().await;
+                    let _ = tokio::time::timeout(FAREWELL, upstream.shutdown()).await;
                 }
             }
         })

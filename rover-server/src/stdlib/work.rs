@@ -89,13 +89,13 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
 /// A new file in the folder of `target`, hidden.
 fn create_beside(target: &Path) -> io::Result<(PathBuf, File)> {
     const ATTEMPTS: usize = 8;
-    let Some(name) = target.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    if target.file_name().is_none() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut last = io::ErrorKind::AlreadyExists.into();
     for _ in 0..ATTEMPTS {
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{:016x}.tmp", fastrand::u64(..)));
-        let path = target.with_file_name(hidden);
+        // Without the name of the target, which may be as long as names are allowed to be.
+        let path = target.with_file_name(format!(".rover-{:016x}.tmp", fastrand::u64(..)));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,

@@ -96,6 +96,7 @@ fn an_atomic_write_keeps_links_and_permissions_and_leaves_nothing_behind() {
     let code = "
         function api.get() return { rover.fs.write(dir .. 'link', 'new', { atomic = true }), rover.fs.stat(dir .. 'link', { link = true }).type } end
         function api.bad.get() return { select(2, rover.fs.write(dir .. 'none/f', 'x', { atomic = true })):match('[^/]*/f:.*') } end
+        function api.long.get() return rover.fs.write(dir .. ('n'):rep(255), 'x', { atomic = true }) end
         function api.over.get() return { select(2, rover.fs.write(dir .. 'folder', 'x', { atomic = true })):match('folder:.*') } end";
     fs::create_dir(folder.0.join("folder")).expect("a folder");
     let app = folder.start("", code, 1);
@@ -104,7 +105,8 @@ fn an_atomic_write_keeps_links_and_permissions_and_leaves_nothing_behind() {
     assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o640);
     assert_eq!(body(&app, "/bad"), json!(["none/f: No such file or directory"]));
     assert_eq!(body(&app, "/over"), json!(["folder: Is a directory"]));
-    assert_eq!(fs::read_dir(&folder.0).expect("listed").count(), 3);
+    assert_eq!(app.get("/long").text(), "true", "a name as long as there may be");
+    assert_eq!(fs::read_dir(&folder.0).expect("listed").count(), 4);
 }
 
 #[test]

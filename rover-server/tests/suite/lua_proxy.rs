@@ -512,7 +512,7 @@ fn mistakes_name_the_line_of_the_app() {
         json!([
             "app.lua:4: nowhere: invalid URL: it must begin with http:// or https://",
             "app.lua:8: ctx:proxy needs a URL, or an array of them, not nil",
-            "app.lua:9: ctx:proxy needs a URL, or an array of them, not none",
+            "app.lua:9: ctx:proxy needs a URL, or an array of them, not an empty table",
             "app.lua:10: ftp://x: invalid URL: only http and https can be requested",
             format!("app.lua:11: unknown key \"hosts\" in the config of ctx:proxy; the keys are {keys}"),
             "app.lua:12: host is \"upstream\" or \"preserve\", not \"mine\"",

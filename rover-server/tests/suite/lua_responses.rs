@@ -266,7 +266,7 @@ fn other_mistakes_raise_at_their_line() {
 fn cookies_are_composed() {
     each_worker_count(|workers| {
         let answer = answer(
-            "api.json {}:cookie('a', 'x y;\"%'):cookie('n', 5):cookie('full', 'v', { path = '/p', domain = 'example.com', max_age = 60, expires = 0, secure = true, http_only = true, same_site = 'Strict' }):cookie('none', '', { same_site = 'none' })",
+            "api.json {}:cookie('a', 'x y;\"%'):cookie('n', 5):cookie('full', 'v', { path = '/p', domain = 'example.com', max_age = 60, expires = -1e11, secure = true, http_only = true, same_site = 'Strict' }):cookie('none', '', { same_site = 'none' })",
             workers,
         );
         assert_eq!(
