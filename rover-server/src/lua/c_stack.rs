@@ -3,8 +3,9 @@
 //! LuaJIT bounds the depth of Lua calls, but not what they take of the C stack: a function that `gsub` calls, and that
 //! calls `gsub`, takes nine kilobytes a level. So there is a zone above the stack's end that nobody may touch. Who does
 //! is let through by a signal's handler, and has what lies below to come back to Lua with; there the hook of
-//! `interrupt.rs` raises until the code has come back above the zone, which is then closed again. Further zones below ask
-//! for the hook once more, for LuaJIT forgets one that is asked for while it runs a finalizer.
+//! `interrupt.rs` raises until the code has come back above the zone, which is then closed again. LuaJIT forgets a hook that
+//! is asked for while it runs a finalizer, and a finalizer that comes deeper than the code around it finds every zone first;
+//! so a timer asks again as long as a zone is open, and so do further zones below.
 //!
 //! Costs nothing where no code comes so deep. The handler of `SIGSEGV` hands on what is not its own.
 
@@ -26,6 +27,9 @@ const ZONE: usize = 64 << 10;
 const ZONES: usize = 8;
 /// How far apart they begin.
 const STEP: usize = 256 << 10;
+/// How often the hook is asked for while a zone is open, in nanoseconds. Code that does nothing but come deeper takes some
+/// 25 KB in that time.
+const AGAIN: libc::c_long = 100_000;
 /// How far above the first zone the code must have come back for it to be closed again.
 const CLEAR: usize = 64 << 10;
 
@@ -48,13 +52,15 @@ impl Zones {
 thread_local! {
     // Without a destructor and with a constant start, as a signal's handler looks at it.
     static OWN: Cell<Zones> = const { Cell::new(Zones::NONE) };
+    /// Asks again; `None` where the system has no more timers.
+    static TIMER: Cell<Option<libc::timer_t>> = const { Cell::new(None) };
 }
 
 /// What was there before.
 static BEFORE: OnceLock<Option<libc::sigaction>> = OnceLock::new();
 
-/// Guards the calling thread's stack, if it is large enough.
-pub(super) fn guard() {
+/// Guards the calling thread's stack, if it is large enough. `signal` is the one by which `interrupt.rs` is asked to look.
+pub(super) fn guard(signal: Option<c_int>) {
     let is_handled = BEFORE.get_or_init(handle).is_some();
     if is_handled
         && has_other_stack()
@@ -63,6 +69,7 @@ pub(super) fn guard() {
     {
         let start = (lowest + RESERVE).next_multiple_of(ZONE);
         if here() > start + 2 * (ZONE + CLEAR) {
+            TIMER.set(signal.and_then(make_timer));
             OWN.set(Zones { start, open: u8::MAX });
             close();
         }
@@ -72,11 +79,20 @@ pub(super) fn guard() {
 /// Lets go of the calling thread's stack, which another thread may get.
 pub(super) fn release() {
     let zones = OWN.replace(Zones::NONE);
+    if let Some(timer) = TIMER.take() {
+        // SAFETY: `guard` made it, and nobody else has it.
+        unsafe { libc::timer_delete(timer) };
+    }
     if zones.start != 0 {
         (0..ZONES).for_each(|n| {
             set(zones.address(n), libc::PROT_READ | libc::PROT_WRITE);
         });
     }
+}
+
+/// Whether the code has come so deep, and the zones are not closed again.
+pub(super) fn is_open() -> bool {
+    OWN.get().open != 0
 }
 
 /// Whether the calling code stands so deep that it has to end.
@@ -92,8 +108,35 @@ pub(super) fn close() -> bool {
         let is_left_open = |n: &usize| zones.open & 1 << n != 0 && !set(zones.address(*n), libc::PROT_NONE);
         let open = (0..ZONES).filter(is_left_open).fold(0, |open, n| open | 1 << n);
         OWN.set(Zones { open, ..zones });
+        if open == 0 {
+            set_timer(0);
+        }
     }
-    OWN.get().open == 0
+    !is_open()
+}
+
+/// A timer that sends `signal` to the calling thread.
+fn make_timer(signal: c_int) -> Option<libc::timer_t> {
+    // SAFETY: the system fills `timer` in where it says so.
+    unsafe {
+        let mut event = MaybeUninit::<libc::sigevent>::zeroed().assume_init();
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = signal;
+        event.sigev_notify_thread_id = libc::gettid();
+        let mut timer = MaybeUninit::<libc::timer_t>::zeroed();
+        let is_made = libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, timer.as_mut_ptr()) == 0;
+        is_made.then(|| timer.assume_init())
+    }
+}
+
+/// Has the timer send its signal each `nanoseconds` from now on; 0 stops it. Safe within a signal's handler.
+fn set_timer(nanoseconds: libc::c_long) {
+    if let Some(timer) = TIMER.get() {
+        let time = libc::timespec { tv_sec: 0, tv_nsec: nanoseconds };
+        let times = libc::itimerspec { it_interval: time, it_value: time };
+        // SAFETY: the timer is the calling thread's, and lives until `release` takes it.
+        unsafe { libc::timer_settime(timer, 0, &raw const times, null_mut()) };
+    }
 }
 
 /// About where the calling code stands.
@@ -161,6 +204,7 @@ extern "C" fn on_fault(number: c_int, info: *mut libc::siginfo_t, context: *mut 
         && set(zones.address(n), libc::PROT_READ | libc::PROT_WRITE)
     {
         OWN.set(Zones { open: zones.open | 1 << n, ..zones });
+        set_timer(AGAIN);
         return interrupt::exhausted();
     }
     // SAFETY: does what would have been done without this handler.

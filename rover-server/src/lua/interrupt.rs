@@ -376,9 +376,11 @@ pub(super) fn signalled() {
         let state = pulse.state.load(Ordering::Relaxed);
         let stop = if pulse.condemned.load(Ordering::Relaxed) == epoch { STOP } else { 0 };
         let sample = if is_sampled { SAMPLE } else { 0 };
-        if stop | sample != 0 {
+        let exhausted = if c_stack::is_open() { EXHAUSTED } else { 0 };
+        let reason = stop | sample | exhausted;
+        if reason != 0 {
             // SAFETY: the epoch is odd, so the state that stands beside it runs on this very thread.
-            unsafe { pulse.install(state, stop | sample) };
+            unsafe { pulse.install(state, reason) };
         }
     });
 }

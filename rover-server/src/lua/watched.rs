@@ -112,7 +112,7 @@ impl Watched {
         if known {
             *self.lock() = Some(Thread { pulse: interrupt::own(), id, clock });
         }
-        c_stack::guard();
+        c_stack::guard(signal());
         Watch { watched: self.clone(), here: std::marker::PhantomData }
     }
 

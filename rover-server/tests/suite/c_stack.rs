@@ -125,6 +125,23 @@ fn with_finalizers_at_every_depth() {
     );
 }
 
+/// Each level leaves a finalizer behind that comes deeper than the level itself, so that it is always one of them that finds
+/// the end first.
+#[test]
+fn with_finalizers_that_come_deeper_than_the_code() {
+    is_refused(
+        "local function finalize() return (('x'):gsub('x', function() return 'y' end)) end
+         local function deep()
+           return coroutine.wrap(function()
+             for _ = 1, 2 do getmetatable(newproxy(true)).__gc = finalize end
+             return deep()
+           end)()
+         end
+         function api.deep.get() return deep() end",
+        OVERFLOW,
+    );
+}
+
 #[test]
 fn in_tasks_and_hooks() {
     let app = start(&format!(
