@@ -193,7 +193,8 @@ fn send_timeout_covers_the_last_bytes_of_a_connection() {
         let mut stream = connect();
         let last = "GET /piece HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
         let requests = "GET /piece HTTP/1.1\r\nHost: test\r\n\r\n".repeat(answers) + last;
-        stream.write_all(requests.as_bytes()).unwrap();
+        // Where it has no place yet, or none any more, it takes nothing either.
+        let _ = stream.write_all(requests.as_bytes());
         stream
     };
     // The answers of some fit into what the system takes for them. Some have all but the last few thousand bytes in it.
