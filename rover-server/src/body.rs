@@ -60,33 +60,6 @@ pub(crate) fn nothing() -> Stream {
     Box::pin(Nothing)
 }
 
-/// The same stream, which keeps something until it is dropped.
-pub(crate) fn keeping<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
-    struct Keeping<K> {
-        stream: Stream,
-        _kept: K,
-    }
-
-    impl<K: Unpin> http_body::Body for Keeping<K> {
-        type Data = Bytes;
-        type Error = Aborted;
-
-        fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-            self.get_mut().stream.as_mut().poll_frame(cx)
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.stream.is_end_stream()
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            self.stream.size_hint()
-        }
-    }
-
-    Box::pin(Keeping { stream, _kept: kept })
-}
-
 thread_local! {
     /// A stream of [`unaided`] was asked, and had nothing yet.
     static WORKING: Cell<bool> = const { Cell::new(false) };
@@ -97,36 +70,44 @@ pub(crate) fn take_working() -> bool {
     WORKING.take()
 }
 
-/// A stream that Rover makes by itself, without a handler, from a file or from bytes that are here: a client that has
-/// closed its side waits for it. Keeps something until it is dropped.
+/// The same stream, which keeps something until it is dropped.
+pub(crate) fn keeping<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
+    Box::pin(Keeping { stream, is_unaided: false, _kept: kept })
+}
+
+/// As [`keeping`], for a stream that Rover makes by itself, without a handler, from a file or from bytes that are here: a
+/// client that has closed its side waits for it.
 pub(crate) fn unaided<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
-    struct Unaided<K> {
-        stream: Stream,
-        _kept: K,
+    Box::pin(Keeping { stream, is_unaided: true, _kept: kept })
+}
+
+struct Keeping<K> {
+    stream: Stream,
+    /// Nobody but Rover makes it.
+    is_unaided: bool,
+    _kept: K,
+}
+
+impl<K: Unpin> http_body::Body for Keeping<K> {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        let polled = this.stream.as_mut().poll_frame(cx);
+        if this.is_unaided && polled.is_pending() {
+            WORKING.set(true);
+        }
+        polled
     }
 
-    impl<K: Unpin> http_body::Body for Unaided<K> {
-        type Data = Bytes;
-        type Error = Aborted;
-
-        fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-            let polled = self.get_mut().stream.as_mut().poll_frame(cx);
-            if polled.is_pending() {
-                WORKING.set(true);
-            }
-            polled
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.stream.is_end_stream()
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            self.stream.size_hint()
-        }
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
     }
 
-    Box::pin(Unaided { stream, _kept: kept })
+    fn size_hint(&self) -> SizeHint {
+        self.stream.size_hint()
+    }
 }
 
 impl Body {

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::response::Parts;
-use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::body::Aborted;
@@ -64,12 +64,13 @@ impl Body for Through {
     }
 }
 
-/// Pushes a response `{ STREAM, status, value, headers }` around the value that `push_value` pushes.
+/// Pushes a response `{ STREAM, status, value, headers }` around the value that `push_value` pushes. One that `is_bodiless`
+/// tells the length of a body which does not come.
 pub(super) fn push(
     stack: &mut Stack<'_>,
     proxy: &Proxy,
     head: &Parts,
-    (method, options): (&Method, &Options),
+    (is_bodiless, options): (bool, &Options),
     switching: Option<&http::HeaderValue>,
     push_value: impl FnOnce(&mut Stack<'_>),
 ) -> Returns {
@@ -86,7 +87,6 @@ pub(super) fn push(
         stack.set_item(fields, n + 1);
         n += 2;
     };
-    let is_bodiless = *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
     headers::backward(&head.headers, head.version, options, is_bodiless, &mut add);
     if let Some(protocol) = switching {
         add(b"connection", b"upgrade");

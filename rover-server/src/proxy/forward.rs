@@ -264,8 +264,8 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
         }
     };
     let (mut head, body, active) = *answered;
-    let about = (&onward.method, options);
     let is_bodiless = onward.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    let about = (is_bodiless, options);
     if is_bodiless && !headers::has_sound_length(&head.headers) {
         return answer::push_failure(stack, proxy, &Problem::Malformed, &answer::named(Some(&turn.upstream)));
     }

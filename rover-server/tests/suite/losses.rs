@@ -54,17 +54,23 @@ fn a_call_that_does_not_come_back_holds_no_stop_up() {
     assert_eq!(client.rest(), "");
 }
 
-#[test]
-fn a_worker_that_is_being_replaced_holds_no_stop_up() {
+/// A server whose only worker has been lost. Its app asks `is_lost()` for that.
+fn without_its_worker(code: &str) -> App {
     let is_lost = Arc::new(AtomicBool::new(false));
     let lost = is_lost.clone();
-    let code = format!("{BLOCK} function api.on_start() if is_lost() then rover.sleep(1000) end end");
-    let server = server(&code).workers(1).worker_stall_limit(Duration::from_millis(100));
-    let mut app = App::start_server(server.function("is_lost", move |_, ()| Ok(lost.load(Ordering::SeqCst))));
+    let server = server(code).workers(1).worker_stall_limit(Duration::from_millis(100));
+    let app = App::start_server(server.function("is_lost", move |_, ()| Ok(lost.load(Ordering::SeqCst))));
     is_lost.store(true, Ordering::SeqCst);
     let mut client = app.connect();
     client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
     assert_eq!(client.rest(), "");
+    app
+}
+
+#[test]
+fn a_worker_that_is_being_replaced_holds_no_stop_up() {
+    let code = format!("{BLOCK} function api.on_start() if is_lost() then rover.sleep(1000) end end");
+    let mut app = without_its_worker(&code);
     let began = Instant::now();
     app.begin_stop();
     app.ended();
@@ -73,15 +79,7 @@ fn a_worker_that_is_being_replaced_holds_no_stop_up() {
 
 #[test]
 fn a_client_that_waits_for_a_worker_holds_no_stop_up() {
-    let is_lost = Arc::new(AtomicBool::new(false));
-    let lost = is_lost.clone();
-    let code = format!("if is_lost() then error('broken') end {BLOCK}");
-    let server = server(&code).workers(1).worker_stall_limit(Duration::from_millis(100));
-    let mut app = App::start_server(server.function("is_lost", move |_, ()| Ok(lost.load(Ordering::SeqCst))));
-    is_lost.store(true, Ordering::SeqCst);
-    let mut client = app.connect();
-    client.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
-    assert_eq!(client.rest(), "");
+    let mut app = without_its_worker(&format!("if is_lost() then error('broken') end {BLOCK}"));
     let mut waiting = app.connect();
     waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
     let patience = Some(Duration::from_millis(300));
