@@ -1,9 +1,9 @@
 -- The functions of one route, joined into the one function that a request calls.
 --
--- A route without hooks is its handler, with nothing in between. Comes in: `native`, `respond`, and `refusal`, which builds
--- the response of an error. Goes out: `join`, `join_all`, and `or_missing` for the app's `not_found`.
+-- A route without hooks is its handler, with nothing in between. Comes in: `native`, `respond`, `refusal`, which builds
+-- the response of an error, and `collect`, which waits for a request's body. Goes out: `join`, `join_all`, and `or_missing` for the app's `not_found`.
 
-local native, respond, refusal = ...
+local native, respond, refusal, collect = ...
 
 local error, type, tostring, xpcall, getinfo = error, type, tostring, xpcall, debug.getinfo
 local allow = native.allow
@@ -91,10 +91,30 @@ local function join(handler, before, after, on_error, place, limits)
   end, true
 end
 
--- All routes at once: the list of their functions, a list of whether each takes a context, and one of whether its handler
--- passes the body of its requests on.
+-- A handler that waits for the body first. What cannot be had is refused.
+local function collecting(handler)
+  return function(ctx)
+    local status = collect(ctx)
+    if status then return refusal(status) end
+    return handler(ctx)
+  end
+end
+
+-- Methods whose bodies may have to be collected, also where the endpoint says nothing of them.
+local COLLECTED = { post = true, put = true, patch = true, any = true }
+
+-- The function of a request whose body has not been collected: it comes between the hooks and the handler. Nil where
+-- there are no hooks, for then it is collected before Lua is reached, and where nobody collects it.
+local function join_late(route, on_error, place)
+  if #route.before == 0 and not route.limits then return end
+  if not COLLECTED[route.verb] and not route.endpoint or native.proxies[route.handler] then return end
+  return (join(collecting(route.handler), route.before, route.after, on_error, place, route.limits))
+end
+
+-- All routes at once: the list of their functions, a list of whether each takes a context, one of whether its handler
+-- passes the body of its requests on, and the functions of those whose bodies come late, each behind its route's number.
 local function join_all(routes, on_error)
-  local entries, takes, passes = {}, {}, {}
+  local entries, takes, passes, late = {}, {}, {}, {}
   local proxies = native.proxies
   for i = 1, #routes do
     local route = routes[i]
@@ -102,8 +122,13 @@ local function join_all(routes, on_error)
     local place = (on_error or #route.after > 0) and ("%s:%d"):format(route.file, route.line)
     passes[i] = proxies[route.handler] or false
     entries[i], takes[i] = join(route.handler, route.before, route.after, on_error, place, route.limits)
+    local later = join_late(route, on_error, place)
+    if later then
+      local n = #late
+      late[n + 1], late[n + 2] = i, later
+    end
   end
-  return entries, takes, passes
+  return entries, takes, passes, late
 end
 
 -- `not_found` as a handler: where it returns nothing, the default answers.

@@ -10,6 +10,7 @@ use crate::json;
 use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack};
 
 use super::lookup::{keep, push_cached};
+use super::unread::is_late;
 use super::{Contexts, cached, ticket};
 
 /// Makes Body objects and reads them.
@@ -42,24 +43,26 @@ pub(super) fn install(lua: &Lua, shared: &Shared<Contexts>, meta: &Table) -> mlu
     Ok(())
 }
 
-/// `ctx:body()`.
+/// `ctx:body()`. False where the body is still to be waited for.
 pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "body()")?;
     if push_cached(stack, cached::BODY) {
         return Ok(1);
     }
-    let body = contexts.requests.get(ticket)?.body.clone();
-    match body {
+    let request = contexts.requests.get(ticket)?;
+    match request.body.clone() {
         Some(body) => {
+            drop(request);
             contexts.bodies.meta.push(stack, body);
             keep(stack, cached::BODY);
         }
+        None if is_late(&request)? => stack.push_boolean(false),
         None => stack.push_nil(),
     }
     Ok(1)
 }
 
-/// `ctx:json()`: the decoded body, or an answer of 400 or 415.
+/// `ctx:json()`: the decoded body, or an answer of 400 or 415. Nil where the body is still to be waited for.
 pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "json()")?;
     if push_cached(stack, cached::JSON) {
@@ -70,6 +73,10 @@ pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         (415, "the request body must be application/json".to_owned())
     } else {
         match &request.body {
+            None if is_late(&request)? => {
+                stack.push_nil();
+                return Ok(1);
+            }
             None => (400, "the request has no body".to_owned()),
             Some(body) => match json::decode(stack, body, &contexts.vocabulary) {
                 Ok(()) => {
