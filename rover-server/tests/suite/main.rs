@@ -23,6 +23,7 @@ mod http_cors;
 mod http_compression;
 mod http_framing;
 mod http_load_shedding;
+mod http_paths;
 mod http_pipeline;
 mod http_proxies;
 mod http_rate_limits;
