@@ -158,7 +158,8 @@ fn no_body_is_longer_than_a_signed_number_holds() {
         &upstream.url(),
         "api.proxied.any = api.proxy(url) function api.plain.post(ctx) return 'ok' end function api.plain.get() return 'ok' end",
     );
-    for length in ["9223372036854775808", "18446744073709551613", "18446744073709551615", "18446744073709551616", "1e3"] {
+    for length in ["9223372036854775808", "18446744073709551613", "18446744073709551615", "18446744073709551616", "1e3"]
+    {
         for (method, path) in [("POST", "/proxied"), ("GET", "/proxied"), ("POST", "/plain"), ("GET", "/plain")] {
             let mut client = app.connect();
             client.send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\nx"));
