@@ -214,7 +214,7 @@ impl Site {
             return ControlFlow::Break(Box::new(edge::to_https(head, port)));
         }
         let has_body = !body.is_end_stream();
-        if has_body && let Some(refusal) = edge::body_refusal(head) {
+        if has_body && let Some(refusal) = edge::body_refusal(head, body.size_hint().exact()) {
             return ControlFlow::Break(Box::new(refusal));
         }
         let close = has_body && edge::must_close(head) || request.peer.is_last.get();

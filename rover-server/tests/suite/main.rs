@@ -61,6 +61,7 @@ mod otlp_absent;
 mod lua_streams;
 mod lua_websockets;
 mod lua_tasks;
+mod shortages;
 mod smoke;
 mod takes_any;
 mod tls;
