@@ -23,12 +23,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use mlua::Lua;
 
+pub(crate) use crate::route::SentPath;
 pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
 pub(crate) use request::{Client, Current, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
-pub(crate) use crate::route::SentPath;
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 
 use crate::header_names::HeaderNames;

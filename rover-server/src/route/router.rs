@@ -110,9 +110,7 @@ impl FastRouter {
     #[cold]
     fn find_plain<'r>(&'r self, method: &Method, path: &str, plain: &str) -> Found<'r> {
         match self.search(method, plain) {
-            Found::Route { id, params } => {
-                Found::Route { id, params: params.moved(|place| place_in(path, place)) }
-            }
+            Found::Route { id, params } => Found::Route { id, params: params.moved(|place| place_in(path, place)) },
             other => other,
         }
     }

@@ -201,7 +201,9 @@ fn parameters_in_one_place_have_the_names_of_their_routes() {
     assert_eq!(get(&app, "/users/1/posts/2"), "/users/{uid}/posts/{pid} uid=1 pid=2");
     assert_eq!(get(&app, "/users/1/posts"), "/users/{x}/{*rest} x=1 rest=posts");
     assert_eq!(get(&app, "/users/me"), "/users/me");
-    for (method, path, names) in [(Method::PUT, "/users/1", &["user"][..]), (Method::POST, "/users/1/a/b", &["y", "path"])] {
+    for (method, path, names) in
+        [(Method::PUT, "/users/1", &["user"][..]), (Method::POST, "/users/1/a/b", &["y", "path"])]
+    {
         let Found::Route { id, params } = app.find(&method, path) else { panic!("{path} has no route") };
         assert_eq!(app.param_names(id).iter().map(|name| &**name).collect::<Vec<_>>(), names);
         assert_eq!(params.len(), names.len());
@@ -212,7 +214,8 @@ fn parameters_in_one_place_have_the_names_of_their_routes() {
 
 #[test]
 fn literals_are_found_where_clients_encode_what_need_not_be() {
-    let app = router(&[("get", &["@me", "p_id"]), ("get", &["a:b"]), ("get", &["%40you", "{*rest}"]), ("get", &["p_any"])]);
+    let app =
+        router(&[("get", &["@me", "p_id"]), ("get", &["a:b"]), ("get", &["%40you", "{*rest}"]), ("get", &["p_any"])]);
     for (path, found) in [
         ("/@me/7", "/@me/{id} id=7"),
         ("/%40me/7", "/@me/{id} id=7"),

@@ -90,8 +90,11 @@ fn there_is_a_way_back() {
 
 #[test]
 fn targets_grow_within_their_limit() {
-    let app = App::start("local api = rover.server { uri_size_limit = 100 } \
-        api['{*path}'].get = function(ctx) return ctx.path end return api", 1);
+    let app = App::start(
+        "local api = rover.server { uri_size_limit = 100 } \
+        api['{*path}'].get = function(ctx) return ctx.path end return api",
+        1,
+    );
     let long = format!("/%61{}", "|".repeat(60));
     assert_eq!(app.get(&long).text(), format!("/a{}", "|".repeat(60)));
     assert_eq!(app.get(&format!("/|{}", "a".repeat(90))).text(), format!("/%7C{}", "a".repeat(90)));
