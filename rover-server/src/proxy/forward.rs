@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 
 use crate::context::{self, Peer};
+use crate::header_names;
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
 use crate::otlp::ClientSpan;
@@ -39,6 +40,8 @@ mod argument {
     /// A table of further headers, or nil.
     pub(super) const HEADERS: i32 = 9;
     pub(super) const TUNNEL_TIMEOUT: i32 = 10;
+    /// An array of names, or nil.
+    pub(super) const KEEP_HEADERS: i32 = 11;
 }
 
 /// A request on its way on.
@@ -112,6 +115,7 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
 /// Takes from the request what goes on.
 fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onward, Raise> {
     let ticket = context::ticket(stack, &proxy.contexts, "proxy(url)")?;
+    let kept = kept_headers(stack)?;
     let request = proxy.contexts.requests.get(ticket)?;
     let body = match (&request.body, &request.unread) {
         (None, Some(unread)) => match unread.pass(request.peer.passing()) {
@@ -127,7 +131,7 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
     let head = &request.head;
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
     let client = headers::Client { ip: request.ip(), scheme: request.scheme(), host, version: head.version };
-    let (headers, upgrade) = headers::onward(&head.headers, &client, options);
+    let (headers, upgrade) = headers::onward(&head.headers, &client, options, &kept);
     let path = head.uri.path();
     let rest = request.route.as_ref().and_then(|(_, params)| {
         let &(begin, end) = params.spans().last()?;
@@ -144,6 +148,27 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
     })
 }
 
+/// The names in the array at [`argument::KEEP_HEADERS`].
+fn kept_headers(stack: &mut Stack<'_>) -> Result<Vec<HeaderName>, Raise> {
+    if stack.kind(argument::KEEP_HEADERS) != Kind::Table {
+        return Ok(Vec::new());
+    }
+    let mut kept = Vec::new();
+    for n in 1..=stack.raw_len(argument::KEEP_HEADERS) {
+        stack.push_item(argument::KEEP_HEADERS, n as i32);
+        kept.push(name_at(stack, stack.top())?);
+        stack.pop(1);
+    }
+    Ok(kept)
+}
+
+/// The name of a header at a place of the stack.
+fn name_at(stack: &Stack<'_>, index: i32) -> Result<HeaderName, Raise> {
+    let written = stack.bytes(index).unwrap_or_default();
+    HeaderName::from_bytes(written)
+        .map_err(|_| Raise::Mistake(format!("{:?} is not a header name", String::from_utf8_lossy(written))))
+}
+
 /// Sets the fields of the table at [`argument::HEADERS`]; false removes one.
 fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), Raise> {
     if stack.kind(argument::HEADERS) != Kind::Table {
@@ -152,10 +177,7 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
     stack.push_nil();
     while stack.next(argument::HEADERS) {
         let top = stack.top();
-        let written = stack.bytes(top - 1).unwrap_or_default();
-        let Ok(name) = HeaderName::from_bytes(written) else {
-            return Err(Raise::Mistake(format!("{:?} is not a header name", String::from_utf8_lossy(written))));
-        };
+        let name = name_at(stack, top - 1)?;
         if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
             return Err(Raise::Mistake(format!("the header {name} is set by Rover and cannot be changed")));
         }
@@ -166,7 +188,8 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
         };
         match text.map(|text| HeaderValue::from_bytes(&text)) {
             None => drop(headers.remove(&name)),
-            Some(Ok(value)) => drop(headers.insert(name, value)),
+            Some(Ok(value)) => header_names::set(headers, name, value)
+                .map_err(|too_many| Raise::Mistake(format!("the request has {too_many}")))?,
             Some(Err(_)) => {
                 return Err(Raise::Mistake(format!("the value of the header {name} has a control character in it")));
             }

@@ -4,6 +4,7 @@
 //! Neither body is collected here. This module must not know of routes, nor of the connection that the request came on.
 
 mod answer;
+mod claims;
 mod forward;
 mod group;
 mod headers;
