@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use crate::config::Limits;
 use crate::log::{self, Level};
 use crate::lua::{self, Look, Watched};
+use crate::turn::{self, Allowance};
 
 pub(crate) use sockets::{Listed, Sockets};
 
@@ -93,6 +94,9 @@ pub(crate) struct Charge {
     /// Its runtime, once there is one.
     handle: Mutex<Option<Handle>>,
     seen: Mutex<Option<Seen>>,
+    heart: Mutex<Option<Heart>>,
+    /// What code may take that goes on from wait to wait without having had to.
+    allowance: Arc<Allowance>,
     /// It has started; before that, whoever waits for it is told of a loss, and nobody else.
     is_serving: AtomicBool,
     /// The server stops: its limits stay as they are.
@@ -134,8 +138,15 @@ struct Seen {
     look: Look,
     since: Instant,
     is_condemned: bool,
-    /// When it was asked to come round, and the CPU time that it had taken by then.
-    asked: Option<(Instant, Duration)>,
+}
+
+/// When the worker's runtime last called it, as far as that is known.
+#[derive(Clone, Copy)]
+struct Heart {
+    look: Look,
+    since: Instant,
+    /// When it was asked to come round, and what it did then.
+    asked: Option<(Instant, Look)>,
 }
 
 impl Watchdog {
@@ -165,6 +176,8 @@ impl Watchdog {
             limits: Mutex::new(limits),
             handle: Mutex::default(),
             seen: Mutex::default(),
+            heart: Mutex::default(),
+            allowance: Arc::default(),
             is_serving: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
@@ -264,6 +277,7 @@ impl Shared {
 impl Charge {
     /// Watches the calling thread, the worker's own, until the result is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> OnDuty {
+        turn::allow(Some(self.allowance.clone()));
         OnDuty { _watch: self.watched.begin(), charge: self.clone() }
     }
 
@@ -282,16 +296,16 @@ impl Charge {
         if self.is_ending.load(Ordering::Acquire) {
             return;
         }
-        *lock(&self.limits) = Limits {
-            handler_cpu_limit: limits.handler_cpu_limit.saturating_mul(START),
-            worker_stall_limit: limits.worker_stall_limit.saturating_mul(START),
-            ..limits
-        };
+        let handler_cpu_limit = limits.handler_cpu_limit.saturating_mul(START);
+        self.allowance.set(handler_cpu_limit);
+        *lock(&self.limits) =
+            Limits { handler_cpu_limit, worker_stall_limit: limits.worker_stall_limit.saturating_mul(START), ..limits };
     }
 
     /// The worker has started, and is held to these limits from now on.
     pub(crate) fn serves(&self, limits: Limits) {
         if !self.is_ending.load(Ordering::Acquire) {
+            self.allowance.set(limits.handler_cpu_limit);
             *lock(&self.limits) = limits;
         }
         self.is_serving.store(true, Ordering::Release);
@@ -333,52 +347,78 @@ impl Charge {
     fn excuse(&self, pause: Duration) {
         if let Some(seen) = &mut *lock(&self.seen) {
             seen.since += pause;
-            if let Some((asked, _)) = &mut seen.asked {
+        }
+        if let Some(heart) = &mut *lock(&self.heart) {
+            heart.since += pause;
+            if let Some((asked, _)) = &mut heart.asked {
                 *asked += pause;
             }
         }
     }
 
-    /// Looks at the worker, and acts. Whether it runs Lua code.
+    /// Looks at the worker, and acts. Whether it does anything.
     fn check(&self, now: Instant, counters: &Counters) -> bool {
+        counters.stops.fetch_add(self.allowance.take_excesses(), Ordering::Relaxed);
         let Some(look) = self.watched.look() else { return false };
         lock(&self.tally).note(look);
+        let limits = *lock(&self.limits);
+        let has_run = self.check_heart(look, now, limits);
+        self.check_code(look, now, limits, counters);
+        has_run || look.is_in_lua()
+    }
+
+    /// Sees whether Lua code has run for too long.
+    fn check_code(&self, look: Look, now: Instant, limits: Limits, counters: &Counters) {
         let mut seen = lock(&self.seen);
         let seen = match &mut *seen {
             Some(seen) if seen.look.epoch == look.epoch => seen,
             other => {
-                *other = Some(Seen { look, since: now, is_condemned: false, asked: None });
-                return look.is_in_lua();
+                *other = Some(Seen { look, since: now, is_condemned: false });
+                return;
             }
         };
-        let Limits { handler_cpu_limit: cpu_limit, worker_stall_limit: stall_limit, .. } = *lock(&self.limits);
-        let over = |limit: Duration, taken: Duration| !limit.is_zero() && taken >= limit;
-        let (cpu, time) = (look.cpu.saturating_sub(seen.look.cpu), now.saturating_duration_since(seen.since));
-        if look.is_in_lua() {
-            if over(cpu_limit, cpu) {
-                self.stop(seen, look.epoch, cpu_limit, counters);
-            }
-            if !cpu_limit.is_zero() && cpu >= cpu_limit + GRACE || over(stall_limit, time) {
-                self.give_up(time);
-            }
-            return true;
+        if !look.is_in_lua() {
+            return;
         }
-        match seen.asked {
-            None if cpu >= UNSEEN || over(stall_limit / 2, time) => {
+        let limit = limits.handler_cpu_limit;
+        let (cpu, time) = (look.cpu.saturating_sub(seen.look.cpu), now.saturating_duration_since(seen.since));
+        if is_over(limit, cpu) {
+            self.stop(seen, look.epoch, limit, counters);
+        }
+        if !limit.is_zero() && cpu >= limit + GRACE || is_over(limits.worker_stall_limit, time) {
+            self.give_up(time);
+        }
+    }
+
+    /// Sees whether the worker comes round, whatever it does meanwhile: Lua code that begins again and again is no sign of
+    /// it. Whether it has done anything since the last look.
+    fn check_heart(&self, look: Look, now: Instant, limits: Limits) -> bool {
+        let mut heart = lock(&self.heart);
+        let heart = match &mut *heart {
+            Some(heart) if heart.look.beats == look.beats => heart,
+            other => {
+                let last = other.replace(Heart { look, since: now, asked: None });
+                return last.is_none_or(|last| last.look.cpu != look.cpu);
+            }
+        };
+        let (cpu, time) = (look.cpu.saturating_sub(heart.look.cpu), now.saturating_duration_since(heart.since));
+        let Some((asked, had)) = heart.asked else {
+            if cpu >= UNSEEN || is_over(limits.worker_stall_limit / 2, time) {
                 if let Some(handle) = &*lock(&self.handle) {
                     handle.spawn(async { lua::beat() });
-                    seen.asked = Some((now, look.cpu));
+                    heart.asked = Some((now, look));
                 }
             }
-            Some((asked, had)) => {
-                let cpu = look.cpu.saturating_sub(had);
-                if !cpu_limit.is_zero() && cpu >= cpu_limit + GRACE
-                    || over(stall_limit, now.saturating_duration_since(asked))
-                {
-                    self.give_up(time);
-                }
-            }
-            None => {}
+            return cpu > Duration::ZERO;
+        };
+        // Outside of Lua nothing may take long; within, there are its own limits.
+        let is_lost = !look.is_in_lua()
+            && !limits.handler_cpu_limit.is_zero()
+            && look.epoch == had.epoch
+            && look.cpu.saturating_sub(had.cpu) >= limits.handler_cpu_limit + GRACE;
+        let waited = now.saturating_duration_since(asked);
+        if is_lost || is_over(limits.worker_stall_limit, time) && is_over(limits.worker_stall_limit / 2, waited) {
+            self.give_up(time);
         }
         cpu > Duration::ZERO
     }
@@ -448,6 +488,7 @@ pub(crate) struct OnDuty {
 
 impl Drop for OnDuty {
     fn drop(&mut self) {
+        turn::allow(None);
         if self.charge.is_lost.load(Ordering::Acquire) {
             if let Some(dog) = self.charge.dog.upgrade() {
                 dog.counters.stuck.fetch_sub(1, Ordering::AcqRel);
@@ -462,6 +503,11 @@ impl Drop for OnDuty {
             lock(&dog.charges).list.retain(|other| !Arc::ptr_eq(other, &self.charge));
         }
     }
+}
+
+/// Whether what was taken is beyond a limit; zero is none.
+fn is_over(limit: Duration, taken: Duration) -> bool {
+    !limit.is_zero() && taken >= limit
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

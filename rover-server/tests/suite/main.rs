@@ -62,6 +62,7 @@ mod lua_websockets;
 mod lua_tasks;
 mod smoke;
 mod takes_any;
+mod turns;
 mod tls;
 mod tls_edge;
 mod websocket_client;
