@@ -4,6 +4,7 @@
 //! thread looks at all workers some times a second; what they count for it is one word each, written without a system
 //! call or a lock. This module must not know what workers do, nor how another takes a lost one's place.
 
+mod heart;
 mod sockets;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +19,7 @@ use crate::log::{self, Level};
 use crate::lua::{self, Look, Watched};
 use crate::turn::{self, Allowance};
 
+use heart::{Beating, Heart};
 pub(crate) use sockets::{Listed, Sockets};
 
 /// How often the workers are looked at while one of them runs Lua code.
@@ -26,8 +28,6 @@ const EAGER: Duration = Duration::from_millis(10);
 const CALM: Duration = Duration::from_millis(40);
 /// How much CPU time stopped code gets to come back to the next instruction of Lua.
 const GRACE: Duration = Duration::from_secs(1);
-/// How much CPU time a worker may take outside of Lua before it is asked whether it still comes round.
-const UNSEEN: Duration = Duration::from_millis(500);
 /// How many times longer an app may take to start.
 const START: u32 = 10;
 /// A look that comes so late tells that the whole process stood still, say in a debugger or a paused container.
@@ -94,7 +94,7 @@ pub(crate) struct Charge {
     /// Its runtime, once there is one.
     handle: Mutex<Option<Handle>>,
     seen: Mutex<Option<Seen>>,
-    heart: Mutex<Option<Heart>>,
+    heart: Mutex<Heart>,
     /// What code may take that goes on from wait to wait without having had to.
     allowance: Arc<Allowance>,
     /// It has started; before that, whoever waits for it is told of a loss, and nobody else.
@@ -138,15 +138,6 @@ struct Seen {
     look: Look,
     since: Instant,
     is_condemned: bool,
-}
-
-/// When the worker's runtime last called it, as far as that is known.
-#[derive(Clone, Copy)]
-struct Heart {
-    look: Look,
-    since: Instant,
-    /// When it was asked to come round, and what it did then.
-    asked: Option<(Instant, Look)>,
 }
 
 impl Watchdog {
@@ -348,12 +339,7 @@ impl Charge {
         if let Some(seen) = &mut *lock(&self.seen) {
             seen.since += pause;
         }
-        if let Some(heart) = &mut *lock(&self.heart) {
-            heart.since += pause;
-            if let Some((asked, _)) = &mut heart.asked {
-                *asked += pause;
-            }
-        }
+        lock(&self.heart).excuse(pause);
     }
 
     /// Looks at the worker, and acts. Whether it does anything.
@@ -362,9 +348,12 @@ impl Charge {
         let Some(look) = self.watched.look() else { return false };
         lock(&self.tally).note(look);
         let limits = *lock(&self.limits);
-        let has_run = self.check_heart(look, now, limits);
-        self.check_code(look, now, limits, counters);
-        has_run || look.is_in_lua()
+        match lock(&self.heart).check(look, now, limits, || lock(&self.handle).clone()) {
+            Beating::Lost(time) => self.give_up(time),
+            Beating::Idle if !look.is_in_lua() => return false,
+            Beating::Idle | Beating::Busy => self.check_code(look, now, limits, counters),
+        }
+        true
     }
 
     /// Sees whether Lua code has run for too long.
@@ -388,39 +377,6 @@ impl Charge {
         if !limit.is_zero() && cpu >= limit + GRACE || is_over(limits.worker_stall_limit, time) {
             self.give_up(time);
         }
-    }
-
-    /// Sees whether the worker comes round, whatever it does meanwhile: Lua code that begins again and again is no sign of
-    /// it. Whether it has done anything since the last look.
-    fn check_heart(&self, look: Look, now: Instant, limits: Limits) -> bool {
-        let mut heart = lock(&self.heart);
-        let heart = match &mut *heart {
-            Some(heart) if heart.look.beats == look.beats => heart,
-            other => {
-                let last = other.replace(Heart { look, since: now, asked: None });
-                return last.is_none_or(|last| last.look.cpu != look.cpu);
-            }
-        };
-        let (cpu, time) = (look.cpu.saturating_sub(heart.look.cpu), now.saturating_duration_since(heart.since));
-        let Some((asked, had)) = heart.asked else {
-            if cpu >= UNSEEN || is_over(limits.worker_stall_limit / 2, time) {
-                if let Some(handle) = &*lock(&self.handle) {
-                    handle.spawn(async { lua::beat() });
-                    heart.asked = Some((now, look));
-                }
-            }
-            return cpu > Duration::ZERO;
-        };
-        // Outside of Lua nothing may take long; within, there are its own limits.
-        let is_lost = !look.is_in_lua()
-            && !limits.handler_cpu_limit.is_zero()
-            && look.epoch == had.epoch
-            && look.cpu.saturating_sub(had.cpu) >= limits.handler_cpu_limit + GRACE;
-        let waited = now.saturating_duration_since(asked);
-        if is_lost || is_over(limits.worker_stall_limit, time) && is_over(limits.worker_stall_limit / 2, waited) {
-            self.give_up(time);
-        }
-        cpu > Duration::ZERO
     }
 
     /// Stops the code that runs, again at every look until it has ended.
