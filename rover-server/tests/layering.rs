@@ -175,7 +175,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("otlp", &["config", "context", "log", "metrics", "outbound"]),
     ("outbound", &["decode", "log"]),
     ("decode", &[]),
-    ("context", &["body", "header_names", "json", "lua", "route", "upgrade"]),
+    ("context", &["body", "header_names", "json", "lua", "route", "socket", "upgrade"]),
     ("compression", &["body", "coding", "config", "wildcard"]),
     ("body", &[]),
     ("coding", &[]),
