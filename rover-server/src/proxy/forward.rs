@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 
 use crate::context::{self, Peer};
+use crate::header_names;
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
 use crate::otlp::ClientSpan;
@@ -181,7 +182,8 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
         };
         match text.map(|text| HeaderValue::from_bytes(&text)) {
             None => drop(headers.remove(&name)),
-            Some(Ok(value)) => drop(headers.insert(name, value)),
+            Some(Ok(value)) => header_names::set(headers, name, value)
+                .map_err(|too_many| Raise::Mistake(format!("the request has {too_many}")))?,
             Some(Err(_)) => {
                 return Err(Raise::Mistake(format!("the value of the header {name} has a control character in it")));
             }
