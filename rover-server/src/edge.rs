@@ -200,11 +200,18 @@ fn is_bracketed(literal: &[u8]) -> bool {
     address && port
 }
 
-/// Refuses a body that cannot be read: one in a transfer coding other than chunked (501; RFC 9112, section 6.1), or
-/// under an expectation that is not known (417; RFC 9110, section 10.1.1). `fault` is what is wrong with its first bytes.
-pub(crate) fn body_refusal(head: &Parts, fault: Option<&'static str>) -> Option<Response<Body>> {
-    if let Some(fault) = fault {
-        return Some(closing(failure::with_message(StatusCode::BAD_REQUEST, fault)));
+/// The longest body that a client may announce, in bytes: what a signed number of 64 bits holds. Servers behind this one
+/// would read another number, or none.
+const LONGEST_BODY: u64 = i64::MAX as u64;
+
+/// Refuses a body that cannot be read: one whose length no server could hold or whose first bytes have a `fault` (400), in
+/// a transfer coding other than chunked (501; RFC 9112, section 6.1), or under an expectation that is not known (417; RFC
+/// 9110, section 10.1.1).
+pub(crate) fn body_refusal(head: &Parts, length: Option<u64>, fault: Option<&'static str>) -> Option<Response<Body>> {
+    let too_long =
+        length.filter(|&length| length > LONGEST_BODY).map(|_| "Content-Length is larger than any body can be");
+    if let Some(message) = fault.or(too_long) {
+        return Some(closing(failure::with_message(StatusCode::BAD_REQUEST, message)));
     }
     let differs = |name, known: &str| {
         head.headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))

@@ -419,6 +419,5 @@ impl Drop for Held<'_> {
         if self.is_waiting && catch_unwind(AssertUnwindSafe(|| self.cancel())).is_err() {
             log::event(Level::Error, "Rover panicked while it cancelled a hook; this is a bug in Rover").emit();
         }
-        self.app.coroutines.let_go(&self.coroutine);
     }
 }

@@ -1,13 +1,14 @@
-//! Header names that Lua code writes, remembered in the form that look-ups need.
+//! Header names that Lua code writes, remembered in the form that look-ups need, and how many fields a message may have.
 //!
 //! An app names the same few headers at every request, and a name outside the standard ones costs an allocation to
 //! parse. The cache is bounded because a name may come from anywhere, a request's body included.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use foldhash::fast::RandomState;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use lru::LruCache;
 
 /// How many names are remembered. An app that uses more loses only the gain.
@@ -18,6 +19,44 @@ const LONGEST: usize = 64;
 
 /// How many names stand in the front row, a power of two.
 const FRONT: usize = 32;
+
+/// The most fields that an app may give one message. A [`HeaderMap`] takes 24 576 names and panics at the next one: so
+/// there is always room for what Rover and hyper add themselves.
+pub(crate) const MOST_FIELDS: usize = 16 * 1024;
+
+/// A message has as many fields as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManyFields;
+
+impl fmt::Display for TooManyFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "more than {MOST_FIELDS} header fields")
+    }
+}
+
+/// Adds a field beside those of the same name.
+///
+/// # Errors
+/// There are as many fields as there may be.
+#[inline]
+pub(crate) fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), TooManyFields> {
+    if headers.len() >= MOST_FIELDS {
+        return Err(TooManyFields);
+    }
+    headers.try_append(name, value).map(drop).map_err(|_| TooManyFields)
+}
+
+/// Sets a field in place of those of the same name.
+///
+/// # Errors
+/// As for [`append`].
+#[inline]
+pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), TooManyFields> {
+    if headers.len() >= MOST_FIELDS {
+        return Err(TooManyFields);
+    }
+    headers.try_insert(name, value).map(drop).map_err(|_| TooManyFields)
+}
 
 /// A name as it was written, and parsed.
 type Known = (Box<[u8]>, HeaderName);
@@ -84,6 +123,22 @@ mod tests {
             assert_eq!(names.get(b""), None);
         }
         assert_eq!(names.known.borrow().len(), 3);
+    }
+
+    #[test]
+    fn there_is_always_room_for_a_few_fields_more() {
+        let value = HeaderValue::from_static("1");
+        let mut headers = HeaderMap::new();
+        for n in 0..MOST_FIELDS {
+            let name = HeaderName::from_bytes(format!("x-{n}").as_bytes()).unwrap();
+            assert_eq!(append(&mut headers, name, value.clone()), Ok(()));
+        }
+        let name = HeaderName::from_static("one-more");
+        assert_eq!(append(&mut headers, name.clone(), value.clone()), Err(TooManyFields));
+        assert_eq!(set(&mut headers, name, value.clone()), Err(TooManyFields));
+        for n in 0..1000 {
+            headers.insert(HeaderName::from_bytes(format!("own-{n}").as_bytes()).unwrap(), value.clone());
+        }
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl LocalApp {
     pub async fn request(&self, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
         let mut request = request.map(|body| Full::new(body.into()));
         if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
-            request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+            // Where there is no room for another, the missing one is answered.
+            let _ = request.headers_mut().try_insert(header::HOST, HeaderValue::from_static("localhost"));
         }
         let mut answer = self.site.answer(request, &self.peer);
         let Ok(response) = self.beside_tasks(|cx| Pin::new(&mut answer).poll(cx)).await;

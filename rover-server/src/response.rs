@@ -15,7 +15,7 @@ use hyper::ext::ReasonPhrase;
 
 use crate::body::{Body, Stream};
 use crate::context::{Contexts, Peer};
-use crate::header_names::HeaderNames;
+use crate::header_names::{self, HeaderNames};
 use crate::json;
 use crate::lua::{Kind, OwnedMeta, Stack, anchor};
 use crate::upgrade::Upgrade;
@@ -302,11 +302,11 @@ fn add_fields(stack: &mut Stack<'_>, index: c_int, names: &HeaderNames, headers:
         let (Some(name), Some(value)) = (name, value) else {
             return Err("the response has a header that cannot be sent".to_owned());
         };
-        if name == CONTENT_TYPE {
-            headers.insert(name, value);
-        } else {
-            headers.append(name, value);
-        }
+        let added = match name == CONTENT_TYPE {
+            true => header_names::set(headers, name, value),
+            false => header_names::append(headers, name, value),
+        };
+        added.map_err(|too_many| format!("the response has {too_many}"))?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ local native, mistake = ...
 
 local type, tostring, setmetatable, getmetatable, select = type, tostring, setmetatable, getmetatable, select
 local lower, format, getinfo = string.lower, string.format, debug.getinfo
+local MOST_FIELDS = native.most_fields
 
 -- The kinds, as `response.rs` knows them.
 local JSON, TEXT, HTML, RAW, EMPTY, UNTYPED_JSON, STREAM = 1, 2, 3, 4, 5, 6, 7
@@ -106,6 +107,7 @@ function Response:header(name, ...)
   end
   if headers then
     local n = #headers
+    if n >= 2 * MOST_FIELDS then mistake(format("the response has more than %d header fields", MOST_FIELDS)) end
     headers[n + 1], headers[n + 2] = name, value
   else
     self[4] = { name, value }

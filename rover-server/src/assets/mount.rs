@@ -330,6 +330,7 @@ impl<'a> Options<'a> {
             "transfer-encoding",
             "vary",
         ];
+        const MOST: usize = 1000;
         let mut headers = Vec::new();
         for (name, value) in self.pairs("headers", "a table such as { [\"X-Robots-Tag\"] = \"noindex\" }") {
             match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
@@ -339,6 +340,9 @@ impl<'a> Options<'a> {
                 (Ok(name), Ok(value)) => headers.push((name, value)),
                 _ => self.note(&format!("the header {name:?} cannot be sent; check its name and its value")),
             }
+        }
+        if headers.len() > MOST {
+            self.note(&format!("headers has {} fields; {MOST} are the most", headers.len()));
         }
         headers
     }

@@ -185,10 +185,13 @@ fn plain(value: &ConfigValue) -> Option<String> {
     }
 }
 
+/// The most header fields for the collector.
+const MOST_HEADERS: usize = 1000;
+
 /// The pairs, where all can be header fields.
 fn headers(pairs: Pairs) -> Option<Pairs> {
     let is_field = |(name, value): &(String, String)| is_token(name) && HeaderValue::from_str(value).is_ok();
-    pairs.iter().all(is_field).then_some(pairs)
+    (pairs.len() <= MOST_HEADERS && pairs.iter().all(is_field)).then_some(pairs)
 }
 
 pub(super) static OTLP_KEYS: &[ConfigKey] = &[

@@ -100,8 +100,14 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
         };
         let Some(mut status) = refused else { return };
         let line = head.iter().position(|&byte| byte == b'\n').unwrap_or(head.len());
-        if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && line > settings.uri_size_limit {
-            status = StatusCode::URI_TOO_LONG;
+        if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+            let fields = memchr::memchr_iter(b'\n', &head).count();
+            if line > settings.uri_size_limit {
+                status = StatusCode::URI_TOO_LONG;
+            } else if head.len() < settings.header_size_limit && fields <= settings.header_count_limit {
+                // What hyper finds too large in a head of fair size is its Content-Length.
+                status = StatusCode::BAD_REQUEST;
+            }
         }
         let body = match fault {
             Some(fault) if status == StatusCode::BAD_REQUEST => failure::error_body(fault.text()),

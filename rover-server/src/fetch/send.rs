@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use crate::header_names::{self, MOST_FIELDS};
 use crate::json;
 use crate::lua::{Kind, Name, Raise, Returns, Stack, Value};
 use crate::otlp::ClientSpan;
@@ -185,7 +186,7 @@ fn method(stack: &Stack<'_>) -> Result<Method, Raise> {
 /// The headers; what could end a field line, or frame the message otherwise than hyper does, is a mistake.
 fn headers(stack: &mut Stack<'_>) -> Result<HeaderMap, Raise> {
     let last = stack.raw_len(argument::HEADERS) as i32;
-    let mut headers = HeaderMap::with_capacity(last as usize / 2 + 2);
+    let mut headers = HeaderMap::with_capacity((last as usize / 2 + 2).min(MOST_FIELDS));
     for n in (1..last).step_by(2) {
         stack.push_item(argument::HEADERS, n);
         stack.push_item(argument::HEADERS, n + 1);
@@ -201,7 +202,8 @@ fn headers(stack: &mut Stack<'_>) -> Result<HeaderMap, Raise> {
             return Err(Raise::Mistake(format!("the value of the header {name} has a control character in it")));
         };
         stack.pop(2);
-        headers.append(name, value);
+        header_names::append(&mut headers, name, value)
+            .map_err(|too_many| Raise::Mistake(format!("the request has {too_many}")))?;
     }
     Ok(headers)
 }

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
+use std::rc::Rc;
 
 use mlua::ffi;
 
@@ -14,10 +15,32 @@ const IDLE_LIMIT: usize = 1024;
 
 /// A coroutine that is running a function, waiting, or ready for one.
 ///
-/// Its stack begins with the values that every coroutine of its pool was given ([`Coroutines::new`]).
+/// Its stack begins with the values that every coroutine of its pool was given ([`Coroutines::new`]). Dropped, it is left to
+/// the garbage collector, also where a panic unwinds.
 pub(crate) struct Coroutine {
     state: *mut ffi::lua_State,
     anchor: c_int,
+    home: Rc<Home>,
+}
+
+/// What a coroutine knows of its pool.
+struct Home {
+    main: *mut ffi::lua_State,
+    /// Coroutines that were left to the garbage collector.
+    gone: Cell<u64>,
+    /// The pool exists, and with it the VM.
+    is_open: Cell<bool>,
+}
+
+impl Drop for Coroutine {
+    fn drop(&mut self) {
+        if !self.home.is_open.get() {
+            return;
+        }
+        self.home.gone.set(self.home.gone.get() + 1);
+        // SAFETY: the pool keeps the VM alive. The anchor is the one that `create` made, and is given up with the coroutine.
+        unsafe { ffi::luaL_unref(self.home.main, ffi::LUA_REGISTRYINDEX, self.anchor) }
+    }
 }
 
 /// Why [`Coroutine::resume`] came back.
@@ -61,6 +84,7 @@ impl Coroutine {
 pub(crate) struct Coroutines {
     lua: mlua::Lua,
     main: *mut ffi::lua_State,
+    home: Rc<Home>,
     /// Values that stand at the bottom of every coroutine's stack.
     base: Vec<c_int>,
     /// The table in which every coroutine is marked as Rover's own, so that no app resumes it.
@@ -69,7 +93,13 @@ pub(crate) struct Coroutines {
     is_type: Option<(c_int, c_int)>,
     idle: RefCell<Vec<Coroutine>>,
     created: Cell<u64>,
-    gone: Cell<u64>,
+}
+
+impl Drop for Coroutines {
+    fn drop(&mut self) {
+        // What is still used somewhere, or idle, goes with the VM.
+        self.home.is_open.set(false);
+    }
 }
 
 impl Coroutines {
@@ -81,12 +111,12 @@ impl Coroutines {
         Ok(Coroutines {
             lua: lua.clone(),
             main,
+            home: Rc::new(Home { main, gone: Cell::new(0), is_open: Cell::new(true) }),
             base,
             marks: waits.marks(),
             is_type: is_type(lua),
             idle: RefCell::default(),
             created: Cell::new(0),
-            gone: Cell::new(0),
         })
     }
 
@@ -104,7 +134,7 @@ impl Coroutines {
     /// How many coroutines are ready to run, how many run or wait, and how many have been made so far.
     pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let (idle, created) = (self.idle.borrow().len() as u64, self.created.get());
-        (idle, created.saturating_sub(self.gone.get() + idle), created)
+        (idle, created.saturating_sub(self.home.gone.get() + idle), created)
     }
 
     /// Bytes that the VM holds, garbage included.
@@ -146,7 +176,7 @@ impl Coroutines {
             for &value in &self.base {
                 ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, value);
             }
-            Coroutine { state, anchor }
+            Coroutine { state, anchor, home: self.home.clone() }
         }
     }
 
@@ -167,7 +197,7 @@ impl Coroutines {
     #[cold]
     pub(crate) fn discard(&self, coroutine: Coroutine) {
         self.forget();
-        self.let_go(&coroutine);
+        drop(coroutine);
         // SAFETY: the VM is alive, this is its thread, and the allocator is not at work.
         unsafe { memory::relieve(self.main) };
     }
@@ -190,13 +220,6 @@ impl Coroutines {
             }
         }
     }
-
-    /// Gives a coroutine to the garbage collector. It must not be resumed any more.
-    pub(crate) fn let_go(&self, coroutine: &Coroutine) {
-        self.gone.set(self.gone.get() + 1);
-        // SAFETY: the anchor is the one that `create` made, and is given up with the coroutine.
-        unsafe { ffi::luaL_unref(self.main, ffi::LUA_REGISTRYINDEX, coroutine.anchor) }
-    }
 }
 
 /// References to `ffi.istype` and to a type; `None` where the VM has no `ffi`.
@@ -206,4 +229,51 @@ fn is_type(lua: &mlua::Lua) -> Option<(c_int, c_int)> {
     let function: mlua::Value = library.get("istype").ok()?;
     let kind: mlua::Value = library.get::<mlua::Function>("typeof").ok()?.call("int").ok()?;
     Some((super::anchor(lua, function).ok()?, super::anchor(lua, kind).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    fn pool() -> (mlua::Lua, Coroutines) {
+        let lua = crate::lua::new_vm();
+        let waits = Waits::install(&lua).unwrap();
+        let pool = Coroutines::new(&lua, Vec::new(), &waits).unwrap();
+        (lua, pool)
+    }
+
+    #[test]
+    fn one_that_a_panic_unwinds_is_let_go_with_all_that_it_holds() {
+        let (lua, pool) = pool();
+        let held = || {
+            lua.gc_collect().unwrap();
+            lua.gc_collect().unwrap();
+            lua.used_memory()
+        };
+        let before = held();
+        for _ in 0..100 {
+            let unwound = catch_unwind(AssertUnwindSafe(|| {
+                let mut coroutine = pool.take();
+                coroutine.stack().push_bytes(&[b'x'; 100_000]);
+                if coroutine.stack().top() > 0 {
+                    std::panic::resume_unwind(Box::new(()));
+                }
+            }));
+            assert!(unwound.is_err());
+        }
+        assert!(held() < before + 200_000, "{before} bytes grew to {}", held());
+        assert_eq!(pool.counts(), (0, 0, 100));
+    }
+
+    #[test]
+    fn one_that_outlives_its_pool_goes_with_the_vm() {
+        let (lua, pool) = pool();
+        let kept = pool.take();
+        pool.put_back(pool.take());
+        drop(pool);
+        drop(lua);
+        drop(kept);
+    }
 }

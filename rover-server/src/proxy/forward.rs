@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 
 use crate::context::{self, Peer};
+use crate::header_names;
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
 use crate::otlp::ClientSpan;
@@ -20,6 +21,7 @@ use crate::outbound::{Active, Failure, Inflow, Problem, is_idempotent};
 use super::answer::{self, Through};
 use super::group::{Group, Turn, Upstream};
 use super::headers::{self, Forwarding};
+use super::interim::Hints;
 use super::request_body::RequestBody;
 use super::{Options, Proxy, standstill, switch};
 
@@ -37,6 +39,8 @@ mod argument {
     /// A table of further headers, or nil.
     pub(super) const HEADERS: i32 = 9;
     pub(super) const TUNNEL_TIMEOUT: i32 = 10;
+    /// An array of names, or nil.
+    pub(super) const KEEP_HEADERS: i32 = 11;
 }
 
 /// A request on its way on.
@@ -50,11 +54,12 @@ struct Onward {
     upgrade: Option<HeaderValue>,
     body: RequestBody,
     peer: Rc<Peer>,
+    hints: Option<Hints>,
 }
 
 /// What came of it.
 enum Outcome {
-    Answered(Box<(Parts, Incoming, Active)>, Turn),
+    Answered(Box<(Parts, Inflow)>, Turn),
     Failed(Problem, Option<Rc<Upstream>>),
 }
 
@@ -110,6 +115,7 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
 /// Takes from the request what goes on.
 fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onward, Raise> {
     let ticket = context::ticket(stack, &proxy.contexts, "proxy(url)")?;
+    let kept = kept_headers(stack)?;
     let mut request = proxy.contexts.requests.get_mut(ticket)?;
     let body = match request.unread.take() {
         Some(unread) => RequestBody::unread(unread),
@@ -118,7 +124,7 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
     let head = &request.head;
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
     let client = headers::Client { ip: request.ip(), scheme: request.scheme(), host, version: head.version };
-    let (headers, upgrade) = headers::onward(&head.headers, &client, options);
+    let (headers, upgrade) = headers::onward(&head.headers, &client, options, &kept);
     let path = head.uri.path();
     let rest = request.route.as_ref().and_then(|(_, params)| {
         let &(begin, end) = params.spans().last()?;
@@ -132,7 +138,29 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
         upgrade,
         body,
         peer: request.peer.clone(),
+        hints: Hints::new(&request, ticket, proxy, options),
     })
+}
+
+/// The names in the array at [`argument::KEEP_HEADERS`].
+fn kept_headers(stack: &mut Stack<'_>) -> Result<Vec<HeaderName>, Raise> {
+    if stack.kind(argument::KEEP_HEADERS) != Kind::Table {
+        return Ok(Vec::new());
+    }
+    let mut kept = Vec::new();
+    for n in 1..=stack.raw_len(argument::KEEP_HEADERS) {
+        stack.push_item(argument::KEEP_HEADERS, n as i32);
+        kept.push(name_at(stack, stack.top())?);
+        stack.pop(1);
+    }
+    Ok(kept)
+}
+
+/// The name of a header at a place of the stack.
+fn name_at(stack: &Stack<'_>, index: i32) -> Result<HeaderName, Raise> {
+    let written = stack.bytes(index).unwrap_or_default();
+    HeaderName::from_bytes(written)
+        .map_err(|_| Raise::Mistake(format!("{:?} is not a header name", String::from_utf8_lossy(written))))
 }
 
 /// Sets the fields of the table at [`argument::HEADERS`]; false removes one.
@@ -143,10 +171,7 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
     stack.push_nil();
     while stack.next(argument::HEADERS) {
         let top = stack.top();
-        let written = stack.bytes(top - 1).unwrap_or_default();
-        let Ok(name) = HeaderName::from_bytes(written) else {
-            return Err(Raise::Mistake(format!("{:?} is not a header name", String::from_utf8_lossy(written))));
-        };
+        let name = name_at(stack, top - 1)?;
         if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
             return Err(Raise::Mistake(format!("the header {name} is set by Rover and cannot be changed")));
         }
@@ -157,7 +182,8 @@ fn change_headers(stack: &mut Stack<'_>, headers: &mut HeaderMap) -> Result<(), 
         };
         match text.map(|text| HeaderValue::from_bytes(&text)) {
             None => drop(headers.remove(&name)),
-            Some(Ok(value)) => drop(headers.insert(name, value)),
+            Some(Ok(value)) => header_names::set(headers, name, value)
+                .map_err(|too_many| Raise::Mistake(format!("the request has {too_many}")))?,
             Some(Err(_)) => {
                 return Err(Raise::Mistake(format!("the value of the header {name} has a control character in it")));
             }
@@ -216,6 +242,9 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             *request.method_mut() = onward.method.clone();
             *request.uri_mut() = Uri::from(target.clone());
             *request.headers_mut() = onward.headers.clone();
+            if let Some(hints) = &onward.hints {
+                request.extensions_mut().insert(hints.relay());
+            }
             request
         };
         let expiry = async || {
@@ -224,10 +253,14 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             if onward.body.waits_for_client() { Problem::BodyBrokeOff } else { Problem::Timeout }
         };
         let origin = &turn.upstream.origin;
-        let failure = match origin
-            .ask(request, &mut false, |had_effect| can_repeat(onward, had_effect), options.connect_timeout, expiry)
-            .await
-        {
+        let mut is_fresh = false;
+        let can_repeat = |had_effect| can_repeat(onward, had_effect);
+        let asking = origin.ask(request, &mut is_fresh, can_repeat, options.connect_timeout, expiry);
+        let asked = match &onward.hints {
+            Some(hints) => hints.pass(asking).await,
+            None => asking.await,
+        };
+        let failure = match read_on(asked, &onward.method).await {
             Ok(answered) => {
                 turn.succeeded();
                 return Outcome::Answered(Box::new(answered), turn);
@@ -235,8 +268,7 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             Err(failure) => failure,
         };
         let Failure { problem, is_unsent, .. } = failure;
-        let is_fault = problem != Problem::BodyBrokeOff;
-        if is_fault && turn.failed() {
+        if !problem.is_of_client() && turn.failed() {
             log::event(Level::Warn, "an upstream is out of order")
                 .field("upstream", turn.upstream.url.to_string().as_str())
                 .field("error", problem.to_string().as_str())
@@ -251,6 +283,19 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
     Outcome::Failed(last, tried.pop())
 }
 
+/// Reads as much of an answer's body as has come with its head: one that is broken from the beginning is no answer.
+async fn read_on(
+    asked: Result<(Parts, Incoming, Active), Failure>,
+    method: &Method,
+) -> Result<(Parts, Inflow), Failure> {
+    let (head, body, active) = asked?;
+    let mut body = Inflow::plain(body, active);
+    if !body.is_over() && head.status != StatusCode::SWITCHING_PROTOCOLS && *method != Method::HEAD {
+        body.peek().await.map_err(Failure::broken_off)?;
+    }
+    Ok((head, body))
+}
+
 /// Whether it may be sent once more, where it may have `had_effect`.
 fn can_repeat(onward: &Onward, had_effect: bool) -> bool {
     onward.body.is_whole() && (!had_effect || is_idempotent(&onward.method))
@@ -263,7 +308,7 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
             return answer::push_failure(stack, proxy, &problem, &answer::named(upstream.as_ref()));
         }
     };
-    let (mut head, body, active) = *answered;
+    let (mut head, body) = *answered;
     let is_bodiless = onward.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
     let about = (is_bodiless, options);
     if is_bodiless && !headers::has_sound_length(&head.headers) {
@@ -276,11 +321,11 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
         let (Some(chosen), Some(upgrade)) = (chosen, upgrade) else {
             return answer::push_failure(stack, proxy, &Problem::Malformed, &answer::named(Some(&turn.upstream)));
         };
-        let upgrade = switch::joined(upgrade, turn, active, options.tunnel_timeout);
+        let upgrade = switch::joined(upgrade, turn, body.into_active(), options.tunnel_timeout);
         return answer::push(stack, proxy, &head, about, Some(&chosen), |stack| {
             proxy.responder.push_upgrade(stack, onward.peer.clone(), upgrade);
         });
     }
-    let through = Through::new(Inflow::plain(body, active), turn, options);
+    let through = Through::new(body, turn, options);
     answer::push(stack, proxy, &head, about, None, |stack| proxy.responder.push_stream(stack, Box::pin(through)))
 }

@@ -8,6 +8,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Version};
 
+use super::claims;
+
 /// What the upstream is told of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Forwarding {
@@ -75,17 +77,19 @@ pub(super) struct Client<'a> {
 
 /// The fields of a request as they go on, and the protocol that it wants to switch to.
 ///
-/// hyper writes Content-Length or Transfer-Encoding by the body; an expectation was for this server.
+/// hyper writes Content-Length or Transfer-Encoding by the body; an expectation was for this server. What a client only
+/// claims stays here, except for the fields that are `kept`.
 pub(super) fn onward(
     from: &HeaderMap,
     client: &Client<'_>,
     options: &super::Options,
+    kept: &[HeaderName],
 ) -> (HeaderMap, Option<HeaderValue>) {
     let hop = Hop::of(from);
     let mut headers = HeaderMap::with_capacity(from.len() + 6);
     for (name, value) in from {
         let is_own = *name == HOST || *name == CONTENT_LENGTH || *name == EXPECT;
-        if hop.keeps(name) && !is_own {
+        if hop.keeps(name) && !is_own && claims::may_pass(name, options.forwarded, kept) {
             headers.append(name.clone(), value.clone());
         }
     }

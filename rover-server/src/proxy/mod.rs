@@ -4,9 +4,11 @@
 //! Neither body is collected here. This module must not know of routes, nor of the connection that the request came on.
 
 mod answer;
+mod claims;
 mod forward;
 mod group;
 mod headers;
+mod interim;
 mod request_body;
 mod switch;
 

@@ -6,7 +6,7 @@
 local native, mistake = ...
 
 local ipairs, pairs, setmetatable, tostring, type = ipairs, pairs, setmetatable, tostring, type
-local concat, sort, format = table.concat, table.sort, string.format
+local concat, sort, format, lower = table.concat, table.sort, string.format, string.lower
 local forward, new_group = native.forward, native.group
 
 local function shown(value)
@@ -53,6 +53,22 @@ local function headers(value, name)
   end
 end
 
+-- Those that `forwarded` decides about.
+local WRITTEN = { forwarded = true, ["x-forwarded-for"] = true, ["x-forwarded-proto"] = true, ["x-forwarded-host"] = true }
+
+local function names(value, name)
+  if type(value) ~= "table" then wrong(name, "an array of names", value) end
+  for key in pairs(value) do
+    if type(key) ~= "number" then wrong(name, "an array of names", value) end
+  end
+  for i, item in ipairs(value) do
+    if type(item) ~= "string" then wrong(format("%s[%d]", name, i), "the name of a header", item) end
+    if WRITTEN[lower(item)] then
+      mistake(format('%s cannot keep %s: forwarded = "append" does', name, item))
+    end
+  end
+end
+
 local function fails(value, name)
   if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > 1e6 then
     wrong(name, "a whole number from 1", value)
@@ -78,7 +94,7 @@ end
 local CONFIG = {
   timeout = milliseconds, connect_timeout = milliseconds, idle_timeout = milliseconds,
   host = one_of("upstream", "preserve"), forwarded = one_of("replace", "append", false), via = truth, headers = headers,
-  balance = one_of("round_robin", "least_connections"), fails = fails, fail_timeout = milliseconds,
+  keep_headers = names,   balance = one_of("round_robin", "least_connections"), fails = fails, fail_timeout = milliseconds,
   tls = tls, tunnel_timeout = milliseconds,
 }
 
@@ -143,7 +159,7 @@ end
 local function go(ctx, group, cfg)
   return forward(ctx, group, first(cfg.timeout, 30000), first(cfg.connect_timeout, 10000),
     first(cfg.idle_timeout, 60000), cfg.host == "preserve", cfg.forwarded == nil and "replace" or cfg.forwarded,
-    cfg.via or false, cfg.headers, first(cfg.tunnel_timeout, 3600000))
+    cfg.via or false, cfg.headers, first(cfg.tunnel_timeout, 3600000), cfg.keep_headers)
 end
 
 --- `ctx:proxy(url[, cfg])` → a response.

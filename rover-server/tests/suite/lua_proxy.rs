@@ -110,7 +110,7 @@ fn where_a_request_goes() {
     for (path, target) in [
         ("/whole/x/y?q=1", "/whole/x/y?q=1"),
         ("/below/x/y?q=1", "/base/x/y?q=1"),
-        ("/below/%41//b", "/base/%41//b"),
+        ("/below/%41/%2f//b", "/base/A/%2F//b"),
         ("/exact/x?q=1", "/one?own=1"),
         ("/user/42?q=1", "/people/42?q=1"),
         ("/plain?", "/plain?"),
@@ -501,12 +501,15 @@ fn mistakes_name_the_line_of_the_app() {
             try(function() local r = ctx:proxy(url, { tls = { key = 'client.key' } }) end),
             try(function() local r = ctx:proxy(url, { tls = { ca = true } }) end),
             try(function() local r = ctx:proxy(url, { tls = { trust = 'ca.pem' } }) end),
+            try(function() local r = ctx:proxy(url, { keep_headers = 'X-Real-IP' }) end),
+            try(function() local r = ctx:proxy(url, { keep_headers = { 'x-forwarded-for' } }) end),
+            try(function() local r = ctx:proxy(url, { keep_headers = { 'a b' } }) end),
           }
         end";
     let app = start("http://127.0.0.1:9", code, 1);
     let found: Value = serde_json::from_str(app.get("/").text()).expect("JSON");
-    let keys = "balance, connect_timeout, fail_timeout, fails, forwarded, headers, host, idle_timeout, timeout, \
-                tls, tunnel_timeout, via";
+    let keys = "balance, connect_timeout, fail_timeout, fails, forwarded, headers, host, idle_timeout, \
+                keep_headers, timeout, tls, tunnel_timeout, via";
     assert_eq!(
         found,
         json!([
@@ -521,6 +524,9 @@ fn mistakes_name_the_line_of_the_app() {
             "app.lua:15: tls needs both cert and key, or neither",
             "app.lua:16: tls.ca is the path of a file in PEM, not true",
             "app.lua:17: unknown key \"trust\" in tls; the keys are ca, cert, insecure, key",
+            "app.lua:18: keep_headers is an array of names, not \"X-Real-IP\"",
+            "app.lua:19: keep_headers cannot keep x-forwarded-for: forwarded = \"append\" does",
+            "app.lua:20: \"a b\" is not a header name",
         ])
     );
 }

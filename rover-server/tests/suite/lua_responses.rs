@@ -280,3 +280,47 @@ fn cookies_are_composed() {
         );
     });
 }
+
+/// A map of headers panics at its 24 577th name; a mistake comes long before.
+#[test]
+fn more_header_fields_than_a_message_can_have_are_a_mistake_at_its_place() {
+    let code = "
+local api = rover.server { debug = true }
+local function many(n) local t = {} for i = 1, n do t['x-' .. i] = 'v' end return t end
+function api.get()
+  local r = api.text('')
+  for name, value in pairs(many(24577)) do
+    r:header(name, value)
+  end
+  return r
+end
+function api.passed.get()
+  local r = api.text('')
+  for name, value in pairs(many(1000)) do r:header(name, value) end
+  return r
+end
+function api.asked.get()
+  local r = rover.http.get('http://127.0.0.1:1', { headers = many(24577) })
+  return r.status
+end
+function api.proxied.get(ctx)
+  local r = ctx:proxy('http://127.0.0.1:1', { headers = many(24577) })
+  return r
+end
+function api.again.get() return 'served' end
+return api";
+    let app = App::start(code, 1);
+    for (target, line, problem) in [
+        ("/", 7, "the response has more than 16384 header fields"),
+        ("/asked", 17, "the request has more than 16384 header fields"),
+        ("/proxied", 21, "the request has more than 16384 header fields"),
+    ] {
+        let answer = app.get(target);
+        assert_eq!(answer.status, 500, "{target}");
+        let told: serde_json::Value = serde_json::from_str(answer.text()).expect("JSON");
+        assert_eq!(told["message"], format!("app.lua:{line}: {problem}"), "{target}");
+    }
+    let passed = app.get("/passed");
+    assert_eq!((passed.status, passed.headers.iter().filter(|(name, _)| name.starts_with("x-")).count()), (200, 1001));
+    assert_eq!(app.get("/again").text(), "served");
+}
