@@ -137,7 +137,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("cors", &["body", "config", "route"]),
     ("shed", &["body", "config", "failure"]),
     ("security_headers", &["config"]),
-    ("edge", &["body", "failure"]),
+    ("edge", &["body", "config", "failure"]),
     ("collect", &["body", "decode"]),
     ("handler", &["app", "body", "context", "failure", "log", "lua", "turn"]),
     (

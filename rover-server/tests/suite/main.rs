@@ -26,6 +26,7 @@ mod http_load_shedding;
 mod http_paths;
 mod http_pipeline;
 mod http_proxies;
+mod http_strict;
 mod http_rate_limits;
 mod http_security_headers;
 mod lifetime;
