@@ -3,6 +3,9 @@
 //! Comes in: the body as the connection delivers it. Goes out: its bytes, decoded where they came in a content coding, or
 //! why there are none. This module must not know of routes, nor who waits for the body.
 
+use std::any::Any;
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,7 +16,7 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::body::{Aborted, Arriving};
+use crate::body::{Arriving, Broken};
 use crate::decode::{BodyCoding, Decode, Step};
 
 /// The memory that a body gets on the strength of its Content-Length alone, in bytes.
@@ -221,15 +224,15 @@ impl Collect<Arriving> {
     }
 }
 
-/// A body whose errors say no more than that it broke off.
+/// A body whose errors say no more than why it has no end.
 struct Plain<B>(B);
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Plain<B> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> Body for Plain<B> {
     type Data = Bytes;
-    type Error = Aborted;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|_| Aborted)))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|error| broken(&error))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -249,9 +252,9 @@ struct Begun {
 
 impl Body for Begun {
     type Data = Bytes;
-    type Error = Aborted;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.read.take() {
             Some(read) => Poll::Ready(Some(Ok(Frame::data(read)))),
             None => self.rest.as_mut().poll_frame(cx),
@@ -274,8 +277,8 @@ impl Body for Begun {
 }
 
 /// A body that whoever reads it waits for no longer than a client may stop sending.
-pub(crate) struct Patient<B> {
-    body: B,
+pub(crate) struct Patient {
+    body: Arriving,
     patience: Duration,
     /// Runs while nothing arrives.
     clock: Option<Pin<Box<Sleep>>>,
@@ -283,27 +286,41 @@ pub(crate) struct Patient<B> {
     _passing: Arc<()>,
 }
 
-impl<B> Patient<B> {
-    pub(crate) fn new(body: B, patience: Duration, passing: Arc<()>) -> Patient<B> {
+impl Patient {
+    pub(crate) fn new(body: Arriving, patience: Duration, passing: Arc<()>) -> Patient {
         Patient { body, patience, clock: None, _passing: passing }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Patient<B> {
-    type Data = Bytes;
-    type Error = Aborted;
+/// What an error of the connection's says of the body.
+fn broken(error: &dyn Any) -> Broken {
+    let mut at = error.downcast_ref::<hyper::Error>().and_then(Error::source);
+    while let Some(error) = at {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput)
+        {
+            return Broken::Malformed;
+        }
+        at = error.source();
+    }
+    Broken::Cut
+}
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+impl Body for Patient {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.body).poll_frame(cx) {
+        match this.body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => {
                 this.clock = None;
-                Poll::Ready(frame.map(|frame| frame.map_err(|_| Aborted)))
+                Poll::Ready(frame)
             }
             Poll::Pending => {
                 let patience = this.patience;
                 let clock = this.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
-                clock.as_mut().poll(cx).map(|()| Some(Err(Aborted)))
+                clock.as_mut().poll(cx).map(|()| Some(Err(Broken::Late)))
             }
         }
     }
