@@ -82,7 +82,7 @@ local function join(handler, before, after, on_error, place, limits)
         local went, other = xpcall(after[i], failure, ctx, res)
         if not went then
           res = respond(recover(ctx, other, on_error, place))
-        elseif other ~= nil then
+        elseif other ~= nil and other ~= res then
           res = respond(other)
         end
       end

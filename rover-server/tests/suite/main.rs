@@ -50,6 +50,7 @@ mod lua_modules;
 mod lua_proxy;
 mod lua_proxy_framing;
 mod lua_responses;
+mod lua_responses_shared;
 mod lua_routes;
 mod lua_scheduler;
 mod lua_shared;
