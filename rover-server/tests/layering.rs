@@ -168,7 +168,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("websocket", &["config", "context", "json", "log", "lua", "metrics", "response", "tasks", "upgrade"]),
     ("proxy", &["body", "context", "header_names", "log", "lua", "otlp", "outbound", "response", "upgrade"]),
-    ("fetch", &["header_names", "json", "lua", "otlp", "outbound", "tasks"]),
+    ("fetch", &["header_names", "json", "log", "lua", "otlp", "outbound", "tasks"]),
     ("assets", &["blocking", "body", "coding", "config", "failure", "log", "route", "wildcard"]),
     ("stream", &["body", "json", "log", "lua", "response", "tasks"]),
     ("state", &["json", "lua", "store", "tasks"]),

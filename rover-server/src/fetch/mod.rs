@@ -17,7 +17,8 @@ use mlua::{Function, Lua, Table};
 
 use self::reader::{Reader, State};
 use crate::json::Vocabulary;
-use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function};
+use crate::log::{self, Level};
+use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function, times};
 use crate::otlp::Tracing;
 use crate::outbound::{BreakerOptions, Client, Figures, LimitOptions, Settings, TlsOptions};
 use crate::tasks::Tasks;
@@ -85,8 +86,9 @@ pub(crate) fn install(
     native.raw_set("random", shared.function(lua, random)?)?;
     native.raw_set("default", shared.function(lua, default_client)?.call::<mlua::Value>(())?)?;
     let encode: Function = rover.raw_get::<Table>("json")?.raw_get("encode")?;
-    let http: Table =
-        lua.load(include_str!("http.lua")).set_name("=rover/http").call((native, encode, mistake_function(lua)?))?;
+    let times = times(lua, |message| log::event(Level::Warn, message).emit())?;
+    let http = lua.load(include_str!("http.lua")).set_name("=rover/http");
+    let http: Table = http.call((native, encode, mistake_function(lua)?, times))?;
     rover.raw_set("http", http)
 }
 
