@@ -156,6 +156,22 @@ local function text_of(value, name)
   wrong(name, "a string, number or boolean, or an array of them", value)
 end
 
+-- Calls `add` with each item of an array, as text. What is no array would lose what is not in its places 1, 2, 3, and so on.
+local function for_each_item(list, what, add, name)
+  local n = 0
+  for key in pairs(list) do
+    n = n + 1
+    if type(key) ~= "number" then
+      mistake(format("%s is a table with the key %s; a field takes a string, number or boolean, or an array of them", what, shown(key)))
+    end
+  end
+  for place = 1, n do
+    local item = list[place]
+    if item == nil then mistake(format("%s is an array with a gap at %d", what, place)) end
+    add(name, text_of(item, format("%s[%d]", what, place)))
+  end
+end
+
 -- Names and values in the order of names, a name for each item of an array.
 local function each(fields, what, add)
   local names = {}
@@ -167,7 +183,7 @@ local function each(fields, what, add)
   for _, name in ipairs(names) do
     local value = fields[name]
     if type(value) == "table" then
-      for _, item in ipairs(value) do add(name, text_of(item, what .. "." .. name)) end
+      for_each_item(value, what .. "." .. name, add, name)
     else
       add(name, text_of(value, what .. "." .. name))
     end
@@ -212,8 +228,18 @@ local function multipart(parts)
     out[#out + 1] = head .. "\r\n\r\n" .. content .. "\r\n"
   end
   local names = {}
+  local numbered = 0
   for name in pairs(parts) do
-    if type(name) == "string" then names[#names + 1] = name end
+    if type(name) == "string" then
+      names[#names + 1] = name
+    elseif type(name) == "number" then
+      numbered = numbered + 1
+    else
+      mistake("the parts of multipart are named by strings, not " .. shown(name))
+    end
+  end
+  for place = 1, numbered do
+    if parts[place] == nil then mistake("multipart is an array with a gap at " .. place) end
   end
   sort(names)
   for _, part in ipairs(parts) do
@@ -246,15 +272,14 @@ end
 -- Adds the fields of `headers` to `list`, except those that `known` has already.
 local function add_headers(list, known, headers)
   local own = {}
+  local function add_to(name, text) list[#list + 1], list[#list + 2] = name, text end
   for name, value in pairs(headers) do
     if type(name) ~= "string" then mistake("headers are named by strings, not " .. shown(name)) end
     local plain = lower(name)
     if not known[plain] then
       own[plain] = true
       if type(value) == "table" then
-        for _, item in ipairs(value) do
-          list[#list + 1], list[#list + 2] = name, text_of(item, "headers." .. name)
-        end
+        for_each_item(value, "headers." .. name, add_to, name)
       elseif value ~= false then
         list[#list + 1], list[#list + 2] = name, text_of(value, "headers." .. name)
       end

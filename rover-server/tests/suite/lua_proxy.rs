@@ -344,11 +344,8 @@ fn an_upstream_that_fails_is_left_alone_for_a_while() {
     for resets in [false, true] {
         let bad = Upstream::start(move |_, stream| if resets { reset(stream) } else { Then::Close });
         let good = Upstream::says("good");
-        let code = format!(
-            "api.get = api.proxy({{ '{}', '{}' }}, {{ fails = 2, fail_timeout = 60 }})",
-            bad.url(),
-            good.url()
-        );
+        let code =
+            format!("api.get = api.proxy({{ '{}', '{}' }}, {{ fails = 2, fail_timeout = 60 }})", bad.url(), good.url());
         let app = start("", &code, 1);
         let statuses: Vec<u16> = (0..12).map(|_| app.get("/").status).collect();
         // What was sent may have been done, so it is not sent to another.
