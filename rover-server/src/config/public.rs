@@ -38,6 +38,11 @@ impl Config {
             }
         };
         let public = is_public(&self.host);
+        warn(
+            !self.path_normalisation,
+            "path_normalisation is off: /%61dmin and /x/../admin pass by the hooks and limits of /admin, and reach what a \
+             rest-of-path route or an upstream makes of them; turn it on",
+        );
         let proxies = &self.proxies;
         let everybody = proxies.trusted.as_ref().is_some_and(super::Trusted::is_everybody);
         warn(
@@ -47,6 +52,11 @@ impl Config {
         warn(
             public && proxies.protocol && proxies.trusted.is_none(),
             "proxy_protocol is on and trusted_proxies is not set: any client can claim any address; name the proxies",
+        );
+        warn(
+            self.connections.is_lenient,
+            "http1.lenient is on: a proxy in front may read other requests than this server does, which lets requests \
+             past its rules; turn it off once the clients that need it are mended",
         );
         warn(public && self.debug, "debug is on and host is public: answers show tracebacks; turn debug off");
         warn(
