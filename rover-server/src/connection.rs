@@ -114,7 +114,7 @@ impl Connection {
     ) -> Connection {
         let agreed = if current.site().config.http2.enabled { agreed } else { Agreed::Http1 };
         let socket = Socket::new(transport, agreed, spare);
-        let client = Client::new(current, peer);
+        let client = Client::new(current, peer.over(&socket));
         let http = match agreed {
             Agreed::Http2 => Http::Two(http2::serve(&socket, &client)),
             Agreed::Http1 | Agreed::Nothing => Http::One(http1::serve(&socket, &client)),

@@ -224,6 +224,21 @@ impl Socket {
         edit(&mut self.inner.borrow_mut().waiting);
     }
 
+    /// Puts `bytes` between two messages of hyper's, which must be at such a place. False where hyper has yet to get rid of
+    /// an earlier one, or where there is no room.
+    #[cold]
+    pub(crate) fn interject(&self, bytes: &[u8]) -> bool {
+        let Ok(mut inner) = self.inner.try_borrow_mut() else { return false };
+        if inner.io.inner().is_blocked || inner.is_shut || inner.waiting.len() + bytes.len() > COLLECT_MOST {
+            return false;
+        }
+        if inner.waiting.capacity() == 0 {
+            inner.waiting = self.spare.take();
+        }
+        inner.waiting.extend_from_slice(bytes);
+        true
+    }
+
     /// Sends what has been collected.
     ///
     /// # Errors

@@ -178,7 +178,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("otlp", &["blocking", "config", "context", "log", "metrics", "outbound"]),
     ("outbound", &["blocking", "decode", "log"]),
     ("decode", &[]),
-    ("context", &["body", "header_names", "json", "lua", "route", "upgrade"]),
+    ("context", &["body", "header_names", "json", "lua", "route", "socket", "upgrade"]),
     ("compression", &["body", "coding", "config", "wildcard"]),
     ("body", &[]),
     ("coding", &[]),

@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell, Ref, RefCell, RefMut};
 use std::ffi::c_void;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::body::Unread;
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
+use crate::socket::Socket;
 use crate::upgrade;
 
 /// Who is at the other end of a connection.
@@ -30,13 +31,29 @@ pub(crate) struct Peer {
     pub(crate) https_port: Option<u16>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
     passing: OnceCell<Arc<()>>,
+    /// What the connection's bytes go over; not there for requests without a connection.
+    socket: Weak<Socket>,
 }
 
 impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
         let (upgrade, is_last, passing) = (upgrade::Slot::default(), Cell::new(false), OnceCell::new());
-        Peer { ip, scheme, upgrade, is_last, https_port: None, passing }
+        Peer { ip, scheme, upgrade, is_last, https_port: None, passing, socket: Weak::new() }
+    }
+
+    /// The same, reached over `socket`.
+    pub(crate) fn over(mut self, socket: &Rc<Socket>) -> Peer {
+        self.socket = Rc::downgrade(socket);
+        self
+    }
+
+    /// Sends an interim answer (1xx) to a client of HTTP/1.1 that waits for its answer. It is left out where the client has
+    /// yet to take the answer to an earlier request.
+    pub(crate) fn interject(&self, bytes: &[u8]) {
+        if let Some(socket) = self.socket.upgrade() {
+            socket.interject(bytes);
+        }
     }
 
     /// What the body of a request has to keep that is passed on: it may outlast the response.

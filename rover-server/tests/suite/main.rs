@@ -69,6 +69,7 @@ mod tls_edge;
 mod websocket_client;
 mod websocket_protocol;
 mod profile;
+mod proxy_interim;
 mod proxy_uploads;
 mod reload;
 mod vm_memory;
