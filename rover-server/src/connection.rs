@@ -28,6 +28,7 @@ use crate::lifecycle::{Lifecycle, Seat};
 use crate::log::{self, Level};
 use crate::service::Current;
 use crate::socket::{Agreed, Socket, SpareBuffers, Spoken, Transport};
+use crate::turn;
 use crate::upgrade::{Ending, Upgrade, Upgraded};
 
 use requests::Client;
@@ -113,7 +114,7 @@ impl Connection {
         spare: Rc<SpareBuffers>,
     ) -> Connection {
         let agreed = if current.site().config.http2.enabled { agreed } else { Agreed::Http1 };
-        let socket = Socket::new(transport, agreed, spare);
+        let socket = Socket::new(transport, agreed, spare, current.site().config.connections.is_lenient);
         let client = Client::new(current, peer.over(&socket));
         let http = match agreed {
             Agreed::Http2 => Http::Two(http2::serve(&socket, &client)),
@@ -162,6 +163,10 @@ impl Connection {
         let unread = match std::mem::replace(&mut self.http, Http::Gone) {
             Http::One(http) => http.into_parts().read_buf,
             Http::Two(_) | Http::Gone => Bytes::new(),
+        };
+        let unread = match self.socket.take_rest() {
+            rest if rest.is_empty() => unread,
+            rest => [&unread[..], &rest].concat().into(),
         };
         self.seat.wake_at(u64::MAX);
         let ending = Ending::default();
@@ -261,6 +266,7 @@ impl Future for Connection {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        turn::begin();
         let this = &mut *self;
         loop {
             match &mut this.stage {

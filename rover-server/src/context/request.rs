@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) upgrade: upgrade::Slot,
     /// The request that comes next, or is being answered, is the connection's last.
     pub(crate) is_last: Cell<bool>,
+    /// What is known to be wrong with the body of the request that is being begun.
+    pub(crate) body_fault: Cell<Option<&'static str>>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
@@ -38,8 +40,9 @@ pub(crate) struct Peer {
 impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
-        let (upgrade, is_last, passing) = (upgrade::Slot::default(), Cell::new(false), OnceCell::new());
-        Peer { ip, scheme, upgrade, is_last, https_port: None, passing, socket: Weak::new() }
+        let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
+        let (is_last, body_fault) = (Cell::new(false), Cell::new(None));
+        Peer { ip, scheme, upgrade, is_last, body_fault, https_port: None, passing, socket: Weak::new() }
     }
 
     /// The same, reached over `socket`.
