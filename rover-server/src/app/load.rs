@@ -97,8 +97,11 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
     };
     guarding::install_late(lua, &native, guarded)?;
     native.raw_set("hooks", own(lua, "hooks", include_str!("hooks.lua"))?)?;
-    let joins: Joins = own(lua, "chain", include_str!("chain.lua"))?
-        .call((&native, respond, builders.raw_get::<Function>("error")?))?;
+    let joins: Joins = own(lua, "chain", include_str!("chain.lua"))?.call((
+        &native,
+        respond,
+        builders.raw_get::<Function>("error")?,
+    ))?;
     let figures = Arc::<Figures>::default();
     let tracing = Tracing::new(&installed.contexts.requests);
     let about = (&installed.contexts, &responder, &tracing);

@@ -182,8 +182,10 @@ mod tests {
         let at = |path: &str| {
             let mut values = Vec::new();
             let numbers = guards.at(path, None, &mut values);
-            let values: Vec<String> =
-                values.iter().map(|(name, (start, end))| format!("{name}={}", &path[*start as usize..*end as usize])).collect();
+            let values: Vec<String> = values
+                .iter()
+                .map(|(name, (start, end))| format!("{name}={}", &path[*start as usize..*end as usize]))
+                .collect();
             format!("{numbers:?} {}", values.join(" "))
         };
         for (path, places) in [

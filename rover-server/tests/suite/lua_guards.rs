@@ -67,7 +67,8 @@ fn hooks_guard_what_routes_further_up_answer() {
             let passed = app.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\nAuthorization: me\r\n\r\n"));
             assert_eq!((passed.text(), passed.header("x-trail")), (text, Some(trail)), "{target}");
         }
-        for (target, text) in [("/administrator", "page administrator"), ("/x/admin", "rest x/admin nil"), ("/", "404")] {
+        for (target, text) in [("/administrator", "page administrator"), ("/x/admin", "rest x/admin nil"), ("/", "404")]
+        {
             let answer = app.get(target);
             let got = if answer.status == 404 { "404" } else { answer.text() };
             assert_eq!((got, answer.header("x-trail")), (text, None), "{target}");
@@ -167,7 +168,10 @@ return api
         assert_eq!(ask("GET /files/large.bin", login).body.len(), 3_000_000);
         assert_eq!(ask("GET /files/sub/", login).text(), "index");
         let allow = ask("DELETE /a", "");
-        assert_eq!((allow.header("allow"), allow.text()), (Some("GET, HEAD, OPTIONS"), r#"{"error":"Method Not Allowed"}"#));
+        assert_eq!(
+            (allow.header("allow"), allow.text()),
+            (Some("GET, HEAD, OPTIONS"), r#"{"error":"Method Not Allowed"}"#)
+        );
         // The body of a request that nobody answers is not waited for.
         let mut client = app.connect();
         client.send("POST /none HTTP/1.1\r\nHost: t\r\nContent-Length: 900\r\nExpect: 100-continue\r\n\r\n");
@@ -217,9 +221,11 @@ fn a_hook_that_guards_nothing_is_a_mistake() {
         check(idle).expect_err("idle").to_string(),
         "app.lua:2: the hook 'auth' never runs, for there is no route or folder of files at api.admni or below; correct its path"
     );
-    let rest = "local api = rover.server {}\nfunction api.admin.before.auth(ctx) end\napi['{*path}'].get = print\nreturn api";
+    let rest =
+        "local api = rover.server {}\nfunction api.admin.before.auth(ctx) end\napi['{*path}'].get = print\nreturn api";
     assert!(check(rest).is_ok());
-    let files = "local api = rover.server {}\nfunction api.admin.before.auth(ctx) end\napi.static { dir = '/' }\nreturn api";
+    let files =
+        "local api = rover.server {}\nfunction api.admin.before.auth(ctx) end\napi.static { dir = '/' }\nreturn api";
     assert!(check(files).is_ok());
 }
 

@@ -154,4 +154,3 @@ return api
     assert_eq!((options.status, options.header("x-after")), (204, None));
     assert_eq!(app.send("POST /a HTTP/1.1\r\nHost: t\r\n\r\n").status, 401);
 }
-
