@@ -40,6 +40,7 @@ mod lua_body;
 mod lua_cache;
 mod lua_context;
 mod lua_errors;
+mod lua_guards;
 mod lua_http;
 mod lua_http_forms;
 mod lua_files;
