@@ -8,6 +8,7 @@ use std::sync::Arc;
 use mlua::{Table, Value};
 
 use super::endpoint::Endpoint;
+use super::guarding::Places;
 use crate::assets::MountDecl;
 use crate::config::{ConfigValue, LimitRule};
 use crate::lua::{Returns, Stack, described_type};
@@ -74,6 +75,8 @@ pub(crate) struct Hooks {
     pub(crate) on_ready_check: Option<c_int>,
     pub(crate) on_shutdown: Option<c_int>,
     pub(crate) not_found: Option<c_int>,
+    /// What answers where no route does and hooks guard the path.
+    pub(crate) rest: Option<c_int>,
 }
 
 /// Everything that is wrong with an app, each with its place and the cure.
@@ -207,6 +210,8 @@ pub(super) struct Told {
     /// What is said of some routes, by their places, and of the one that is being read.
     pub(super) endpoints: Vec<(usize, Endpoint)>,
     pub(super) endpoint: Endpoint,
+    /// Where hooks are.
+    pub(super) places: Places,
     /// The file of the last route: most often that of the next one.
     file: Option<Arc<str>>,
 }

@@ -28,7 +28,7 @@ use crate::websocket::{self, Sockets};
 
 use super::declared::{self, Declared, Hooks, Told, Unfinished};
 use super::endpoint::Endpoint;
-use super::{App, Blueprint, Code, Files, Source, natives};
+use super::{App, Blueprint, Code, Files, Source, guarding, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -87,10 +87,19 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         &native,
         natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) },
     )?;
+    let (guards, patterns) = (Rc::default(), Rc::default());
+    guarding::install(lua, &native, declared, &told)?;
+    let guarded = guarding::Guarding {
+        contexts: installed.contexts.clone(),
+        responder: responder.clone(),
+        guards: Rc::clone(&guards),
+        routes: Rc::clone(&patterns),
+    };
+    guarding::install_late(lua, &native, guarded)?;
+    native.raw_set("hooks", own(lua, "hooks", include_str!("hooks.lua"))?)?;
     let refusal: Function = builders.raw_get("error")?;
     let collect = context::collecting(lua, &installed, &waits)?;
-    let (join, join_all, or_missing): (Function, Function, Function) =
-        own(lua, "chain", include_str!("chain.lua"))?.call((&native, respond, &refusal, &collect))?;
+    let joins: Joins = own(lua, "chain", include_str!("chain.lua"))?.call((&native, respond, &refusal, &collect))?;
     let figures = Arc::<Figures>::default();
     let tracing = Tracing::new(&installed.contexts.requests);
     let about = (&installed.contexts, &responder, &tracing);
@@ -126,10 +135,15 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         }
     };
     let mut declared = declared.take();
-    read(&sealed, told.take(), &mut declared)?;
+    let mut told = told.take();
+    if let Some(found) = std::mem::take(&mut told.places).finish() {
+        let _ = guards.set(found);
+    }
+    read(&sealed, told, &mut declared)?;
+    let _ = patterns.set(declared.routes.iter().map(|route| route.pattern.clone()).collect());
 
     let Entries { entries, takes_context, endpoints, places, hooks, has_late } =
-        entries(lua, &sealed, (&join, &join_all, &or_missing), &declared)?;
+        entries(lua, &sealed, joins, &declared)?;
     context::install_late(lua, &installed, &waits, &collect, refusal, has_late)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
@@ -141,6 +155,7 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         tasks,
         tracing,
         hooks,
+        guards,
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,
         sockets,
@@ -271,12 +286,15 @@ struct Entries {
     has_late: bool,
 }
 
-/// The table of entry functions: the routes in the order of their ids, then the hooks, then the functions of routes whose
+/// The functions of `chain.lua`.
+type Joins = (Function, Function, Function, Function);
+
+/// The table of entry functions: the routes in the order of their ids, then the hooks, then the functions of requests whose
 /// body comes late.
 fn entries(
     lua: &Lua,
     sealed: &Table,
-    (join, join_all, or_missing): (&Function, &Function, &Function),
+    (join, join_all, or_missing, join_rest): Joins,
     declared: &Declared,
 ) -> mlua::Result<Entries> {
     let hooks: Table = sealed.raw_get("hooks")?;
@@ -313,10 +331,30 @@ fn entries(
         Ok(Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX)))
     };
     found.not_found = add("not_found", true)?;
+    let choose: Option<Function> = sealed.raw_get("choose")?;
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
     found.on_ready_check = add("on_ready_check", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
+    let mut has_late = late.raw_len() > 0;
+    if let Some(choose) = choose {
+        let not_found: Value = hooks.raw_get("not_found")?;
+        let join_rest = |waits: bool| {
+            let function = join_rest.call::<Function>((&choose, &not_found, &on_error, "rover", waits))?;
+            entries.raw_push(function)?;
+            Ok::<_, mlua::Error>(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX))
+        };
+        let rest = join_rest(false)?;
+        places.push("hooks".to_owned());
+        takes_context.push(true);
+        endpoints.resize(entries.raw_len(), Endpoint::default());
+        if let Some(last) = endpoints.last_mut() {
+            // Where no handler asks for the body, it is not waited for; a hook may.
+            last.later = if not_found.is_nil() { rest } else { join_rest(true)? };
+        }
+        found.rest = Some(rest);
+        has_late = true;
+    }
     for n in (1..late.raw_len()).step_by(2) {
         let (number, function): (usize, Function) = (late.raw_get(n)?, late.raw_get(n + 1)?);
         entries.raw_push(function)?;
@@ -324,7 +362,6 @@ fn entries(
             endpoint.later = c_int::try_from(entries.raw_len()).unwrap_or_default();
         }
     }
-    let has_late = late.raw_len() > 0;
     Ok(Entries { entries, takes_context, endpoints, places, hooks: found, has_late })
 }
 
