@@ -228,27 +228,12 @@ pub(crate) fn body_refusal(head: &Parts, length: Option<u64>, fault: Option<&'st
     Some(closing(failure::answer(status)))
 }
 
-/// Whether the connection has to end with this request's response.
-///
-/// hyper hides a Content-Length that came along with Transfer-Encoding, so the two cannot be told apart from a lone
-/// Transfer-Encoding; RFC 9112, section 6.3 wants the connection closed after a request that had both.
-pub(crate) fn must_close(head: &Parts) -> bool {
-    head.version <= Version::HTTP_11 && head.headers.contains_key(TRANSFER_ENCODING)
-}
-
 /// Whether the connection has to end with a response that is sent without asking for the body.
 ///
 /// A client that waits for `100 Continue` may go on with its next request instead of the body; which of the two the
 /// bytes to come are, nobody can tell (RFC 9110, section 10.1.1).
 pub(crate) fn holds_body_back(head: &Parts) -> bool {
     head.headers.contains_key(EXPECT)
-}
-
-/// Whether a body may be too long for what of it has arrived to be dropped, so that the connection has to end with an answer
-/// that is given without it.
-pub(crate) fn is_long(body: &impl http_body::Body) -> bool {
-    const DROPPED_MOST: u64 = 8 * 1024;
-    body.size_hint().lower() > DROPPED_MOST
 }
 
 /// The same response, after which the connection ends.

@@ -224,25 +224,21 @@ impl Site {
         {
             return ControlFlow::Break(Box::new(refusal));
         }
-        let close = has_body && edge::must_close(head) || request.peer.is_last.get();
-        let close_unread = close || has_body && edge::holds_body_back(head);
-        let answered = |response| match close_unread || edge::is_long(&body) {
-            true => ControlFlow::Break(Box::new(edge::closing(response))),
-            false => ControlFlow::Break(Box::new(response)),
-        };
+        // After a request that others may read as another one nothing of its connection is read (RFC 9112, section 6.3).
+        let close = has_body && request.peer.has_two_lengths.get() || request.peer.is_last.get();
         if let Some(guard) = &self.guard
             && let Some(response) = guard.admit(request, &self.app, &self.router, &mut ending.pass)
         {
-            return answered(response);
+            return self.early(response, request, body, close, ending);
         }
         let (entry, route) = match self.route(request) {
             ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) => return answered(response),
+            ControlFlow::Break(response) => return self.early(response, request, body, close, ending),
         };
         if let (Some(guard), Some((id, _))) = (&self.guard, &route)
             && let Some(response) = guard.admit_to(*id, request, &mut ending.pass)
         {
-            return answered(response);
+            return self.early(response, request, body, close, ending);
         }
         let head = &request.head;
         let is_missing = route.is_none();

@@ -31,6 +31,8 @@ pub(crate) struct Peer {
     pub(crate) is_last: Cell<bool>,
     /// What is known to be wrong with the body of the request that is being begun.
     pub(crate) body_fault: Cell<Option<&'static str>>,
+    /// That body came with Transfer-Encoding and, as far as is known, with Content-Length beside it.
+    pub(crate) has_two_lengths: Cell<bool>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
@@ -43,8 +45,18 @@ impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
         let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
-        let (is_last, body_fault) = (Cell::new(false), Cell::new(None));
-        Peer { ip, scheme, upgrade, is_last, body_fault, https_port: None, passing, socket: Weak::new() }
+        let (is_last, body_fault, has_two_lengths) = (Cell::new(false), Cell::new(None), Cell::new(false));
+        Peer {
+            ip,
+            scheme,
+            upgrade,
+            is_last,
+            body_fault,
+            has_two_lengths,
+            https_port: None,
+            passing,
+            socket: Weak::new(),
+        }
     }
 
     /// The same, reached over `socket`.

@@ -3,13 +3,15 @@
 //! Comes in: a request whose route is known, and its body. Goes out: the request with its body to be asked for, and the
 //! function that answers it. What has come along with the head is collected all the same, for it costs nothing to wait for.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::{Response, StatusCode, Version};
 
 use super::Site;
 use super::answer::{Call, Collecting, Ending};
+use crate::body::Body;
 use crate::collect::Collect;
 use crate::context::{self, Open};
 use crate::unread::{Held, Purpose, Unread};
@@ -19,6 +21,29 @@ use crate::{decode, edge};
 const BESIDE_HEAD: u64 = 8 * 1024;
 
 impl Site {
+    /// Answers before anybody could ask for the body, which is left.
+    pub(super) fn early<B>(
+        &self,
+        mut response: Response<Body>,
+        request: &mut context::Request,
+        body: B,
+        close: bool,
+        ending: &mut Ending,
+    ) -> ControlFlow<Box<Response<Body>>, Call>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        if close {
+            edge::close(&mut response);
+        } else if !body.is_end_stream() {
+            let left = Collect::of_any_length(body, u64::MAX, self.pace(), None).boxed();
+            let is_held_back = edge::holds_body_back(&request.head);
+            let unread = Unread::new(Purpose::Nothing, left).sent(is_held_back, is_multiplexed(request));
+            hold(request, ending, unread);
+        }
+        ControlFlow::Break(Box::new(response))
+    }
+
     /// Leaves the body for whoever asks for it, or has it looked for beside the head: that is for `collect`.
     #[cold]
     pub(super) fn leave<B>(

@@ -105,12 +105,19 @@ fn a_small_body_that_came_along_keeps_the_connection() {
         let app = App::start(APP, workers);
         let mut client = app.connect();
         for method in ["POST", "PUT", "DELETE", "GET"] {
-            let fields = "Content-Length: 5\r\n\r\nhello";
-            client.send(format!("{method} /guarded HTTP/1.1\r\nHost: test\r\n{fields}{HOME}"));
-            let answer = client.answer();
-            assert_eq!((answer.status, answer.header("connection")), (401, None), "{method}");
-            assert_eq!(client.answer().text(), "home", "{method}");
+            for fields in
+                ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+            {
+                client.send(format!("{method} /guarded HTTP/1.1\r\nHost: test\r\n{fields}{HOME}"));
+                let answer = client.answer();
+                assert_eq!((answer.status, answer.header("connection")), (401, None), "{method} {fields:?}");
+                assert_eq!(client.answer().text(), "home", "{method} {fields:?}");
+            }
         }
+        let chunked = "Transfer-Encoding: chunked\r\nAuthorization: me\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        client.send(format!("POST /guarded HTTP/1.1\r\nHost: test\r\n{chunked}{HOME}"));
+        assert_eq!(client.answer().text(), "hello");
+        assert_eq!(client.answer().text(), "home");
     });
 }
 
@@ -124,7 +131,6 @@ fn a_body_that_comes_later_reaches_the_handler() {
             ("Content-Length: 5\r\nExpect: 100-continue", "hello"),
             ("Transfer-Encoding: chunked", "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
         ] {
-            let mut client = app.connect();
             client.send(head("/guarded", &format!("Authorization: me\r\n{fields}")));
             if fields.contains("Expect") {
                 assert_eq!(client.answer().status, 100);

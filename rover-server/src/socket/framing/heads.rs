@@ -23,6 +23,8 @@ pub(super) enum Step {
     Unfinished,
     /// The head is over.
     Ended(Length),
+    /// As `Ended` with chunks, and there was a Content-Length beside them.
+    EndedDoubtful,
 }
 
 /// A head, as far as it has come.
@@ -38,6 +40,7 @@ pub(super) struct Head {
     so_far: usize,
     ends_in_cr: bool,
     length: Length,
+    has_content_length: bool,
 }
 
 impl Head {
@@ -58,7 +61,13 @@ impl Head {
                 _ => self.kept_line(part),
             };
             if is_over.map_err(|fault| (end, fault))? {
-                return Ok((from, Step::Ended(self.length)));
+                return Ok((
+                    from,
+                    match self.length {
+                        Length::Chunked if self.has_content_length => Step::EndedDoubtful,
+                        length => Step::Ended(length),
+                    },
+                ));
             }
         }
         let part = &bytes[from..];
@@ -111,6 +120,7 @@ impl Head {
         if !is_field(line, NAME) {
             return Ok(());
         }
+        self.has_content_length = true;
         let digits = line[NAME.len()..].trim_ascii();
         let number = std::str::from_utf8(digits).ok().filter(|_| is_whole && digits.iter().all(u8::is_ascii_digit));
         let number = number.and_then(|digits| digits.parse().ok()).ok_or(Fault::Length)?;
