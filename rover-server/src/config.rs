@@ -72,6 +72,8 @@ pub(crate) struct Config {
     pub(crate) trace_context: TraceContext,
     pub(crate) management: Management,
     pub(crate) trailing_slash: TrailingSlash,
+    /// Paths are brought into one spelling before anything goes by them.
+    pub(crate) path_normalisation: bool,
     pub(crate) compression: CompressionConfig,
     pub(crate) limits: Limits,
     /// Never zero.
@@ -118,6 +120,7 @@ impl Default for Config {
             trace_context: TraceContext::Keep,
             management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
+            path_normalisation: true,
             compression: CompressionConfig::default(),
             limits: Limits::default(),
             sse_keep_alive: Duration::from_secs(15),

@@ -3,6 +3,7 @@
 //! Comes in: workers that are ready, and losses. Goes out: workers in their places, after a pause that grows where they
 //! are lost again and again. This module must not know why a worker was lost.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -45,6 +46,36 @@ pub(crate) struct Crew {
     closed: Condvar,
     /// Too many threads are stuck.
     beyond_help: Notify,
+    vacant: Arc<Vacant>,
+}
+
+/// Places that are to be filled, for the thread that sees to it.
+#[derive(Default)]
+struct Vacant {
+    state: Mutex<Vacancies>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Vacancies {
+    /// Numbers of workers, and how often in a row the place has become vacant.
+    list: Vec<(usize, u32)>,
+    is_closed: bool,
+}
+
+impl Vacant {
+    fn change(&self, change: impl FnOnce(&mut Vacancies)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits for a place; `None` once none will become vacant any more.
+    fn next(&self) -> Option<(usize, u32)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_calm = |state: &mut Vacancies| state.list.is_empty() && !state.is_closed;
+        let mut state = self.changed.wait_while(state, is_calm).unwrap_or_else(PoisonError::into_inner);
+        state.list.pop()
+    }
 }
 
 struct Places {
@@ -62,13 +93,16 @@ struct Place {
 
 impl Crew {
     /// Keeps the places of `workers`, which are ready.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
     pub(crate) fn new(
         blueprint: Blueprint,
         plan: Arc<Mutex<Plan>>,
         watchdog: Watchdog,
         turns: Arc<Workers>,
         workers: Vec<Worker>,
-    ) -> Arc<Crew> {
+    ) -> io::Result<Arc<Crew>> {
         let since = Instant::now();
         let list = workers.into_iter().map(|worker| Place { worker: Some(worker), since, failures: 0 }).collect();
         let places = Mutex::new(Places { list, is_closed: false, open: 0 });
@@ -81,14 +115,22 @@ impl Crew {
             settled: Notify::new(),
             closed: Condvar::new(),
             beyond_help: Notify::new(),
+            vacant: Arc::default(),
         });
+        let (own, vacant) = (Arc::downgrade(&crew), crew.vacant.clone());
+        // Started now, for the system may have no thread to spare when a worker is lost.
+        thread::Builder::new().name("rover-crew".to_owned()).spawn(move || {
+            while let (Some((worker, failures)), Some(crew)) = (vacant.next(), own.upgrade()) {
+                crew.fill_beside(worker, failures);
+            }
+        })?;
         let own = Arc::downgrade(&crew);
         crew.watchdog.on_loss(move |worker, _| {
             if let Some(crew) = own.upgrade() {
                 crew.replace(worker);
             }
         });
-        crew
+        Ok(crew)
     }
 
     /// Fills the place of a worker that was lost.
@@ -111,13 +153,15 @@ impl Crew {
             self.blueprint.stores.abandon(thread);
         }
         drop(lost);
+        self.vacant.change(|vacant| vacant.list.push((worker, failures)));
+    }
+
+    /// Fills a place on a thread of its own, or on this one where there is none to be had: then others wait.
+    fn fill_beside(self: Arc<Self>, worker: usize, failures: u32) {
         let crew = self.clone();
-        let filled = thread::Builder::new().name("rover-restart".to_owned()).spawn(move || crew.fill(worker, failures));
-        if let Err(error) = filled {
-            log::event(Level::Error, "cannot start a thread to replace a worker")
-                .field("error", error.to_string().as_str())
-                .emit();
-            self.close_place();
+        let filling = thread::Builder::new().name("rover-restart".to_owned());
+        if filling.spawn(move || crew.fill(worker, failures)).is_err() {
+            self.fill(worker, failures);
         }
     }
 
@@ -218,6 +262,7 @@ impl Crew {
             places.is_closed = true;
             places.list.iter_mut().filter_map(|place| place.worker.take()).collect()
         };
+        self.vacant.change(|vacant| vacant.is_closed = true);
         self.closed.notify_all();
         for charge in self.watchdog.charges() {
             charge.ends(longest);
@@ -242,6 +287,7 @@ impl Crew {
 
 impl Drop for Crew {
     fn drop(&mut self) {
+        self.vacant.change(|vacant| vacant.is_closed = true);
         self.turns.close();
         self.watchdog.end();
     }

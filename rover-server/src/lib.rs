@@ -104,6 +104,7 @@ mod otlp;
 mod outbound; // requests to other servers
 mod decode; // content codings of bodies that come in
 mod store; // what all workers share
+mod blocking; // work that blocks a thread
 mod json; // from and to the Lua stack
 mod wildcard; // names with a star
 mod header_names; // names that Lua writes, parsed once

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, HOST};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 
 pub(crate) use answer::Answer;
 use answer::{Call, Collecting, Ending, Stage, Waiting};
@@ -36,7 +37,7 @@ use crate::metrics::{Archive, Arrival, Meter};
 use crate::otlp::Tracer;
 use crate::rate_limit::RateLimits;
 use crate::record::Record;
-use crate::route::{FastRouter, Found, Params, RouteId};
+use crate::route::{self, FastRouter, Found, Params, RouteId, SentPath, is_normal};
 use crate::security_headers::{self, SecurityHeaders};
 use crate::{decode, edge, failure};
 
@@ -91,10 +92,14 @@ impl Site {
     ///
     /// First of all it moves into its slot, where it stays: each move of it costs.
     #[inline(always)]
-    pub(crate) fn answer<B>(self: &Rc<Self>, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    pub(crate) fn answer<B>(self: &Rc<Self>, mut request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
+        if !is_normal(request.uri().path()) && self.config.path_normalisation {
+            let sent = respell(request.uri_mut(), self.config.connections.uri_size_limit);
+            request.extensions_mut().extend(sent);
+        }
         let (head, body) = request.into_parts();
         self.begin_answer(self.app.contexts.requests.open(head, peer), body)
     }
@@ -312,6 +317,27 @@ impl Site {
         };
         ControlFlow::Break(response)
     }
+}
+
+/// Puts the normal spelling of the path into the place of the sent one, which it gives back. A target that is longer than
+/// `longest` stays, for it is refused.
+#[cold]
+fn respell(uri: &mut Uri, longest: usize) -> http::Extensions {
+    let mut sent = http::Extensions::new();
+    let Some(target) = uri.path_and_query().filter(|target| target.as_str().len() <= longest) else { return sent };
+    let query = target.query().map_or(0, |query| query.len() + 1);
+    let mut spelled = route::normalise(target.path(), longest.min(usize::from(u16::MAX) - 1) - query);
+    if let Some(query) = target.query() {
+        spelled.push('?');
+        spelled.push_str(query);
+    }
+    let Ok(target) = PathAndQuery::try_from(spelled) else { return sent };
+    sent.insert(SentPath(uri.path().into()));
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(target);
+    // The other parts were a URI's before, with a path.
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+    sent
 }
 
 #[cold]

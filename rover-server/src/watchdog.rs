@@ -426,6 +426,13 @@ impl Charge {
         self.let_go(message);
     }
 
+    /// Ends the watch: the worker has ended, or its thread could not be started.
+    pub(crate) fn dismiss(&self) {
+        if let Some(dog) = self.dog.upgrade() {
+            lock(&dog.charges).list.retain(|other| !std::ptr::eq(&raw const **other, self));
+        }
+    }
+
     /// Whoever waits for the worker waits no more.
     fn let_go(&self, reason: &str) {
         let release = lock(&self.release).take();
@@ -458,9 +465,7 @@ impl Drop for OnDuty {
             let message = format!("worker {} has panicked; this is a bug in Rover", self.charge.worker);
             return self.charge.lost(Loss::Panicked, &message);
         }
-        if let Some(dog) = self.charge.dog.upgrade() {
-            lock(&dog.charges).list.retain(|other| !Arc::ptr_eq(other, &self.charge));
-        }
+        self.charge.dismiss();
     }
 }
 

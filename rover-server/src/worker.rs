@@ -20,6 +20,7 @@ pub(crate) use here::{adopt, announce, check, discard, prepare, switch};
 pub(crate) use report::{Figures, report};
 
 use crate::app::{App, Blueprint, Declared, Mistakes, Unfinished};
+use crate::blocking;
 use crate::config::Limits;
 use crate::log;
 use crate::metrics::Archive;
@@ -84,14 +85,16 @@ impl Worker {
             let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
             let _ = end.send(Ending::Lost);
         });
-        let thread = roomy_thread(name).spawn(move || {
+        let own = charge.clone();
+        let spawned = roomy_thread(name).spawn(move || {
             let on_duty = charge.begin();
             if let Err(mistakes) = run(&blueprint, &report, &plans, is_kept, &charge) {
                 let _ = report.send(Report::Failed(mistakes));
             }
             drop(on_duty);
             charge.on_release(|_| {});
-        })?;
+        });
+        let thread = spawned.inspect_err(|_| own.dismiss())?;
         let (plan, ended, thread) = (Some(plan), Some(ended), Some(thread));
         Ok(Worker { reports, plan, _kept: kept, handle: None, sockets, is_gone, ended, thread })
     }
@@ -253,6 +256,7 @@ fn run(
     });
     // Tasks that are left must not outlive the VMs that they point into.
     // Work on other threads may be stuck for good, say in a pipe that nobody writes to: only then this takes its time.
+    blocking::wait_for_own(PATIENCE_WITH_BLOCKED);
     runtime.shutdown_timeout(PATIENCE_WITH_BLOCKED);
     Here::end();
     served

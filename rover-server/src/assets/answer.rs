@@ -22,6 +22,7 @@ use super::mount::Mount;
 use super::open::{self, Identity, Opened};
 use super::range::{self, Span, Wanted};
 use super::resource::{Representation, Resource};
+use crate::blocking;
 use crate::body::Body;
 use crate::coding::{Accepted, Coding};
 use crate::failure;
@@ -90,6 +91,7 @@ impl Assets {
         headers.insert(CONTENT_TYPE, kind);
         let body = match &chosen.bytes {
             Some(bytes) => from_memory(bytes, &parts),
+            None if blocking::is_starved() => return Some(failure::answer(StatusCode::SERVICE_UNAVAILABLE)),
             None => self.read_while_sending(n, mount, resource, coding, parts)?,
         };
         let mut response = Response::new(body);

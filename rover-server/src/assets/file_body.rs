@@ -1,7 +1,7 @@
 //! A large file on its way out, or ranges of it.
 //!
 //! Comes in: an open file and what to send of it. Goes out: frames. What the system has in memory is read at once
-//! (`preadv2` with RWF_NOWAIT); only what has to come from the disk goes through the runtime's pool for blocking calls, so
+//! (`preadv2` with RWF_NOWAIT); only what has to come from the disk is read on a thread for blocking calls, so
 //! the worker never waits for a disk. A body has two buffers and no more: the third frame waits until the first has left.
 
 use std::collections::VecDeque;
@@ -17,9 +17,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use super::range::Span;
+use crate::blocking::{self, Refused};
 use crate::body::Aborted;
 use crate::log::{self, Level};
 
@@ -49,6 +49,9 @@ impl Part {
 /// A buffer, and how much of it was filled.
 type Read = io::Result<(Vec<u8>, usize)>;
 
+/// A read on another thread.
+type Reading = Pin<Box<dyn Future<Output = Result<Read, Refused>> + Send>>;
+
 /// Sends parts of a file.
 pub(super) struct FileBody {
     file: Arc<File>,
@@ -57,7 +60,7 @@ pub(super) struct FileBody {
     parts: VecDeque<Part>,
     left: u64,
     buffers: Arc<Buffers>,
-    reading: Option<JoinHandle<Read>>,
+    reading: Option<Reading>,
 }
 
 impl FileBody {
@@ -110,9 +113,9 @@ impl http_body::Body for FileBody {
         let this = self.get_mut();
         loop {
             if let Some(reading) = &mut this.reading {
-                let read = ready!(Pin::new(reading).poll(cx));
+                let read = ready!(reading.as_mut().poll(cx));
                 this.reading = None;
-                return this.finish(read.unwrap_or_else(|error| Err(io::Error::other(error))));
+                return this.finish(read.unwrap_or_else(|refused| Err(io::Error::other(refused.to_string()))));
             }
             let Some((offset, length)) = this.next() else {
                 let Some(Part::Text(text)) = this.parts.pop_front() else { return Poll::Ready(None) };
@@ -127,7 +130,7 @@ impl http_body::Body for FileBody {
                     let file = this.file.clone();
                     let read = move || file.read_at(&mut memory[..length], offset).map(|length| (memory, length));
                     match Handle::try_current() {
-                        Ok(runtime) => this.reading = Some(runtime.spawn_blocking(read)),
+                        Ok(_) => this.reading = Some(Box::pin(blocking::run(read))),
                         // Without a runtime there is nothing that could be kept waiting.
                         Err(_) => return this.finish(read()),
                     }

@@ -31,7 +31,7 @@ pub(crate) use mount::MountDecl;
 use crate::body::Body;
 use crate::failure;
 use crate::log::{self, Level};
-use crate::route::Origin;
+use crate::route::{self, Origin};
 use cache::{Cache, Known};
 use mount::Mount;
 use path::{Refused, Relative};
@@ -84,11 +84,11 @@ impl Mounts {
         self.mounts.iter().map(|mount| (format!("{}/{{*path}}", mount.prefix), &mount.origin))
     }
 
-    /// The mount for a path as sent, its number, and what of the path lies below it: the most specific one answers.
+    /// The mount for a path, its number, and what of the path lies below it: the most specific one answers.
     fn find<'p>(&self, path: &'p str) -> Option<(usize, &Mount, &'p str)> {
         self.mounts.iter().enumerate().find_map(|(n, mount)| {
-            let rest = path.strip_prefix(&*mount.prefix)?;
-            (rest.is_empty() || rest.starts_with('/')).then_some((n, mount, rest))
+            let rest = route::below(&mount.prefix, path)?;
+            Some((n, mount, rest))
         })
     }
 }

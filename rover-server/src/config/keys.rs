@@ -195,6 +195,17 @@ pub(super) static KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        name: "path_normalisation",
+        what: "whether paths are matched in one spelling, with /%61 as /a and /a/../b as /b; off: as sent",
+        takes: "\"on\" or \"off\"",
+        default: "on",
+        example: "\"off\"",
+        store: |config, value| {
+            config.path_normalisation = value.truth().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
         name: "sse.keep_alive",
         what: "seconds of silence after which a stream of events sends a comment",
         takes: "a time above 0: seconds, or text such as \"500ms\"",

@@ -6,7 +6,7 @@ local ipairs, load, rawget, rawset, tostring, type = ipairs, load, rawget, rawse
 local concat = table.concat
 
 -- The numbers by which `fields.rs` knows the fields.
-local FIELDS = { method = 1, path = 2, query_string = 3, host = 4, scheme = 5, ip = 6, version = 7 }
+local FIELDS = { method = 1, path = 2, query_string = 3, host = 4, scheme = 5, ip = 6, version = 7, raw_path = 8 }
 
 -- Where the path parameters and the values of `ctx:set` are kept; 0 to 7 otherwise belong to Rust.
 local PARAMS, STORE = 3, 8

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use crate::lua::{Raise, Returns, Stack};
+use crate::route::SentPath;
 
 use super::{Contexts, ticket};
 
@@ -32,6 +33,10 @@ pub(super) fn field(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
             let free = rest.len();
             let used = text.len() - free;
             stack.push_bytes(&text[..used]);
+        }
+        8 => {
+            let sent = head.extensions.get::<SentPath>().map(|sent| &*sent.0);
+            stack.push_bytes(sent.unwrap_or_else(|| head.uri.path()).as_bytes());
         }
         7 => stack.push_bytes(version_name(head.version).as_bytes()),
         _ => return Err(Raise::mistake("no such field")),

@@ -22,6 +22,7 @@ use std::rc::Rc;
 
 use mlua::Lua;
 
+pub(crate) use crate::route::SentPath;
 pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::figures;
 use super::message::{Envelope, partial_success};
 use super::queue::{Batch, Queue};
+use crate::blocking;
 use crate::config::OtlpSettings;
 use crate::log::{self, Level};
 use crate::outbound::{Call, Client, Outgoing, RetryOptions, Settings, TlsOptions, parse_url};
@@ -187,8 +188,8 @@ impl Exporter {
         let mut body = self.envelope.around(batch);
         if self.compresses && body.len() >= WORTH_COMPRESSING {
             // It would take the worker some milliseconds.
-            let packed = tokio::task::spawn_blocking(move || gzip(&body)).await;
-            body = packed.map_err(|error| Refusal { reason: error.to_string(), pause: None })?;
+            let packed = blocking::run(move || gzip(&body)).await;
+            body = packed.map_err(|refused| Refusal { reason: refused.to_string(), pause: None })?;
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let deadline = Some(Instant::now() + self.timeout);

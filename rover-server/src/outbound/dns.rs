@@ -1,4 +1,4 @@
-//! Names to addresses, off the event loop: the system's resolver on threads for blocking work.
+//! Names to addresses, off the event loop: the system's resolver on threads for work that blocks.
 
 use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use super::Problem;
+use crate::blocking;
 
 /// How many names one client looks up at once; further ones wait. A resolver that hangs takes no more threads.
 const MOST_LOOKUPS: usize = 16;
@@ -41,14 +42,17 @@ impl Service<Name> for Resolver {
         let turns = self.turns.clone();
         Box::pin(async move {
             let turn = turns.acquire_owned().await;
-            let looked_up = tokio::task::spawn_blocking(move || {
+            let looked_up = blocking::run(move || {
                 let found = (name.as_str(), 0).to_socket_addrs();
                 drop(turn);
                 found
             });
             match looked_up.await {
                 Ok(Ok(addresses)) => Ok(addresses),
-                _ => Err(Problem::NameNotFound),
+                // The system had no descriptor for it, say: that tells nothing of the name.
+                Ok(Err(error)) if error.raw_os_error().is_some() => Err(Problem::of(&error)),
+                Ok(Err(_)) => Err(Problem::NameNotFound),
+                Err(refused) => Err(Problem::Unreachable(format!("cannot look the name up: {refused}"))),
             }
         })
     }

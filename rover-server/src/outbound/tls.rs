@@ -13,6 +13,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::sync::OnceCell;
 
 use super::Problem;
+use crate::blocking;
 
 /// How a client speaks TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,10 +47,10 @@ impl Tls {
     pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, Problem> {
         let config = self.config.get_or_try_init(|| async {
             let options = self.options.clone();
-            match tokio::task::spawn_blocking(move || build(&options)).await {
+            match blocking::run(move || build(&options)).await {
                 Ok(Ok(config)) => Ok(Arc::new(config)),
                 Ok(Err(why)) => Err(Problem::Tls(format!("TLS: {why}"))),
-                Err(_) => Err(Problem::Tls("TLS: the settings could not be read".to_owned())),
+                Err(refused) => Err(Problem::Tls(format!("TLS: the settings could not be read: {refused}"))),
             }
         });
         config.await.cloned()

@@ -32,15 +32,14 @@ impl FastRouter {
     /// Builds the router; the [`RouteId`] of a handler is its index in `routes`.
     ///
     /// # Errors
-    /// All mistakes, in the order of `routes`: two handlers for one method and path, two parameter names in one place.
+    /// All mistakes, in the order of `routes`: two handlers for one method and path, whatever their parameters are called.
     pub fn build(routes: Vec<RouteDecl>, trailing: TrailingSlash) -> Result<FastRouter, Vec<Mistake>> {
-        let mut names = NamesInPlace::default();
         let mut tables = Tables::default();
         let mut mistakes = Vec::new();
         for (i, route) in routes.iter().enumerate() {
             let shape = route.pattern.shape();
             let found = match u32::try_from(i) {
-                Ok(id) => tables.declare(RouteId(id), &shape, &routes).or_else(|| names.check(route, &shape)),
+                Ok(id) => tables.declare(RouteId(id), &shape, &routes),
                 Err(_) => Some("there are more routes than the router can count; split the app".to_owned()),
             };
             mistakes.extend(found.map(|message| Mistake { origin: route.origin.clone(), message }));
@@ -137,43 +136,10 @@ impl Tables {
             segments: self.segments,
             rests: self.rests.into_values().collect(),
             names: routes.iter().map(|route| route.pattern.param_names()).collect(),
+            has_delimiters: routes.iter().any(|route| route.pattern.has_delimiters()),
             every_method: allow_value(&verbs.into_iter().collect::<Vec<Verb>>()),
             routes,
             trailing,
         }
-    }
-}
-
-/// Which name a parameter has in its place, the place being all that stands before it.
-#[derive(Default)]
-struct NamesInPlace<'a> {
-    first: HashMap<Box<str>, (&'a str, &'a RouteDecl), foldhash::fast::RandomState>,
-    reported: HashSet<(String, &'a str)>,
-}
-
-impl<'a> NamesInPlace<'a> {
-    /// Returns a mistake's message if another name stands in the place of a parameter. A wrong name is told once, not
-    /// for every route beneath it. `shape` is that of the route's pattern.
-    fn check(&mut self, route: &'a RouteDecl, shape: &str) -> Option<String> {
-        let mut message = None;
-        let mut end = 0;
-        for segment in route.pattern.segments() {
-            end += 1 + segment.shape().len();
-            let (Some(name), Some(place)) = (segment.param_name(), shape.get(..end)) else {
-                continue;
-            };
-            let Some(&(first_name, first)) = self.first.get(place) else {
-                self.first.insert(place.into(), (name, route));
-                continue;
-            };
-            if first_name == name || !self.reported.insert((place.to_owned(), name)) {
-                continue;
-            }
-            message.get_or_insert(format!(
-                "{} calls {name:?} what {} calls {first_name:?} ({}); use one name in both",
-                route.pattern, first.pattern, first.origin
-            ));
-        }
-        message
     }
 }

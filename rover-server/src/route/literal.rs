@@ -3,20 +3,63 @@
 //! In: the bytes of a Lua field name. Out: a path segment in the spelling of RFC 3986.
 //! Must not know: parameters.
 
-/// Spells a literal as a client has to send it: what is no `pchar` (RFC 3986, section 3.3) is percent-encoded with
-/// upper-case digits; an encoded byte stays one.
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::normal::{encoded_byte, is_delimiter, is_pchar};
+
+/// Spells a literal as it is looked for: what is no `pchar` (RFC 3986, section 3.3) is percent-encoded with upper-case
+/// digits; an encoded byte stays one, unless it is a `pchar`.
 pub(super) fn encode_literal(text: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
-    for (i, byte) in text.iter().enumerate() {
-        let in_encoded = |back: usize| i >= back && is_encoded_byte(&text[i - back..]);
-        match byte {
-            b'%' if in_encoded(0) => out.push('%'),
-            _ if in_encoded(1) || in_encoded(2) => out.push(char::from(byte.to_ascii_uppercase())),
-            _ if is_pchar(*byte) => out.push(char::from(*byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
+    let mut rest = text;
+    while let Some(first) = rest.first() {
+        let encoded = rest.get(..3).and_then(|three| encoded_byte(std::str::from_utf8(three).ok()?));
+        match encoded.unwrap_or(*first) {
+            byte if is_pchar(byte) => out.push(char::from(byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
         }
+        rest = &rest[if encoded.is_some() { 3 } else { 1 }..];
     }
     out
+}
+
+/// Says whether clients may encode bytes of a literal that need not be, and mean the same.
+pub(super) fn has_delimiters(literal: &str) -> bool {
+    literal.bytes().any(is_delimiter)
+}
+
+/// Says whether a segment of a path names a literal, in whatever way either is spelled.
+pub(super) fn names(segment: &str, literal: &str) -> bool {
+    segment == literal || segment.contains('%') && decoded(segment) == decoded(literal)
+}
+
+/// What of a path lies below another one of literals: nothing or a slash and what follows.
+#[must_use]
+pub fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    if let Some(rest) = path.strip_prefix(prefix) {
+        return (rest.is_empty() || rest.starts_with('/')).then_some(rest);
+    }
+    path.contains('%').then(|| below_respelled(prefix, path)).flatten()
+}
+
+#[cold]
+fn below_respelled<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    let mut rest = path;
+    for literal in prefix.split('/').skip(1) {
+        rest = rest.strip_prefix('/')?;
+        let segment = rest.split('/').next()?;
+        if !names(segment, literal) {
+            return None;
+        }
+        rest = rest.get(segment.len()..)?;
+    }
+    Some(rest)
+}
+
+fn decoded(text: &str) -> Cow<'_, [u8]> {
+    percent_decode_str(text).into()
 }
 
 /// How many other spellings of a literal clients have.
@@ -46,14 +89,6 @@ pub(super) fn other_spelling(literal: &str, number: usize) -> String {
     String::from_utf8(out).unwrap_or_else(|_| literal.to_owned())
 }
 
-fn is_encoded_byte(text: &[u8]) -> bool {
-    matches!(text, [b'%', a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
-}
-
-fn is_pchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,7 +100,8 @@ mod tests {
             ("a%2fb", "a%2Fb"),
             ("100%", "100%25"),
             ("%4", "%254"),
-            ("%%41", "%25%41"),
+            ("%%41", "%25A"),
+            ("%7Eu%2dx%40y", "~u-x@y"),
             ("a{b", "a%7Bb"),
             ("é", "%C3%A9"),
             ("a?b#c", "a%3Fb%23c"),

@@ -1,6 +1,6 @@
 //! The FastRouter: which handler answers a method and a path.
 //!
-//! In: the routes that the app declared, once at start-up; then (method, path as sent) for every request.
+//! In: the routes that the app declared, once at start-up; then (method, normal path) for every request.
 //! Out: a [`RouteId`] with the places of the parameters in the path, or the reason why there is none.
 //! Must not know: Lua, sockets, headers other than the value of `Allow`. It is immutable after
 //! [`FastRouter::build`], so that all workers share one behind an `Arc` without a lock.
@@ -8,6 +8,7 @@
 mod build;
 mod literal;
 mod method;
+mod normal;
 mod params;
 mod pattern;
 mod rank;
@@ -20,7 +21,9 @@ mod tests;
 
 pub use crate::config::TrailingSlash;
 pub use build::Mistake;
+pub use literal::below;
 pub use method::Verb;
+pub use normal::{SentPath, is_normal, normalise};
 pub use params::{Params, decode_param};
 pub use pattern::{Pattern, PatternMistake, Segment};
 pub use router::{FastRouter, Found, SlashChange};

@@ -48,6 +48,15 @@ impl Params {
         self.spans.push((start as u32, end as u32));
     }
 
+    /// The same values in another spelling of the path: `place` tells where what stood at a byte stands there.
+    #[cold]
+    pub(super) fn moved(mut self, place: impl Fn(usize) -> usize) -> Params {
+        for (start, end) in &mut self.spans {
+            (*start, *end) = (place(*start as usize) as u32, place(*end as usize) as u32);
+        }
+        self
+    }
+
     /// Says whether every `%` in a value begins a percent-encoded byte (RFC 3986, section 2.1).
     #[inline]
     pub(super) fn well_encoded(&self, path: &str) -> bool {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::literal::{OTHER_SPELLINGS, encode_literal, other_spelling};
+use super::literal::{OTHER_SPELLINGS, encode_literal, has_delimiters, other_spelling};
 
 /// How many parameters one pattern may have; the search names them with one letter each.
 const MAX_PARAMS: usize = 26;
@@ -105,6 +105,11 @@ impl Pattern {
             other => other.shape().to_owned(),
         });
         segments.flat_map(|segment| ["/".to_owned(), segment]).collect()
+    }
+
+    /// Says whether clients may encode bytes of a literal that need not be.
+    pub(super) fn has_delimiters(&self) -> bool {
+        self.segments.iter().any(|segment| matches!(segment, Segment::Literal(text) if has_delimiters(text)))
     }
 
     /// The pattern with its literals in the other spellings that clients send, if there are any; no spelling twice.
@@ -212,7 +217,12 @@ fn parse_segment(field: &[u8], index: usize, count: usize) -> Result<Segment, Pa
              handler (a brace that is meant as text is written %7B or %7D)"
         ));
     }
-    Ok(Segment::Literal(encode_literal(field).into()))
+    match encode_literal(field).as_str() {
+        dots @ ("." | "..") => mistake(format!(
+            "no path holds the segment {dots:?}, for clients and Rover resolve it; leave it out, or name another"
+        )),
+        literal => Ok(Segment::Literal(literal.into())),
+    }
 }
 
 fn param_name(name: &[u8], shown: &str) -> Result<Box<str>, PatternMistake> {
@@ -271,6 +281,8 @@ mod tests {
         }
         assert!(wrong(&["{*path}", "x"]).contains("make it the last segment"));
         assert!(wrong(&["p_id", "x", "{id}"]).contains("\"id\" stands twice"));
+        assert!(wrong(&["a", ".."]).contains("\"..\""));
+        assert!(wrong(&["%2e", "a"]).contains("\".\""));
         assert!(wrong(&["{id}.json"]).contains("whole segment"));
         let many: Vec<String> = (0..27).map(|i| format!("p_x{i}")).collect();
         assert!(Pattern::parse(&many[..26]).is_ok());

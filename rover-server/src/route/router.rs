@@ -1,6 +1,6 @@
 //! The search: method and path to handler.
 //!
-//! In: a request's method and its path as sent. Out: [`Found`]. The path is chosen first, then the method within the
+//! In: a request's method and its path, in the normal spelling. Out: [`Found`]. The path is chosen first, then the method within the
 //! chosen path. Must not know: how the tables are checked and filled (`build`).
 
 use std::collections::HashMap;
@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use http::{HeaderValue, Method};
 
 use super::method::{Answer, MethodTable};
+use super::normal::{place_in, with_plain_delimiters};
 use super::rank::Rank;
 use super::{Params, RouteDecl, RouteId};
 use crate::config::TrailingSlash;
@@ -77,6 +78,8 @@ pub struct FastRouter {
     pub(super) routes: Vec<RouteDecl>,
     pub(super) every_method: HeaderValue,
     pub(super) trailing: TrailingSlash,
+    /// Some literal holds what clients may send encoded as well, such as the `@` of `/@me`.
+    pub(super) has_delimiters: bool,
 }
 
 /// One known path or pattern.
@@ -87,13 +90,33 @@ pub(super) struct Path {
 }
 
 impl FastRouter {
-    /// Finds what answers `method` on `path`, which is the path as sent, without the query.
+    /// Finds what answers `method` on `path`, which has the normal spelling (`normal`) and no query.
     ///
     /// Literal segments win over parameters and parameters over the rest of the path, decided segment by segment from
     /// the left; a dead end goes back. Costs no allocation for up to three parameters.
     #[must_use]
     #[inline]
     pub fn find<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
+        if self.has_delimiters
+            && path.contains('%')
+            && let Some(plain) = with_plain_delimiters(path)
+        {
+            return self.find_plain(method, path, &plain);
+        }
+        self.search(method, path)
+    }
+
+    /// Finds what answers a path of which `plain` is the form that literals have. The parameters lie in `path`.
+    #[cold]
+    fn find_plain<'r>(&'r self, method: &Method, path: &str, plain: &str) -> Found<'r> {
+        match self.search(method, plain) {
+            Found::Route { id, params } => Found::Route { id, params: params.moved(|place| place_in(path, place)) },
+            other => other,
+        }
+    }
+
+    #[inline]
+    fn search<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
         // A path of literals only is the most specific match that there can be.
         if let Some(known) = self.exact.get(path).and_then(|index| self.paths.get(*index as usize)) {
             return match known.methods.answer(method) {
@@ -160,7 +183,7 @@ impl FastRouter {
         let change = if path.ends_with('/') { SlashChange::Remove } else { SlashChange::Add };
         let other = change.apply(path);
         // A `Location` that begins with "//" would name another host (RFC 3986, section 4.2), and to browsers one with "/\" too.
-        let names_host = other.starts_with("//") || other.starts_with("/\\");
+        let names_host = ["//", "/\\", "/%5C"].iter().any(|start| other.starts_with(start));
         let known = path.starts_with('/') && !names_host && self.knows(&other);
         if known { Found::Redirect(change) } else { Found::NotFound }
     }

@@ -174,34 +174,60 @@ fn two_handlers_for_one_method_and_path_are_a_mistake() {
         ("get", &["users", "{uid}"]),
         ("any", &["a b"]),
         ("any", &["a%20b"]),
+        ("get", &["@me"]),
+        ("get", &["%40%6De"]),
     ]);
     assert_eq!(
         told,
         [
             "app.lua:3: GET /users/{uid} already has a handler (app.lua:1); remove one of the two",
             "app.lua:5: any /a%20b already has a handler (app.lua:4); remove one of the two",
+            "app.lua:7: GET /@me already has a handler (app.lua:6); remove one of the two",
         ]
     );
 }
 
 #[test]
-fn two_parameter_names_in_one_place_are_a_mistake_told_once() {
-    let told = mistakes(&[
+fn parameters_in_one_place_have_the_names_of_their_routes() {
+    let app = router(&[
         ("get", &["users", "p_id"]),
-        ("get", &["users", "p_uid", "posts"]),
-        ("put", &["users", "p_uid", "posts"]),
-        ("get", &["files", "{*path}"]),
-        ("post", &["files", "{*name}"]),
+        ("put", &["users", "p_user"]),
+        ("get", &["users", "p_uid", "posts", "p_pid"]),
+        ("get", &["users", "p_x", "{*rest}"]),
+        ("post", &["users", "p_y", "{*path}"]),
+        ("get", &["users", "me"]),
     ]);
-    assert_eq!(
-        told,
-        [
-            "app.lua:2: /users/{uid}/posts calls \"uid\" what /users/{id} calls \"id\" (app.lua:1); use one name in both",
-            "app.lua:5: /files/{*name} calls \"name\" what /files/{*path} calls \"path\" (app.lua:4); use one name in both",
-        ]
-    );
-    // A parameter and the rest of the path are two places, and so are parameters after different segments.
-    router(&[("get", &["a", "p_id"]), ("get", &["a", "{*rest}"]), ("get", &["b", "p_other"])]);
+    assert_eq!(get(&app, "/users/1"), "/users/{id} id=1");
+    assert_eq!(get(&app, "/users/1/posts/2"), "/users/{uid}/posts/{pid} uid=1 pid=2");
+    assert_eq!(get(&app, "/users/1/posts"), "/users/{x}/{*rest} x=1 rest=posts");
+    assert_eq!(get(&app, "/users/me"), "/users/me");
+    for (method, path, names) in
+        [(Method::PUT, "/users/1", &["user"][..]), (Method::POST, "/users/1/a/b", &["y", "path"])]
+    {
+        let Found::Route { id, params } = app.find(&method, path) else { panic!("{path} has no route") };
+        assert_eq!(app.param_names(id).iter().map(|name| &**name).collect::<Vec<_>>(), names);
+        assert_eq!(params.len(), names.len());
+    }
+    let told = mistakes(&[("get", &["files", "{*path}"]), ("get", &["files", "{*name}"])]);
+    assert_eq!(told, ["app.lua:2: GET /files/{*name} already has a handler (app.lua:1); remove one of the two"]);
+}
+
+#[test]
+fn literals_are_found_where_clients_encode_what_need_not_be() {
+    let app =
+        router(&[("get", &["@me", "p_id"]), ("get", &["a:b"]), ("get", &["%40you", "{*rest}"]), ("get", &["p_any"])]);
+    for (path, found) in [
+        ("/@me/7", "/@me/{id} id=7"),
+        ("/%40me/7", "/@me/{id} id=7"),
+        ("/%40me/%40%2F%3A", "/@me/{id} id=%40%2F%3A"),
+        ("/a%3Ab", "/a:b"),
+        ("/%40you/a/%40", "/@you/{*rest} rest=a/%40"),
+        ("/@you/%40/%41", "/@you/{*rest} rest=%40/%41"),
+        ("/%40", "/{any} any=%40"),
+        ("/%40me/%zz", "400"),
+    ] {
+        assert_eq!(get(&app, path), found, "{path}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::{AppInfo, Listening, Server};
 use crate::accept::{Given, Listeners, Role};
 use crate::app::{App, Blueprint, Code, Declared, Mistakes, Unfinished};
 use crate::assets::Mounts;
+use crate::blocking;
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::crew::Crew;
 use crate::error::Error;
@@ -58,6 +59,7 @@ impl Server {
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
+        blocking::start().map_err(|error| Error::io("cannot start a thread", error))?;
         let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
         let started = self.start_watched(&early, at_once, &watchdog);
         if started.is_err() {
@@ -119,7 +121,8 @@ impl Server {
             false => None,
         };
         let plan = Arc::new(Mutex::new(plan));
-        let crew = Crew::new(blueprint, plan.clone(), watchdog.clone(), turns.clone(), workers);
+        let crew = Crew::new(blueprint, plan.clone(), watchdog.clone(), turns.clone(), workers)
+            .map_err(|error| Error::io("cannot start a thread", error))?;
         let listeners = Arc::new(listeners);
         let shared = Shared::new(self, turns, (&listeners, bound.as_ref()), plan, watchdog.clone());
         let management = match bound {

@@ -1,22 +1,23 @@
 //! Work that blocks its thread, on threads beside the worker's.
 
+use crate::blocking;
 use crate::store::Gate;
 
 /// Does the work on another thread once it is its turn. The turn lasts as long as the work, also where nobody waits for
 /// it any more: a thread that is stuck is one place less, never one thread more.
 ///
 /// # Errors
-/// What the work says, or that there is too much of it.
+/// What the work says, or that there is too much of it, or no thread for it: then it has not been done, and will not be.
 pub(super) async fn off_thread<T: Send + 'static>(
     gate: &Gate,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     let Some(turn) = gate.enter().await else { return Err(TOO_MANY.to_owned()) };
-    let working = tokio::task::spawn_blocking(move || {
+    let working = blocking::run(move || {
         let _turn = turn;
         work()
     });
-    working.await.unwrap_or_else(|_| Err("the server stops".to_owned()))
+    working.await.unwrap_or_else(|refused| Err(refused.to_string()))
 }
 
 /// What is said where the queue is full.

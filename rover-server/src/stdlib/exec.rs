@@ -18,9 +18,11 @@ use mlua::{Lua, Table};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 
 use super::blocking::{TOO_MANY, words};
 use super::options::{are_options, as_text, bytes, push_option, text};
+use crate::blocking;
 use crate::lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits, seconds};
 use crate::store::{Stores, Turn};
 
@@ -201,15 +203,20 @@ async fn run(stores: &Stores, order: Order) -> Result<Ended, String> {
     let Some(turn) = stores.processes().enter().await else { return Err(TOO_MANY.to_owned()) };
     // Starting a program may wait for a disk.
     let program = name.clone();
-    let started = tokio::task::spawn_blocking(move || match command.spawn() {
-        Ok(child) => Ok(Running { child, _turn: turn }),
-        // The system does not say which of the two is missing.
-        Err(error) => Err(match folder.and_then(|folder| folder_problem(&folder)) {
-            Some(problem) => problem,
-            None => format!("{program}: {}", words(&error)),
-        }),
+    let runtime = Handle::current();
+    let started = blocking::run(move || {
+        // Whose events tell of its end and of what it writes.
+        let _within = runtime.enter();
+        match command.spawn() {
+            Ok(child) => Ok(Running { child, _turn: turn }),
+            // The system does not say which of the two is missing.
+            Err(error) => Err(match folder.and_then(|folder| folder_problem(&folder)) {
+                Some(problem) => problem,
+                None => format!("{program}: {}", words(&error)),
+            }),
+        }
     });
-    let mut running = started.await.map_err(|_| "the server stops".to_owned())??;
+    let mut running = started.await.map_err(|refused| format!("{name}: {refused}"))??;
     let child = &mut running.child;
     let (input, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {

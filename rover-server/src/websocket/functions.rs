@@ -8,7 +8,7 @@ use http::Request;
 use mlua::{Function, Lua, Table};
 use tungstenite::Utf8Bytes;
 
-use crate::context;
+use crate::context::{self, SentPath};
 use crate::json;
 use crate::lua::{Kind, Name, Raise, Returns, Shared, Stack};
 use crate::tasks::Held;
@@ -77,6 +77,9 @@ fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = request.head.method.clone();
     head.uri = request.head.uri.clone();
+    if let Some(sent) = request.head.extensions.get::<SentPath>() {
+        head.extensions.insert(sent.clone());
+    }
     head.version = request.head.version;
     head.headers = request.head.headers.clone();
     let peer = request.peer.clone();

@@ -44,7 +44,6 @@ rover.server {}
         "app.lua:2: api.users.gett: unknown verb 'gett'; did you mean 'get'? The verbs are get, head, post, put, patch, delete, options, any; for a path, write function api.users.gett.get(ctx)",
         "app.lua:3: api.users.get must be a function, not a table",
         "app.lua:5: GET /posts already has a handler (app.lua:4); remove one of the two",
-        "app.lua:7: /posts/{pid} calls \"pid\" what /posts/{id} calls \"id\" (app.lua:6); use one name in both",
         "app.lua:8: the segment \"a/b\" holds a \"/\"; write one field for each segment: api[\"a\"][\"b\"]",
         "app.lua:9: the parameter name \"a\" stands twice in one path; give each parameter its own name",
         "app.lua:10: \"{*rest}\" takes the rest of the path, so nothing can follow it; make it the last segment",

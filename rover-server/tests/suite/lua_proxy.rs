@@ -110,7 +110,7 @@ fn where_a_request_goes() {
     for (path, target) in [
         ("/whole/x/y?q=1", "/whole/x/y?q=1"),
         ("/below/x/y?q=1", "/base/x/y?q=1"),
-        ("/below/%41//b", "/base/%41//b"),
+        ("/below/%41/%2f//b", "/base/A/%2F//b"),
         ("/exact/x?q=1", "/one?own=1"),
         ("/user/42?q=1", "/people/42?q=1"),
         ("/plain?", "/plain?"),

@@ -159,8 +159,6 @@ fn nothing_outside_of_the_folder_and_nothing_hidden() {
         "/assets/..\\secret.txt",
         "/assets/..%5csecret.txt",
         "/assets/sub/../../secret.txt",
-        "/assets/sub/../a.txt",
-        "/assets/./a.txt",
         "/assets//a.txt",
         "/assets//etc/passwd",
         "/assets/%2Fetc/passwd",
@@ -196,6 +194,9 @@ fn nothing_outside_of_the_folder_and_nothing_hidden() {
     }
     assert_eq!(app.get("/assets/%zz").status, 400);
     assert_eq!(app.get("/assets/inside.txt").text(), "c");
+    for path in ["/assets/sub/../inside.txt", "/assets/./inside.txt", "/x/%2e%2e/assets/inside%2Etxt"] {
+        assert_eq!(app.get(path).text(), "c", "{path}");
+    }
     assert_eq!(app.get("/assets/sub/c%2Etxt").text(), "c");
     assert_eq!(app.get("/assets/.well-known/security.txt").text(), "Contact: x");
 
