@@ -16,7 +16,18 @@ use http_body::{Frame, SizeHint};
 pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted>>>;
 
 /// The body of a request that nobody has read. It may be sent on from another task.
-pub(crate) type Unread = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted> + Send>>;
+pub(crate) type Unread = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Broken> + Send>>;
+
+/// Why the body of a request has no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The client went away.
+    Cut,
+    /// Nothing came for too long.
+    Late,
+    /// It is framed wrongly.
+    Malformed,
+}
 
 /// The body of a response.
 #[derive(Default)]

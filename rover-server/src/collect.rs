@@ -3,6 +3,9 @@
 //! Comes in: the body as the connection delivers it. Goes out: its bytes, decoded where they came in a content coding, or
 //! why there are none. Only POST, PUT and PATCH come here; other methods never read a body.
 
+use std::any::Any;
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,7 +16,7 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::body::Aborted;
+use crate::body::Broken;
 use crate::decode::{BodyCoding, Decode, Step};
 
 /// The memory that a body gets on the strength of its Content-Length alone, in bytes.
@@ -194,21 +197,35 @@ impl<B> Patient<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Patient<B> {
-    type Data = Bytes;
-    type Error = Aborted;
+/// What an error of the connection's says of the body.
+fn broken(error: &dyn Any) -> Broken {
+    let mut at = error.downcast_ref::<hyper::Error>().and_then(Error::source);
+    while let Some(error) = at {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput)
+        {
+            return Broken::Malformed;
+        }
+        at = error.source();
+    }
+    Broken::Cut
+}
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> Body for Patient<B> {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 this.clock = None;
-                Poll::Ready(frame.map(|frame| frame.map_err(|_| Aborted)))
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| broken(&error))))
             }
             Poll::Pending => {
                 let patience = this.patience;
                 let clock = this.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
-                clock.as_mut().poll(cx).map(|()| Some(Err(Aborted)))
+                clock.as_mut().poll(cx).map(|()| Some(Err(Broken::Late)))
             }
         }
     }

@@ -113,8 +113,8 @@ impl Connection {
         spare: Rc<SpareBuffers>,
     ) -> Connection {
         let agreed = if current.site().config.http2.enabled { agreed } else { Agreed::Http1 };
-        let socket = Socket::new(transport, agreed, spare);
-        let client = Client::new(current, peer);
+        let socket = Socket::new(transport, agreed, spare, current.site().config.connections.is_lenient);
+        let client = Client::new(current, peer.over(&socket));
         let http = match agreed {
             Agreed::Http2 => Http::Two(http2::serve(&socket, &client)),
             Agreed::Http1 | Agreed::Nothing => Http::One(http1::serve(&socket, &client)),
@@ -162,6 +162,10 @@ impl Connection {
         let unread = match std::mem::replace(&mut self.http, Http::Gone) {
             Http::One(http) => http.into_parts().read_buf,
             Http::Two(_) | Http::Gone => Bytes::new(),
+        };
+        let unread = match self.socket.take_rest() {
+            rest if rest.is_empty() => unread,
+            rest => [&unread[..], &rest].concat().into(),
         };
         self.seat.wake_at(u64::MAX);
         let ending = Ending::default();

@@ -133,3 +133,130 @@ async fn echo(mut upgraded: Upgraded) {
     upgraded.read_to_end(&mut bytes).await.unwrap();
     upgraded.write_all(&bytes).await.unwrap();
 }
+
+/// A client that sends its bytes in parts, then closes its side.
+struct Parts {
+    parts: std::vec::IntoIter<Vec<u8>>,
+    part: Vec<u8>,
+    seen: Rc<Seen>,
+}
+
+impl AsyncRead for Parts {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.part.is_empty() {
+            self.part = self.parts.next().unwrap_or_default();
+        }
+        let n = self.part.len().min(buf.remaining());
+        buf.put_slice(&self.part[..n]);
+        self.part.drain(..n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Parts {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut bytes = self.seen.bytes.take();
+        bytes.extend_from_slice(buf);
+        self.seen.bytes.set(bytes);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Bytes of which some make requests, and some come close.
+const PIECES: [&[u8]; 30] = [
+    b"GET /a HTTP/1.1\r\nHost: test\r\n",
+    b"POST /b HTTP/1.1\r\nHost: test\r\n",
+    b"PUT /c HTTP/1.0\r\nHost: test\r\n",
+    b"DELETE /d HTTP/1.1\r\nHost: test\r\nUpgrade: a\r\n",
+    b"GET /e HTTP/1.1\r\nHost: test\r\n\r\n",
+    b"GET /f HTTP/1.1\r\nHost: test\r\n\r\n",
+    b"POST /g HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nGET /",
+    b"PUT /h HTTP/1.1\r\nHost: test\r\ntransfer-encoding:chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"Content-Length: 5\r\n",
+    b"content-length:0\r\n",
+    b"Content-Length: 05 \r\n",
+    b"Content-Length: x\r\n",
+    b"Content-Length : 3\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"Transfer-Encoding: gzip\r\n",
+    b" folded: a\r\n",
+    b"X: a\rb\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b"hello",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"0\r\nA: b\r\n\r\n",
+    b"5;a=\"b\r\n",
+    b"#",
+    b"0",
+    b"\0",
+];
+
+/// Where messages end, hyper and the look below it agree: without a refusal the answers are those of a server that does
+/// not look, and with one all that came before it.
+#[test]
+fn strict_and_lenient_see_the_same_messages() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    let site = |lenient: &str| {
+        let code = format!(
+            "local api = rover.server {{ access_log = false, http1 = {{ lenient = {lenient} }} }}
+            api['{{*path}}'].any = function(ctx)
+              local body = ctx.method ~= 'GET' and ctx.method ~= 'DELETE' and ctx:body()
+              return ctx.method .. ctx.path .. ':' .. (body and body:text() or '') .. '.'
+            end
+            return api"
+        );
+        Current::new(Server::from_source("app.lua", code).site(false).unwrap())
+    };
+    let sites = [site("false"), site("true")];
+    let answers = |current: &Rc<Current>, parts: Vec<Vec<u8>>| {
+        let seen = Rc::new(Seen::default());
+        let client = Parts { parts: parts.into_iter(), part: Vec::new(), seen: seen.clone() };
+        let (transport, peer) = (Transport::Other(Box::new(client)), Peer::new(None, "http"));
+        let connection =
+            Connection::new(transport, peer, Agreed::Nothing, current.clone(), &Rc::default(), Rc::default());
+        runtime.block_on(connection);
+        let text = String::from_utf8_lossy(&seen.bytes.take()).into_owned();
+        let without_date = |answer: &str| {
+            let lines =
+                answer.split("\r\n").filter(|line| !line.starts_with("date:") && !line.starts_with("connection:"));
+            lines.collect::<Vec<_>>().join("|")
+        };
+        text.split("HTTP/1.").skip(1).map(without_date).collect::<Vec<_>>()
+    };
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut refused, mut taken) = (0, 0);
+    for _ in 0..20_000 {
+        let pieces = (0..random.usize(1..9)).map(|_| PIECES[random.usize(..PIECES.len())]).collect::<Vec<_>>();
+        let mut bytes = pieces.concat();
+        let mut parts = Vec::new();
+        while !bytes.is_empty() {
+            let most = if random.bool() { bytes.len() } else { bytes.len().min(9) };
+            let rest = bytes.split_off(random.usize(1..=most));
+            parts.push(std::mem::replace(&mut bytes, rest));
+        }
+        let (mut strict, lenient) = (answers(&sites[0], parts.clone()), answers(&sites[1], parts));
+        if strict == lenient {
+            taken += 1;
+            continue;
+        }
+        refused += 1;
+        let last = strict.pop().unwrap_or_default();
+        assert!(last.starts_with("1 400"), "{pieces:?}: {strict:?} {last} and {lenient:?}");
+        assert!(lenient.starts_with(&strict), "{pieces:?}: {strict:?} and {lenient:?}");
+    }
+    assert!(refused > 500 && taken > 5000, "{refused} refused, {taken} taken");
+}

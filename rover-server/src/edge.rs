@@ -7,23 +7,26 @@ use std::net::Ipv6Addr;
 
 use http::header::{CONNECTION, EXPECT, HOST, LOCATION, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::body::Body;
+use crate::config::ConnectionSettings;
 use crate::failure;
 
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
 /// is a host with an optional port. A target in absolute form must name such a host too, which takes the place of the
-/// field's value (section 3.2.2). Refuses a target of more than `longest_target` bytes, too, and what is malformed in
-/// HTTP/2.
+/// field's value (section 3.2.2). Refuses a target that is longer than the `settings` have it, too, and what is malformed
+/// in HTTP/2.
 #[inline(always)]
-pub(crate) fn refusal(head: &mut Parts, longest_target: usize, usual: &UsualHost) -> Option<Response<Body>> {
+pub(crate) fn refusal(head: &mut Parts, settings: &ConnectionSettings, usual: &UsualHost) -> Option<Response<Body>> {
+    let longest_target = settings.uri_size_limit;
     let is_http2 = head.version == Version::HTTP_2;
     if is_http2 && let Some(refusal) = malformed(head) {
         return Some(refusal);
     }
     if !is_http2 && head.uri.authority().is_some() {
-        return unusual(head, longest_target).or_else(|| take_host(head));
+        let other_form = if settings.is_lenient { None } else { other_form(head) };
+        return other_form.or_else(|| unusual(head, longest_target)).or_else(|| take_host(head));
     }
     let headers = &head.headers;
     // No field has a second line, as is usual.
@@ -77,6 +80,19 @@ fn unusual(head: &Parts, longest_target: usize) -> Option<Response<Body>> {
         (Some(_), None) => "the Host header is not a host name with an optional port",
         (_, Some(_)) if head.version == Version::HTTP_2 => ":authority and Host do not say the same",
         (_, Some(_)) => "the request has more than one Host header",
+    };
+    Some(closing(failure::with_message(StatusCode::BAD_REQUEST, problem)))
+}
+
+/// Refuses a target of another form than the method may have (RFC 9112, section 3.2): a URL of http or https is for every
+/// method, a host alone for CONNECT.
+#[cold]
+fn other_form(head: &Parts) -> Option<Response<Body>> {
+    let problem = match head.uri.scheme_str() {
+        Some("http" | "https") => return None,
+        Some(_) => "the request target is a URL of another scheme than http and https",
+        None if head.method == Method::CONNECT => return None,
+        None => "the request target is neither a path nor a URL",
     };
     Some(closing(failure::with_message(StatusCode::BAD_REQUEST, problem)))
 }
@@ -188,11 +204,13 @@ fn is_bracketed(literal: &[u8]) -> bool {
 /// would read another number, or none.
 const LONGEST_BODY: u64 = i64::MAX as u64;
 
-/// Refuses a body that cannot be read: one whose length no server could hold (400), in a transfer coding other than chunked (501; RFC 9112, section 6.1), or
-/// under an expectation that is not known (417; RFC 9110, section 10.1.1).
-pub(crate) fn body_refusal(head: &Parts, length: Option<u64>) -> Option<Response<Body>> {
-    if length.is_some_and(|length| length > LONGEST_BODY) {
-        let message = "Content-Length is larger than any body can be";
+/// Refuses a body that cannot be read: one whose length no server could hold or whose first bytes have a `fault` (400), in
+/// a transfer coding other than chunked (501; RFC 9112, section 6.1), or under an expectation that is not known (417; RFC
+/// 9110, section 10.1.1).
+pub(crate) fn body_refusal(head: &Parts, length: Option<u64>, fault: Option<&'static str>) -> Option<Response<Body>> {
+    let too_long =
+        length.filter(|&length| length > LONGEST_BODY).map(|_| "Content-Length is larger than any body can be");
+    if let Some(message) = fault.or(too_long) {
         return Some(closing(failure::with_message(StatusCode::BAD_REQUEST, message)));
     }
     let differs = |name, known: &str| {

@@ -34,7 +34,9 @@ pub(crate) fn body_of(status: StatusCode) -> Vec<u8> {
     error_body(status.canonical_reason().unwrap_or("Error"))
 }
 
-fn error_body(message: &str) -> Vec<u8> {
+/// The body of [`with_message`].
+#[cold]
+pub(crate) fn error_body(message: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(message.len() + 16);
     body.extend_from_slice(b"{\"error\":");
     json::push_text(message.as_bytes(), &mut body);

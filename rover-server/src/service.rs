@@ -205,8 +205,7 @@ impl Site {
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let longest_target = self.config.connections.uri_size_limit;
-        if let Some(refusal) = edge::refusal(&mut request.head, longest_target, &self.usual_host) {
+        if let Some(refusal) = edge::refusal(&mut request.head, &self.config.connections, &self.usual_host) {
             return ControlFlow::Break(Box::new(refusal));
         }
         let head = &request.head;
@@ -214,7 +213,9 @@ impl Site {
             return ControlFlow::Break(Box::new(edge::to_https(head, port)));
         }
         let has_body = !body.is_end_stream();
-        if has_body && let Some(refusal) = edge::body_refusal(head, body.size_hint().exact()) {
+        if has_body
+            && let Some(refusal) = edge::body_refusal(head, body.size_hint().exact(), request.peer.body_fault.take())
+        {
             return ControlFlow::Break(Box::new(refusal));
         }
         let close = has_body && edge::must_close(head) || request.peer.is_last.get();

@@ -5,8 +5,10 @@
 //! collected here, and the connection's task [flushes](Socket::poll_flush) once at the end of its turn. The buffer
 //! belongs to the connection only while bytes wait in it: an idle connection holds none.
 //!
-//! Comes in: an accepted stream. Goes out: hyper's `Read` and `Write`. This module must not know of HTTP.
+//! Comes in: an accepted stream. Goes out: hyper's `Read` and `Write`. Of HTTP this module knows how a client's bytes are
+//! divided into messages (`preface`, `framing`), and nothing of what they mean.
 
+mod framing;
 mod handle;
 mod incoming;
 mod preface;
@@ -17,13 +19,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+pub(crate) use framing::Fault;
+use framing::Framing;
 pub(crate) use handle::SocketHandle;
-use incoming::{Incoming, Mode};
+use incoming::{Incoming, Mode, SPOILED};
 use preface::Preface;
 pub(crate) use preface::Spoken;
 
@@ -166,16 +171,18 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Wraps an accepted stream. `agreed` is what the client has said that it will speak, where it has.
-    pub(crate) fn new(transport: Transport, agreed: Agreed, spare: Rc<SpareBuffers>) -> Rc<Socket> {
+    /// Wraps an accepted stream. `agreed` is what the client has said that it will speak, where it has; in HTTP/1 its
+    /// messages are looked at unless the server `is_lenient`.
+    pub(crate) fn new(transport: Transport, agreed: Agreed, spare: Rc<SpareBuffers>, is_lenient: bool) -> Rc<Socket> {
         let is_tls = matches!(transport, Transport::Tls(_));
         let mode = match agreed {
             Agreed::Http1 => Mode::Plain,
             Agreed::Http2 => Mode::Opening(Box::new(Preface::expected())),
             Agreed::Nothing => Mode::Opening(Box::new(Preface::possible())),
         };
+        let framing = (agreed != Agreed::Http2 && !is_lenient).then(Framing::new);
         let inner = Inner {
-            io: TokioIo::new(Incoming::new(transport, mode)),
+            io: TokioIo::new(Incoming::new(transport, mode, framing)),
             waiting: Vec::new(),
             sent: 0,
             is_shut: false,
@@ -189,7 +196,45 @@ impl Socket {
     pub(crate) fn spoken(&self) -> Option<Spoken> {
         match &self.inner.borrow().io.inner().mode {
             Mode::Opening(preface) => preface.spoken(),
-            Mode::Plain | Mode::Ended => Some(Spoken::Http1),
+            Mode::Plain | Mode::Ended | Mode::Refused(_) => Some(Spoken::Http1),
+        }
+    }
+
+    /// hyper has read a request.
+    #[inline]
+    pub(crate) fn begin_request(&self) {
+        self.inner.borrow_mut().io.inner_mut().begin_request();
+    }
+
+    /// The request just begun has a body, so long where it is not in chunks. Gives what is known to be wrong with it.
+    #[cold]
+    pub(crate) fn begin_body(&self, length: Option<u64>) -> Option<Fault> {
+        self.inner.borrow_mut().io.inner_mut().begin_body(length)
+    }
+
+    /// The request just begun may end in a switch to another protocol, as long as `is_open` says so: what follows it need
+    /// not be HTTP.
+    #[cold]
+    pub(crate) fn begin_switch(&self, is_open: impl Fn() -> bool + 'static) {
+        self.inner.borrow_mut().io.inner_mut().begin_switch(Box::new(is_open));
+    }
+
+    /// What hyper has not got of what was read, for whoever takes the connection over.
+    pub(crate) fn take_rest(&self) -> Vec<u8> {
+        self.inner.borrow_mut().io.inner_mut().take_rest()
+    }
+
+    /// What is wrong with the head that hyper has refused, where it is that. Takes off its end what hyper has got in place
+    /// of its first wrong byte.
+    pub(crate) fn take_fault(&self, head: &mut Bytes) -> Option<Fault> {
+        match &self.inner.borrow().io.inner().mode {
+            Mode::Refused(refused) if !refused.in_body => {
+                if head.ends_with(SPOILED) {
+                    head.truncate(head.len() - SPOILED.len());
+                }
+                Some(refused.fault)
+            }
+            _ => None,
         }
     }
 
@@ -222,6 +267,21 @@ impl Socket {
     /// Changes what waits to be sent.
     pub(crate) fn edit(&self, edit: impl FnOnce(&mut Vec<u8>)) {
         edit(&mut self.inner.borrow_mut().waiting);
+    }
+
+    /// Puts `bytes` between two messages of hyper's, which must be at such a place. False where hyper has yet to get rid of
+    /// an earlier one, or where there is no room.
+    #[cold]
+    pub(crate) fn interject(&self, bytes: &[u8]) -> bool {
+        let Ok(mut inner) = self.inner.try_borrow_mut() else { return false };
+        if inner.io.inner().is_blocked || inner.is_shut || inner.waiting.len() + bytes.len() > COLLECT_MOST {
+            return false;
+        }
+        if inner.waiting.capacity() == 0 {
+            inner.waiting = self.spare.take();
+        }
+        inner.waiting.extend_from_slice(bytes);
+        true
     }
 
     /// Sends what has been collected.

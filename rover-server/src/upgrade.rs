@@ -32,6 +32,14 @@ impl Slot {
         self.0.set(Some(upgrade));
     }
 
+    /// Whether something is there.
+    pub(crate) fn is_full(&self) -> bool {
+        let upgrade = self.0.take();
+        let is_full = upgrade.is_some();
+        self.0.set(upgrade);
+        is_full
+    }
+
     /// What was put there, once.
     pub(crate) fn take(&self) -> Option<Upgrade> {
         self.0.take()

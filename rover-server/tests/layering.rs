@@ -137,7 +137,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("cors", &["body", "config", "route"]),
     ("shed", &["body", "config", "failure"]),
     ("security_headers", &["config"]),
-    ("edge", &["body", "failure"]),
+    ("edge", &["body", "config", "failure"]),
     ("collect", &["body", "decode"]),
     ("handler", &["app", "body", "context", "failure", "log", "lua", "budget"]),
     (
@@ -180,7 +180,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("otlp", &["blocking", "config", "context", "log", "metrics", "outbound"]),
     ("outbound", &["blocking", "decode", "log"]),
     ("decode", &[]),
-    ("context", &["body", "header_names", "json", "lua", "route", "upgrade", "budget"]),
+    ("context", &["body", "budget", "header_names", "json", "lua", "route", "socket", "upgrade"]),
     ("compression", &["body", "coding", "config", "wildcard"]),
     ("body", &[]),
     ("coding", &[]),

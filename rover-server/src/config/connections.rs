@@ -22,6 +22,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) send_timeout: Duration,
     /// Zero: no limit.
     pub(crate) handler_timeout: Duration,
+    /// What other HTTP/1 servers may read differently is taken.
+    pub(crate) is_lenient: bool,
     /// 0: no limit.
     pub(crate) requests_per_connection: u64,
     /// 0: no limit.
@@ -44,6 +46,7 @@ impl Default for ConnectionSettings {
             idle_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(30),
             handler_timeout: Duration::from_secs(60),
+            is_lenient: false,
             requests_per_connection: 0,
             max_connections: 20_000,
             max_connections_per_ip: 0,
@@ -117,6 +120,17 @@ pub(super) static CONNECTION_KEYS: &[ConfigKey] = &[
         store: |config, value| {
             let bytes = value.size().filter(|bytes| (1..=60 * 1024).contains(bytes)).ok_or("")?;
             config.connections.uri_size_limit = usize::try_from(bytes).map_err(|_| "")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "http1.lenient",
+        what: "take HTTP/1 requests whose lines or chunks end in a bare LF, and others that servers read differently",
+        takes: "true or false",
+        default: "false",
+        example: "true",
+        store: |config, value| {
+            config.connections.is_lenient = value.truth().ok_or("")?;
             Ok(())
         },
     },

@@ -53,6 +53,11 @@ impl Config {
             public && proxies.protocol && proxies.trusted.is_none(),
             "proxy_protocol is on and trusted_proxies is not set: any client can claim any address; name the proxies",
         );
+        warn(
+            self.connections.is_lenient,
+            "http1.lenient is on: a proxy in front may read other requests than this server does, which lets requests \
+             past its rules; turn it off once the clients that need it are mended",
+        );
         warn(public && self.debug, "debug is on and host is public: answers show tracebacks; turn debug off");
         warn(
             public && self.cors.origins == Origins::Any,

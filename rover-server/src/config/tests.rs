@@ -197,6 +197,8 @@ fn what_is_unsafe_in_public() {
     let behind =
         [("host", text("::")), ("trusted_proxies", text("private")), ("proxy_protocol", ConfigValue::Bool(true))];
     assert!(warnings(&behind, true).is_empty());
+    let lenient = ConfigValue::Table(vec![("lenient".into(), ConfigValue::Bool(true))]);
+    assert!(warnings(&[("http1", lenient)], false)[0].starts_with("http1.lenient is on: "));
     let found = warnings(&[("trusted_proxies", text("0.0.0.0/0"))], false);
     assert!(found.len() == 1 && found[0].starts_with("trusted_proxies holds"), "{found:?}");
     let table = |entries: &[(&str, ConfigValue)]| {

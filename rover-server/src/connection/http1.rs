@@ -7,12 +7,15 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::upgrade::OnUpgrade;
 
 use crate::body::Body;
+use crate::failure;
 use crate::service::Answer;
-use crate::socket::{Socket, SocketHandle};
+use crate::socket::{Fault, Socket, SocketHandle};
 
 use super::refusal;
 use super::requests::Client;
@@ -23,7 +26,25 @@ pub(super) type Connection = http1::Connection<SocketHandle, Requests>;
 /// How many header fields hyper takes without memory of its own for each request.
 const USUAL_HEADER_COUNT: usize = 100;
 
-pub(super) struct Requests(Rc<Client>);
+pub(super) struct Requests {
+    client: Rc<Client>,
+    socket: Rc<Socket>,
+}
+
+impl Requests {
+    /// Tells the socket what follows the head of `request`, where that is not the next head.
+    #[cold]
+    fn expect(&self, request: &Request<Incoming>) {
+        if !request.body().is_end_stream() {
+            let fault = self.socket.begin_body(request.body().size_hint().exact());
+            self.client.peer.body_fault.set(fault.map(Fault::text));
+        }
+        if request.extensions().get::<OnUpgrade>().is_some() {
+            let client = Rc::downgrade(&self.client);
+            self.socket.begin_switch(move || client.upgrade().is_some_and(|client| client.may_switch()));
+        }
+    }
+}
 
 impl hyper::service::Service<Request<Incoming>> for Requests {
     type Response = Response<Body>;
@@ -32,7 +53,11 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Answer<Incoming> {
-        self.0.answer(request)
+        self.socket.begin_request();
+        if !request.body().is_end_stream() || !request.extensions().is_empty() {
+            self.expect(&request);
+        }
+        self.client.answer(request)
     }
 }
 
@@ -48,7 +73,7 @@ pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Connection {
     if settings.header_count_limit != USUAL_HEADER_COUNT {
         http.max_headers(settings.header_count_limit);
     }
-    http.serve_connection(SocketHandle(socket.clone()), Requests(client.clone()))
+    http.serve_connection(SocketHandle(socket.clone()), Requests { client: client.clone(), socket: socket.clone() })
 }
 
 /// The beginning of a head that did not become a request.
@@ -63,7 +88,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
 pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
-    let head = unparsed(http, socket, client);
+    let mut head = unparsed(http, socket, client);
+    let fault = socket.take_fault(&mut head);
     let site = client.current.site();
     let settings = &site.config.connections;
     let mut written = None;
@@ -83,7 +109,11 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
                 status = StatusCode::BAD_REQUEST;
             }
         }
-        written = Some((status, refusal::write(status, &site.config.security_headers, &head, waiting)));
+        let body = match fault {
+            Some(fault) if status == StatusCode::BAD_REQUEST => failure::error_body(fault.text()),
+            _ => failure::body_of(status),
+        };
+        written = Some((status, refusal::write((status, &body), &site.config.security_headers, &head, waiting)));
     });
     if let Some((status, bytes)) = written {
         client.current.record_refusal(&client.peer, &head, status, bytes);
@@ -100,7 +130,8 @@ pub(super) fn time_out(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<C
     let status = StatusCode::REQUEST_TIMEOUT;
     let site = client.current.site();
     let mut bytes = 0;
-    socket.edit(|waiting| bytes = refusal::write(status, &site.config.security_headers, &head, waiting));
+    let body = failure::body_of(status);
+    socket.edit(|waiting| bytes = refusal::write((status, &body), &site.config.security_headers, &head, waiting));
     client.current.record_refusal(&client.peer, &head, status, bytes);
     true
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::StatusCode;
 
 use crate::config::SecurityHeaders;
-use crate::{failure, security_headers};
+use crate::security_headers;
 
 /// How long hyper's own refusal is at most.
 const BARE_MOST: usize = 200;
@@ -40,8 +40,13 @@ fn is_for_head(head: &[u8]) -> bool {
 
 /// Appends the answer that Rover gives by itself to the beginning of a `head`, after which the connection ends, with the
 /// `config`'s headers; gives the length of its body.
-pub(super) fn write(status: StatusCode, config: &SecurityHeaders, head: &[u8], waiting: &mut Vec<u8>) -> u64 {
-    let (body, reason) = (failure::body_of(status), status.canonical_reason().unwrap_or("Error"));
+pub(super) fn write(
+    (status, body): (StatusCode, &[u8]),
+    config: &SecurityHeaders,
+    head: &[u8],
+    waiting: &mut Vec<u8>,
+) -> u64 {
+    let reason = status.canonical_reason().unwrap_or("Error");
     let lines = format!(
         "HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\ndate: {}\r\n{}\r\n",
         status.as_u16(),
@@ -53,7 +58,7 @@ pub(super) fn write(status: StatusCode, config: &SecurityHeaders, head: &[u8], w
     if is_for_head(head) {
         return 0;
     }
-    waiting.extend_from_slice(&body);
+    waiting.extend_from_slice(body);
     body.len() as u64
 }
 

@@ -42,6 +42,11 @@ impl Client {
         Rc::strong_count(&self.peer) > 1
     }
 
+    /// Whether the answer to the last request is a switch to another protocol, or may become one.
+    pub(super) fn may_switch(&self) -> bool {
+        self.is_busy() || self.peer.upgrade.is_full()
+    }
+
     /// Whether the body of a request is being passed on.
     #[inline]
     pub(super) fn is_passing(&self) -> bool {

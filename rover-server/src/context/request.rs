@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell, Ref, RefCell, RefMut};
 use std::ffi::c_void;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::body::Unread;
 use crate::budget;
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
+use crate::socket::Socket;
 use crate::upgrade;
 
 /// Who is at the other end of a connection.
@@ -27,24 +28,53 @@ pub(crate) struct Peer {
     pub(crate) upgrade: upgrade::Slot,
     /// The request that comes next, or is being answered, is the connection's last.
     pub(crate) is_last: Cell<bool>,
+    /// What is known to be wrong with the body of the request that is being begun.
+    pub(crate) body_fault: Cell<Option<&'static str>>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
     passing: OnceCell<Arc<()>>,
     /// The bytes that its requests and their answers hold.
     held: OnceCell<budget::Connection>,
+    /// What the connection's bytes go over; not there for requests without a connection.
+    socket: Weak<Socket>,
 }
 
 impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
-        let (upgrade, is_last, passing) = (upgrade::Slot::default(), Cell::new(false), OnceCell::new());
-        Peer { ip, scheme, upgrade, is_last, https_port: None, passing, held: OnceCell::new() }
+        let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
+        let (is_last, body_fault) = (Cell::new(false), Cell::new(None));
+        Peer {
+            ip,
+            scheme,
+            upgrade,
+            is_last,
+            body_fault,
+            https_port: None,
+            passing,
+            socket: Weak::new(),
+            held: OnceCell::new(),
+        }
     }
 
     /// What counts the bytes that the connection holds.
     pub(crate) fn held(&self) -> &budget::Connection {
         self.held.get_or_init(budget::Connection::default)
+    }
+
+    /// The same, reached over `socket`.
+    pub(crate) fn over(mut self, socket: &Rc<Socket>) -> Peer {
+        self.socket = Rc::downgrade(socket);
+        self
+    }
+
+    /// Sends an interim answer (1xx) to a client of HTTP/1.1 that waits for its answer. It is left out where the client has
+    /// yet to take the answer to an earlier request.
+    pub(crate) fn interject(&self, bytes: &[u8]) {
+        if let Some(socket) = self.socket.upgrade() {
+            socket.interject(bytes);
+        }
     }
 
     /// What the body of a request has to keep that is passed on: it may outlast the response.

@@ -84,6 +84,8 @@ impl http_body::Body for Outgoing {
 /// not shared with other requests.
 pub(crate) struct Inflow {
     source: Source,
+    /// Read before somebody asked for it.
+    held: Bytes,
     active: Active,
     patience: Option<Duration>,
     clock: Option<Pin<Box<Sleep>>>,
@@ -99,7 +101,7 @@ enum Source {
 impl Inflow {
     /// The body as it comes.
     pub(crate) fn plain(body: Incoming, active: Active) -> Inflow {
-        Inflow { source: Source::Plain(body), active, patience: None, clock: None }
+        Inflow::new(Source::Plain(body), active)
     }
 
     /// A body in a content coding that is known is decoded, and `headers` say so no more.
@@ -108,7 +110,42 @@ impl Inflow {
             Ok(decoder) => Source::Coded(Box::new(decoder)),
             Err(body) => Source::Plain(body),
         };
-        Inflow { source, active, patience: None, clock: None }
+        Inflow::new(source, active)
+    }
+
+    fn new(source: Source, active: Active) -> Inflow {
+        Inflow { source, held: Bytes::new(), active, patience: None, clock: None }
+    }
+
+    /// Reads what came along with the head, to be handed out as the next piece. It waits for nothing: a head whose body is
+    /// late goes on without it.
+    ///
+    /// # Errors
+    /// The body breaks off before its first byte.
+    pub(crate) async fn peek(&mut self) -> Result<(), Problem> {
+        for is_last in [false, true] {
+            let first = poll_fn(|cx| match self.poll_chunk(cx) {
+                Poll::Ready(first) => Poll::Ready(Some(first)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            match first.await {
+                Some(Some(Ok(first))) => {
+                    self.held = first;
+                    return Ok(());
+                }
+                Some(Some(Err(problem))) => return Err(problem),
+                Some(None) => return Ok(()),
+                // The connection reads on once it is asked, in a turn of its own.
+                None if !is_last => tokio::task::yield_now().await,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What the request holds, for who does without the body.
+    pub(crate) fn into_active(self) -> Active {
+        self.active
     }
 
     /// Lets the body break off where nothing comes for so long.
@@ -118,24 +155,33 @@ impl Inflow {
 
     /// What is known of the length.
     pub(crate) fn size_hint(&self) -> SizeHint {
-        match &self.source {
+        let rest = match &self.source {
             Source::Plain(body) => body.size_hint(),
             Source::Coded(_) => SizeHint::default(),
             Source::Over => SizeHint::with_exact(0),
+        };
+        let held = self.held.len() as u64;
+        match rest.exact() {
+            Some(rest) => SizeHint::with_exact(held + rest),
+            None => rest,
         }
     }
 
     /// Whether nothing more comes.
     pub(crate) fn is_over(&self) -> bool {
-        match &self.source {
+        let is_read = match &self.source {
             Source::Plain(body) => body.is_end_stream(),
             Source::Coded(_) => false,
             Source::Over => true,
-        }
+        };
+        is_read && self.held.is_empty()
     }
 
     /// The next piece, never empty; `None` at the end. After an error there is nothing more.
     pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Problem>>> {
+        if !self.held.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.held))));
+        }
         let polled = loop {
             match &mut self.source {
                 Source::Over => return Poll::Ready(None),

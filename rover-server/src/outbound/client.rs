@@ -367,6 +367,9 @@ impl Active {
     }
 
     fn failed(&mut self, problem: &Problem) {
+        if problem.is_of_client() {
+            return;
+        }
         add(&self.figures.failures);
         if problem.blames_server() {
             self.tell(false);

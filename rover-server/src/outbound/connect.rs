@@ -1,24 +1,31 @@
 //! New connections: TCP, then TLS where the URL asks for it. Each counts itself while it is open.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::Scheme;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::Problem;
 use super::dns::Resolver;
 use super::figures::{Figures, OriginFigures, add, subtract};
+use super::interim::{Frames, Interims};
 use super::tls::Tls;
 use super::url::origin_of;
+
+/// How long a failed write is kept back at most, for the read side to speak first.
+const HEARING: Duration = Duration::from_secs(5);
 
 /// Opens the connections of one client.
 #[derive(Clone)]
@@ -58,7 +65,7 @@ impl Connector {
         };
         add(&figures.open);
         add(&figures.opened);
-        Ok(Counted { stream, figures })
+        Ok(Counted::new(stream, figures))
     }
 }
 
@@ -71,9 +78,65 @@ fn in_handshake(error: BoxError) -> BoxError {
 }
 
 /// An open connection.
+///
+/// On one of HTTP/1.1 a failed write is told only once the read side has spoken: a server may answer a request and close the
+/// connection before it has read all of it, and its answer is then here although writing fails.
 pub(super) struct Counted {
-    stream: Stream,
+    stream: TokioIo<Stream>,
     figures: Arc<OriginFigures>,
+    /// Told by whoever sends requests over HTTP/1.1.
+    interims: Arc<Interims>,
+    /// Of HTTP/2.
+    frames: Option<Frames>,
+    /// Writing has failed, as is told when this is over.
+    deaf: Option<Box<Deaf>>,
+}
+
+/// Why writing failed, and for how long the read side may keep that back.
+type Deaf = (io::ErrorKind, Pin<Box<Sleep>>);
+
+impl Counted {
+    fn new(stream: Stream, figures: Arc<OriginFigures>) -> Counted {
+        let is_http2 = stream.connected().is_negotiated_h2();
+        let (interims, frames) = (Arc::default(), is_http2.then(Frames::default));
+        Counted { stream: TokioIo::new(stream), figures, interims, frames, deaf: None }
+    }
+
+    /// Whether HTTP/2 has been agreed on.
+    pub(super) fn is_http2(&self) -> bool {
+        self.frames.is_some()
+    }
+
+    /// What counts the interim answers of HTTP/1.1.
+    pub(super) fn interims(&self) -> Arc<Interims> {
+        self.interims.clone()
+    }
+
+    /// Writes, as long as that has not failed.
+    #[inline]
+    fn poll_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TokioIo<Stream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.deaf.is_none() {
+            match write(Pin::new(&mut self.stream), cx) {
+                Poll::Ready(Err(error)) if self.frames.is_none() => {
+                    self.deaf = Some(Box::new((error.kind(), Box::pin(sleep(HEARING)))));
+                }
+                written => return written,
+            }
+        }
+        self.poll_deaf(cx).map(Err)
+    }
+
+    /// Holds back that writing failed. Mostly the read side wakes who waits: it has a byte, the end or the error.
+    #[cold]
+    fn poll_deaf(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(deaf) = &mut self.deaf else { return Poll::Pending };
+        let (kind, clock) = &mut **deaf;
+        clock.as_mut().poll(cx).map(|()| (*kind).into())
+    }
 }
 
 impl Drop for Counted {
@@ -82,25 +145,26 @@ impl Drop for Counted {
     }
 }
 
-impl Connection for Counted {
-    fn connected(&self) -> Connected {
-        self.stream.connected()
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.interims.check()?;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        if let Some(frames) = &mut this.frames {
+            frames.take(&buf.filled()[before..])?;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Read for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl Write for Counted {
+impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.poll_with(cx, |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.poll_with(cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -116,6 +180,6 @@ impl Write for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        self.poll_with(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
     }
 }

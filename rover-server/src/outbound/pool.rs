@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -14,14 +15,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::client::legacy::connect::Connection as _;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Problem;
 use super::body::Outgoing;
 use super::connect::Connector;
+use super::interim::{Interims, Relay};
 use super::problem;
 use super::url::host_of;
 
@@ -56,8 +57,28 @@ pub(super) struct Pool {
 }
 
 struct Waiting {
-    connection: http1::SendRequest<Outgoing>,
+    connection: Own,
     since: Instant,
+}
+
+/// A connection of HTTP/1.1.
+struct Own {
+    requests: http1::SendRequest<Outgoing>,
+    interims: Arc<Interims>,
+}
+
+impl Own {
+    /// Lets the interim answers to `request` be counted, and shown to whoever wants to see them.
+    fn count_interims(&self, request: &mut Request<Outgoing>) {
+        self.interims.begin();
+        let (interims, relay) = (self.interims.clone(), request.extensions().get::<Relay>().cloned());
+        hyper::ext::on_informational(request, move |interim| {
+            let is_fine = interims.note(interim.headers());
+            if let Some(relay) = relay.as_ref().filter(|_| is_fine) {
+                relay.push(interim.status(), interim.headers().clone());
+            }
+        });
+    }
 }
 
 struct Shared {
@@ -66,7 +87,7 @@ struct Shared {
 }
 
 enum Connection {
-    Own(http1::SendRequest<Outgoing>),
+    Own(Own),
     Shared(http2::SendRequest<Outgoing>),
 }
 
@@ -88,6 +109,11 @@ impl Failure {
 
     pub(super) fn sent(problem: Problem) -> Failure {
         Failure { problem, is_unsent: false, is_stale: false, is_unprocessed: false }
+    }
+
+    /// The answer broke off before the first byte of its body.
+    pub(crate) fn broken_off(problem: Problem) -> Failure {
+        Failure::sent(problem)
     }
 
     fn broken(error: &hyper::Error, has_waited: bool) -> Failure {
@@ -112,7 +138,7 @@ fn is_coded(headers: &HeaderMap) -> bool {
 
 /// A connection of HTTP/1.1 in use. Dropped, it is closed.
 pub(super) struct Lease {
-    connection: http1::SendRequest<Outgoing>,
+    connection: Own,
     pool: Weak<Pool>,
 }
 
@@ -184,7 +210,8 @@ impl Pool {
                     {
                         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                     }
-                    let sent = connection.try_send_request(request).await;
+                    connection.count_interims(&mut request);
+                    let sent = connection.requests.try_send_request(request).await;
                     (sent, Some(Lease { connection, pool: Rc::downgrade(self) }))
                 }
                 Connection::Shared(mut connection) => {
@@ -216,7 +243,7 @@ impl Pool {
     fn take(&self) -> Option<Connection> {
         let mut waiting = self.waiting.borrow_mut();
         for n in (0..waiting.len()).rev() {
-            let connection = &waiting[n].connection;
+            let connection = &waiting[n].connection.requests;
             if connection.is_closed() {
                 waiting.remove(n);
             } else if connection.is_ready() {
@@ -243,11 +270,11 @@ impl Pool {
         }
         let stream = self.connector.connect(self.url.clone()).await.map_err(|error| Problem::of(&*error))?;
         let problem = |error: hyper::Error| Problem::of(&error);
-        if stream.connected().is_negotiated_h2() {
+        if stream.is_http2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             // Else everybody would wait in vain on a connection whose server is gone, up to the system's quarter of an hour.
             builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
-            let (connection, work) = builder.handshake(stream).await.map_err(problem)?;
+            let (connection, work) = builder.handshake(TokioIo::new(stream)).await.map_err(problem)?;
             tokio::spawn(work);
             self.shared.replace(Some(Shared { connection: connection.clone(), used: Instant::now() }));
             self.is_shared.set(true);
@@ -258,9 +285,10 @@ impl Pool {
         let mut builder = http1::Builder::new();
         // Who gets a response has to undo both (RFC 9112, sections 5.1 and 5.2).
         builder.allow_spaces_after_header_name_in_responses(true).allow_obsolete_multiline_headers_in_responses(true);
-        let (connection, work) = builder.handshake(stream).await.map_err(problem)?;
+        let interims = stream.interims();
+        let (requests, work) = builder.handshake(TokioIo::new(stream)).await.map_err(problem)?;
         tokio::spawn(work.with_upgrades());
-        Ok((Connection::Own(connection), false))
+        Ok((Connection::Own(Own { requests, interims }), false))
     }
 
     /// Gives the request the URI that HTTP/2 wants; what is named by Host there is named by the authority here (RFC 9113,
@@ -277,9 +305,9 @@ impl Pool {
         }
     }
 
-    fn keep(pool: &Rc<Pool>, connection: http1::SendRequest<Outgoing>) {
+    fn keep(pool: &Rc<Pool>, connection: Own) {
         let mut waiting = pool.waiting.borrow_mut();
-        if connection.is_closed() || waiting.len() >= pool.patience.connections {
+        if connection.requests.is_closed() || waiting.len() >= pool.patience.connections {
             return;
         }
         waiting.push(Waiting { connection, since: Instant::now() });
@@ -308,7 +336,7 @@ impl Pool {
         let now = Instant::now();
         let end = |since: Instant| since + self.patience.time;
         let mut waiting = self.waiting.borrow_mut();
-        waiting.retain(|one| end(one.since) > now && !one.connection.is_closed());
+        waiting.retain(|one| end(one.since) > now && !one.connection.requests.is_closed());
         let mut shared = self.shared.borrow_mut();
         // Requests that share it go on.
         if shared.as_ref().is_some_and(|one| end(one.used) <= now || one.connection.is_closed()) {

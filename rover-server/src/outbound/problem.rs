@@ -30,14 +30,20 @@ pub(crate) enum Problem {
     /// What came is not HTTP.
     Malformed,
     HeadTooLarge,
+    /// Interim answers (1xx) without end.
+    TooManyInterims,
     BodyTooLarge,
     /// The content coding is broken.
     Undecodable,
     TooManyRedirects,
     CircuitOpen,
     QueueFull,
-    /// The source of the request's own body broke off.
+    /// The source of the request's own body broke off, or brought nothing more.
     BodyBrokeOff,
+    /// The client whose request's body this was has gone away.
+    BodyCut,
+    /// The client sent a body that is framed wrongly.
+    BodyMalformed,
     Other(String),
 }
 
@@ -57,7 +63,13 @@ impl Problem {
 
     /// Whether it tells of a server in trouble, rather than of the request.
     pub(super) fn blames_server(&self) -> bool {
-        self.is_passing() || matches!(self, Problem::Tls(_) | Problem::Timeout | Problem::Malformed)
+        self.is_passing()
+            || matches!(self, Problem::Tls(_) | Problem::Timeout | Problem::Malformed | Problem::TooManyInterims)
+    }
+
+    /// Whether it is the doing of whoever made the request's body, and no failure of the server's.
+    pub(crate) fn is_of_client(&self) -> bool {
+        matches!(self, Problem::BodyBrokeOff | Problem::BodyCut | Problem::BodyMalformed)
     }
 
     /// The innermost cause that has a name of its own.
@@ -182,12 +194,15 @@ impl fmt::Display for Problem {
             Problem::Closed => "connection closed",
             Problem::Malformed => "malformed response",
             Problem::HeadTooLarge => "response header too large",
+            Problem::TooManyInterims => "too many interim responses",
             Problem::BodyTooLarge => "response body too large",
             Problem::Undecodable => "response body cannot be decoded",
             Problem::TooManyRedirects => "too many redirects",
             Problem::CircuitOpen => "circuit open",
             Problem::QueueFull => "queue full",
             Problem::BodyBrokeOff => "request body broke off",
+            Problem::BodyCut => "the client went away while it sent its body",
+            Problem::BodyMalformed => "the request body is malformed",
         })
     }
 }

@@ -102,15 +102,18 @@ pub(super) fn push_failure(stack: &mut Stack<'_>, proxy: &Proxy, problem: &Probl
         Problem::Timeout | Problem::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
         Problem::CircuitOpen | Problem::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
         Problem::BodyBrokeOff => StatusCode::REQUEST_TIMEOUT,
-        // Those of the app were looked at when it was loaded.
-        Problem::BadUrl(_) => StatusCode::BAD_REQUEST,
+        Problem::BodyCut => client_went_away(),
+        // The URLs of the app were looked at when it was loaded.
+        Problem::BadUrl(_) | Problem::BodyMalformed => StatusCode::BAD_REQUEST,
         _ => StatusCode::BAD_GATEWAY,
     };
     let reason = problem.to_string();
-    log::event(Level::Warn, "the upstream gave no answer")
-        .field("upstream", upstream)
-        .field("error", reason.as_str())
-        .emit();
+    // What a client does is no news of the upstream.
+    let (level, message) = match problem.is_of_client() {
+        true => (Level::Debug, "the client did not send the whole of its request"),
+        false => (Level::Warn, "the upstream gave no answer"),
+    };
+    log::event(level, message).field("upstream", upstream).field("error", reason.as_str()).emit();
     let response = push_response(stack, JSON, status);
     stack.push_table(0, 2);
     let body = stack.top();
@@ -123,6 +126,11 @@ pub(super) fn push_failure(stack: &mut Stack<'_>, proxy: &Proxy, problem: &Probl
     stack.push_boolean(false);
     stack.set_item(response, 4);
     finish(stack, proxy, response)
+}
+
+/// What logs show for a request whose client went away before its answer, which it does not see.
+fn client_went_away() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 fn push_response(stack: &mut Stack<'_>, kind: f64, status: StatusCode) -> i32 {

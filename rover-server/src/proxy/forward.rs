@@ -21,6 +21,7 @@ use crate::outbound::{Active, Failure, Inflow, Problem, is_idempotent};
 use super::answer::{self, Through};
 use super::group::{Group, Turn, Upstream};
 use super::headers::{self, Forwarding};
+use super::interim::Hints;
 use super::request_body::RequestBody;
 use super::{Options, Proxy, standstill, switch};
 
@@ -55,11 +56,12 @@ struct Onward {
     peer: Rc<Peer>,
     /// Of the request, which keeps the answer until it is sent.
     ticket: Ticket,
+    hints: Option<Hints>,
 }
 
 /// What came of it.
 enum Outcome {
-    Answered(Box<(Parts, Incoming, Active)>, Turn),
+    Answered(Box<(Parts, Inflow)>, Turn),
     Failed(Problem, Option<Rc<Upstream>>),
 }
 
@@ -139,6 +141,7 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
         body,
         peer: request.peer.clone(),
         ticket,
+        hints: Hints::new(&request, ticket, proxy, options),
     })
 }
 
@@ -242,6 +245,9 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             *request.method_mut() = onward.method.clone();
             *request.uri_mut() = Uri::from(target.clone());
             *request.headers_mut() = onward.headers.clone();
+            if let Some(hints) = &onward.hints {
+                request.extensions_mut().insert(hints.relay());
+            }
             request
         };
         let expiry = async || {
@@ -250,10 +256,14 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             if onward.body.waits_for_client() { Problem::BodyBrokeOff } else { Problem::Timeout }
         };
         let origin = &turn.upstream.origin;
-        let failure = match origin
-            .ask(request, &mut false, |had_effect| can_repeat(onward, had_effect), options.connect_timeout, expiry)
-            .await
-        {
+        let mut is_fresh = false;
+        let can_repeat = |had_effect| can_repeat(onward, had_effect);
+        let asking = origin.ask(request, &mut is_fresh, can_repeat, options.connect_timeout, expiry);
+        let asked = match &onward.hints {
+            Some(hints) => hints.pass(asking).await,
+            None => asking.await,
+        };
+        let failure = match read_on(asked, &onward.method).await {
             Ok(answered) => {
                 turn.succeeded();
                 return Outcome::Answered(Box::new(answered), turn);
@@ -261,8 +271,7 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             Err(failure) => failure,
         };
         let Failure { problem, is_unsent, .. } = failure;
-        let is_fault = problem != Problem::BodyBrokeOff;
-        if is_fault && turn.failed() {
+        if !problem.is_of_client() && turn.failed() {
             log::event(Level::Warn, "an upstream is out of order")
                 .field("upstream", turn.upstream.url.to_string().as_str())
                 .field("error", problem.to_string().as_str())
@@ -277,6 +286,19 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
     Outcome::Failed(last, tried.pop())
 }
 
+/// Reads as much of an answer's body as has come with its head: one that is broken from the beginning is no answer.
+async fn read_on(
+    asked: Result<(Parts, Incoming, Active), Failure>,
+    method: &Method,
+) -> Result<(Parts, Inflow), Failure> {
+    let (head, body, active) = asked?;
+    let mut body = Inflow::plain(body, active);
+    if !body.is_over() && head.status != StatusCode::SWITCHING_PROTOCOLS && *method != Method::HEAD {
+        body.peek().await.map_err(Failure::broken_off)?;
+    }
+    Ok((head, body))
+}
+
 /// Whether it may be sent once more, where it may have `had_effect`.
 fn can_repeat(onward: &Onward, had_effect: bool) -> bool {
     onward.body.is_whole() && (!had_effect || is_idempotent(&onward.method))
@@ -289,7 +311,7 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
             return answer::push_failure(stack, proxy, &problem, &answer::named(upstream.as_ref()));
         }
     };
-    let (mut head, body, active) = *answered;
+    let (mut head, body) = *answered;
     let is_bodiless = onward.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
     let about = (is_bodiless, options);
     if is_bodiless && !headers::has_sound_length(&head.headers) {
@@ -302,13 +324,13 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
         let (Some(chosen), Some(upgrade)) = (chosen, upgrade) else {
             return answer::push_failure(stack, proxy, &Problem::Malformed, &answer::named(Some(&turn.upstream)));
         };
-        let upgrade = switch::joined(upgrade, turn, active, options.tunnel_timeout);
+        let upgrade = switch::joined(upgrade, turn, body.into_active(), options.tunnel_timeout);
         return answer::push(stack, proxy, &head, about, Some(&chosen), |stack| {
             let about = (onward.peer.clone(), upgrade);
             proxy.responder.push_upgrade_of(stack, about, &proxy.contexts, onward.ticket);
         });
     }
-    let through = Through::new(Inflow::plain(body, active), turn, options);
+    let through = Through::new(body, turn, options);
     answer::push(stack, proxy, &head, about, None, |stack| {
         proxy.responder.push_stream_of(stack, Box::pin(through), &proxy.contexts, onward.ticket);
     })

@@ -8,6 +8,7 @@ mod claims;
 mod forward;
 mod group;
 mod headers;
+mod interim;
 mod request_body;
 mod switch;
 

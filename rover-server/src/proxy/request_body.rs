@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::body::Unread;
+use crate::body::{Broken, Unread};
 use crate::outbound::{Outgoing, Problem};
 
 /// A body that can be sent as long as nothing of it has been read.
@@ -91,7 +91,15 @@ impl Body for Share {
         if polled.is_ready() {
             self.0.pieces.fetch_add(1, Relaxed);
         }
-        polled.map(|frame| frame.map(|frame| frame.map_err(|_| Problem::BodyBrokeOff)))
+        polled.map(|frame| {
+            frame.map(|frame| {
+                frame.map_err(|broken| match broken {
+                    Broken::Cut => Problem::BodyCut,
+                    Broken::Late => Problem::BodyBrokeOff,
+                    Broken::Malformed => Problem::BodyMalformed,
+                })
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,4 +1,5 @@
-//! What comes from a client: which HTTP its first bytes speak, and when hyper learns that it has closed its side.
+//! What comes from a client: which HTTP its first bytes speak, whether its messages are framed as they must be, and when
+//! hyper learns that it has closed its side.
 
 use std::io;
 use std::pin::Pin;
@@ -7,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Transport;
+use super::framing::{Fault, Found, Framing};
 use super::preface::{Preface, Spoken};
 
 /// For how many turns in a row, without a byte sent, hyper is not told that the client has closed its side.
@@ -17,9 +19,19 @@ use super::preface::{Preface, Spoken};
 /// answer waits for the client to read do not count, and neither do those in which Rover itself is at work on its body.
 const END_HELD_BACK: u8 = 4;
 
+/// What hyper reads in place of a head's first wrong byte, and refuses wherever that was: no part of a head may hold NUL.
+/// The ends of lines make hyper look, for it waits for the end of a head that came in several reads.
+pub(super) const SPOILED: &[u8; 3] = b"\0\n\n";
+
 /// A transport that tells which HTTP is spoken on it, and holds back its end.
 pub(super) struct Incoming {
     pub(super) transport: Transport,
+    /// Follows the messages of HTTP/1, where they are looked at.
+    framing: Option<Framing>,
+    /// How many requests hyper has read.
+    requests: u64,
+    /// The last request to which the answer may be a switch to another protocol, and what tells that it still may.
+    switching: Option<(u64, Box<dyn Fn() -> bool>)>,
     /// How reads go.
     pub(super) mode: Mode,
     /// For how many turns hyper has not been told of the end, since the last byte was sent.
@@ -41,11 +53,107 @@ pub(super) enum Mode {
     Opening(Box<Preface>),
     /// The client has closed its side.
     Ended,
+    /// The client has sent what no message may hold. Nothing is read any more.
+    Refused(Box<Refused>),
+}
+
+/// A message that is wrong.
+pub(super) struct Refused {
+    pub(super) fault: Fault,
+    pub(super) in_body: bool,
+    /// The number of the request that the body belongs to.
+    request: u64,
+    /// What came from the first wrong byte on. It is right where the connection switches to another protocol.
+    pub(super) rest: Vec<u8>,
 }
 
 impl Incoming {
-    pub(super) fn new(transport: Transport, mode: Mode) -> Incoming {
-        Incoming { transport, mode, end_held_back: 0, is_counted: false, is_blocked: false, is_working: false, read: 0 }
+    pub(super) fn new(transport: Transport, mode: Mode, framing: Option<Framing>) -> Incoming {
+        Incoming {
+            transport,
+            framing,
+            requests: 0,
+            switching: None,
+            mode,
+            end_held_back: 0,
+            is_counted: false,
+            is_blocked: false,
+            is_working: false,
+            read: 0,
+        }
+    }
+
+    /// hyper has read a request.
+    #[inline]
+    pub(super) fn begin_request(&mut self) {
+        self.requests += 1;
+    }
+
+    /// The request just begun has a body, so long where it is not in chunks. Gives what is known to be wrong with it.
+    #[cold]
+    pub(super) fn begin_body(&mut self, length: Option<u64>) -> Option<Fault> {
+        if let Some(framing) = &mut self.framing {
+            framing.declare(length);
+        }
+        match &self.mode {
+            Mode::Refused(refused) if refused.in_body && refused.request == self.requests => Some(refused.fault),
+            _ => None,
+        }
+    }
+
+    /// The request just begun may end in a switch to another protocol, as long as `is_open` says so.
+    #[cold]
+    pub(super) fn begin_switch(&mut self, is_open: Box<dyn Fn() -> bool>) {
+        self.switching = Some((self.requests, is_open));
+    }
+
+    /// What the connection has read and not given to hyper, for whoever takes it over.
+    pub(super) fn take_rest(&mut self) -> Vec<u8> {
+        match &mut self.mode {
+            Mode::Refused(refused) => std::mem::take(&mut refused.rest),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Looks at what a read has brought behind `before`, and cuts off what is wrong.
+    #[inline]
+    fn check(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        match &mut self.framing {
+            Some(framing) => match framing.look(&buf.filled()[before..]) {
+                Ok(()) => Poll::Ready(Ok(())),
+                Err(found) => self.refuse(found, buf, before),
+            },
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, found: Found, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        let end = before + found.at;
+        let Found { fault, in_body, heads, .. } = found;
+        // Whenever hyper reads on, it has begun all requests whose heads it has.
+        let (request, rest) = (self.requests + heads, buf.filled()[end..].to_vec());
+        self.mode = Mode::Refused(Box::new(Refused { fault, in_body, request, rest }));
+        buf.set_filled(end);
+        if found.at > 0 { Poll::Ready(Ok(())) } else { self.poll_refused(buf) }
+    }
+
+    /// hyper asks for the byte that is wrong.
+    #[cold]
+    fn poll_refused(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Mode::Refused(refused) = &mut self.mode else { return Poll::Pending };
+        if let Some((request, is_open)) = &self.switching
+            && *request == self.requests
+            && is_open()
+        {
+            return Poll::Pending;
+        }
+        refused.rest = Vec::new();
+        if refused.in_body {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refused.fault.text())));
+        }
+        buf.put_slice(&SPOILED[..SPOILED.len().min(buf.remaining())]);
+        Poll::Ready(Ok(()))
     }
 
     /// To be called at the beginning of each turn: true when the client has closed its side.
@@ -88,10 +196,14 @@ impl Incoming {
         loop {
             let Mode::Opening(preface) = &mut self.mode else { return Poll::Pending };
             if preface.is_decided() {
+                let before = buf.filled().len();
+                if preface.spoken() != Some(Spoken::Http1) {
+                    self.framing = None;
+                }
                 if preface.give_back(buf) {
                     self.mode = Mode::Plain;
                 }
-                return Poll::Ready(Ok(()));
+                return self.check(buf, before);
             }
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
@@ -101,7 +213,7 @@ impl Incoming {
             if spoken == Some(Spoken::Http1) && preface.is_untouched() {
                 // The usual first bytes of HTTP/1.1 stay where they are.
                 self.mode = if is_end { Mode::Ended } else { Mode::Plain };
-                return if is_end { self.poll_end(cx) } else { Poll::Ready(Ok(())) };
+                return if is_end { self.poll_end(cx) } else { self.check(buf, before) };
             }
             buf.set_filled(before);
             match spoken {
@@ -143,13 +255,14 @@ impl AsyncRead for Incoming {
                 let length = buf.filled().len() - before;
                 this.read += length as u64;
                 if length > 0 {
-                    return Poll::Ready(Ok(()));
+                    return this.check(buf, before);
                 }
                 this.mode = Mode::Ended;
                 this.poll_end(cx)
             }
             Mode::Opening(_) => this.poll_opening(cx, buf),
             Mode::Ended => this.poll_end(cx),
+            Mode::Refused(_) => this.poll_refused(buf),
         }
     }
 }

@@ -188,3 +188,15 @@ fn early_hints_trailers_and_errors_have_their_places() {
     assert_eq!(body(&app, "/"), json!(["malformed response"]), "a head without a status");
     assert_eq!(body(&app, "/"), json!(["connection closed"]));
 }
+
+#[test]
+fn interim_answers_without_end_are_an_error() {
+    let server = Frames::start("client-interim", |connection, streams| {
+        let stream = streams[streams.len() - 1];
+        let hints = frame(HEADERS, END_HEADERS, stream, b"\x08\x03103");
+        cat(&[hints.repeat(if connection == 1 { 900 } else { 100_000 }), fine(stream), goaway(stream, 0)])
+    });
+    let app = server.app("function api.get() return { told(client.post('/', 'x')) } end");
+    assert_eq!(body(&app, "/"), json!(["200 fine"]));
+    assert_eq!(body(&app, "/"), json!(["too many interim responses"]));
+}

@@ -79,3 +79,104 @@ fn an_upload_that_stands_still_after_its_answer_ends() {
         let _ = done.send(());
     }
 }
+
+/// Larger than what the system takes of a connection that nobody reads from.
+const LARGE: usize = 8 << 20;
+
+#[test]
+fn an_early_answer_is_the_answer_although_the_upstream_takes_no_more() {
+    // It closes with unread bytes, which resets the connection while the body is being sent.
+    let upstream = Upstream::start(|_, stream| {
+        let mut some = [0; 1000];
+        let _ = stream.read(&mut some);
+        answer(stream, "413 Content Too Large", "Connection: close\r\n", b"no");
+        Then::Close
+    });
+    let code = format!(
+        "local api = rover.server {{}}
+         local url = '{}'
+         api.early.any = api.proxy(url, {{ fails = 1 }})
+         function api.http.get()
+           local res, err = rover.http.post(url .. '/early', ('x'):rep({LARGE}))
+           return {{ res and res.status, res and res.body, err }}
+         end
+         function api.stats.get() return rover.http.stats().proxy end
+         return api",
+        upstream.url()
+    );
+    let app = App::start(&code, 1);
+    let part = vec![b'x'; 1 << 20];
+    for _ in 0..20 {
+        let mut client = app.connect();
+        client.send(format!("PUT /early HTTP/1.1\r\nHost: test\r\nContent-Length: {LARGE}\r\n\r\n"));
+        for _ in 0..LARGE / part.len() {
+            if client.socket().write_all(&part).is_err() {
+                break;
+            }
+        }
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.text()), (413, "no"));
+        assert_eq!(crate::support::body(&app, "/http"), serde_json::json!([413, "no"]));
+    }
+    let stats = crate::support::body(&app, "/stats");
+    let figures = stats.as_object().and_then(|all| all.values().next()).expect("figures");
+    assert_eq!((&figures["requests"], &figures["breaker"]), (&20.into(), &"closed".into()));
+}
+
+#[test]
+fn a_client_that_cuts_its_upload_is_nobody_s_failure() {
+    let upstream = Upstream::start(|_, stream| answer(stream, "200 OK", "", b"whole"));
+    let code = format!(
+        "local api = rover.server {{}}
+         api.up.any = api.proxy('{}', {{ fails = 1 }})
+         function api.after.note(ctx, res) rover.shared.seen:incr(tostring(res:status()), 1, 0) end
+         function api.seen.get() return {{ cut = rover.shared.seen:get('499'), bad = rover.shared.seen:get('400') }} end
+         function api.stats.get() return rover.http.stats().proxy end
+         return api",
+        upstream.url()
+    );
+    let app = App::start(&code, 1);
+    for _ in 0..3 {
+        let mut client = app.connect();
+        client.send("PUT /up HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\npart");
+        drop(client);
+        let broken =
+            app.send("PUT /up HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\nzz\r\n");
+        assert_eq!(broken.status, 400, "{}", broken.text());
+    }
+    wait_until(|| crate::support::body(&app, "/seen") == serde_json::json!({ "cut": 3, "bad": 3 }));
+    assert_eq!(app.send("PUT /up HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx").text(), "whole");
+    let stats = crate::support::body(&app, "/stats");
+    let figures = stats.as_object().and_then(|all| all.values().next()).expect("figures");
+    assert_eq!(figures["failures"], 0);
+}
+
+#[test]
+fn an_answer_whose_body_is_broken_from_the_beginning_is_none() {
+    let upstream = Upstream::start(|asked, stream| {
+        let answer = match asked.target.as_str() {
+            "/chunk" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "/short" => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+            "/later" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nzz\r\n",
+            "/head" => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+            _ => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n0\r\n\r\n",
+        };
+        crate::upstream::raw(stream, answer.as_bytes());
+        Then::Close
+    });
+    let code =
+        format!("local api = rover.server {{}} api['{{*path}}'].any = api.proxy('{}') return api", upstream.url());
+    let app = App::start(&code, 1);
+    assert_eq!(app.get("/chunk").status, 502);
+    assert_eq!(crate::support::body(&app, "/chunk")["reason"], "malformed response");
+    assert_eq!(crate::support::body(&app, "/short")["reason"], "connection closed");
+    assert_eq!(app.get("/fine").text(), "fine");
+    let mut client = app.connect();
+    client.send("HEAD /head HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.head_answer().header("content-length"), Some("5"));
+    // What had begun breaks off.
+    let mut client = app.connect();
+    client.send("GET /later HTTP/1.1\r\nHost: test\r\n\r\n");
+    let rest = client.rest();
+    assert!(rest.starts_with("HTTP/1.1 200 OK") && rest.ends_with("1\r\nx\r\n"), "{rest}");
+}
