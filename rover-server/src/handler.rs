@@ -7,12 +7,13 @@
 use std::ffi::c_int;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
+use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
 use crate::app::App;
@@ -22,6 +23,7 @@ use crate::context::{self, Current, Open, Request};
 use crate::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
+use crate::turn::Stint;
 
 /// A handler being called.
 #[derive(Clone, Copy)]
@@ -68,6 +70,7 @@ pub(crate) fn start(
                 coroutine: Some(coroutine),
                 request,
                 wait,
+                stint: Stint::default(),
                 clock: None,
                 is_late: false,
                 longest,
@@ -85,10 +88,10 @@ fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current,
 }
 
 /// Lets a handler go on with what its wait brought.
-fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume) -> Step {
+fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume, stint: &Stint) -> Step {
     label(call.entry.cast_unsigned());
     app.contexts.requests.enter(call.current);
-    app.waits.go_on(coroutine, resume)
+    app.waits.go_on(coroutine, resume, stint.excess())
 }
 
 /// Sends what the handler returned.
@@ -202,6 +205,7 @@ pub(crate) struct Running {
     coroutine: Option<Coroutine>,
     request: Open,
     wait: Wait,
+    stint: Stint,
     /// Runs from the first wait on, where handlers have only so much time.
     clock: Option<Pin<Box<Sleep>>>,
     is_late: bool,
@@ -242,7 +246,9 @@ impl Running {
         if limit.is_zero() {
             return Poll::Pending;
         }
-        self.clock.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx)
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut();
+        // Also where what was waited for has used up the task's turn.
+        pin!(coop::unconstrained(clock)).poll(cx)
     }
 
     /// The target of the request, which holds nothing of the connection's.
@@ -267,7 +273,8 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>> {
         loop {
             let this = &mut *self;
-            let Poll::Ready(resume) = this.wait.as_mut().poll(cx) else {
+            let wait = &mut this.wait;
+            let Poll::Ready(resume) = this.stint.poll(cx, |cx| wait.as_mut().poll(cx)) else {
                 ready!(this.poll_late(cx));
                 this.is_late = true;
                 if let (Some(longest), Some(coroutine)) = (&mut this.longest, &mut this.coroutine) {
@@ -280,7 +287,7 @@ impl Future for Running {
             if let Some(longest) = &mut this.longest {
                 longest.note(&mut coroutine);
             }
-            match go_on(&this.app, &mut coroutine, this.call, resume) {
+            match go_on(&this.app, &mut coroutine, this.call, resume, &this.stint) {
                 Step::Returned => {
                     let mut response = None;
                     finish(&this.app, coroutine, &this.request, this.call, &mut response);
@@ -381,6 +388,7 @@ pub(crate) async fn run_to_end<R>(
     held.coroutine.stack().push_item(App::ENTRIES, entry);
     let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
     let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
+    let mut stint = Stint::default();
     loop {
         match step {
             Step::Returned => return Ok(read(&mut held.coroutine.stack(), App::BASE + 1)),
@@ -394,9 +402,9 @@ pub(crate) async fn run_to_end<R>(
             }
             Step::Waits(wait) => {
                 held.is_waiting = true;
-                let resume = wait.await;
+                let resume = stint.wait(wait).await;
                 held.is_waiting = false;
-                step = go_on(app, &mut held.coroutine, call, resume);
+                step = go_on(app, &mut held.coroutine, call, resume, &stint);
             }
         }
     }

@@ -95,6 +95,7 @@ mod fetch; // `rover.http`
 mod stream; // bodies that Lua functions make piece by piece
 mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
+mod turn; // how long they go on before others have theirs
 mod stdlib; // the `rover` table
 #[cfg(feature = "otlp")]
 mod otlp; // traces

@@ -18,6 +18,7 @@ use crate::lua::{Kind, Name, Raise, Returns, Stack, Value};
 use crate::otlp::ClientSpan;
 use crate::outbound::{Call, Client, Inflow, Outgoing, Problem, RetryOptions, is_idempotent, parse_url};
 use crate::tasks::{Held, Run, Tasks};
+use crate::turn::Stint;
 
 use super::{Fetch, push_problem, reader};
 
@@ -238,13 +239,14 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
         Other(&'static str),
     }
     let place: Rc<str> = "the body of a request".into();
+    let mut stint = Stint::default();
     loop {
         let run = match Run::again(&tasks, &mut function, &place) {
             Ok(run) => run,
             Err(Raise::Mistake(message)) => return Err(Outcome::NoChunk(message)),
             Err(_) => return Err(Outcome::Raised(None)),
         };
-        let mut returned = run.await.map_err(|error| Outcome::Raised(Some(error)))?;
+        let mut returned = stint.wait(run).await.map_err(|error| Outcome::Raised(Some(error)))?;
         let chunk = match returned.stack() {
             None => Chunk::End,
             Some(stack) => match stack.value(1) {
@@ -256,8 +258,16 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
         drop(returned);
         match chunk {
             // To the connection an empty chunk means the end.
-            Chunk::Some(bytes) if bytes.is_empty() => {}
+            Chunk::Some(bytes) if bytes.is_empty() => {
+                if let Some(limit) = stint.excess() {
+                    let seconds = limit.as_secs_f64();
+                    let message =
+                        format!("the function of a request's body took {seconds} s of CPU time without a chunk");
+                    return Err(Outcome::NoChunk(message));
+                }
+            }
             Chunk::Some(bytes) => {
+                stint.rest();
                 if sender.send(bytes).await.is_err() {
                     return Ok(());
                 }

@@ -52,5 +52,5 @@ pub(crate) use value::{Value, anchor};
 pub(crate) use view::{Light, TableView, View, null};
 pub(crate) use vm::{described_type, new_vm, plain_message, pop_value};
 pub(crate) use wait::{Cancelled, Name, Resume, Step, Wait, Waits, async_function};
-pub(crate) use watched::{Look, Watch, Watched, beat, cut};
+pub(crate) use watched::{Look, Watch, Watched, beat, cpu_time, cut};
 pub(crate) use weight::{Outside, press};

@@ -66,6 +66,7 @@ mod lua_tasks;
 mod shortages;
 mod smoke;
 mod takes_any;
+mod turns;
 mod tls;
 mod tls_edge;
 mod websocket_client;
