@@ -106,6 +106,8 @@ mod outbound; // requests to other servers
 mod decode; // content codings of bodies that come in
 mod store; // what all workers share
 mod blocking; // work that blocks a thread
+mod random; // bytes that nobody can foresee
+mod resources; // what the system lets the process have
 mod json; // from and to the Lua stack
 mod wildcard; // names with a star
 mod header_names; // names that Lua writes, parsed once
