@@ -110,6 +110,12 @@ fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, r
         if let Some(told) = request.told.take() {
             response.headers_mut().extend(*told);
         }
+        if let Some(guarded) = &request.guarded
+            && guarded.is_missing
+            && response.status().is_success()
+        {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
         if response.body().len() > budget::SMALL as u64 {
             keep(app, request, response);
         } else if let Body::Stream(_) = response.body() {

@@ -52,9 +52,14 @@ impl Close for Pending {
 enum Sequel {
     /// A body that comes over time.
     Stream(Stream),
+    /// A body that Rover has made.
+    Own(Body),
     /// Another protocol, on the connection with this peer.
     Upgrade(Rc<Peer>, Upgrade),
 }
+
+/// The kind of a response that goes on with a [`Sequel`], as `response.lua` knows it.
+const STREAM: f64 = 7.0;
 
 /// Where bodies are written before they are sent.
 ///
@@ -163,6 +168,30 @@ impl Responder {
         self.sequels.push(stack, pending);
     }
 
+    /// Pushes a response of Rover's own, as one that a builder made.
+    pub(crate) fn push_response(&self, stack: &mut Stack<'_>, response: Response<Body>) {
+        let (head, body) = response.into_parts();
+        stack.push_table(4, 0);
+        let table = stack.top();
+        for (item, number) in [(1, STREAM), (2, f64::from(head.status.as_u16()))] {
+            stack.push_number(number);
+            stack.set_item(table, item);
+        }
+        self.sequels.push(stack, Cell::new(Some(Sequel::Own(body))));
+        stack.set_item(table, 3);
+        stack.push_table(head.headers.len() * 2, 0);
+        let fields = stack.top();
+        for ((name, value), n) in head.headers.iter().zip((1..).step_by(2)) {
+            stack.push_bytes(name.as_str().as_bytes());
+            stack.set_item(fields, n);
+            stack.push_bytes(value.as_bytes());
+            stack.set_item(fields, n + 1);
+        }
+        stack.set_item(table, 4);
+        stack.push_anchored(self.anchor);
+        stack.set_metatable(table);
+    }
+
     /// As [`push_stream`](Responder::push_stream), for a response of status 101 after which `upgrade` takes over the
     /// connection with `peer`.
     pub(crate) fn push_upgrade(&self, stack: &mut Stack<'_>, peer: Rc<Peer>, upgrade: Upgrade) {
@@ -262,6 +291,7 @@ impl Responder {
     fn sequel(&self, stack: &mut Stack<'_>, value: c_int, status: StatusCode) -> Result<Body, String> {
         match self.sequels.get(stack, value).and_then(|pending| pending.0.take()) {
             Some(Sequel::Stream(stream)) => Ok(Body::Stream(stream)),
+            Some(Sequel::Own(body)) => Ok(body),
             Some(Sequel::Upgrade(peer, upgrade)) if status == StatusCode::SWITCHING_PROTOCOLS => {
                 peer.upgrade.put(upgrade);
                 Ok(Body::Empty)

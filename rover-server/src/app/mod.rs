@@ -6,6 +6,7 @@
 
 mod code;
 mod declared;
+mod guarding;
 mod load;
 mod natives;
 
@@ -22,14 +23,14 @@ pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 
 use crate::budget::{self, Budget, InFlight};
 use crate::config::Config;
-use crate::context::{Contexts, Shapes};
+use crate::context::{Contexts, Guarded, Shapes};
 use crate::log::{self, Level};
 use crate::lua::{self, Coroutines, Outside, Waits};
 use crate::metrics::Sources;
 use crate::otlp::{Tracer, Tracing};
 use crate::rate_limit::RateLimits;
 use crate::response::Responder;
-use crate::route::{FastRouter, RouteId};
+use crate::route::{FastRouter, Guards, Pattern, RouteId};
 use crate::store::Stores;
 use crate::tasks::Tasks;
 use crate::websocket::{Hub, Sockets};
@@ -119,6 +120,8 @@ pub(crate) struct App {
     pub(crate) tasks: Rc<Tasks>,
     tracing: Tracing,
     pub(crate) hooks: Hooks,
+    /// Which paths have hooks; empty where there are none.
+    guards: Rc<OnceCell<Guards>>,
     /// The function of `cors.origins`.
     cors_origins: Option<mlua::Function>,
     /// Known once the server starts.
@@ -155,6 +158,15 @@ impl App {
     #[inline]
     pub(crate) fn entry_of(route: RouteId) -> c_int {
         route.0 as c_int + 1
+    }
+
+    /// Says which hooks guard a path that no route answers, for the entry `hooks.rest`; `None` where none do. `known` is the
+    /// pattern that the path matches, where only its methods are others.
+    #[cold]
+    pub(crate) fn guarded(&self, path: &str, known: Option<&Pattern>) -> Option<Guarded> {
+        let mut guarded = Guarded::default();
+        guarded.key = guarding::key(self.guards.get()?, path, known, &mut guarded.values)?;
+        Some(guarded)
     }
 
     /// Whether answers show details of errors.
@@ -223,7 +235,7 @@ impl App {
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config, tracer: Option<&Tracer>) {
         self.tracing.settle(tracer);
-        let _ = self.contexts.shapes.set(Shapes::of(router));
+        let _ = self.contexts.shapes.set(Shapes::of(router, self.guards.get()));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
         self.watches_waits.set(config.slow_request.is_some());

@@ -27,7 +27,7 @@ pub(crate) use body::{Bodies, is_body};
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
-pub(crate) use request::{Client, Close, Current, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
+pub(crate) use request::{Client, Close, Current, Guarded, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 
 use crate::header_names::HeaderNames;

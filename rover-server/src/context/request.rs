@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Response};
 
-use crate::body::Unread;
+use crate::body::{Body, Unread};
 use crate::budget;
 use crate::lua::Raise;
-use crate::route::{Params, RouteId};
+use crate::route::{NamedValue, Params, RouteId};
 use crate::socket::Socket;
 use crate::upgrade;
 
@@ -100,6 +100,19 @@ pub(crate) struct Client {
     pub(crate) host: Option<Box<str>>,
 }
 
+/// What guards a path beyond that which its route says.
+#[derive(Default)]
+pub(crate) struct Guarded {
+    /// The places whose hooks run, as `chain.lua` knows them.
+    pub(crate) key: String,
+    /// The values of their parameters.
+    pub(crate) values: Vec<NamedValue>,
+    /// What is answered if they let the request pass and no handler answers it.
+    pub(crate) response: Option<Response<Body>>,
+    /// Nothing is there, as far as hooks have let the request pass: an answer that names no status has 404.
+    pub(crate) is_missing: bool,
+}
+
 /// A request as its handler sees it.
 pub(crate) struct Request {
     pub(crate) head: http::request::Parts,
@@ -109,6 +122,8 @@ pub(crate) struct Request {
     pub(crate) unread: Option<Unread>,
     /// The route that matched, and where the path holds its parameters; `None` for the app's `not_found`.
     pub(crate) route: Option<(RouteId, Params)>,
+    /// What is known of the hooks of its path, where that depends on the path.
+    pub(crate) guarded: Option<Box<Guarded>>,
     pub(crate) peer: Rc<Peer>,
     /// Set where trusted proxies told of somebody behind the peer.
     pub(crate) client: Option<Rc<Client>>,
@@ -291,6 +306,7 @@ impl Requests {
             body: None,
             unread: None,
             route: None,
+            guarded: None,
             peer: peer.clone(),
             client: None,
             id: None,

@@ -41,6 +41,7 @@ mod lua_body;
 mod lua_cache;
 mod lua_context;
 mod lua_errors;
+mod lua_guards;
 mod lua_http;
 mod lua_files;
 mod lua_json;
