@@ -173,7 +173,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("websocket", &["config", "context", "json", "log", "lua", "metrics", "response", "tasks", "turn", "upgrade"]),
     ("proxy", &["body", "context", "header_names", "log", "lua", "otlp", "outbound", "response", "upgrade"]),
-    ("fetch", &["header_names", "json", "lua", "otlp", "outbound", "tasks", "turn"]),
+    ("fetch", &["header_names", "json", "log", "lua", "otlp", "outbound", "tasks", "turn"]),
     ("assets", &["blocking", "body", "coding", "config", "failure", "log", "route", "wildcard"]),
     ("stream", &["body", "json", "log", "lua", "response", "tasks", "turn"]),
     ("state", &["json", "lua", "store", "tasks"]),
