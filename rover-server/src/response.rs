@@ -177,7 +177,7 @@ impl Responder {
             stack.push_number(number);
             stack.set_item(table, item);
         }
-        self.sequels.push(stack, Cell::new(Some(Sequel::Own(body))));
+        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Own(body))))));
         stack.set_item(table, 3);
         stack.push_table(head.headers.len() * 2, 0);
         let fields = stack.top();
