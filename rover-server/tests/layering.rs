@@ -64,6 +64,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "tls",
             "version",
             "watchdog",
+            "budget",
         ],
     ),
     (
@@ -141,7 +142,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("security_headers", &["config"]),
     ("edge", &["body", "config", "failure"]),
     ("collect", &["body", "decode"]),
-    ("handler", &["app", "body", "context", "failure", "log", "lua", "turn"]),
+    ("handler", &["app", "body", "budget", "context", "failure", "log", "lua", "turn"]),
     (
         "app",
         &[
@@ -167,6 +168,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "stream",
             "tasks",
             "websocket",
+            "budget",
         ],
     ),
     ("websocket", &["config", "context", "json", "log", "lua", "metrics", "response", "tasks", "turn", "upgrade"]),
@@ -181,7 +183,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("otlp", &["blocking", "config", "context", "log", "metrics", "outbound"]),
     ("outbound", &["blocking", "decode", "log", "resources"]),
     ("decode", &[]),
-    ("context", &["body", "header_names", "json", "lua", "route", "socket", "upgrade"]),
+    ("context", &["body", "budget", "header_names", "json", "lua", "route", "socket", "upgrade"]),
     ("compression", &["body", "coding", "config", "wildcard"]),
     ("body", &[]),
     ("coding", &[]),
@@ -191,7 +193,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("header_names", &[]),
     ("route", &["config"]),
     ("stdlib", &["blocking", "config", "json", "log", "lua", "random", "resources", "store"]),
-    ("store", &["config"]),
+    ("store", &["budget", "config"]),
     ("blocking", &[]),
     ("random", &[]),
     ("resources", &[]),
@@ -202,6 +204,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("access_log", &["config", "log"]),
     ("rate_limit", &["config"]),
     ("config", &["log"]),
+    ("budget", &[]),
     ("log", &[]),
     ("error", &[]),
 ];
