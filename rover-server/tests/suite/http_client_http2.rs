@@ -223,9 +223,8 @@ fn an_early_answer_is_the_answer_although_the_stream_is_reset() {
         cat(&[frame(HEADERS, END_HEADERS, stream, &[0x8c]), frame(DATA, END_STREAM, stream, b"no"), reset(stream, 0)])
     };
     let server = Frames::start_early("client-early", early, |_, _| Vec::new());
-    let app = server.app(
-        "function api.get() return { told(client.post('/', ('x'):rep(8 * 1024 * 1024))), client.stats() } end",
-    );
+    let app = server
+        .app("function api.get() return { told(client.post('/', ('x'):rep(8 * 1024 * 1024))), client.stats() } end");
     for _ in 0..5 {
         assert_eq!(body(&app, "/")[0], json!("400 no"));
     }
