@@ -64,6 +64,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "tls",
             "version",
             "watchdog",
+            "budget",
         ],
     ),
     (
@@ -141,7 +142,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("shed", &["body", "config", "failure"]),
     ("security_headers", &["config"]),
     ("edge", &["body", "config", "failure"]),
-    ("handler", &["app", "body", "context", "failure", "log", "lua", "turn"]),
+    ("handler", &["app", "body", "budget", "context", "failure", "log", "lua", "turn"]),
     (
         "app",
         &[
@@ -168,6 +169,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "tasks",
             "unread",
             "websocket",
+            "budget",
         ],
     ),
     ("websocket", &["config", "context", "json", "log", "lua", "metrics", "response", "tasks", "turn", "upgrade"]),
@@ -181,7 +183,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("response", &["body", "context", "header_names", "json", "lua", "upgrade"]),
     ("otlp", &["blocking", "config", "context", "log", "metrics", "outbound"]),
     ("outbound", &["blocking", "decode", "log", "resources"]),
-    ("context", &["body", "decode", "header_names", "json", "lua", "route", "socket", "unread", "upgrade"]),
+    ("context", &["body", "budget", "decode", "header_names", "json", "lua", "route", "socket", "unread", "upgrade"]),
     ("unread", &["body", "collect"]),
     ("collect", &["body", "decode"]),
     ("decode", &[]),
@@ -194,7 +196,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("header_names", &[]),
     ("route", &["config"]),
     ("stdlib", &["blocking", "config", "json", "log", "lua", "random", "resources", "store"]),
-    ("store", &["config"]),
+    ("store", &["budget", "config"]),
     ("blocking", &[]),
     ("random", &[]),
     ("resources", &[]),
@@ -205,6 +207,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("access_log", &["config", "log"]),
     ("rate_limit", &["config"]),
     ("config", &["log"]),
+    ("budget", &[]),
     ("log", &[]),
     ("error", &[]),
 ];

@@ -37,6 +37,7 @@ mod view;
 mod vm;
 mod wait;
 mod watched;
+mod weight;
 
 pub(crate) use c_stack::STACK;
 pub(crate) use coroutine::{Coroutine, Coroutines, Resumed};
@@ -54,3 +55,4 @@ pub(crate) use view::{Light, TableView, View, null};
 pub(crate) use vm::{described_type, new_vm, plain_message, pop_value};
 pub(crate) use wait::{Cancelled, Name, Resume, Step, Wait, Waits, async_function};
 pub(crate) use watched::{Look, Watch, Watched, beat, cpu_time, cut};
+pub(crate) use weight::{Outside, press};

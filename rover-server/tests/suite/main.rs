@@ -8,6 +8,7 @@ mod support;
 mod upstream;
 
 mod accept;
+mod buffers;
 mod c_stack;
 #[cfg(feature = "otlp")]
 mod collector;
