@@ -7,7 +7,7 @@
 local native, mistake, builders = ...
 
 local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
-local getmetatable, unpack = getmetatable, unpack
+local getmetatable, unpack, sort = getmetatable, unpack, table.sort
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
 local HOOKS = {
@@ -217,6 +217,23 @@ function node_meta.__newindex(node, key, value)
   end
 end
 
+-- Whether one declaration stands before another: by file and line, and on one line by what it declares.
+local function is_before(one, other)
+  -- That of a WebSocket is its place.
+  local first, second = one.socket or one, other.socket or other
+  if first.file ~= second.file then return first.file < second.file end
+  if first.line ~= second.line then return first.line < second.line end
+  if one.verb ~= other.verb then return one.verb < other.verb end
+  return written(one.socket and one or one.place) < written(other.socket and other or other.place)
+end
+
+-- Puts declarations in an order that is the same in every VM: a loop over `pairs` gives them in another one in each.
+local function settle_order(list)
+  for i = 2, #list do
+    if is_before(list[i], list[i - 1]) then return sort(list, is_before) end
+  end
+end
+
 -- The verbs of a limit as a set; false for all of them.
 local function verbs_of(methods, name)
   if methods == nil then return false end
@@ -244,12 +261,15 @@ local function declare_limit(place, options)
   for key, value in pairs(options) do
     if key ~= "methods" then rule[key] = value end
   end
+  local file, line = where()
   declared.limits[#declared.limits + 1] = {
     rule = rule,
     methods = verbs_of(options.methods, name),
     per = type(options.per) == "function" and options.per or nil,
     place = place,
-    where = place_of(where()),
+    file = file,
+    line = line,
+    where = place_of(file, line),
     name = name,
   }
 end
@@ -320,6 +340,7 @@ local M = { builder = node_meta }
 -- Runs the declarations of WebSockets. Their handshakes are GET requests: what else a GET of their paths declares answers
 -- requests that are none.
 local function settle_sockets()
+  settle_order(sockets)
   for number, place in ipairs(sockets) do
     local socket = place.socket
     local ok, endpoint = xpcall(function() return M.declare_socket(number, socket.declaration, socket.place) end, native.failure)
@@ -391,6 +412,8 @@ function M.seal(returned)
   end
   if root then settle_sockets() end
   hooks.settle()
+  settle_order(declared.routes)
+  settle_order(declared.limits)
   for number, route in ipairs(declared.routes) do
     tell(route)
     route.limits = limits_of(route, number)
