@@ -143,27 +143,69 @@ function node_meta.__index(node, key)
   return child_of(place, key)
 end
 
+-- Whether one declaration stands before another: by file and line; on one line what a loop over `pairs` declares goes by
+-- its name, behind the rest, which goes as it was written.
+local function is_before(one, other)
+  if one.file ~= other.file then return one.file < other.file end
+  if one.line ~= other.line then return one.line < other.line end
+  if one.is_loose ~= other.is_loose then return other.is_loose end
+  if not one.is_loose then return one.number < other.number end
+  if one.verb ~= other.verb then return one.verb < other.verb end
+  local own, others = written(one.place), written(other.place)
+  if own ~= others then return own < others end
+  return one.number < other.number
+end
+
+local on_line = {} -- by line and kind, the first declaration there
+
+-- Adds a declaration to a list of one kind, with its number there.
+local function add(list, declaration)
+  declaration.number = #list + 1
+  list[declaration.number] = declaration
+  -- What stands on a line of its own needs no look at the loops around it.
+  local known = on_line[list]
+  if not known then
+    known = {}
+    on_line[list] = known
+  end
+  local first = known[declaration.line]
+  if first then
+    first.is_loose = first.is_loose or hooks.is_in_pairs_loop()
+    declaration.is_loose = first.is_loose
+  else
+    known[declaration.line] = declaration
+    declaration.is_loose = false
+  end
+end
+
+-- Puts declarations in an order that is the same in every VM: a loop over `pairs` gives them in another one in each.
+local function settle_order(list)
+  for i = 2, #list do
+    if is_before(list[i], list[i - 1]) then return sort(list, is_before) end
+  end
+end
+
 -- Called by `node_meta.__newindex` alone, for `where`.
 local function declare_route(place, verb, handler)
   if type(handler) ~= "function" then
     return note(("%s.%s must be a function, not %s"):format(written(place), verb, a(handler)))
   end
   local file, line = where(4)
-  declared.routes[#declared.routes + 1] = { verb = verb, handler = handler, file = file, line = line, place = place }
+  add(declared.routes, { verb = verb, handler = handler, file = file, line = line, place = place })
 end
 
-local sockets = {} -- places with an endpoint of WebSockets, in the order written
+local sockets = {} -- { declaration, file, line, place, at }
 
 local function declare_socket(place, declaration)
   local name = written(place) .. ".ws"
   if type(declaration) ~= "function" then
     return note(("%s must be a function, not %s"):format(name, a(declaration)))
   elseif place.socket then
-    return note(("%s is already declared (%s); remove one of the two"):format(name, place.socket.place))
+    return note(("%s is already declared (%s); remove one of the two"):format(name, place.socket.at))
   end
   local file, line = where(4)
-  place.socket = { declaration = declaration, file = file, line = line, place = place_of(file, line) }
-  sockets[#sockets + 1] = place
+  place.socket = { declaration = declaration, file = file, line = line, place = place, at = place_of(file, line) }
+  add(sockets, place.socket)
 end
 
 -- `api.assets.static { dir = … }`: a folder of files under the path above `place`.
@@ -217,23 +259,6 @@ function node_meta.__newindex(node, key, value)
   end
 end
 
--- Whether one declaration stands before another: by file and line, and on one line by what it declares.
-local function is_before(one, other)
-  -- That of a WebSocket is its place.
-  local first, second = one.socket or one, other.socket or other
-  if first.file ~= second.file then return first.file < second.file end
-  if first.line ~= second.line then return first.line < second.line end
-  if one.verb ~= other.verb then return one.verb < other.verb end
-  return written(one.socket and one or one.place) < written(other.socket and other or other.place)
-end
-
--- Puts declarations in an order that is the same in every VM: a loop over `pairs` gives them in another one in each.
-local function settle_order(list)
-  for i = 2, #list do
-    if is_before(list[i], list[i - 1]) then return sort(list, is_before) end
-  end
-end
-
 -- The verbs of a limit as a set; false for all of them.
 local function verbs_of(methods, name)
   if methods == nil then return false end
@@ -262,7 +287,7 @@ local function declare_limit(place, options)
     if key ~= "methods" then rule[key] = value end
   end
   local file, line = where()
-  declared.limits[#declared.limits + 1] = {
+  add(declared.limits, {
     rule = rule,
     methods = verbs_of(options.methods, name),
     per = type(options.per) == "function" and options.per or nil,
@@ -271,7 +296,7 @@ local function declare_limit(place, options)
     line = line,
     where = place_of(file, line),
     name = name,
-  }
+  })
 end
 
 function node_meta.__call(node, ...)
@@ -341,9 +366,9 @@ local M = { builder = node_meta }
 -- requests that are none.
 local function settle_sockets()
   settle_order(sockets)
-  for number, place in ipairs(sockets) do
-    local socket = place.socket
-    local ok, endpoint = xpcall(function() return M.declare_socket(number, socket.declaration, socket.place) end, native.failure)
+  for number, socket in ipairs(sockets) do
+    local place = socket.place
+    local ok, endpoint = xpcall(function() return M.declare_socket(number, socket.declaration, socket.at) end, native.failure)
     if not ok then
       -- `native.failure` gave the error and where it was raised.
       local message = tostring(type(endpoint) == "table" and endpoint[1] or endpoint)
@@ -363,9 +388,9 @@ local function settle_sockets()
       if get then
         get.handler = M.socket_handler(endpoint, get.handler)
       else
-        declared.routes[#declared.routes + 1] = {
+        add(declared.routes, {
           verb = "get", handler = M.socket_handler(endpoint, any and any.handler), file = socket.file, line = socket.line, place = place,
-        }
+        })
       end
     end
   end

@@ -1,21 +1,20 @@
 //! Loads an app into a fresh VM.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use mlua::{Function, Lua, Table, Value};
 
 use crate::assets::MountDecl;
-use crate::context;
+use crate::context::{self, Bodies};
 use crate::failure::Failure;
 use crate::fetch;
 use crate::json::Vocabulary;
-use crate::lua::{self, Coroutines, OwnedMeta, Waits};
+use crate::lua::{self, Coroutines, Waits};
 use crate::metrics::Sources;
 use crate::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
@@ -64,9 +63,10 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
 
     let array_meta = lua.create_table()?;
     let body_meta = lua.create_table()?;
-    let bodies = Rc::new(OwnedMeta::<Bytes>::new(lua, &body_meta)?);
+    let requests = Rc::default();
+    let bodies = Rc::new(Bodies::new(lua, &body_meta, &requests)?);
     let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
-    let installed = context::install(lua, Rc::default(), vocabulary.clone(), bodies, &body_meta)?;
+    let installed = context::install(lua, requests, vocabulary.clone(), bodies, &body_meta)?;
 
     let mistake = lua::mistake_function(lua)?;
     let native = natives::early(lua, &display_name(&blueprint.source), &installed, declared, &told)?;
@@ -171,6 +171,7 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         debug,
         handler_timeout: Cell::default(),
         stores: blueprint.stores.clone(),
+        budget: OnceCell::new(),
         workers,
         watches_waits: Cell::new(false),
         sources: Sources::default(),
