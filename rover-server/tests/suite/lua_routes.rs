@@ -262,7 +262,10 @@ return api
             let answers: Vec<u16> = (0..20).map(|_| app.get(&format!("/{name}")).status).collect();
             let allowed = answers.iter().filter(|status| **status == 200).count();
             assert_eq!(allowed, name.len() * 2, "{name} in round {round}");
-            assert_eq!(app.send(format!("POST /{name}/1 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")).status, 429);
+            assert_eq!(
+                app.send(format!("POST /{name}/1 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")).status,
+                429
+            );
         }
         app.reload().expect("the same app loads again");
     }
