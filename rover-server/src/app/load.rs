@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mlua::{Function, Lua, Table, Value};
+use futures_util::FutureExt;
+use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 
 use crate::context;
 use crate::failure::Failure;
 use crate::fetch;
 use crate::json::Vocabulary;
-use crate::lua::{self, Coroutines, OwnedMeta, Waits};
+use crate::lua::{self, Coroutines, OwnedMeta, Step, Waits};
 use crate::metrics::Sources;
 use crate::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
@@ -24,10 +25,11 @@ use crate::route::RouteDecl;
 use crate::state;
 use crate::stdlib;
 use crate::stream;
-use crate::tasks::{self, Tasks};
+use crate::tasks::{self, Counts, Tasks};
+use crate::turn::{self, Stint};
 use crate::websocket::{self, Sockets};
 
-use super::declared::{self, Declared, Hooks, Told, Unfinished};
+use super::declared::{self, Declared, Hooks, Mistakes, Told, Unfinished};
 use super::{App, Blueprint, Code, Files, Source, natives};
 
 impl App {
@@ -38,12 +40,25 @@ impl App {
     /// declared until then. Mistakes in what it declares are no error here but stand in [`Declared::mistakes`], so that
     /// they can be reported together with those of the config and the routes.
     pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Unfinished> {
+        let loaded = App::load_at(Pace::AtOnce, blueprint).now_or_never();
+        loaded
+            .unwrap_or_else(|| Err(Mistakes(vec!["loading the app waited; this is a bug in Rover".to_owned()]).into()))
+    }
+
+    /// The same, in slices of a few milliseconds: others are served between them. What the app runs afterwards is cut into
+    /// slices too, until it [serves](App::serves).
+    ///
+    /// # Errors
+    /// As [`load`](App::load).
+    pub(crate) async fn load_in_slices(blueprint: &Blueprint) -> Result<(App, Declared), Unfinished> {
+        App::load_at(Pace::InSlices, blueprint).await
+    }
+
+    async fn load_at(pace: Pace, blueprint: &Blueprint) -> Result<(App, Declared), Unfinished> {
         let lua = lua::new_vm();
         super::limit_memory(&lua, blueprint.memory_limit);
         let declared = Rc::new(RefCell::new(Declared::default()));
-        let busy = lua::Busy::new(&lua);
-        let loaded = load(&lua, blueprint, &declared);
-        drop(busy);
+        let loaded = load(&lua, blueprint, &declared, pace).await;
         let problem = match (lua::stopped(), loaded) {
             (None, Ok(loaded)) => return Ok(loaded),
             (None, Err(error)) => lua::plain_message(&error),
@@ -55,9 +70,36 @@ impl App {
     }
 }
 
-fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> mlua::Result<(App, Declared)> {
+/// How an app is loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    AtOnce,
+    /// By and by, for its thread serves others.
+    InSlices,
+}
+
+impl Pace {
+    /// Lets others have their turn, between two parts of which each takes not long.
+    async fn breathe(self) {
+        if self == Pace::InSlices {
+            drop(turn::next_round().await);
+        }
+    }
+}
+
+async fn load(
+    lua: &Lua,
+    blueprint: &Blueprint,
+    declared: &Rc<RefCell<Declared>>,
+    pace: Pace,
+) -> mlua::Result<(App, Declared)> {
+    pace.breathe().await;
+    let busy = lua::Busy::new(lua);
     let told = Rc::new(RefCell::new(Told::default()));
     let waits = Waits::install(lua)?;
+    if pace == Pace::InSlices {
+        waits.slice(Some(turn::next_round));
+    }
     let workers = Rc::new(Cell::new(blueprint.workers));
     let debug = Rc::new(Cell::new(false));
 
@@ -81,6 +123,9 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         waits: waits.clone(),
     };
     natives::failing(lua, &native, failing)?;
+    drop(busy);
+    pace.breathe().await;
+    let busy = lua::Busy::new(lua);
     let limits = Rc::default();
     natives::limiting(
         lua,
@@ -112,7 +157,15 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         setup(lua, &waits)?;
     }
 
-    let ended = run(lua, blueprint, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
+    let chunk = chunk(lua, blueprint, &waits);
+    drop(busy);
+    pace.breathe().await;
+    let ran = match chunk {
+        Ok(chunk) => run(lua, &waits, &dsl, chunk).await,
+        Err(error) => Err(error),
+    };
+    let busy = lua::Busy::new(lua);
+    let ended = ran.and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
         Err(error) => {
@@ -122,6 +175,9 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
             return Err(error);
         }
     };
+    drop(busy);
+    pace.breathe().await;
+    let _busy = lua::Busy::new(lua);
     let mut declared = declared.take();
     read(&sealed, told.take(), &mut declared)?;
 
@@ -218,16 +274,17 @@ fn count_coroutines(app: &App) {
     let tasks = Rc::downgrade(&app.tasks);
     app.sources.add(move |samples| {
         let Some(tasks) = tasks.upgrade() else { return };
-        let (running, (idle, busy, created)) = tasks.counts();
+        let Counts { tasks, idle, busy, held, created } = tasks.counts();
         samples.gauge(
             "rover_tasks",
             "Functions that run beside handlers: rover.spawn, every, all, timeout.",
             &[],
-            running as f64,
+            tasks as f64,
         );
         let help = "Coroutines by what they are for and whether they are in use.";
         samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "idle")], idle as f64);
         samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "busy")], busy as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "held")], held as f64);
         let help = "Coroutines that were made because none was idle.";
         samples.gauge("rover_coroutines_created", help, &[("pool", "tasks")], created as f64);
     });
@@ -317,8 +374,8 @@ fn display_name(source: &Source) -> String {
     }
 }
 
-/// Runs the top-level code of the app and gives back what it returned.
-fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
+/// The top-level code of the app.
+fn chunk(lua: &Lua, blueprint: &Blueprint, waits: &Rc<Waits>) -> mlua::Result<Function> {
     let name = display_name(&blueprint.source);
     let (beside, code) = match &blueprint.source {
         Source::File(path) => {
@@ -330,16 +387,44 @@ fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
         Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
     search_for_modules(lua, beside)?;
-    keep_modules(lua, &blueprint.files, &blueprint.code)?;
+    keep_modules(lua, &blueprint.files, &blueprint.code, waits)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
         None => code,
     };
-    let chunk = lua.load(code).set_name(format!("@{name}")).into_function()?;
-    match dsl.raw_get::<Function>("run")?.call(chunk)? {
-        (true, returned) => Ok(returned),
-        (false, problem) => Err(mlua::Error::runtime(problem.to_string()?)),
+    lua.load(code).set_name(format!("@{name}")).into_function()
+}
+
+/// Runs it in a coroutine, so that it can be cut into slices, and gives back what it returned.
+async fn run(lua: &Lua, waits: &Rc<Waits>, dsl: &Table, chunk: Function) -> mlua::Result<Value> {
+    let coroutines = Coroutines::new(lua, Vec::new(), waits)?;
+    let mut coroutine = coroutines.take();
+    let called = (dsl.raw_get::<Function>("run")?, chunk).into_lua_multi(lua)?;
+    lua::push_values(lua, &mut coroutine.stack(), called)?;
+    let mut stint = Stint::default();
+    let mut step = waits.advance(&mut coroutine, 1);
+    loop {
+        match step {
+            Step::Waits(wait) => {
+                let resume = stint.wait(wait).await;
+                step = waits.go_on(&mut coroutine, resume, stint.excess());
+            }
+            Step::Returned => {
+                let result = lua::pop_value(lua, &mut coroutine.stack())?;
+                return match coroutine.stack().boolean(1) {
+                    true => Ok(result),
+                    false => Err(mlua::Error::runtime(result.to_string()?)),
+                };
+            }
+            Step::Raised => {
+                if let Some(stopped) = lua::stopped() {
+                    return Err(mlua::Error::runtime(Failure::stopped(stopped).described()));
+                }
+                let problem = lua::pop_value(lua, &mut coroutine.stack())?;
+                return Err(mlua::Error::runtime(problem.to_string()?));
+            }
+        }
     }
 }
 
@@ -400,7 +485,7 @@ fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
 
 /// Has `require` load the files of this version, and note each Lua file that it finds, also one that then turns out to be
 /// wrong, or looks for in vain.
-fn keep_modules(lua: &Lua, files: &Files, code: &Code) -> mlua::Result<()> {
+fn keep_modules(lua: &Lua, files: &Files, code: &Code, waits: &Rc<Waits>) -> mlua::Result<()> {
     let own_code = code.clone();
     let known =
         lua.create_function(move |lua, name: mlua::LuaString| match own_code.known(Some(&name.as_bytes())) {
@@ -422,5 +507,7 @@ fn keep_modules(lua: &Lua, files: &Files, code: &Code) -> mlua::Result<()> {
         let read = code.read(Some(&name.as_bytes()), &file);
         read.ok().map(|text| lua.create_string(&*text.code)).transpose()
     })?;
-    own(lua, "modules", include_str!("modules.lua"))?.call((known, keep, note))
+    let waits = waits.clone();
+    let is_loaded = lua.create_function(move |_, ()| Ok(waits.is_loaded()))?;
+    own(lua, "modules", include_str!("modules.lua"))?.call((known, keep, note, is_loaded))
 }

@@ -202,6 +202,11 @@ impl App {
         }
     }
 
+    /// The app serves from now on: what it runs is not cut into slices any more.
+    pub(crate) fn serves(&self) {
+        self.waits.slice(None);
+    }
+
     /// Lends the server's limits to the functions that count from within Lua.
     pub(crate) fn limit(&self, limits: Arc<RateLimits>) {
         let _ = self.limits.set(limits);
