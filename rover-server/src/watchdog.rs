@@ -75,6 +75,8 @@ struct Shared {
     changed: Condvar,
     counters: Arc<Counters>,
     on_loss: Mutex<Option<OnLoss>>,
+    /// Nothing is watched until a worker has something to do.
+    is_asleep: Arc<AtomicBool>,
     /// A profile is being recorded.
     is_recorded: AtomicBool,
 }
@@ -103,6 +105,11 @@ pub(crate) struct Charge {
     is_ending: AtomicBool,
     /// It was given up.
     is_lost: AtomicBool,
+    /// Whether it waits for something to do, and how often it has found something.
+    is_parked: AtomicBool,
+    turns: AtomicU64,
+    /// The thread that watches sleeps, and is to be woken.
+    is_asleep: Arc<AtomicBool>,
     tally: Mutex<Tally>,
     sockets: Arc<Sockets>,
     /// Lets go of whoever waits for the worker.
@@ -151,6 +158,7 @@ impl Watchdog {
             changed: Condvar::new(),
             counters: Arc::default(),
             on_loss: Mutex::default(),
+            is_asleep: Arc::default(),
             is_recorded: AtomicBool::new(false),
         });
         let own = shared.clone();
@@ -172,6 +180,9 @@ impl Watchdog {
             is_serving: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
+            is_parked: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
+            is_asleep: self.shared.is_asleep.clone(),
             tally: Mutex::default(),
             sockets: Arc::default(),
             release: Mutex::default(),
@@ -180,6 +191,7 @@ impl Watchdog {
         charge.starts(limits);
         let mut charges = lock(&self.shared.charges);
         charges.list.push(charge.clone());
+        self.shared.is_asleep.store(false, Ordering::SeqCst);
         drop(charges);
         self.shared.changed.notify_all();
         charge
@@ -226,6 +238,7 @@ impl Drop for Recording {
 impl Shared {
     fn watch(&self) {
         let mut last = Instant::now();
+        let mut turns = 0;
         loop {
             let charges = lock(&self.charges);
             if charges.has_ended {
@@ -247,9 +260,39 @@ impl Shared {
             if charges.has_ended {
                 return;
             }
+            let so_far = charges.turns();
+            let is_quiet = std::mem::replace(&mut turns, so_far) == so_far && !is_busy;
+            let charges = match is_quiet && self.may_sleep(&charges) {
+                false => charges,
+                true => {
+                    self.sleep(charges);
+                    let woken = Instant::now();
+                    list.iter().for_each(|charge| charge.excuse(woken - now));
+                    last = woken;
+                    continue;
+                }
+            };
             // Woken by a new charge or by the end.
             let _ = self.changed.wait_timeout(charges, period).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Whether no worker has anything to do. From then on the first one that has wakes the thread that watches.
+    fn may_sleep(&self, charges: &Charges) -> bool {
+        self.is_asleep.store(true, Ordering::SeqCst);
+        // Asked behind the store: a worker that finds something to do either is seen, or sees that it has to wake.
+        let may_sleep = charges.list.iter().all(|charge| charge.is_parked.load(Ordering::SeqCst));
+        if !may_sleep {
+            self.is_asleep.store(false, Ordering::SeqCst);
+        }
+        may_sleep
+    }
+
+    fn sleep(&self, mut charges: MutexGuard<'_, Charges>) {
+        while self.is_asleep.load(Ordering::SeqCst) && !charges.has_ended {
+            charges = self.changed.wait(charges).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.is_asleep.store(false, Ordering::SeqCst);
     }
 
     fn lose(&self, charge: &Charge, loss: Loss) {
@@ -265,7 +308,38 @@ impl Shared {
     }
 }
 
+impl Charges {
+    /// How often all workers together have found something to do.
+    fn turns(&self) -> u64 {
+        self.list.iter().map(|charge| charge.turns.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+}
+
 impl Charge {
+    /// The worker waits for something to do.
+    pub(crate) fn parks(&self) {
+        self.is_parked.store(true, Ordering::SeqCst);
+    }
+
+    /// The worker has found something. Only its own thread says so.
+    pub(crate) fn unparks(&self) {
+        self.is_parked.store(false, Ordering::SeqCst);
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        if self.is_asleep.load(Ordering::SeqCst) {
+            self.wake_dog();
+        }
+    }
+
+    #[cold]
+    fn wake_dog(&self) {
+        if let Some(dog) = self.dog.upgrade() {
+            let charges = lock(&dog.charges);
+            dog.is_asleep.store(false, Ordering::SeqCst);
+            drop(charges);
+            dog.changed.notify_all();
+        }
+    }
+
     /// Watches the calling thread, the worker's own, until the result is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> OnDuty {
         turn::allow(Some(self.allowance.clone()));
@@ -400,6 +474,7 @@ impl Charge {
             dog.counters.stuck.fetch_add(1, Ordering::AcqRel);
         }
         self.is_lost.store(true, Ordering::Release);
+        self.allowance.lose();
         let seconds = format!("{:.1}", time.as_secs_f64());
         let who = match self.worker {
             0 => "loading the app is given up".to_owned(),
