@@ -4,7 +4,7 @@
 //! the worker's runtime, and when one of them has had all the CPU time that it may take without a wait. A round ends when the
 //! runtime has asked the system for what has come meanwhile. This module must not know what the functions are.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ struct Rounds {
     /// How often a function was told to wait for the next round.
     refusals: Cell<u64>,
     waiting: RefCell<Waiting>,
+    /// Calls for the next round.
+    next: OnceCell<Waker>,
     allowance: RefCell<Option<Arc<Allowance>>>,
 }
 
@@ -105,9 +107,9 @@ impl Rounds {
             Some(began) => began.elapsed() < ROUND,
             None => {
                 self.began.set(Some(Instant::now()));
-                let waker = Waker::from(Arc::new(NextRound));
+                let waker = self.next.get_or_init(|| Waker::from(Arc::new(NextRound)));
                 // Polled once, it leaves the waker to the runtime, which calls it when it has looked around.
-                let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+                let _ = pin!(yield_now()).poll(&mut Context::from_waker(waker));
                 true
             }
         }

@@ -1,21 +1,18 @@
 //! Loads an app into a fresh VM.
 
-use std::cell::{Cell, RefCell};
-use std::ffi::{OsStr, c_int};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 
-use crate::context;
+use crate::context::{self, Bodies};
 use crate::failure::Failure;
 use crate::fetch;
 use crate::json::Vocabulary;
-use crate::lua::{self, Coroutines, OwnedMeta, Step, Waits};
+use crate::lua::{self, Coroutines, Step, Waits};
 use crate::metrics::Sources;
 use crate::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
@@ -30,7 +27,7 @@ use crate::turn::{self, Stint};
 use crate::websocket::{self, Sockets};
 
 use super::declared::{self, Declared, Hooks, Mistakes, Told, Unfinished};
-use super::{App, Blueprint, Code, Files, Source, natives};
+use super::{App, Blueprint, Source, guarding, modules, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -105,9 +102,10 @@ async fn load(
 
     let array_meta = lua.create_table()?;
     let body_meta = lua.create_table()?;
-    let bodies = Rc::new(OwnedMeta::<Bytes>::new(lua, &body_meta)?);
+    let requests = Rc::default();
+    let bodies = Rc::new(Bodies::new(lua, &body_meta, &requests)?);
     let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
-    let installed = context::install(lua, Rc::default(), vocabulary.clone(), bodies, &body_meta)?;
+    let installed = context::install(lua, requests, vocabulary.clone(), bodies, &body_meta)?;
 
     let mistake = lua::mistake_function(lua)?;
     let native = natives::early(lua, &display_name(&blueprint.source), &installed, declared, &told)?;
@@ -132,8 +130,21 @@ async fn load(
         &native,
         natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) },
     )?;
-    let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
-        .call((&native, respond, builders.raw_get::<Function>("error")?))?;
+    let (guards, patterns) = (Rc::default(), Rc::default());
+    guarding::install(lua, &native, declared, &told)?;
+    let guarded = guarding::Guarding {
+        contexts: installed.contexts.clone(),
+        responder: responder.clone(),
+        guards: Rc::clone(&guards),
+        routes: Rc::clone(&patterns),
+    };
+    guarding::install_late(lua, &native, guarded)?;
+    native.raw_set("hooks", own(lua, "hooks", include_str!("hooks.lua"))?)?;
+    let joins: Joins = own(lua, "chain", include_str!("chain.lua"))?.call((
+        &native,
+        respond,
+        builders.raw_get::<Function>("error")?,
+    ))?;
     let figures = Arc::<Figures>::default();
     let tracing = Tracing::new(&installed.contexts.requests);
     let about = (&installed.contexts, &responder, &tracing);
@@ -179,10 +190,15 @@ async fn load(
     pace.breathe().await;
     let _busy = lua::Busy::new(lua);
     let mut declared = declared.take();
-    read(&sealed, told.take(), &mut declared)?;
+    let mut told = told.take();
+    if let Some(found) = std::mem::take(&mut told.places).finish() {
+        let _ = guards.set(found);
+    }
+    read(&sealed, told, &mut declared)?;
+    let _ = patterns.set(declared.routes.iter().map(|route| route.pattern.clone()).collect());
 
     let Entries { entries, takes_context, leaves_body, places, hooks } =
-        entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
+        entries(lua, &sealed, joins, &declared.routes)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
     let app = App {
@@ -193,6 +209,7 @@ async fn load(
         tasks,
         tracing,
         hooks,
+        guards,
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,
         sockets,
@@ -202,6 +219,7 @@ async fn load(
         debug,
         handler_timeout: Cell::default(),
         stores: blueprint.stores.clone(),
+        budget: OnceCell::new(),
         workers,
         watches_waits: Cell::new(false),
         sources: Sources::default(),
@@ -321,17 +339,20 @@ struct Entries {
     hooks: Hooks,
 }
 
+/// The functions of `chain.lua`.
+type Joins = (Function, Function, Function, Function);
+
 /// The table of entry functions: the routes in the order of their ids, then the hooks.
 fn entries(
     lua: &Lua,
     sealed: &Table,
-    (join, join_all, or_missing): (&Function, &Function, &Function),
+    (join, join_all, or_missing, join_rest): Joins,
     routes: &[RouteDecl],
 ) -> mlua::Result<Entries> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
     // A route with a mistake has an entry but no declaration; such an app never serves.
-    let (entries, mut takes_context, leaves_body): (Table, Vec<bool>, Vec<bool>) =
+    let (entries, mut takes_context, mut leaves_body): (Table, Vec<bool>, Vec<bool>) =
         join_all.call((sealed.raw_get::<Table>("routes")?, &on_error))?;
     let mut places: Vec<String> = routes.iter().map(|route| route.origin.to_string()).collect();
     let mut found = Hooks::default();
@@ -355,15 +376,28 @@ fn entries(
         Ok(Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX)))
     };
     found.not_found = add("not_found", true)?;
+    let choose: Option<Function> = sealed.raw_get("choose")?;
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
     found.on_ready_check = add("on_ready_check", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
+    if let Some(choose) = choose {
+        let not_found: Value = hooks.raw_get("not_found")?;
+        entries.raw_push(join_rest.call::<Function>((choose, not_found, &on_error, "rover"))?)?;
+        places.push("hooks".to_owned());
+        takes_context.push(true);
+        // Where nobody asks for the body of what no route answers, it is not waited for.
+        leaves_body.resize(entries.raw_len(), false);
+        if let Some(last) = leaves_body.last_mut() {
+            *last = hooks.raw_get::<Value>("not_found")?.is_nil();
+        }
+        found.rest = Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX));
+    }
     Ok(Entries { entries, takes_context, leaves_body, places, hooks: found })
 }
 
 /// One of Rover's own Lua files.
-fn own(lua: &Lua, name: &str, code: &str) -> mlua::Result<Function> {
+pub(super) fn own(lua: &Lua, name: &str, code: &str) -> mlua::Result<Function> {
     lua.load(code).set_name(format!("=rover/{name}")).into_function()
 }
 
@@ -386,8 +420,8 @@ fn chunk(lua: &Lua, blueprint: &Blueprint, waits: &Rc<Waits>) -> mlua::Result<Fu
         }
         Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
-    search_for_modules(lua, beside)?;
-    keep_modules(lua, &blueprint.files, &blueprint.code, waits)?;
+    modules::search(lua, beside)?;
+    modules::keep(lua, &blueprint.files, &blueprint.code, waits)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
@@ -436,78 +470,4 @@ fn plain(error: &std::io::Error) -> String {
         std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
     }
-}
-
-/// Where `require` looks once it has found nothing beside the app and where LuaJIT looks by itself: where Debian and
-/// others install Lua modules as packages.
-const SYSTEM_PATH: &str = "/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua";
-
-/// As [`SYSTEM_PATH`], for C modules.
-fn system_cpath() -> String {
-    format!("/usr/lib/{}-linux-gnu/lua/5.1/?.so;/usr/lib/lua/5.1/?.so", std::env::consts::ARCH)
-}
-
-/// Lets `require` look beside the app first, then in `lua_modules` and the user's LuaRocks tree, then where LuaJIT
-/// looks by itself, then among the system's packages.
-fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
-    let mut path = String::new();
-    let mut cpath = String::new();
-    let mut roots = Vec::new();
-    if let Some(app) = app {
-        let beside = match app.parent() {
-            Some(parent) if parent != Path::new("") => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        roots.push(beside.join("lua_modules"));
-        // With a slash in it in any case: the system looks for a bare name in its own folders.
-        cpath.push_str(&format!("{}/?.so;", beside.display()));
-        let beside = match beside.to_string_lossy().into_owned() {
-            here if here == "." => String::new(),
-            other => format!("{other}/"),
-        };
-        path.push_str(&format!("{beside}?.lua;{beside}?/init.lua;"));
-    }
-    if let Some(home) = std::env::var_os("HOME") {
-        roots.push(Path::new(&home).join(".luarocks"));
-    }
-    for root in roots {
-        let root = root.display();
-        path.push_str(&format!("{root}/share/lua/5.1/?.lua;{root}/share/lua/5.1/?/init.lua;"));
-        cpath.push_str(&format!("{root}/lib/lua/5.1/?.so;"));
-    }
-    let package: Table = lua.globals().raw_get("package")?;
-    for (key, first, last) in [("path", path, SYSTEM_PATH.to_owned()), ("cpath", cpath, system_cpath())] {
-        let known: String = package.raw_get(key)?;
-        package.raw_set(key, format!("{first}{known};{last}"))?;
-    }
-    Ok(())
-}
-
-/// Has `require` load the files of this version, and note each Lua file that it finds, also one that then turns out to be
-/// wrong, or looks for in vain.
-fn keep_modules(lua: &Lua, files: &Files, code: &Code, waits: &Rc<Waits>) -> mlua::Result<()> {
-    let own_code = code.clone();
-    let known =
-        lua.create_function(move |lua, name: mlua::LuaString| match own_code.known(Some(&name.as_bytes())) {
-            Some(text) => {
-                let file = lua.create_string(text.file.as_os_str().as_bytes())?;
-                Ok((Some(file), Some(lua.create_string(&*text.code)?)))
-            }
-            None => Ok((None, None)),
-        })?;
-    let noted = files.clone();
-    let note = lua.create_function(move |_, file: mlua::LuaString| {
-        noted.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
-        Ok(())
-    })?;
-    let (files, code) = (files.clone(), code.clone());
-    let keep = lua.create_function(move |lua, (name, file): (mlua::LuaString, mlua::LuaString)| {
-        let file = PathBuf::from(OsStr::from_bytes(&file.as_bytes()));
-        files.note(file.clone());
-        let read = code.read(Some(&name.as_bytes()), &file);
-        read.ok().map(|text| lua.create_string(&*text.code)).transpose()
-    })?;
-    let waits = waits.clone();
-    let is_loaded = lua.create_function(move |_, ()| Ok(waits.is_loaded()))?;
-    own(lua, "modules", include_str!("modules.lua"))?.call((known, keep, note, is_loaded))
 }

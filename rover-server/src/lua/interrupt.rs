@@ -265,7 +265,7 @@ impl Pulse {
     }
 
     /// Does what the hook was installed for. What it raises is on top of the stack.
-    fn act(&self, state: *mut ffi::lua_State) -> Raises {
+    fn act(&self, state: *mut ffi::lua_State, is_hook: bool) -> Raises {
         let wanted = self.wanted.load(Ordering::Relaxed);
         // SAFETY: the hook was called with a live state that has room for `LUA_MINSTACK` values.
         let mut stack = unsafe { Stack::new(state) };
@@ -294,7 +294,7 @@ impl Pulse {
                 return Raises::Plainly;
             }
         }
-        if wanted & SLICE != 0 {
+        if is_hook && wanted & SLICE != 0 {
             self.wanted.fetch_and(!SLICE, Ordering::Relaxed);
             let is_own = std::ptr::eq(state, self.sliced.load(Ordering::Relaxed));
             // SAFETY: the state is alive.
@@ -357,10 +357,10 @@ enum Raises {
 }
 
 /// The hook.
-unsafe extern "C-unwind" fn broken_into(state: *mut ffi::lua_State, _: *mut ffi::lua_Debug) {
+unsafe extern "C-unwind" fn broken_into(state: *mut ffi::lua_State, hook: *mut ffi::lua_Debug) {
     let raises = PULSE.with(|pulse| {
         pulse.is_inside.store(true, Ordering::Relaxed);
-        let raises = catch_unwind(AssertUnwindSafe(|| pulse.act(state)));
+        let raises = catch_unwind(AssertUnwindSafe(|| pulse.act(state, !hook.is_null())));
         pulse.is_inside.store(false, Ordering::Relaxed);
         raises.unwrap_or(Raises::Nothing)
     });

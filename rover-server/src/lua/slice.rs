@@ -40,10 +40,12 @@ fn timer() -> Option<libc::timer_t> {
     }
 }
 
-/// Has the timer send its signal once, after so many nanoseconds; 0 stops it.
+/// Has the timer send its signal after so many nanoseconds, and again after each slice, as LuaJIT forgets a hook that is asked
+/// for within a finalizer; 0 stops it.
 fn set(timer: libc::timer_t, nanoseconds: libc::c_long) {
-    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let times = libc::itimerspec { it_interval: never, it_value: libc::timespec { tv_sec: 0, tv_nsec: nanoseconds } };
+    let interval = if nanoseconds == 0 { 0 } else { SLICE };
+    let it_interval = libc::timespec { tv_sec: 0, tv_nsec: interval };
+    let times = libc::itimerspec { it_interval, it_value: libc::timespec { tv_sec: 0, tv_nsec: nanoseconds } };
     // SAFETY: the timer is the calling thread's, and lives until `release` takes it.
     unsafe { libc::timer_settime(timer, 0, &raw const times, null_mut()) };
 }

@@ -48,6 +48,8 @@ pub enum Found<'r> {
     MethodNotAllowed {
         /// The value of `Allow`.
         allow: &'r HeaderValue,
+        /// One of the handlers that the path has.
+        other: RouteId,
     },
     /// 204: OPTIONS, answered from the declared methods; `OPTIONS *` from those of the whole app.
     Options {
@@ -122,7 +124,7 @@ impl FastRouter {
             return match known.methods.answer(method) {
                 Answer::Handler(id) => Found::Route { id, params: Params::default() },
                 Answer::Options(allow) => Found::Options { allow },
-                Answer::NotAllowed(allow) => Found::MethodNotAllowed { allow },
+                Answer::NotAllowed(allow, other) => Found::MethodNotAllowed { allow, other },
             };
         }
         match self.find_pattern(path) {
@@ -162,7 +164,7 @@ impl FastRouter {
             Some(Answer::Handler(id)) if params.well_encoded(path) => Found::Route { id, params },
             Some(Answer::Handler(_)) => Found::BadEncoding,
             Some(Answer::Options(allow)) => Found::Options { allow },
-            Some(Answer::NotAllowed(allow)) => Found::MethodNotAllowed { allow },
+            Some(Answer::NotAllowed(allow, other)) => Found::MethodNotAllowed { allow, other },
             None => Found::NotFound,
         }
     }

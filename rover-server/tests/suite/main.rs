@@ -8,6 +8,7 @@ mod support;
 mod upstream;
 
 mod accept;
+mod buffers;
 mod c_stack;
 #[cfg(feature = "otlp")]
 mod collector;
@@ -40,7 +41,9 @@ mod lua_body;
 mod lua_cache;
 mod lua_context;
 mod lua_errors;
+mod lua_guards;
 mod lua_http;
+mod lua_http_forms;
 mod lua_files;
 mod lua_json;
 mod lua_load_mistakes;
