@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 
+use super::ClientCertificate;
 use crate::body::Unread;
 use crate::lua::Raise;
 use crate::route::{Params, RouteId};
@@ -31,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) body_fault: Cell<Option<&'static str>>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
+    /// What the client has shown by TLS.
+    pub(crate) certificate: Option<Rc<ClientCertificate>>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
     passing: OnceCell<Arc<()>>,
     /// What the connection's bytes go over; not there for requests without a connection.
@@ -42,7 +45,8 @@ impl Peer {
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
         let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
         let (is_last, body_fault) = (Cell::new(false), Cell::new(None));
-        Peer { ip, scheme, upgrade, is_last, body_fault, https_port: None, passing, socket: Weak::new() }
+        let (https_port, certificate, socket) = (None, None, Weak::new());
+        Peer { ip, scheme, upgrade, is_last, body_fault, https_port, certificate, passing, socket }
     }
 
     /// The same, reached over `socket`.

@@ -177,6 +177,10 @@ impl FastRouter {
         if path == "*" && *method == Method::OPTIONS {
             return Found::Options { allow: &self.every_method };
         }
+        if path.is_empty() && *method == Method::CONNECT {
+            // It names a host, and asks for no path of this server.
+            return Found::MethodNotAllowed { allow: &self.every_method };
+        }
         if self.trailing == TrailingSlash::Strict {
             return Found::NotFound;
         }
