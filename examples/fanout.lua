@@ -5,7 +5,7 @@ local api = rover.server {}
 local shop = rover.http.create {
   name = "shop",
   base_url = rover.env.SHOP or "http://127.0.0.1:9001",
-  timeout = 2000,
+  timeout = 2,
   retry = true,
   breaker = true,
   limit = { concurrent = 50, queue = 200 },

@@ -11,7 +11,7 @@ local users = upstreams("USERS", "http://127.0.0.1:9001")
 local orders = upstreams("ORDERS", "http://127.0.0.1:9002")
 
 -- Everything below /users and /orders goes on, with its body however large, over WebSockets too.
-api.users["{*path}"].any = api.proxy(users, { timeout = 5000 })
+api.users["{*path}"].any = api.proxy(users, { timeout = 5 })
 api.orders["{*path}"].any = api.proxy(orders, { balance = "least_connections" })
 
 -- Only those who show a key may order.

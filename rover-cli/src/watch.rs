@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{self, Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,9 @@ const QUIET: Duration = Duration::from_millis(100);
 
 /// How long a reload waits for quiet, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a folder is tried again that could not be watched.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How far the clock of a file system may be behind.
 const TICK: Duration = Duration::from_millis(20);
@@ -35,6 +39,8 @@ pub(crate) struct Watch {
     known: Arc<Mutex<Known>>,
     /// The folders under watch, each with its device and inode.
     folders: BTreeMap<PathBuf, (u64, u64)>,
+    /// Why some folder is not, although it is there.
+    trouble: Option<String>,
 }
 
 impl Watch {
@@ -50,14 +56,14 @@ impl Watch {
                 let _ = own.try_send(());
             }
         })?;
-        let mut watch = Watch { control, watcher, notice, changes, known, folders: BTreeMap::new() };
+        let mut watch = Watch { control, watcher, notice, changes, known, folders: BTreeMap::new(), trouble: None };
         watch.look();
         Ok(watch)
     }
 
     /// Reloads whenever files have changed; never ends by itself.
     pub(crate) async fn run(mut self) {
-        while self.changes.recv().await.is_some() {
+        while self.change().await {
             let latest = Instant::now() + PATIENCE;
             while let Ok(Some(())) = timeout_at((Instant::now() + QUIET).min(latest), self.changes.recv()).await {
                 if Instant::now() >= latest {
@@ -74,6 +80,21 @@ impl Watch {
                 let _ = self.notice.try_send(());
             }
         }
+    }
+
+    /// Waits for a change. Where a folder is not under watch yet, tries it now and then: what was in it may have changed
+    /// by the time that it is. False where there will be none.
+    async fn change(&mut self) -> bool {
+        while self.trouble.is_some() {
+            if let Ok(change) = timeout_at(Instant::now() + RETRY, self.changes.recv()).await {
+                return change.is_some();
+            }
+            self.look();
+            if self.trouble.is_none() {
+                return true;
+            }
+        }
+        self.changes.recv().await.is_some()
     }
 
     /// Watches the folders of the files that the app has looked for so far, as they are now. Gives the names that it
@@ -96,13 +117,23 @@ impl Watch {
             }
             goes_on
         });
+        let before = self.trouble.take();
         for folder in &names.folders {
-            if !self.folders.contains_key(folder)
-                && let Some(own) = identity(folder)
-                && self.watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
-            {
-                self.folders.insert(folder.clone(), own);
+            if self.folders.contains_key(folder) {
+                continue;
             }
+            let Some(own) = identity(folder) else { continue };
+            match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.folders.insert(folder.clone(), own);
+                }
+                // It has gone just now.
+                Err(_) if identity(folder).is_none() => {}
+                Err(error) => self.trouble = Some(format!("{}: {error}", folder.display())),
+            }
+        }
+        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| before.as_ref() != Some(*trouble)) {
+            let _ = writeln!(io::stderr(), "rover: cannot watch a folder, trying again: {trouble}");
         }
         let mut known = self.known();
         let learnt = names.ways.difference(&known.names.ways).cloned().collect();

@@ -37,6 +37,9 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// second.
 const HANDSHAKE: Duration = Duration::from_millis(1500);
 
+/// How often a descriptor to spare is asked for where there was none.
+const SPARE_LOOK: Duration = Duration::from_millis(20);
+
 /// How often such handshakes are looked for.
 const HANDSHAKE_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
@@ -255,7 +258,7 @@ impl Listeners {
 
 impl Listeners {
     /// As [`accept`](Listeners::accept), in the calling task, until it is dropped. Does not end when the sockets are left
-    /// to another process, but accepts nobody any more.
+    /// to another process, but accepts nobody any more. Keeps a descriptor of each socket for when there are no others.
     ///
     /// # Errors
     /// When the sockets cannot be watched.
@@ -268,15 +271,22 @@ impl Listeners {
                 Endpoint::Unix(_) => Watched::Unix(tokio::net::UnixListener::from_std(socket.into())?),
             };
             let mut is_left = bound.is_left.subscribe();
+            // In its place somebody can be accepted where all others have been taken.
+            let mut spare = bound.socket.try_clone().ok();
             loop {
                 let accepted = tokio::select! {
                     biased;
                     _ = is_left.wait_for(|is_left| *is_left) => break,
                     accepted = watched.accept() => accepted,
+                    () = tokio::time::sleep(SPARE_LOOK), if spare.is_none() => {
+                        // Who has got the last one may be done.
+                        spare = bound.socket.try_clone().ok();
+                        continue;
+                    }
                 };
                 match accepted {
                     Ok((stream, ip)) => hand_over(Accepted { stream, ip, role: bound.role }),
-                    Err(error) if is_passing(&error) => {}
+                    Err(error) if is_passing(&error) || spare.take().is_some() => {}
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
             }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::accept::{Accepted, Role, Stream};
 use crate::config::{ConnectionSettings, SecurityHeaders};
 use crate::log::{self, Level};
+use crate::resources::Descriptors;
 use crate::security_headers;
 
 /// What a connection too many is told, before the headers that every answer carries and behind them.
@@ -21,6 +22,7 @@ const REFUSAL_BODY: &str = "{\"error\":\"Too Many Connections\"}";
 
 /// Counts the connections of a server.
 pub(crate) struct Admission {
+    descriptors: Descriptors,
     /// 0: no limit.
     most: usize,
     /// 0: no limit.
@@ -37,9 +39,23 @@ pub(crate) struct Permit {
     ip: Option<IpAddr>,
 }
 
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// The config allows no more.
+    Connections,
+    /// What the system has left is kept for files, upstreams and operators.
+    Descriptors,
+}
+
 impl Admission {
-    pub(crate) fn new(settings: &ConnectionSettings, headers: &SecurityHeaders) -> Arc<Admission> {
+    pub(crate) fn new(
+        settings: &ConnectionSettings,
+        headers: &SecurityHeaders,
+        descriptors: Descriptors,
+    ) -> Arc<Admission> {
         Arc::new(Admission {
+            descriptors,
             most: settings.max_connections,
             most_per_ip: settings.max_connections_per_ip,
             open: AtomicUsize::new(0),
@@ -49,8 +65,23 @@ impl Admission {
         })
     }
 
+    /// A place for a connection.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn admit(self: &Arc<Self>, accepted: &Accepted) -> Result<Permit, Full> {
+        let is_kept = match &accepted.stream {
+            Stream::Tcp(stream) => self.descriptors.keep(stream),
+            Stream::Unix(stream) => self.descriptors.keep(stream),
+        };
+        match is_kept {
+            true => Err(Full::Descriptors),
+            false => self.admit_from(accepted.ip).ok_or(Full::Connections),
+        }
+    }
+
     /// A place for a connection from `ip`; `None` when there is none left.
-    pub(crate) fn admit(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Permit> {
+    fn admit_from(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Permit> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.most && self.most > 0 {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -72,13 +103,17 @@ impl Admission {
 
     /// Tells a client that there is no place, unless it speaks TLS, and closes its connection.
     #[cold]
-    pub(crate) fn refuse(&self, accepted: Accepted) {
+    pub(crate) fn refuse(&self, accepted: Accepted, full: Full) {
         // Every power of two, so that the log tells of a flood without being flooded.
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
         if refused.is_power_of_two() {
-            log::event(Level::Warn, "connections were refused: max_connections or max_connections_per_ip is reached")
-                .field("refused", refused.to_string().as_str())
-                .emit();
+            let message = match full {
+                Full::Connections => "connections were refused: max_connections or max_connections_per_ip is reached",
+                Full::Descriptors => {
+                    "connections were refused: nearly all descriptors are in use; raise the limit (ulimit -Hn, LimitNOFILE)"
+                }
+            };
+            log::event(Level::Warn, message).field("refused", refused.to_string().as_str()).emit();
         }
         if accepted.role == Role::Tls {
             return;
@@ -121,25 +156,25 @@ mod tests {
             max_connections_per_ip: most_per_ip,
             ..ConnectionSettings::default()
         };
-        Admission::new(&settings, &SecurityHeaders::default())
+        Admission::new(&settings, &SecurityHeaders::default(), Descriptors::unbounded())
     }
 
     #[test]
     fn places_are_counted_and_come_back() {
         let (a, b) = (Some(IpAddr::from([10, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 2])));
         let few = admission(3, 2);
-        let first = few.admit(a).unwrap();
-        let second = few.admit(a).unwrap();
-        assert!(few.admit(a).is_none(), "two from one address");
-        let third = few.admit(b).unwrap();
-        assert!(few.admit(None).is_none(), "three in all");
+        let first = few.admit_from(a).unwrap();
+        let second = few.admit_from(a).unwrap();
+        assert!(few.admit_from(a).is_none(), "two from one address");
+        let third = few.admit_from(b).unwrap();
+        assert!(few.admit_from(None).is_none(), "three in all");
         drop(first);
-        assert!(few.admit(b).is_some());
+        assert!(few.admit_from(b).is_some());
         drop((second, third));
         assert!(few.by_ip.lock().unwrap().is_empty());
         assert_eq!(few.open.load(Ordering::Relaxed), 0);
         let many = admission(0, 0);
-        let permits: Vec<_> = (0..1000).map(|_| many.admit(a).unwrap()).collect();
+        let permits: Vec<_> = (0..1000).map(|_| many.admit_from(a).unwrap()).collect();
         assert_eq!((permits.len(), many.by_ip.lock().unwrap().len()), (1000, 0));
     }
 

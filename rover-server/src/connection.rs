@@ -28,6 +28,7 @@ use crate::lifecycle::{Lifecycle, Seat};
 use crate::log::{self, Level};
 use crate::service::Current;
 use crate::socket::{Agreed, Socket, SpareBuffers, Spoken, Transport};
+use crate::turn;
 use crate::upgrade::{Ending, Upgrade, Upgraded};
 
 use requests::Client;
@@ -265,6 +266,7 @@ impl Future for Connection {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        turn::begin();
         let this = &mut *self;
         loop {
             match &mut this.stage {

@@ -80,7 +80,7 @@ impl Cors {
         }
         let wanted = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
         // No path declares CONNECT, so the router tells what it does declare.
-        let (Found::MethodNotAllowed { allow } | Found::Options { allow }) =
+        let (Found::MethodNotAllowed { allow, .. } | Found::Options { allow }) =
             router.find(&Method::CONNECT, head.uri.path())
         else {
             return None;

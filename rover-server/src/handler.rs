@@ -7,20 +7,23 @@
 use std::ffi::c_int;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
+use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
 use crate::app::App;
 use crate::body::{self, Body};
+use crate::budget;
 use crate::context::{self, Current, Open, Request};
 use crate::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
+use crate::turn::Stint;
 
 /// A handler being called.
 #[derive(Clone, Copy)]
@@ -67,6 +70,7 @@ pub(crate) fn start(
                 coroutine: Some(coroutine),
                 request,
                 wait,
+                stint: Stint::default(),
                 clock: None,
                 is_late: false,
                 longest,
@@ -84,17 +88,17 @@ fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current,
 }
 
 /// Lets a handler go on with what its wait brought.
-fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume) -> Step {
+fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume, stint: &Stint) -> Step {
     label(call.entry.cast_unsigned());
     app.contexts.requests.enter(call.current);
-    app.waits.go_on(coroutine, resume)
+    app.waits.go_on(coroutine, resume, stint.excess())
 }
 
 /// Sends what the handler returned.
 #[inline]
 fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
     let mut stack = coroutine.stack();
-    request.look(|request| {
+    request.look_last(|request| {
         let headers = &mut request.head.headers;
         if let Err(problem) = app.responder.respond(&mut stack, call.results, &app.contexts, headers, response) {
             *response = Some(refuse(app, &problem, request, call.entry));
@@ -106,7 +110,15 @@ fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, r
         if let Some(told) = request.told.take() {
             response.headers_mut().extend(*told);
         }
-        if let Body::Stream(_) = response.body() {
+        if let Some(guarded) = &request.guarded
+            && guarded.is_missing
+            && response.status().is_success()
+        {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
+        if response.body().len() > budget::SMALL as u64 {
+            keep(app, request, response);
+        } else if let Body::Stream(_) = response.body() {
             stream(app, request, response);
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -136,6 +148,25 @@ fn stream(app: &Rc<App>, request: &Request, response: &mut Response<Body>) {
     }
 }
 
+/// Counts a large answer until it has been sent. Where there is no room for it, the client gets 503 instead.
+#[cold]
+fn keep(app: &App, request: &Request, response: &mut Response<Body>) {
+    let (Some(budget), Body::Full(bytes)) = (app.budget(), response.body_mut()) else { return };
+    match budget.keep(request.peer.held(), std::mem::take(bytes)) {
+        Some(kept) => *bytes = kept,
+        None => {
+            log::event(
+                Level::Warn,
+                "there is no room for an answer: buffer_limit or buffer_limit_per_connection is reached",
+            )
+            .field("method", request.head.method.as_str())
+            .field("path", request.head.uri.path())
+            .emit();
+            *response = failure::unavailable();
+        }
+    }
+}
+
 /// The handler returned what cannot be sent.
 #[cold]
 fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Response<Body> {
@@ -161,6 +192,9 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
     let id = request.id().clone();
     failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
     let mut response = failure.into_response(&id, app.debug());
+    if response.body().len() > budget::SMALL as u64 {
+        keep(app, request, &mut response);
+    }
     response.headers_mut().insert("x-request-id", id);
     if let Some(told) = request.told.take() {
         response.headers_mut().extend(*told);
@@ -177,6 +211,7 @@ pub(crate) struct Running {
     coroutine: Option<Coroutine>,
     request: Open,
     wait: Wait,
+    stint: Stint,
     /// Runs from the first wait on, where handlers have only so much time.
     clock: Option<Pin<Box<Sleep>>>,
     is_late: bool,
@@ -217,7 +252,9 @@ impl Running {
         if limit.is_zero() {
             return Poll::Pending;
         }
-        self.clock.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx)
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut();
+        // Also where what was waited for has used up the task's turn.
+        pin!(coop::unconstrained(clock)).poll(cx)
     }
 
     /// The target of the request, which holds nothing of the connection's.
@@ -242,7 +279,8 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>> {
         loop {
             let this = &mut *self;
-            let Poll::Ready(resume) = this.wait.as_mut().poll(cx) else {
+            let wait = &mut this.wait;
+            let Poll::Ready(resume) = this.stint.poll(cx, |cx| wait.as_mut().poll(cx)) else {
                 ready!(this.poll_late(cx));
                 this.is_late = true;
                 if let (Some(longest), Some(coroutine)) = (&mut this.longest, &mut this.coroutine) {
@@ -255,7 +293,7 @@ impl Future for Running {
             if let Some(longest) = &mut this.longest {
                 longest.note(&mut coroutine);
             }
-            match go_on(&this.app, &mut coroutine, this.call, resume) {
+            match go_on(&this.app, &mut coroutine, this.call, resume, &this.stint) {
                 Step::Returned => {
                     let mut response = None;
                     finish(&this.app, coroutine, &this.request, this.call, &mut response);
@@ -356,6 +394,7 @@ pub(crate) async fn run_to_end<R>(
     held.coroutine.stack().push_item(App::ENTRIES, entry);
     let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
     let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
+    let mut stint = Stint::default();
     loop {
         match step {
             Step::Returned => return Ok(read(&mut held.coroutine.stack(), App::BASE + 1)),
@@ -369,9 +408,9 @@ pub(crate) async fn run_to_end<R>(
             }
             Step::Waits(wait) => {
                 held.is_waiting = true;
-                let resume = wait.await;
+                let resume = stint.wait(wait).await;
                 held.is_waiting = false;
-                step = go_on(app, &mut held.coroutine, call, resume);
+                step = go_on(app, &mut held.coroutine, call, resume, &stint);
             }
         }
     }

@@ -18,6 +18,8 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
+use crate::resources;
+
 /// Tells a process that its standard input is the channel: holds the number of the process at the other end.
 const VARIABLE: &str = "ROVER_PREDECESSOR";
 
@@ -59,6 +61,8 @@ impl Successor {
         let (channel, theirs) = UnixStream::pair()?;
         let process =
             command.stdin(Stdio::from(OwnedFd::from(theirs))).env(VARIABLE, std::process::id().to_string()).spawn()?;
+        // Before it goes on: it waits for the sockets first.
+        resources::restore(process.id());
         let successor = Successor { process: Some(process) };
         // The command holds the other end, which has to close with the successor.
         command.stdin(Stdio::null());

@@ -80,6 +80,7 @@ mod context; // what the handler gets
 mod response; // what it returned
 mod compression; // a coding for it, where the client takes one
 mod body; // its bytes, at once or over time
+mod budget; // how many bytes may be in flight
 mod coding; // how bytes may be compressed for a client
 mod failure; // what went wrong, as a response
 mod record; // what is noted of it
@@ -94,6 +95,7 @@ mod fetch; // `rover.http`
 mod stream; // bodies that Lua functions make piece by piece
 mod state; // rover.shared and rover.cache
 mod tasks; // functions that run beside handlers
+mod turn; // how long they go on before others have theirs
 mod stdlib; // the `rover` table
 #[cfg(feature = "otlp")]
 mod otlp; // traces
@@ -104,6 +106,8 @@ mod outbound; // requests to other servers
 mod decode; // content codings of bodies that come in
 mod store; // what all workers share
 mod blocking; // work that blocks a thread
+mod random; // bytes that nobody can foresee
+mod resources; // what the system lets the process have
 mod json; // from and to the Lua stack
 mod wildcard; // names with a star
 mod header_names; // names that Lua writes, parsed once

@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 
 use crate::body::{self, Aborted, Body, Stream};
-use crate::context::{Contexts, Peer};
+use crate::context::{Close, Contexts, Peer, Ticket};
 use crate::header_names::{self, HeaderNames};
 use crate::json;
 use crate::log::{self, Level};
@@ -35,7 +35,7 @@ pub(crate) struct Responder {
     /// Registry reference of that metatable.
     pub(crate) anchor: c_int,
     /// What follows the heads of responses, on its way through Lua. Each is used once.
-    sequels: OwnedMeta<Cell<Option<Sequel>>>,
+    sequels: OwnedMeta<Rc<Pending>>,
     buffer: RefCell<Buffer>,
     /// Whether a body too large for the shared chunk has been sent.
     sends_large: Cell<bool>,
@@ -43,13 +43,27 @@ pub(crate) struct Responder {
     builder: Cell<*const c_void>,
 }
 
+/// What follows the head of a response that has not been sent.
+struct Pending(Cell<Option<Sequel>>);
+
+impl Close for Pending {
+    fn close(&self) {
+        drop(self.0.take());
+    }
+}
+
 /// What follows the head of a response and is no plain body.
 enum Sequel {
     /// A body that comes over time.
     Stream(Stream),
+    /// A body that Rover has made.
+    Own(Body),
     /// Another protocol, on the connection with this peer.
     Upgrade(Rc<Peer>, Upgrade),
 }
+
+/// The kind of a response that goes on with a [`Sequel`], as `response.lua` knows it.
+const STREAM: f64 = 7.0;
 
 /// Where bodies are written before they are sent.
 ///
@@ -129,13 +143,63 @@ impl Responder {
 
     /// Pushes a value that stands for `stream`: what a response of the kind STREAM in `response.lua` holds.
     pub(crate) fn push_stream(&self, stack: &mut Stack<'_>, stream: Stream) {
-        self.sequels.push(stack, Cell::new(Some(Sequel::Stream(stream))));
+        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Stream(stream))))));
+    }
+
+    /// As [`push_stream`](Responder::push_stream), for a stream that keeps a connection: where it is not sent, it ends with the
+    /// request of `ticket`, for Lua's collector does not know what a connection costs.
+    pub(crate) fn push_stream_of(&self, stack: &mut Stack<'_>, stream: Stream, contexts: &Contexts, ticket: Ticket) {
+        self.push_of(stack, Sequel::Stream(stream), contexts, ticket);
+    }
+
+    /// As [`push_upgrade`](Responder::push_upgrade), and as [`push_stream_of`](Responder::push_stream_of).
+    pub(crate) fn push_upgrade_of(
+        &self,
+        stack: &mut Stack<'_>,
+        (peer, upgrade): (Rc<Peer>, Upgrade),
+        contexts: &Contexts,
+        ticket: Ticket,
+    ) {
+        self.push_of(stack, Sequel::Upgrade(peer, upgrade), contexts, ticket);
+    }
+
+    fn push_of(&self, stack: &mut Stack<'_>, sequel: Sequel, contexts: &Contexts, ticket: Ticket) {
+        let pending = Rc::new(Pending(Cell::new(Some(sequel))));
+        match contexts.requests.get_mut(ticket) {
+            Ok(mut request) => request.opens(pending.clone()),
+            Err(_) => pending.close(),
+        }
+        self.sequels.push(stack, pending);
+    }
+
+    /// Pushes a response of Rover's own, as one that a builder made.
+    pub(crate) fn push_response(&self, stack: &mut Stack<'_>, response: Response<Body>) {
+        let (head, body) = response.into_parts();
+        stack.push_table(4, 0);
+        let table = stack.top();
+        for (item, number) in [(1, STREAM), (2, f64::from(head.status.as_u16()))] {
+            stack.push_number(number);
+            stack.set_item(table, item);
+        }
+        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Own(body))))));
+        stack.set_item(table, 3);
+        stack.push_table(head.headers.len() * 2, 0);
+        let fields = stack.top();
+        for ((name, value), n) in head.headers.iter().zip((1..).step_by(2)) {
+            stack.push_bytes(name.as_str().as_bytes());
+            stack.set_item(fields, n);
+            stack.push_bytes(value.as_bytes());
+            stack.set_item(fields, n + 1);
+        }
+        stack.set_item(table, 4);
+        stack.push_anchored(self.anchor);
+        stack.set_metatable(table);
     }
 
     /// As [`push_stream`](Responder::push_stream), for a response of status 101 after which `upgrade` takes over the
     /// connection with `peer`.
     pub(crate) fn push_upgrade(&self, stack: &mut Stack<'_>, peer: Rc<Peer>, upgrade: Upgrade) {
-        self.sequels.push(stack, Cell::new(Some(Sequel::Upgrade(peer, upgrade))));
+        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Upgrade(peer, upgrade))))));
     }
 
     /// Puts the response for the value at `index` into `response`, where it need not be moved again.
@@ -166,7 +230,7 @@ impl Responder {
                 (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?)
             }
             Kind::Nil => (StatusCode::NO_CONTENT, None, Body::Empty),
-            _ => match self.text(stack, index, contexts) {
+            _ => match self.text(stack, index, contexts)? {
                 Some(body) => (StatusCode::OK, Some(&TEXT), body),
                 None => (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?),
             },
@@ -208,33 +272,39 @@ impl Responder {
 
     /// The text of a string, number, boolean or Body; `None` for another value.
     #[inline]
-    fn text(&self, stack: &mut Stack<'_>, index: c_int, contexts: &Contexts) -> Option<Body> {
-        match stack.kind(index) {
+    fn text(&self, stack: &mut Stack<'_>, index: c_int, contexts: &Contexts) -> Result<Option<Body>, String> {
+        Ok(match stack.kind(index) {
             Kind::String => stack.bytes(index).map(|bytes| self.share(bytes)),
             Kind::Number => {
                 let text = stack.number_text(index);
                 Some(self.share(text.as_bytes()))
             }
             Kind::Boolean => Some(self.share(if stack.boolean(index) { b"true" } else { b"false" })),
-            Kind::Userdata => contexts.bodies.get(stack, index).map(|bytes| match bytes.len() {
-                0 => Body::Empty,
-                _ => Body::Full(bytes),
-            }),
+            Kind::Userdata => match contexts.bodies.get(stack, index) {
+                Some(Ok(bytes)) if bytes.is_empty() => Some(Body::Empty),
+                Some(Ok(bytes)) => Some(Body::Full(bytes)),
+                Some(Err(gone)) => return Err(format!("it is {gone}")),
+                None => None,
+            },
             _ => None,
-        }
+        })
     }
 
     /// What a response of the kind STREAM goes on with. An upgrade is left with its connection.
     #[cold]
     fn sequel(&self, stack: &mut Stack<'_>, value: c_int, status: StatusCode) -> Result<Body, String> {
-        match self.sequels.get(stack, value).and_then(Cell::take) {
+        match self.sequels.get(stack, value).and_then(|pending| pending.0.take()) {
             Some(Sequel::Stream(stream)) => Ok(Body::Stream(stream)),
+            Some(Sequel::Own(body)) => Ok(body),
             Some(Sequel::Upgrade(peer, upgrade)) if status == StatusCode::SWITCHING_PROTOCOLS => {
                 peer.upgrade.put(upgrade);
                 Ok(Body::Empty)
             }
             Some(Sequel::Upgrade(..)) => Err("a response that switches protocols has the status 101".to_owned()),
-            None => Err("a response that streams can be sent only once".to_owned()),
+            None => {
+                Err("a response that streams can be sent only once, and that of an upstream only by its request"
+                    .to_owned())
+            }
         }
     }
 
@@ -263,7 +333,7 @@ impl Responder {
                     3 => Some(&HTML),
                     _ => None,
                 };
-                (kind, self.text(stack, value, contexts).unwrap_or_default())
+                (kind, self.text(stack, value, contexts)?.unwrap_or_default())
             }
             7 => (None, self.sequel(stack, value, status)?),
             _ => (None, Body::Empty),

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_LENGTH, HOST};
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 
@@ -28,7 +27,7 @@ use crate::body::Body;
 use crate::collect::{Collect, Pace, Patient};
 use crate::compression::Compression;
 use crate::config::{Config, TraceContext};
-use crate::context::{self, Open, Peer};
+use crate::context::{self, Guarded, Open, Peer};
 use crate::edge::UsualHost;
 use crate::guard::{Guard, Pass};
 use crate::handler::{self, Running};
@@ -230,7 +229,7 @@ impl Site {
         {
             return answered(response);
         }
-        let (entry, route) = match self.route(&request.head) {
+        let (entry, route) = match self.route(request) {
             ControlFlow::Continue(target) => target,
             ControlFlow::Break(response) => return answered(response),
         };
@@ -293,34 +292,62 @@ impl Site {
 
     /// Finds what answers the request, or answers it.
     #[inline]
-    fn route(&self, head: &Parts) -> ControlFlow<Response<Body>, Target> {
+    fn route(&self, request: &mut context::Request) -> ControlFlow<Response<Body>, Target> {
+        let head = &request.head;
+        match self.router.find(&head.method, head.uri.path()) {
+            Found::Route { id, params } => ControlFlow::Continue((App::entry_of(id), Some((id, params)))),
+            other => self.without_route(other, request),
+        }
+    }
+
+    /// Answers what no route does: with a file, by `not_found`, or with a refusal; behind the hooks that guard the path.
+    #[inline(never)]
+    fn without_route(&self, found: Found<'_>, request: &mut context::Request) -> ControlFlow<Response<Body>, Target> {
+        let head = &request.head;
         let path = head.uri.path();
-        let response = match self.router.find(&head.method, path) {
-            Found::Route { id, params } => return ControlFlow::Continue((App::entry_of(id), Some((id, params)))),
-            Found::NotFound => match self.assets.as_ref().and_then(|assets| assets.answer(head)) {
-                Some(file) => file,
-                None => match self.app.hooks.not_found {
-                    Some(entry) => return ControlFlow::Continue((entry, None)),
-                    None => failure::answer(StatusCode::NOT_FOUND),
-                },
-            },
-            Found::MethodNotAllowed { allow } => {
-                let mut response = failure::answer(StatusCode::METHOD_NOT_ALLOWED);
-                response.headers_mut().insert(ALLOW, allow.clone());
-                response
+        let mut known = None;
+        let response = match found {
+            Found::Route { .. } | Found::NotFound => self.assets.as_ref().and_then(|assets| assets.answer(head)),
+            Found::MethodNotAllowed { allow, other } => {
+                known = self.router.routes().get(other.index()).map(|route| &route.pattern);
+                Some(not_allowed(allow))
             }
+            Found::Tunnel { allow } => Some(not_allowed(allow)),
             Found::Options { allow } => {
                 let mut response = Response::new(Body::Empty);
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 response.headers_mut().insert(ALLOW, allow.clone());
-                response
+                Some(response)
             }
-            Found::Redirect(change) => failure::moved(&change.apply(path), head.uri.query()),
+            Found::Redirect(change) => Some(failure::moved(&change.apply(path), head.uri.query())),
             Found::BadEncoding => {
-                failure::with_message(StatusCode::BAD_REQUEST, "the path holds broken percent-encoding")
+                let message = "the path holds broken percent-encoding";
+                return ControlFlow::Break(failure::with_message(StatusCode::BAD_REQUEST, message));
             }
         };
-        ControlFlow::Break(response)
+        let is_options = head.method == Method::OPTIONS
+            && response.as_ref().is_some_and(|response| response.status() == StatusCode::NO_CONTENT);
+        if let Some(entry) = self.app.hooks.rest.filter(|_| !is_options)
+            && let Some(mut guarded) = self.app.guarded(path, known)
+        {
+            guarded.response = match (response, self.app.hooks.not_found) {
+                (None, None) => Some(failure::answer(StatusCode::NOT_FOUND)),
+                (response, _) => response,
+            };
+            if let Some(response) = &mut guarded.response {
+                response.body_mut().make_unaided(&request.peer);
+            }
+            request.guarded = Some(Box::new(guarded));
+            return ControlFlow::Continue((entry, None));
+        }
+        match (response, self.app.hooks.not_found) {
+            (Some(response), _) => ControlFlow::Break(response),
+            (None, Some(entry)) => {
+                request.guarded = Some(Box::new(Guarded { is_missing: true, ..Guarded::default() }));
+                ControlFlow::Continue((entry, None))
+            }
+            (None, None) => ControlFlow::Break(failure::answer(StatusCode::NOT_FOUND)),
+        }
     }
 }
 
@@ -352,6 +379,13 @@ fn name_no_length(response: &mut Response<Body>) {
     if !status.is_informational() && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
+}
+
+#[cold]
+fn not_allowed(allow: &HeaderValue) -> Response<Body> {
+    let mut response = failure::answer(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(ALLOW, allow.clone());
+    response
 }
 
 #[cold]

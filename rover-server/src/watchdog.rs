@@ -4,6 +4,7 @@
 //! thread looks at all workers some times a second; what they count for it is one word each, written without a system
 //! call or a lock. This module must not know what workers do, nor how another takes a lost one's place.
 
+mod heart;
 mod sockets;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +17,9 @@ use tokio::runtime::Handle;
 use crate::config::Limits;
 use crate::log::{self, Level};
 use crate::lua::{self, Look, Watched};
+use crate::turn::{self, Allowance};
 
+use heart::{Beating, Heart};
 pub(crate) use sockets::{Listed, Sockets};
 
 /// How often the workers are looked at while one of them runs Lua code.
@@ -25,8 +28,6 @@ const EAGER: Duration = Duration::from_millis(10);
 const CALM: Duration = Duration::from_millis(40);
 /// How much CPU time stopped code gets to come back to the next instruction of Lua.
 const GRACE: Duration = Duration::from_secs(1);
-/// How much CPU time a worker may take outside of Lua before it is asked whether it still comes round.
-const UNSEEN: Duration = Duration::from_millis(500);
 /// How many times longer an app may take to start.
 const START: u32 = 10;
 /// A look that comes so late tells that the whole process stood still, say in a debugger or a paused container.
@@ -93,6 +94,9 @@ pub(crate) struct Charge {
     /// Its runtime, once there is one.
     handle: Mutex<Option<Handle>>,
     seen: Mutex<Option<Seen>>,
+    heart: Mutex<Heart>,
+    /// What code may take that goes on from wait to wait without having had to.
+    allowance: Arc<Allowance>,
     /// It has started; before that, whoever waits for it is told of a loss, and nobody else.
     is_serving: AtomicBool,
     /// The server stops: its limits stay as they are.
@@ -134,8 +138,6 @@ struct Seen {
     look: Look,
     since: Instant,
     is_condemned: bool,
-    /// When it was asked to come round, and the CPU time that it had taken by then.
-    asked: Option<(Instant, Duration)>,
 }
 
 impl Watchdog {
@@ -165,6 +167,8 @@ impl Watchdog {
             limits: Mutex::new(limits),
             handle: Mutex::default(),
             seen: Mutex::default(),
+            heart: Mutex::default(),
+            allowance: Arc::default(),
             is_serving: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
@@ -264,6 +268,7 @@ impl Shared {
 impl Charge {
     /// Watches the calling thread, the worker's own, until the result is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> OnDuty {
+        turn::allow(Some(self.allowance.clone()));
         OnDuty { _watch: self.watched.begin(), charge: self.clone() }
     }
 
@@ -282,16 +287,16 @@ impl Charge {
         if self.is_ending.load(Ordering::Acquire) {
             return;
         }
-        *lock(&self.limits) = Limits {
-            handler_cpu_limit: limits.handler_cpu_limit.saturating_mul(START),
-            worker_stall_limit: limits.worker_stall_limit.saturating_mul(START),
-            ..limits
-        };
+        let handler_cpu_limit = limits.handler_cpu_limit.saturating_mul(START);
+        self.allowance.set(handler_cpu_limit);
+        *lock(&self.limits) =
+            Limits { handler_cpu_limit, worker_stall_limit: limits.worker_stall_limit.saturating_mul(START), ..limits };
     }
 
     /// The worker has started, and is held to these limits from now on.
     pub(crate) fn serves(&self, limits: Limits) {
         if !self.is_ending.load(Ordering::Acquire) {
+            self.allowance.set(limits.handler_cpu_limit);
             *lock(&self.limits) = limits;
         }
         self.is_serving.store(true, Ordering::Release);
@@ -333,54 +338,45 @@ impl Charge {
     fn excuse(&self, pause: Duration) {
         if let Some(seen) = &mut *lock(&self.seen) {
             seen.since += pause;
-            if let Some((asked, _)) = &mut seen.asked {
-                *asked += pause;
-            }
         }
+        lock(&self.heart).excuse(pause);
     }
 
-    /// Looks at the worker, and acts. Whether it runs Lua code.
+    /// Looks at the worker, and acts. Whether it does anything.
     fn check(&self, now: Instant, counters: &Counters) -> bool {
+        counters.stops.fetch_add(self.allowance.take_excesses(), Ordering::Relaxed);
         let Some(look) = self.watched.look() else { return false };
         lock(&self.tally).note(look);
+        let limits = *lock(&self.limits);
+        match lock(&self.heart).check(look, now, limits, || lock(&self.handle).clone()) {
+            Beating::Lost(time) => self.give_up(time),
+            Beating::Idle if !look.is_in_lua() => return false,
+            Beating::Idle | Beating::Busy => self.check_code(look, now, limits, counters),
+        }
+        true
+    }
+
+    /// Sees whether Lua code has run for too long.
+    fn check_code(&self, look: Look, now: Instant, limits: Limits, counters: &Counters) {
         let mut seen = lock(&self.seen);
         let seen = match &mut *seen {
             Some(seen) if seen.look.epoch == look.epoch => seen,
             other => {
-                *other = Some(Seen { look, since: now, is_condemned: false, asked: None });
-                return look.is_in_lua();
+                *other = Some(Seen { look, since: now, is_condemned: false });
+                return;
             }
         };
-        let Limits { handler_cpu_limit: cpu_limit, worker_stall_limit: stall_limit, .. } = *lock(&self.limits);
-        let over = |limit: Duration, taken: Duration| !limit.is_zero() && taken >= limit;
+        if !look.is_in_lua() {
+            return;
+        }
+        let limit = limits.handler_cpu_limit;
         let (cpu, time) = (look.cpu.saturating_sub(seen.look.cpu), now.saturating_duration_since(seen.since));
-        if look.is_in_lua() {
-            if over(cpu_limit, cpu) {
-                self.stop(seen, look.epoch, cpu_limit, counters);
-            }
-            if !cpu_limit.is_zero() && cpu >= cpu_limit + GRACE || over(stall_limit, time) {
-                self.give_up(time);
-            }
-            return true;
+        if is_over(limit, cpu) {
+            self.stop(seen, look.epoch, limit, counters);
         }
-        match seen.asked {
-            None if cpu >= UNSEEN || over(stall_limit / 2, time) => {
-                if let Some(handle) = &*lock(&self.handle) {
-                    handle.spawn(async { lua::beat() });
-                    seen.asked = Some((now, look.cpu));
-                }
-            }
-            Some((asked, had)) => {
-                let cpu = look.cpu.saturating_sub(had);
-                if !cpu_limit.is_zero() && cpu >= cpu_limit + GRACE
-                    || over(stall_limit, now.saturating_duration_since(asked))
-                {
-                    self.give_up(time);
-                }
-            }
-            None => {}
+        if !limit.is_zero() && cpu >= limit + GRACE || is_over(limits.worker_stall_limit, time) {
+            self.give_up(time);
         }
-        cpu > Duration::ZERO
     }
 
     /// Stops the code that runs, again at every look until it has ended.
@@ -455,6 +451,7 @@ pub(crate) struct OnDuty {
 
 impl Drop for OnDuty {
     fn drop(&mut self) {
+        turn::allow(None);
         if self.charge.is_lost.load(Ordering::Acquire) {
             if let Some(dog) = self.charge.dog.upgrade() {
                 dog.counters.stuck.fetch_sub(1, Ordering::AcqRel);
@@ -467,6 +464,11 @@ impl Drop for OnDuty {
         }
         self.charge.dismiss();
     }
+}
+
+/// Whether what was taken is beyond a limit; zero is none.
+fn is_over(limit: Duration, taken: Duration) -> bool {
+    !limit.is_zero() && taken >= limit
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -24,6 +24,7 @@ use crate::blocking;
 use crate::config::Limits;
 use crate::log;
 use crate::metrics::Archive;
+use crate::random;
 use crate::version::{Plan, Version};
 use crate::watchdog::{Charge, Sockets, Watchdog, roomy_thread};
 
@@ -223,6 +224,8 @@ fn run(
     charge: &Arc<Charge>,
 ) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
+    // Numbers of requests and traces.
+    fastrand::seed(random::seed());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

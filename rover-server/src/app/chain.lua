@@ -1,12 +1,13 @@
 -- The functions of one route, joined into the one function that a request calls.
 --
 -- A route without hooks is its handler, with nothing in between. Comes in: `native`, `respond`, and `refusal`, which builds
--- the response of an error. Goes out: `join`, `join_all`, and `or_missing` for the app's `not_found`.
+-- the response of an error. Goes out: `join`, `join_all`, `or_missing` for the app's `not_found`, and
+-- `join_rest` for what no route answers.
 
 local native, respond, refusal = ...
 
 local error, type, tostring, xpcall, getinfo = error, type, tostring, xpcall, debug.getinfo
-local allow = native.allow
+local allow, guards_at, prepared = native.allow, native.guards_at, native.prepared
 local is_cancelling = native.is_cancelling
 local failure, log_failure, default_answer = native.failure, native.log_failure, native.default_answer
 
@@ -91,6 +92,30 @@ local function join(handler, before, after, on_error, place, limits)
   end, true
 end
 
+-- Sets of hooks that are kept joined for one function; beyond them each request joins its own. There are as many as there
+-- are ways in which the app's own places lie above a path.
+local MOST_SETS = 1000
+
+-- A function whose hooks depend on the path: `choose` knows those that Rust finds for it.
+local function join_by_path(choose, handler, on_error, place, limits)
+  local joined, sets = {}, 0
+  return function(ctx)
+    local key = guards_at(ctx)
+    local run = joined[key]
+    if not run then
+      local before, after = choose(key)
+      run = join(handler, before, after, on_error, place, limits)
+      if sets < MOST_SETS then joined[key], sets = run, sets + 1 end
+    end
+    return run(ctx)
+  end, true
+end
+
+local function join_route(route, handler, on_error, place)
+  if route.choose then return join_by_path(route.choose, handler, on_error, place, route.limits) end
+  return join(handler, route.before, route.after, on_error, place, route.limits)
+end
+
 -- All routes at once: the list of their functions, a list of whether each takes a context, and one of whether its handler
 -- passes the body of its requests on.
 local function join_all(routes, on_error)
@@ -99,9 +124,9 @@ local function join_all(routes, on_error)
   for i = 1, #routes do
     local route = routes[i]
     -- Only a function around the handler has a use for the place.
-    local place = (on_error or #route.after > 0) and ("%s:%d"):format(route.file, route.line)
+    local place = (on_error or #route.after > 0 or route.choose) and ("%s:%d"):format(route.file, route.line)
     passes[i] = proxies[route.handler] or false
-    entries[i], takes[i] = join(route.handler, route.before, route.after, on_error, place, route.limits)
+    entries[i], takes[i] = join_route(route, route.handler, on_error, place)
   end
   return entries, takes, passes
 end
@@ -115,4 +140,14 @@ local function or_missing(not_found)
   end
 end
 
-return join, join_all, or_missing
+-- What answers where no route does and hooks guard the path: files and refusals, which Rust has ready, or `not_found`.
+local function join_rest(choose, not_found, on_error, place)
+  local handler = not_found and or_missing(not_found)
+  return (join_by_path(choose, function(ctx)
+    local own = prepared(ctx)
+    if own ~= nil then return own end
+    return handler(ctx)
+  end, on_error, place))
+end
+
+return join, join_all, or_missing, join_rest

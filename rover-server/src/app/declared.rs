@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mlua::{Table, Value};
 
+use super::guarding::Places;
 use crate::assets::MountDecl;
 use crate::config::{ConfigValue, LimitRule};
 use crate::lua::{Returns, Stack, described_type};
@@ -71,6 +72,8 @@ pub(crate) struct Hooks {
     pub(crate) on_ready_check: Option<c_int>,
     pub(crate) on_shutdown: Option<c_int>,
     pub(crate) not_found: Option<c_int>,
+    /// What answers where no route does and hooks guard the path.
+    pub(crate) rest: Option<c_int>,
 }
 
 /// Everything that is wrong with an app, each with its place and the cure.
@@ -201,6 +204,8 @@ pub(super) struct Told {
     pub(super) mistakes: Vec<String>,
     /// Routes and limits, by their places.
     pub(super) limits: Vec<(u32, u16)>,
+    /// Where hooks are.
+    pub(super) places: Places,
     /// The file of the last route: most often that of the next one.
     file: Option<Arc<str>>,
 }

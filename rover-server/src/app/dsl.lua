@@ -29,7 +29,6 @@ local sealed       -- true once the app has loaded
 -- children are nodes by their segment, the stages { before = stage, after = stage }; these two are made when they are
 -- needed. One table for all of it, without room for what few nodes have, keeps an app with many routes quick to load.
 local place_at = {} -- node -> place
-local entries = {}  -- stage -> array of { name, function, place }, in the order written
 
 -- The file and line of the app's code that is running: the innermost function that is neither C nor Rover's own. Where a
 -- tail call has left none, the app's file alone. `level` is where the search begins, if that is known.
@@ -74,7 +73,31 @@ local function refuse_when_sealed(what)
   if sealed then mistake(what .. " after the app has loaded: routes and hooks are declared at its top level") end
 end
 
-local node_meta, stage_meta = {}, {}
+local node_meta = {}
+
+-- The segments of a path, from the last one to the first, and how many they are.
+local function segments_of(place)
+  local segments, n = {}, 0
+  while place.parent do
+    n = n + 1
+    segments[n] = place.segment
+    place = place.parent
+  end
+  return segments, n
+end
+
+-- The path without the names of its parameters, with a slash behind each segment.
+local function shape_of(place)
+  if not place.parent then return "/" end
+  local segment = place.segment
+  if segment:find("^p_") then segment = "{}" elseif segment:find("^{%*") then segment = "{*}" end
+  return shape_of(place.parent) .. segment .. "/"
+end
+
+local hooks = native.hooks(native, {
+  where = where, place_of = place_of, note = note, a = a, written = written, refuse_when_sealed = refuse_when_sealed,
+  segments = segments_of, mistakes = declared.mistakes,
+})
 
 local function builder_of(above, key)
   if not above.parent then return builders[key] end
@@ -99,25 +122,6 @@ local function child_of(above, key)
   return child
 end
 
-local staged = {}  -- { place, stage }, in the order written
-local applied = {} -- the stages that some route runs
-
-local function stage_of(place, name)
-  local stages = place.stages
-  if not stages then
-    stages = {}
-    place.stages = stages
-  end
-  local stage = stages[name]
-  if not stage then
-    stage = setmetatable({}, stage_meta)
-    entries[stage] = {}
-    stages[name] = stage
-    staged[#staged + 1] = { place, stage }
-  end
-  return stage
-end
-
 function node_meta.__index(node, key)
   local place = place_at[node]
   local children = place.children
@@ -127,7 +131,7 @@ function node_meta.__index(node, key)
     mistake(("%s has no field '%s'; routes and hooks are declared at the top level of the app"):format(
       written(place), tostring(key)))
   end
-  if key == "before" or key == "after" then return stage_of(place, key) end
+  if key == "before" or key == "after" then return hooks.stage_of(place, key) end
   if type(key) == "number" and key % 1 == 0 then key = ("%d"):format(key) end
   if type(key) ~= "string" then mistake("a path segment is a string, not a " .. type(key)) end
   -- Two spellings of one parameter are one place, with the same hooks.
@@ -270,69 +274,10 @@ end
 
 function node_meta.__tostring(node) return written(place_at[node]) end
 
-function stage_meta.__newindex(stage, name, value)
-  refuse_when_sealed("adding the hook '" .. tostring(name) .. "'")
-  if type(value) ~= "function" then
-    return note(("the hook '%s' must be a function, not %s"):format(tostring(name), a(value)))
-  end
-  local list = entries[stage]
-  for i = 1, #list do
-    if list[i][1] == name then
-      return note(("the hook '%s' is already declared (%s); give one of the two another name"):format(
-        tostring(name), list[i][3]))
-    end
-  end
-  list[#list + 1] = { name, value, place_of(where()) }
-end
-
-function stage_meta.__index(stage, name)
-  local list = entries[stage]
-  for i = 1, #list do
-    if list[i][1] == name then return list[i][2] end
-  end
-end
-
-local none = {}
-
--- All functions of one stage that apply to `place`, from the outermost table inward.
-local function collect(place, name)
-  local path
-  while place do
-    if place.stages and place.stages[name] then path = { stage = place.stages[name], inward = path } end
-    place = place.parent
-  end
-  if not path then return none end
-  local all = {}
-  while path do
-    applied[path.stage] = true
-    for _, entry in ipairs(entries[path.stage]) do all[#all + 1] = entry[2] end
-    path = path.inward
-  end
-  return all
-end
-
--- A hook that no route runs is mostly one whose path is misspelt, and guards nothing. Those of all routes may stand in an
--- app that has none.
-local function note_idle_hooks()
-  for _, staging in ipairs(staged) do
-    local place, stage = staging[1], staging[2]
-    for _, entry in ipairs(place.parent and not applied[stage] and entries[stage] or none) do
-      local file, line = entry[3]:match("^(.*):(%d+)$")
-      declared.mistakes[#declared.mistakes + 1] = {
-        file or entry[3], tonumber(line) or 0,
-        ("the hook '%s' never runs, for there is no route under %s; correct its path (files of a folder run no hooks)"):format(
-          entry[1], written(place)),
-      }
-    end
-  end
-end
-
+-- Whether a path lies at or below another one, whatever their parameters are called.
 local function is_below(place, above)
-  while place do
-    if place == above then return true end
-    place = place.parent
-  end
-  return false
+  local shape, other = shape_of(place), shape_of(above)
+  return shape:sub(1, #other) == other
 end
 
 -- Tells Rust which limits a route has. Gives those whose clients a function of the app names, if there are any.
@@ -358,14 +303,7 @@ end
 
 -- Tells Rust of a route: its verb, file and line, and its path.
 local function tell(route)
-  local segments, place = {}, route.place
-  local n = 0
-  while place.parent do
-    n = n + 1
-    segments[n] = place.segment
-    place = place.parent
-  end
-  -- From the last segment to the first.
+  local segments, n = segments_of(route.place)
   native.route(route.verb, route.file, route.line, unpack(segments, 1, n))
 end
 
@@ -397,8 +335,9 @@ local function settle_sockets()
     else
       local get, any
       for _, route in ipairs(declared.routes) do
-        if route.place == place and route.verb == "get" then get = route end
-        if route.place == place and route.verb == "any" then any = route end
+        local is_here = route.place == place or shape_of(route.place) == shape_of(place)
+        if is_here and route.verb == "get" then get = route end
+        if is_here and route.verb == "any" then any = route end
       end
       if get then
         get.handler = M.socket_handler(endpoint, get.handler)
@@ -451,14 +390,15 @@ function M.seal(returned)
     declared.mistakes[#declared.mistakes + 1] = { native.name, 0, message }
   end
   if root then settle_sockets() end
+  hooks.settle()
   for number, route in ipairs(declared.routes) do
     tell(route)
     route.limits = limits_of(route, number)
-    route.before = collect(route.place, "before")
-    route.after = collect(route.place, "after")
+    hooks.of_route(route)
     route.place = nil
   end
-  if #declared.mistakes == 0 then note_idle_hooks() end
+  if #declared.mistakes == 0 then hooks.note_idle() end
+  declared.choose = hooks.choose()
   -- Builders are read without a metamethod from here on.
   if root then
     for name in pairs(builders) do

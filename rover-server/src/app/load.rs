@@ -1,20 +1,19 @@
 //! Loads an app into a fresh VM.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use mlua::{Function, Lua, Table, Value};
 
-use crate::context;
+use crate::context::{self, Bodies};
 use crate::failure::Failure;
 use crate::fetch;
 use crate::json::Vocabulary;
-use crate::lua::{self, Coroutines, OwnedMeta, Waits};
+use crate::lua::{self, Coroutines, Waits};
 use crate::metrics::Sources;
 use crate::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
@@ -28,7 +27,7 @@ use crate::tasks::{self, Tasks};
 use crate::websocket::{self, Sockets};
 
 use super::declared::{self, Declared, Hooks, Told, Unfinished};
-use super::{App, Blueprint, Code, Files, Source, natives};
+use super::{App, Blueprint, Code, Files, Source, guarding, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -63,9 +62,10 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
 
     let array_meta = lua.create_table()?;
     let body_meta = lua.create_table()?;
-    let bodies = Rc::new(OwnedMeta::<Bytes>::new(lua, &body_meta)?);
+    let requests = Rc::default();
+    let bodies = Rc::new(Bodies::new(lua, &body_meta, &requests)?);
     let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
-    let installed = context::install(lua, Rc::default(), vocabulary.clone(), bodies, &body_meta)?;
+    let installed = context::install(lua, requests, vocabulary.clone(), bodies, &body_meta)?;
 
     let mistake = lua::mistake_function(lua)?;
     let native = natives::early(lua, &display_name(&blueprint.source), &installed, declared, &told)?;
@@ -87,8 +87,21 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         &native,
         natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) },
     )?;
-    let (join, join_all, or_missing): (Function, Function, Function) = own(lua, "chain", include_str!("chain.lua"))?
-        .call((&native, respond, builders.raw_get::<Function>("error")?))?;
+    let (guards, patterns) = (Rc::default(), Rc::default());
+    guarding::install(lua, &native, declared, &told)?;
+    let guarded = guarding::Guarding {
+        contexts: installed.contexts.clone(),
+        responder: responder.clone(),
+        guards: Rc::clone(&guards),
+        routes: Rc::clone(&patterns),
+    };
+    guarding::install_late(lua, &native, guarded)?;
+    native.raw_set("hooks", own(lua, "hooks", include_str!("hooks.lua"))?)?;
+    let joins: Joins = own(lua, "chain", include_str!("chain.lua"))?.call((
+        &native,
+        respond,
+        builders.raw_get::<Function>("error")?,
+    ))?;
     let figures = Arc::<Figures>::default();
     let tracing = Tracing::new(&installed.contexts.requests);
     let about = (&installed.contexts, &responder, &tracing);
@@ -123,10 +136,15 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         }
     };
     let mut declared = declared.take();
-    read(&sealed, told.take(), &mut declared)?;
+    let mut told = told.take();
+    if let Some(found) = std::mem::take(&mut told.places).finish() {
+        let _ = guards.set(found);
+    }
+    read(&sealed, told, &mut declared)?;
+    let _ = patterns.set(declared.routes.iter().map(|route| route.pattern.clone()).collect());
 
     let Entries { entries, takes_context, leaves_body, places, hooks } =
-        entries(lua, &sealed, (&join, &join_all, &or_missing), &declared.routes)?;
+        entries(lua, &sealed, joins, &declared.routes)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
     let app = App {
@@ -137,6 +155,7 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         tasks,
         tracing,
         hooks,
+        guards,
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,
         sockets,
@@ -146,6 +165,7 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         debug,
         handler_timeout: Cell::default(),
         stores: blueprint.stores.clone(),
+        budget: OnceCell::new(),
         workers,
         watches_waits: Cell::new(false),
         sources: Sources::default(),
@@ -264,17 +284,20 @@ struct Entries {
     hooks: Hooks,
 }
 
+/// The functions of `chain.lua`.
+type Joins = (Function, Function, Function, Function);
+
 /// The table of entry functions: the routes in the order of their ids, then the hooks.
 fn entries(
     lua: &Lua,
     sealed: &Table,
-    (join, join_all, or_missing): (&Function, &Function, &Function),
+    (join, join_all, or_missing, join_rest): Joins,
     routes: &[RouteDecl],
 ) -> mlua::Result<Entries> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
     // A route with a mistake has an entry but no declaration; such an app never serves.
-    let (entries, mut takes_context, leaves_body): (Table, Vec<bool>, Vec<bool>) =
+    let (entries, mut takes_context, mut leaves_body): (Table, Vec<bool>, Vec<bool>) =
         join_all.call((sealed.raw_get::<Table>("routes")?, &on_error))?;
     let mut places: Vec<String> = routes.iter().map(|route| route.origin.to_string()).collect();
     let mut found = Hooks::default();
@@ -298,10 +321,23 @@ fn entries(
         Ok(Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX)))
     };
     found.not_found = add("not_found", true)?;
+    let choose: Option<Function> = sealed.raw_get("choose")?;
     found.on_start = add("on_start", false)?;
     found.on_ready = add("on_ready", false)?;
     found.on_ready_check = add("on_ready_check", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
+    if let Some(choose) = choose {
+        let not_found: Value = hooks.raw_get("not_found")?;
+        entries.raw_push(join_rest.call::<Function>((choose, not_found, &on_error, "rover"))?)?;
+        places.push("hooks".to_owned());
+        takes_context.push(true);
+        // Where nobody asks for the body of what no route answers, it is not waited for.
+        leaves_body.resize(entries.raw_len(), false);
+        if let Some(last) = leaves_body.last_mut() {
+            *last = hooks.raw_get::<Value>("not_found")?.is_nil();
+        }
+        found.rest = Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX));
+    }
     Ok(Entries { entries, takes_context, leaves_body, places, hooks: found })
 }
 

@@ -6,6 +6,7 @@
 
 mod code;
 mod declared;
+mod guarding;
 mod load;
 mod natives;
 
@@ -20,15 +21,16 @@ use std::time::Duration;
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 
+use crate::budget::{self, Budget, InFlight};
 use crate::config::Config;
-use crate::context::{Contexts, Shapes};
+use crate::context::{Contexts, Guarded, Shapes};
 use crate::log::{self, Level};
-use crate::lua::{self, Coroutines, Waits};
+use crate::lua::{self, Coroutines, Outside, Waits};
 use crate::metrics::Sources;
 use crate::otlp::{Tracer, Tracing};
 use crate::rate_limit::RateLimits;
 use crate::response::Responder;
-use crate::route::{FastRouter, RouteId};
+use crate::route::{FastRouter, Guards, Pattern, RouteId};
 use crate::store::Stores;
 use crate::tasks::Tasks;
 use crate::websocket::{Hub, Sockets};
@@ -118,6 +120,8 @@ pub(crate) struct App {
     pub(crate) tasks: Rc<Tasks>,
     tracing: Tracing,
     pub(crate) hooks: Hooks,
+    /// Which paths have hooks; empty where there are none.
+    guards: Rc<OnceCell<Guards>>,
     /// The function of `cors.origins`.
     cors_origins: Option<mlua::Function>,
     /// Known once the server starts.
@@ -131,6 +135,8 @@ pub(crate) struct App {
     leaves_body: Vec<bool>,
     debug: Rc<Cell<bool>>,
     stores: Arc<Stores>,
+    /// Known once the app is settled.
+    budget: OnceCell<Rc<Budget>>,
     workers: Rc<Cell<usize>>,
     handler_timeout: Cell<Duration>,
     watches_waits: Cell<bool>,
@@ -152,6 +158,15 @@ impl App {
     #[inline]
     pub(crate) fn entry_of(route: RouteId) -> c_int {
         route.0 as c_int + 1
+    }
+
+    /// Says which hooks guard a path that no route answers, for the entry `hooks.rest`; `None` where none do. `known` is the
+    /// pattern that the path matches, where only its methods are others.
+    #[cold]
+    pub(crate) fn guarded(&self, path: &str, known: Option<&Pattern>) -> Option<Guarded> {
+        let mut guarded = Guarded::default();
+        guarded.key = guarding::key(self.guards.get()?, path, known, &mut guarded.values)?;
+        Some(guarded)
     }
 
     /// Whether answers show details of errors.
@@ -202,6 +217,16 @@ impl App {
         }
     }
 
+    /// What asks for room for large bodies; `None` before the app is settled.
+    pub(crate) fn budget(&self) -> Option<&Rc<Budget>> {
+        self.budget.get()
+    }
+
+    /// The bytes that all workers hold.
+    pub(crate) fn in_flight(&self) -> &Arc<InFlight> {
+        self.stores.in_flight()
+    }
+
     /// Lends the server's limits to the functions that count from within Lua.
     pub(crate) fn limit(&self, limits: Arc<RateLimits>) {
         let _ = self.limits.set(limits);
@@ -210,7 +235,7 @@ impl App {
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config, tracer: Option<&Tracer>) {
         self.tracing.settle(tracer);
-        let _ = self.contexts.shapes.set(Shapes::of(router));
+        let _ = self.contexts.shapes.set(Shapes::of(router, self.guards.get()));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
         self.watches_waits.set(config.slow_request.is_some());
@@ -219,6 +244,35 @@ impl App {
         self.workers.set(config.workers);
         self.handler_timeout.set(config.connections.handler_timeout);
         limit_memory(self.coroutines.lua(), config.limits.memory_limit);
+        let settings = &config.connections;
+        let largest = config.body_size_limit;
+        let limits = budget::Limits::new(settings.buffer_limit, settings.buffer_limit_per_connection, largest);
+        let vm = OfVm { outside: Outside::of(self.coroutines.lua()), most: most_beside(config.limits.memory_limit) };
+        let _ = self.budget.set(Budget::new(self.stores.in_flight().clone(), limits, Arc::new(vm)));
+    }
+}
+
+/// How much of a VM's limit the bodies of its requests may take: the rest is for the code that reads them.
+fn most_beside(memory_limit: u64) -> usize {
+    match usize::try_from(memory_limit) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(limit) => limit - limit / 8,
+    }
+}
+
+/// Counts bodies in the limit of the VM that gets them.
+struct OfVm {
+    outside: Outside,
+    most: usize,
+}
+
+impl budget::Tally for OfVm {
+    fn add(&self, bytes: usize) -> bool {
+        self.outside.add(bytes) <= self.most
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.outside.remove(bytes);
     }
 }
 

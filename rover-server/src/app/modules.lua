@@ -6,10 +6,14 @@
 -- and where it finds nothing, notes each name that it has looked for: one that is made later can reload the app too.
 
 local known, keep, note = ...
-local error, load, package = error, load, package
+local error, load, open, package = error, load, io.open, package
 local loaders = package.loaders
 local load_file = loaders[2]
 local gmatch, gsub = string.gmatch, string.gsub
+
+-- What the system says of files that are not there, or that nobody may read: ENOENT, EACCES, ENOTDIR, ENAMETOOLONG, ELOOP. Anything
+-- else, such as that no descriptor is left, tells nothing of the file.
+local missing = { [2] = true, [13] = true, [20] = true, [36] = true, [40] = true }
 
 loaders[2] = function(name)
   local file, code = known(name)
@@ -21,7 +25,14 @@ loaders[2] = function(name)
     else
       local part = gsub(name, "%.", "/")
       for template in gmatch(path, "[^;]+") do
-        note((gsub(template, "%?", function() return part end)))
+        local candidate = gsub(template, "%?", function() return part end)
+        note(candidate)
+        local found, problem, number = open(candidate)
+        if found then
+          found:close()
+        elseif not missing[number] then
+          error(("cannot look for module '%s': %s"):format(name, problem), 0)
+        end
       end
     end
   end

@@ -14,6 +14,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use rustix::io::Errno;
 
 use super::Assets;
 use super::conditions::{self, Validators, Verdict};
@@ -33,13 +34,22 @@ static BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const HEADERS: usize = 12;
 
 impl Assets {
-    /// Sends a file as the request wants it; `None` where it has gone meanwhile.
-    pub(super) fn send(&self, n: usize, mount: &Mount, resource: &Resource, head: &Parts) -> Option<Response<Body>> {
+    /// Sends a file as the request wants it.
+    ///
+    /// # Errors
+    /// It has gone meanwhile, or is another one, for which NOENT stands; or what the system says of opening it.
+    pub(super) fn send(
+        &self,
+        n: usize,
+        mount: &Mount,
+        resource: &Resource,
+        head: &Parts,
+    ) -> Result<Response<Body>, Errno> {
         let coding = match resource.coded.is_empty() {
             true => None,
             false => Accepted::of(&head.headers).choose(resource.coded.iter().map(|(coding, _)| *coding)),
         };
-        let chosen = resource.representation(coding)?;
+        let chosen = resource.representation(coding).ok_or(Errno::NOENT)?;
         let validators = Validators { etag: &chosen.etag, modified: chosen.modified };
         match conditions::evaluate(&head.headers, &validators) {
             Verdict::Send => {}
@@ -47,9 +57,9 @@ impl Assets {
                 let mut response = Response::new(Body::Empty);
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 *response.headers_mut() = common(mount, resource, chosen);
-                return Some(response);
+                return Ok(response);
             }
-            Verdict::Failed => return Some(failure::answer(StatusCode::PRECONDITION_FAILED)),
+            Verdict::Failed => return Ok(failure::answer(StatusCode::PRECONDITION_FAILED)),
         }
         let length = chosen.identity.length;
         let wanted = match head.headers.get(RANGE).filter(|_| head.method == Method::GET) {
@@ -64,7 +74,7 @@ impl Assets {
             Wanted::Nothing => {
                 let mut response = failure::answer(StatusCode::RANGE_NOT_SATISFIABLE);
                 response.headers_mut().insert(CONTENT_RANGE, text(format!("bytes */{length}")));
-                return Some(response);
+                return Ok(response);
             }
         };
 
@@ -91,13 +101,13 @@ impl Assets {
         headers.insert(CONTENT_TYPE, kind);
         let body = match &chosen.bytes {
             Some(bytes) => from_memory(bytes, &parts),
-            None if blocking::is_starved() => return Some(failure::answer(StatusCode::SERVICE_UNAVAILABLE)),
+            None if blocking::is_starved() => return Ok(failure::answer(StatusCode::SERVICE_UNAVAILABLE)),
             None => self.read_while_sending(n, mount, resource, coding, parts)?,
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        Some(response)
+        Ok(response)
     }
 
     /// A body that is read while it is sent. A file that is no longer the one that the headers tell of is not sent.
@@ -108,15 +118,15 @@ impl Assets {
         resource: &Resource,
         coding: Option<Coding>,
         parts: VecDeque<Part>,
-    ) -> Option<Body> {
+    ) -> Result<Body, Errno> {
         let name = resource.name_in(coding);
         let folder: Rc<_> = self.folder(n, mount, Instant::now())?;
-        let Ok(Opened::File(file, stat)) = open::below(&folder, &name) else { return None };
-        if Identity::of(&stat) != resource.representation(coding)?.identity {
-            return None;
+        let Opened::File(file, stat) = open::below(&folder, &name)? else { return Err(Errno::NOENT) };
+        if resource.representation(coding).is_none_or(|known| known.identity != Identity::of(&stat)) {
+            return Err(Errno::NOENT);
         }
         let shown = mount.folder.join(String::from_utf8_lossy(&name).into_owned()).display().to_string();
-        Some(Body::Stream(Box::pin(FileBody::new(Arc::new(file), shown, parts))))
+        Ok(Body::Stream(Box::pin(FileBody::new(Arc::new(file), shown, parts))))
     }
 }
 

@@ -156,14 +156,23 @@ impl Assets {
         head: &Parts,
         find: impl Fn() -> Found,
     ) -> Option<Response<Body>> {
-        let Found::Resource(resource) = found else { return None };
-        if let Some(response) = self.send(n, mount, &resource, head) {
-            return Some(response);
+        let resource = match found {
+            Found::Resource(resource) => resource,
+            Found::Answer(response) => return Some(response),
+            Found::Folder | Found::Missing => return None,
+        };
+        match self.send(n, mount, &resource, head) {
+            Err(error) if open::is_missing(error) => {}
+            sent => return Some(sent.unwrap_or_else(|error| unavailable(key, error))),
         }
         self.cache.borrow_mut().forget(key);
         match find() {
-            Found::Resource(resource) => self.send(n, mount, &resource, head),
-            _ => None,
+            Found::Resource(resource) => match self.send(n, mount, &resource, head) {
+                Err(error) if open::is_missing(error) => None,
+                sent => Some(sent.unwrap_or_else(|error| unavailable(key, error))),
+            },
+            Found::Answer(response) => Some(response),
+            Found::Folder | Found::Missing => None,
         }
     }
 
@@ -202,7 +211,10 @@ impl Assets {
             Known::Old(resource) => Some(resource),
             Known::Nothing => None,
         };
-        let Some(folder) = self.folder(n, mount, now) else { return Found::Missing };
+        let folder = match self.folder(n, mount, now) {
+            Ok(folder) => folder,
+            Err(error) => return refused(key, error),
+        };
         match Resource::load(&folder, mount, name, previous.as_deref()) {
             Ok(Loaded::Resource(resource)) => {
                 self.cache.borrow_mut().put(key, &resource, now);
@@ -215,7 +227,8 @@ impl Assets {
                 let index = [name, separator, index.as_bytes()].concat();
                 match open::below(&folder, &index) {
                     Ok(open::Opened::File(..)) => Found::Folder,
-                    _ => Found::Missing,
+                    Ok(open::Opened::Folder) => Found::Missing,
+                    Err(error) => refused(key, error),
                 }
             }
             Err(error) => {
@@ -226,25 +239,32 @@ impl Assets {
     }
 
     /// The open folder of a mount.
-    fn folder(&self, n: usize, mount: &Mount, now: Instant) -> Option<Rc<OwnedFd>> {
+    ///
+    /// # Errors
+    /// What the system says; it has been logged.
+    fn folder(&self, n: usize, mount: &Mount, now: Instant) -> Result<Rc<OwnedFd>, Errno> {
         let mut folders = self.folders.borrow_mut();
-        let slot = folders.get_mut(n)?;
+        let slot = folders.get_mut(n).ok_or(Errno::NOENT)?;
         if let Some((folder, opened)) = slot
             && now.saturating_duration_since(*opened) < REOPEN
         {
-            return Some(folder.clone());
+            return Ok(folder.clone());
         }
-        *slot = match open::folder(&mount.folder) {
-            Ok(folder) => Some((Rc::new(folder), now)),
+        match open::folder(&mount.folder) {
+            Ok(folder) => {
+                let folder = Rc::new(folder);
+                *slot = Some((folder.clone(), now));
+                Ok(folder)
+            }
             Err(error) => {
+                *slot = None;
                 log::event(Level::Error, "cannot open a folder of static files")
                     .field("folder", &*mount.folder.to_string_lossy())
                     .field("error", &*std::io::Error::from(error).to_string())
                     .emit();
-                None
+                Err(error)
             }
-        };
-        slot.as_ref().map(|(folder, _)| folder.clone())
+        }
     }
 }
 
@@ -279,21 +299,31 @@ fn is_no_weight(parameter: &[u8]) -> bool {
     }
 }
 
-/// A file is there, and cannot be had.
+/// What a name leads to that cannot be opened: nothing, where it is not there or nobody may read it.
 #[cold]
 fn refused(path: &str, error: Errno) -> Found {
-    if open::is_missing(error) {
-        return Found::Missing;
+    match error {
+        error if open::is_missing(error) => Found::Missing,
+        Errno::ACCESS => {
+            tell(path, error);
+            Found::Missing
+        }
+        error => Found::Answer(unavailable(path, error)),
     }
+}
+
+/// Whatever the system says besides does not mean that there is no such file: a moment later it may be had.
+#[cold]
+fn unavailable(path: &str, error: Errno) -> Response<Body> {
+    tell(path, error);
+    failure::answer(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+fn tell(path: &str, error: Errno) {
     log::event(Level::Error, "cannot open a file")
         .field("path", path)
         .field("error", &*std::io::Error::from(error).to_string())
         .emit();
-    match error {
-        Errno::ACCESS => Found::Missing,
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM => Found::Answer(failure::answer(StatusCode::SERVICE_UNAVAILABLE)),
-        _ => Found::Answer(failure::answer(StatusCode::INTERNAL_SERVER_ERROR)),
-    }
 }
 
 #[cold]

@@ -58,7 +58,7 @@ impl Resource {
     /// Looks `name` up in `folder`. What `previous` holds in memory is used again where it is still true.
     ///
     /// # Errors
-    /// What the system says of the file itself; a sibling that cannot be opened is as if it were not there.
+    /// What the system says; a sibling that is not there, or that nobody may read, is none.
     pub(super) fn load(
         folder: &OwnedFd,
         mount: &Mount,
@@ -75,12 +75,15 @@ impl Resource {
         let plain = Representation::of(&file, identity, None, same(None, &identity));
         let mut coded = Vec::new();
         for coding in Coding::ALL.into_iter().filter(|_| mount.precompressed) {
-            if let Ok(Opened::File(file, stat)) = open::below(folder, &sibling(name, coding)) {
-                let identity = Identity::of(&stat);
-                if identity.length < plain.identity.length {
-                    let known = same(Some(coding), &identity);
-                    coded.push((coding, Representation::of(&file, identity, Some(coding), known)));
-                }
+            let (file, identity) = match open::below(folder, &sibling(name, coding)) {
+                Ok(Opened::File(file, stat)) => (file, Identity::of(&stat)),
+                Ok(Opened::Folder) => continue,
+                Err(error) if open::is_missing(error) || error == Errno::ACCESS => continue,
+                Err(error) => return Err(error),
+            };
+            if identity.length < plain.identity.length {
+                let known = same(Some(coding), &identity);
+                coded.push((coding, Representation::of(&file, identity, Some(coding), known)));
             }
         }
         coded.sort_by_key(|(_, representation)| representation.identity.length);

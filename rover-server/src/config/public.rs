@@ -40,8 +40,8 @@ impl Config {
         let public = is_public(&self.host);
         warn(
             !self.path_normalisation,
-            "path_normalisation is off: /%61dmin and /x/../admin pass by the hooks and limits of /admin, and reach what a \
-             rest-of-path route or an upstream makes of them; turn it on",
+            "path_normalisation is off: /x/../admin passes by the hooks and limits of /admin, and reaches what a rest-of-path \
+             route or an upstream makes of it; turn it on",
         );
         let proxies = &self.proxies;
         let everybody = proxies.trusted.as_ref().is_some_and(super::Trusted::is_everybody);

@@ -26,6 +26,7 @@ use crate::context::Peer;
 use crate::failure;
 use crate::service::Answer;
 use crate::socket::{Socket, SocketHandle};
+use crate::turn;
 
 use super::requests::Client;
 
@@ -224,6 +225,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
             let stall = Rc::new(Stall::default());
             let mut clock: Option<Pin<Box<Sleep>>> = None;
             poll_fn(|cx| {
+                turn::begin();
                 current.0.replace(stall.clone());
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());

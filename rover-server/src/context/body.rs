@@ -6,25 +6,41 @@ use bytes::Bytes;
 use http::HeaderMap;
 use mlua::{Lua, Table};
 
-use crate::json;
+use crate::json::{self, Gone, Texts};
 use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack};
 
 use super::lookup::{keep, push_cached};
+use super::request::{Requests, Ticket};
 use super::{Contexts, cached, ticket};
 
-/// Makes Body objects and reads them.
+/// Makes Body objects and reads them. A Body owns nothing: its bytes are the request's, and go with it, however long Lua
+/// keeps the object.
 pub(crate) struct Bodies {
-    meta: Rc<OwnedMeta<Bytes>>,
+    meta: OwnedMeta<Ticket>,
+    requests: Rc<Requests>,
 }
 
 impl Bodies {
-    pub(super) fn new(meta: Rc<OwnedMeta<Bytes>>) -> Bodies {
-        Bodies { meta }
+    /// Body objects with the metatable `meta`, of what `requests` bring.
+    ///
+    /// # Errors
+    /// Memory errors of mlua.
+    pub(crate) fn new(lua: &Lua, meta: &Table, requests: &Rc<Requests>) -> mlua::Result<Bodies> {
+        let bodies = Bodies { meta: OwnedMeta::new(lua, meta)?, requests: requests.clone() };
+        meta.raw_set("__name", "body")?;
+        Ok(bodies)
     }
 
-    /// The bytes of the Body at `index`; `None` where another value stands.
-    pub(crate) fn get(&self, stack: &mut Stack<'_>, index: i32) -> Option<Bytes> {
-        self.meta.get(stack, index).cloned()
+    /// The bytes of the Body at `index`, as long as its request lasts; `None` where another value stands.
+    pub(crate) fn get(&self, stack: &mut Stack<'_>, index: i32) -> Option<Result<Bytes, Gone>> {
+        let ticket = *self.meta.get(stack, index)?;
+        Some(self.requests.body(ticket).ok_or(Gone))
+    }
+}
+
+impl Texts for Bodies {
+    fn text(&self, stack: &mut Stack<'_>, index: i32) -> Option<Result<Bytes, Gone>> {
+        self.get(stack, index)
     }
 }
 
@@ -48,13 +64,11 @@ pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     if push_cached(stack, cached::BODY) {
         return Ok(1);
     }
-    let body = contexts.requests.get(ticket)?.body.clone();
-    match body {
-        Some(body) => {
-            contexts.bodies.meta.push(stack, body);
-            keep(stack, cached::BODY);
-        }
-        None => stack.push_nil(),
+    if contexts.requests.get(ticket)?.body.is_some() {
+        contexts.bodies.meta.push(stack, ticket);
+        keep(stack, cached::BODY);
+    } else {
+        stack.push_nil();
     }
     Ok(1)
 }
@@ -115,7 +129,10 @@ mod kept {
 }
 
 fn receiver(stack: &mut Stack<'_>, contexts: &Contexts, method: &str) -> Result<Bytes, Raise> {
-    contexts.bodies.get(stack, 1).ok_or_else(|| Raise::mistake(format!("call it with a colon: body:{method}()")))
+    match contexts.bodies.get(stack, 1) {
+        Some(body) => body.map_err(|gone| Raise::mistake(format!("this is {gone}"))),
+        None => Err(Raise::mistake(format!("call it with a colon: body:{method}()"))),
+    }
 }
 
 /// `body:text()`, `body:as_string()` and `tostring(body)`.

@@ -21,7 +21,6 @@ use std::cell::OnceCell;
 use std::ffi::c_int;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use mlua::Lua;
 
 pub(crate) use crate::route::SentPath;
@@ -30,18 +29,18 @@ pub(crate) use certificate::ClientCertificate;
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
-pub(crate) use request::{Client, Current, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
+pub(crate) use request::{Client, Close, Current, Guarded, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 
 use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
-use crate::lua::{Kind, OwnedMeta, Raise, Shared, Stack, anchor, mistake_function};
+use crate::lua::{Kind, Raise, Shared, Stack, anchor, mistake_function};
 
 /// What the functions behind `ctx` share in one VM.
 pub(crate) struct Contexts {
     pub(crate) requests: Rc<Requests>,
     pub(crate) vocabulary: Rc<Vocabulary>,
-    pub(crate) bodies: Bodies,
+    pub(crate) bodies: Rc<Bodies>,
     pub(crate) header_names: HeaderNames,
     /// Known once the app has loaded.
     pub(crate) shapes: OnceCell<Shapes>,
@@ -126,14 +125,14 @@ pub(crate) fn install(
     lua: &Lua,
     requests: Rc<Requests>,
     vocabulary: Rc<Vocabulary>,
-    bodies: Rc<OwnedMeta<Bytes>>,
+    bodies: Rc<Bodies>,
     body_meta: &mlua::Table,
 ) -> mlua::Result<Installed> {
     let headers_meta: mlua::Table = lua.load(include_str!("headers.lua")).set_name("=rover/headers").eval()?;
     let contexts = Rc::new(Contexts {
         requests,
         vocabulary,
-        bodies: Bodies::new(bodies),
+        bodies,
         header_names: HeaderNames::default(),
         shapes: OnceCell::new(),
         headers_meta: anchor(lua, &headers_meta)?,

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::lua::{Raise, Returns, Stack};
-use crate::route::{FastRouter, Params, RouteId, decode_param};
+use crate::route::{FastRouter, Guards, NamedValue, Params, RouteId, decode_param};
 
 use super::{Contexts, ticket};
 
@@ -22,27 +22,39 @@ const COMPLETE: f64 = 0.0;
 pub(crate) struct Shapes {
     /// By route.
     numbers: Vec<u32>,
-    lists: Vec<Vec<Box<str>>>,
+    lists: Vec<Vec<Named>>,
 }
 
+/// A name, and which parameter of the route has it.
+type Named = (Box<str>, usize);
+
 impl Shapes {
-    /// The shapes of an app's routes.
-    pub(crate) fn of(router: &FastRouter) -> Shapes {
-        let mut known = HashMap::new();
+    /// The shapes of an app's routes. `guards` may have further names for their parameters, which their hooks know.
+    pub(crate) fn of(router: &FastRouter, guards: Option<&Guards>) -> Shapes {
+        let mut known: HashMap<Vec<Named>, u32> = HashMap::new();
         let mut shapes = Shapes::default();
-        for route in 0..router.routes().len() {
-            let names = router.param_names(RouteId(route as u32));
-            let number = *known.entry(names).or_insert_with(|| {
-                shapes.lists.push(names.to_vec());
-                shapes.lists.len() as u32 - 1
-            });
+        for (n, route) in router.routes().iter().enumerate() {
+            let own = router.param_names(RouteId(n as u32)).iter().cloned();
+            let mut names: Vec<Named> = own.zip(0..).collect();
+            if let Some(guards) = guards.filter(|_| !names.is_empty()) {
+                names.extend(guards.further_names(&route.pattern));
+            }
+            let number = match known.get(&names) {
+                Some(number) => *number,
+                None => {
+                    let number = shapes.lists.len() as u32;
+                    shapes.lists.push(names.clone());
+                    known.insert(names, number);
+                    number
+                }
+            };
             shapes.numbers.push(number);
         }
         shapes
     }
 
     #[inline]
-    fn get(&self, route: RouteId) -> Option<(u32, &[Box<str>])> {
+    fn get(&self, route: RouteId) -> Option<(u32, &[Named])> {
         let number = *self.numbers.get(route.0 as usize)?;
         Some((number, self.lists.get(number as usize)?))
     }
@@ -53,6 +65,13 @@ pub(super) fn values(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "params()")?;
     let request = contexts.requests.get(ticket)?;
     let path = request.head.uri.path();
+    if let Some(guarded) = request.guarded.as_ref().filter(|guarded| !guarded.values.is_empty()) {
+        let route = request.route.as_ref();
+        let own = route.and_then(|(route, params)| Some((contexts.shapes.get()?.get(*route)?.1, Some(params))));
+        stack.push_number(COMPLETE);
+        complete(stack, own, path, &guarded.values);
+        return Ok(2);
+    }
     let Some((shape, names, params)) = request.route.as_ref().and_then(|(route, params)| {
         let (shape, names) = contexts.shapes.get()?.get(*route)?;
         Some((shape, names, params))
@@ -63,12 +82,12 @@ pub(super) fn values(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     };
     if names.len() > MOST_VALUES {
         stack.push_number(COMPLETE);
-        complete(stack, names, params, path);
+        complete(stack, Some((names, Some(params))), path, &[]);
         return Ok(2);
     }
     stack.push_number(f64::from(shape) + 1.0);
-    for n in 0..names.len() {
-        let raw = params.raw(n, path).unwrap_or_default();
+    for (_, place) in names {
+        let raw = params.raw(*place, path).unwrap_or_default();
         // Few values are encoded, and most are too short for a search by `memchr` to pay.
         match raw.bytes().any(|byte| byte == b'%') {
             true => stack.push_bytes(&decode_param(raw)),
@@ -78,14 +97,22 @@ pub(super) fn values(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     Ok(names.len() as i32 + 1)
 }
 
+/// The table of what the route names, and of what the places of hooks name that the route does not.
 #[cold]
-fn complete(stack: &mut Stack<'_>, names: &[Box<str>], params: &Params, path: &str) {
-    stack.push_table(0, names.len());
+fn complete(stack: &mut Stack<'_>, own: Option<(&[Named], Option<&Params>)>, path: &str, further: &[NamedValue]) {
+    stack.push_table(0, own.map_or(0, |(names, _)| names.len()) + further.len());
     let table = stack.top();
-    for (n, name) in names.iter().enumerate() {
+    let mut add = |name: &str, raw: &str| {
         stack.push_bytes(name.as_bytes());
-        stack.push_bytes(&decode_param(params.raw(n, path).unwrap_or_default()));
+        stack.push_bytes(&decode_param(raw));
         stack.set_field(table);
+    };
+    for (name, (start, end)) in further {
+        add(name, path.get(*start as usize..*end as usize).unwrap_or_default());
+    }
+    let (names, params) = own.unwrap_or_default();
+    for (name, place) in names {
+        add(name, params.and_then(|params| params.raw(*place, path)).unwrap_or_default());
     }
 }
 
@@ -96,7 +123,7 @@ pub(super) fn names(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let names = names.ok_or_else(|| Raise::mistake("no such list of parameters"))?;
     stack.push_table(names.len(), 0);
     let table = stack.top();
-    for (n, name) in names.iter().enumerate() {
+    for (n, (name, _)) in names.iter().enumerate() {
         stack.push_bytes(name.as_bytes());
         stack.set_item(table, n as i32 + 1);
     }

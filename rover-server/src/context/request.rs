@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Response};
 
 use super::ClientCertificate;
-use crate::body::Unread;
+use crate::body::{Body, Unread};
+use crate::budget;
 use crate::lua::Raise;
-use crate::route::{Params, RouteId};
+use crate::route::{NamedValue, Params, RouteId};
 use crate::socket::Socket;
 use crate::upgrade;
 
@@ -36,6 +37,8 @@ pub(crate) struct Peer {
     pub(crate) certificate: Option<Rc<ClientCertificate>>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
     passing: OnceCell<Arc<()>>,
+    /// The bytes that its requests and their answers hold.
+    held: OnceCell<budget::Connection>,
     /// What the connection's bytes go over; not there for requests without a connection.
     socket: Weak<Socket>,
 }
@@ -45,8 +48,23 @@ impl Peer {
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
         let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
         let (is_last, body_fault) = (Cell::new(false), Cell::new(None));
-        let (https_port, certificate, socket) = (None, None, Weak::new());
-        Peer { ip, scheme, upgrade, is_last, body_fault, https_port, certificate, passing, socket }
+        Peer {
+            ip,
+            scheme,
+            upgrade,
+            is_last,
+            body_fault,
+            https_port: None,
+            certificate: None,
+            passing,
+            socket: Weak::new(),
+            held: OnceCell::new(),
+        }
+    }
+
+    /// What counts the bytes that the connection holds.
+    pub(crate) fn held(&self) -> &budget::Connection {
+        self.held.get_or_init(budget::Connection::default)
     }
 
     /// The same, reached over `socket`.
@@ -86,6 +104,19 @@ pub(crate) struct Client {
     pub(crate) host: Option<Box<str>>,
 }
 
+/// What guards a path beyond that which its route says.
+#[derive(Default)]
+pub(crate) struct Guarded {
+    /// The places whose hooks run, as `chain.lua` knows them.
+    pub(crate) key: String,
+    /// The values of their parameters.
+    pub(crate) values: Vec<NamedValue>,
+    /// What is answered if they let the request pass and no handler answers it.
+    pub(crate) response: Option<Response<Body>>,
+    /// Nothing is there, as far as hooks have let the request pass: an answer that names no status has 404.
+    pub(crate) is_missing: bool,
+}
+
 /// A request as its handler sees it.
 pub(crate) struct Request {
     pub(crate) head: http::request::Parts,
@@ -95,6 +126,8 @@ pub(crate) struct Request {
     pub(crate) unread: Option<Unread>,
     /// The route that matched, and where the path holds its parameters; `None` for the app's `not_found`.
     pub(crate) route: Option<(RouteId, Params)>,
+    /// What is known of the hooks of its path, where that depends on the path.
+    pub(crate) guarded: Option<Box<Guarded>>,
     pub(crate) peer: Rc<Peer>,
     /// Set where trusted proxies told of somebody behind the peer.
     pub(crate) client: Option<Rc<Client>>,
@@ -102,6 +135,24 @@ pub(crate) struct Request {
     pub(crate) id: Option<HeaderValue>,
     /// What the answer carries besides, whoever makes it.
     pub(crate) told: Option<Box<HeaderMap>>,
+    /// What its handler has opened.
+    opened: Option<Box<Opened>>,
+}
+
+/// Something that a handler opens for its request, such as a connection to an upstream: it ends with the request, unless
+/// it has become part of the answer.
+pub(crate) trait Close {
+    /// Lets go of it. Must not run Lua code.
+    fn close(&self);
+}
+
+/// What is to be closed when this is dropped.
+struct Opened(Vec<Rc<dyn Close>>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|one| one.close());
+    }
 }
 
 impl Request {
@@ -124,6 +175,12 @@ impl Request {
 }
 
 impl Request {
+    /// Has `one` closed when the request is over.
+    #[cold]
+    pub(crate) fn opens(&mut self, one: Rc<dyn Close>) {
+        self.opened.get_or_insert_with(|| Box::new(Opened(Vec::new()))).0.push(one);
+    }
+
     /// Copies what lies in the connection's read buffer, so that the buffer is free again while a handler waits: it is
     /// 8 KB large, the part of the head that is copied mostly a few hundred bytes, and hyper takes another one when this
     /// one is in use. Measured with 10 000 handlers asleep.
@@ -214,6 +271,8 @@ pub(crate) struct Requests {
     free: RefCell<Vec<u32>>,
     served: Cell<u64>,
     current: Cell<Current>,
+    /// The body of the request whose answer is being made: nobody else can look at the request meanwhile.
+    answered: RefCell<Option<(Ticket, Bytes)>>,
 }
 
 impl Default for Requests {
@@ -223,6 +282,7 @@ impl Default for Requests {
             free: RefCell::default(),
             served: Cell::default(),
             current: Cell::new(Current::NONE),
+            answered: RefCell::default(),
         }
     }
 }
@@ -250,10 +310,12 @@ impl Requests {
             body: None,
             unread: None,
             route: None,
+            guarded: None,
             peer: peer.clone(),
             client: None,
             id: None,
             told: None,
+            opened: None,
         });
         Open { requests: self.clone(), ticket: Ticket { slot, serial } }
     }
@@ -292,6 +354,16 @@ impl Requests {
         .map_err(|_| over())
     }
 
+    /// The body of the request of `ticket`; `None` once the request is over.
+    pub(super) fn body(&self, ticket: Ticket) -> Option<Bytes> {
+        if let Ok(slots) = self.slots.try_borrow() {
+            let slot = slots.get(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+            return slot.request.as_ref()?.body.clone();
+        }
+        let answered = self.answered.try_borrow().ok()?;
+        answered.as_ref().filter(|(known, _)| *known == ticket).map(|(_, body)| body.clone())
+    }
+
     /// As [`Requests::get`], to change it.
     #[inline]
     pub(crate) fn get_mut(&self, ticket: Ticket) -> Result<RefMut<'_, Request>, Raise> {
@@ -317,6 +389,16 @@ impl Open {
         self.ticket
     }
 
+    /// Looks at the request for the last time, while its answer is made of what its handler returned: its body may be part
+    /// of that.
+    #[inline(always)]
+    pub(crate) fn look_last<R>(&self, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
+        self.look(|request| {
+            let _lent = request.body.take().map(|body| Lent::new(&self.requests, self.ticket, body));
+            look(request)
+        })
+    }
+
     /// Looks at the request, or changes it.
     ///
     /// `look` must not run Lua code: a context that asks for its request meanwhile is refused.
@@ -332,11 +414,32 @@ impl Drop for Open {
     fn drop(&mut self) {
         // Nobody looks at a request while it is dropped; if somebody did, its slot would only stay taken.
         let Ok(mut slots) = self.requests.slots.try_borrow_mut() else { return };
+        let mut opened = None;
         if let Some(slot) = slots.get_mut(self.ticket.slot as usize) {
             slot.serial = 0;
+            opened = slot.request.as_mut().and_then(|request| request.opened.take());
             slot.request = None;
             self.requests.free.borrow_mut().push(self.ticket.slot);
         }
+        // Whatever that sets off finds the requests in order.
+        drop(slots);
+        drop(opened);
+    }
+}
+
+/// The body of a request while its answer is made. Dropped, it is gone.
+struct Lent<'a>(&'a Requests);
+
+impl Lent<'_> {
+    fn new(requests: &Requests, ticket: Ticket, body: Bytes) -> Lent<'_> {
+        requests.answered.replace(Some((ticket, body)));
+        Lent(requests)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.answered.take();
     }
 }
 

@@ -1,9 +1,9 @@
 -- `rover.http`: checks what an app asks for, and turns it into one call of `send`.
 --
--- Comes in: `native`, functions that Rust lends; `encode`, which makes JSON; `mistake`, which raises at the line of the app.
--- Goes out: the table `rover.http`.
+-- Comes in: `native`, functions that Rust lends; `encode`, which makes JSON; `mistake`, which raises at the line of the app;
+-- `times`, which reads times. Goes out: the table `rover.http`.
 
-local native, encode, mistake = ...
+local native, encode, mistake, times = ...
 
 local ipairs, pairs, tonumber, tostring, type = ipairs, pairs, tonumber, tostring, type
 local byte, find, format, gsub, lower, match, upper =
@@ -59,11 +59,7 @@ end
 
 function checks.anything() end
 
-function checks.milliseconds(value, name)
-  if value ~= false and (type(value) ~= "number" or not (value > 0 and value <= 1e9)) then
-    wrong(name, "a number of milliseconds above 0, or false for no limit", value)
-  end
-end
+checks.milliseconds = times.milliseconds
 
 -- A whole number from `least` on.
 local function count_from(least)
@@ -107,8 +103,8 @@ end
 
 -- What a call may say.
 local CALL = {
-  headers = checks.table, params = checks.table, timeout = checks.milliseconds, connect_timeout = checks.milliseconds,
-  json = checks.anything, body = checks.anything, form = checks.table, multipart = checks.table, retry = checks.retry,
+  headers = checks.table, params = checks.table, timeout = times.seconds, timeout_ms = times.milliseconds,
+  connect_timeout = times.seconds, connect_timeout_ms = times.milliseconds, json = checks.anything, body = checks.anything, form = checks.table, multipart = checks.table, retry = checks.retry,
   redirects = checks.redirects, stream = checks.truth, body_size_limit = size,
 }
 
@@ -137,7 +133,9 @@ local CREATE = {
   name = checks.text, base_url = checks.text, tls = settings(TLS), breaker = settings(BREAKER), limit = settings(LIMIT),
   pool = settings(POOL),
 }
-for _, key in ipairs { "headers", "params", "timeout", "connect_timeout", "retry", "redirects", "body_size_limit" } do
+for _, key in ipairs {
+  "headers", "params", "timeout", "timeout_ms", "connect_timeout", "connect_timeout_ms", "retry", "redirects", "body_size_limit",
+} do
   CREATE[key] = CALL[key]
 end
 
@@ -158,6 +156,22 @@ local function text_of(value, name)
   wrong(name, "a string, number or boolean, or an array of them", value)
 end
 
+-- Calls `add` with each item of an array, as text. What is no array would lose what is not in its places 1, 2, 3, and so on.
+local function for_each_item(list, what, add, name)
+  local n = 0
+  for key in pairs(list) do
+    n = n + 1
+    if type(key) ~= "number" then
+      mistake(format("%s is a table with the key %s; a field takes a string, number or boolean, or an array of them", what, shown(key)))
+    end
+  end
+  for place = 1, n do
+    local item = list[place]
+    if item == nil then mistake(format("%s is an array with a gap at %d", what, place)) end
+    add(name, text_of(item, format("%s[%d]", what, place)))
+  end
+end
+
 -- Names and values in the order of names, a name for each item of an array.
 local function each(fields, what, add)
   local names = {}
@@ -169,7 +183,7 @@ local function each(fields, what, add)
   for _, name in ipairs(names) do
     local value = fields[name]
     if type(value) == "table" then
-      for _, item in ipairs(value) do add(name, text_of(item, what .. "." .. name)) end
+      for_each_item(value, what .. "." .. name, add, name)
     else
       add(name, text_of(value, what .. "." .. name))
     end
@@ -214,8 +228,18 @@ local function multipart(parts)
     out[#out + 1] = head .. "\r\n\r\n" .. content .. "\r\n"
   end
   local names = {}
+  local numbered = 0
   for name in pairs(parts) do
-    if type(name) == "string" then names[#names + 1] = name end
+    if type(name) == "string" then
+      names[#names + 1] = name
+    elseif type(name) == "number" then
+      numbered = numbered + 1
+    else
+      mistake("the parts of multipart are named by strings, not " .. shown(name))
+    end
+  end
+  for place = 1, numbered do
+    if parts[place] == nil then mistake("multipart is an array with a gap at " .. place) end
   end
   sort(names)
   for _, part in ipairs(parts) do
@@ -248,15 +272,14 @@ end
 -- Adds the fields of `headers` to `list`, except those that `known` has already.
 local function add_headers(list, known, headers)
   local own = {}
+  local function add_to(name, text) list[#list + 1], list[#list + 2] = name, text end
   for name, value in pairs(headers) do
     if type(name) ~= "string" then mistake("headers are named by strings, not " .. shown(name)) end
     local plain = lower(name)
     if not known[plain] then
       own[plain] = true
       if type(value) == "table" then
-        for _, item in ipairs(value) do
-          list[#list + 1], list[#list + 2] = name, text_of(item, "headers." .. name)
-        end
+        for_each_item(value, "headers." .. name, add_to, name)
       elseif value ~= false then
         list[#list + 1], list[#list + 2] = name, text_of(value, "headers." .. name)
       end
@@ -265,7 +288,10 @@ local function add_headers(list, known, headers)
   for name in pairs(own) do known[name] = true end
 end
 
+local time = times.of
+
 local ATTEMPTS, BACKOFF, MAX_BACKOFF = 3, 100, 2000
+-- Milliseconds and bytes.
 local TIMEOUT, CONNECT_TIMEOUT, REDIRECTS, BODY_SIZE_LIMIT = 30000, 10000, 10, 64 * 1024 ^ 2
 local NONE = {}
 
@@ -315,16 +341,25 @@ local function perform(client, method, url, data, cfg, call)
   end
   local limit = first(cfg.body_size_limit, defaults.body_size_limit, BODY_SIZE_LIMIT)
   return send(client.native, method, url, headers, body,
-    first(cfg.timeout, defaults.timeout, TIMEOUT) or 0,
-    first(cfg.connect_timeout, defaults.connect_timeout, CONNECT_TIMEOUT) or 0,
+    time(cfg, "timeout", "timeout_ms") or time(defaults, "timeout", "timeout_ms") or TIMEOUT,
+    time(cfg, "connect_timeout", "connect_timeout_ms") or time(defaults, "connect_timeout", "connect_timeout_ms")
+      or CONNECT_TIMEOUT,
     first(cfg.redirects, defaults.redirects, REDIRECTS) or 0,
     attempts, backoff, max_backoff, cfg.stream or false, size(limit, "body_size_limit"), call)
+end
+
+-- The same table, where each time is given in one unit.
+local function with_one_unit(cfg)
+  times.once(cfg, "timeout", "timeout_ms")
+  times.once(cfg, "connect_timeout", "connect_timeout_ms")
+  return cfg
 end
 
 local function check_config(cfg, call, checks)
   if cfg == nil then return NONE end
   if type(cfg) ~= "table" then mistake(format("the config of %s is a table, not %s", call, shown(cfg))) end
-  return check_all(cfg, checks or CALL, "the config of " .. call)
+  check_all(cfg, checks or CALL, "the config of " .. call)
+  return with_one_unit(cfg)
 end
 
 -- The functions of one client. `prefix` is how messages call it.
@@ -363,7 +398,7 @@ local clients = 0
 local function create(defaults)
   if defaults == nil then defaults = {} end
   if type(defaults) ~= "table" then mistake("rover.http.create expects a table, not " .. shown(defaults)) end
-  check_all(defaults, CREATE, "the config of rover.http.create")
+  with_one_unit(check_all(defaults, CREATE, "the config of rover.http.create"))
   clients = clients + 1
   local tls, breaker, limit, pool =
     on(defaults.tls) or NONE, on(defaults.breaker), on(defaults.limit), on(defaults.pool) or NONE

@@ -3,6 +3,7 @@
 //! Comes in: what an app asks for, checked and put in order by `http.lua`. Goes out: a table that tells of the answer, or
 //! nil and why there is none. This module must not know of requests that come in.
 
+mod cookies;
 mod reader;
 mod send;
 mod stats;
@@ -17,7 +18,8 @@ use mlua::{Function, Lua, Table};
 
 use self::reader::{Reader, State};
 use crate::json::Vocabulary;
-use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function};
+use crate::log::{self, Level};
+use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function, times};
 use crate::otlp::Tracing;
 use crate::outbound::{BreakerOptions, Client, Figures, LimitOptions, Settings, TlsOptions};
 use crate::tasks::Tasks;
@@ -35,6 +37,8 @@ struct Fetch {
     open: RefCell<Vec<Weak<State>>>,
     /// Registry reference of the metatable that makes look-ups of headers ignore case.
     headers_meta: i32,
+    /// Registry reference of the metatable of results.
+    result_meta: i32,
     own: Weak<Fetch>,
 }
 
@@ -60,6 +64,11 @@ pub(crate) fn install(
     let (client_meta, reader_meta) = (lua.create_table()?, lua.create_table()?);
     let headers_meta: Table = lua.load(include_str!("headers.lua")).set_name("=rover/http").eval()?;
     let headers_meta = anchor(lua, &headers_meta)?;
+    let result_meta: Table = lua
+        .load(include_str!("result.lua"))
+        .set_name("=rover/http")
+        .call((Shared::new(lua, Rc::new(()))?.function(lua, cookies::cookie)?, mistake_function(lua)?))?;
+    let result_meta = anchor(lua, &result_meta)?;
     let (clients, readers) = (OwnedMeta::new(lua, &client_meta)?, OwnedMeta::new(lua, &reader_meta)?);
     let fetch = Rc::new_cyclic(|own| Fetch {
         waits: waits.clone(),
@@ -71,6 +80,7 @@ pub(crate) fn install(
         readers,
         open: RefCell::default(),
         headers_meta,
+        result_meta,
         own: own.clone(),
     });
     let shared = Shared::new(lua, fetch)?;
@@ -85,8 +95,9 @@ pub(crate) fn install(
     native.raw_set("random", shared.function(lua, random)?)?;
     native.raw_set("default", shared.function(lua, default_client)?.call::<mlua::Value>(())?)?;
     let encode: Function = rover.raw_get::<Table>("json")?.raw_get("encode")?;
-    let http: Table =
-        lua.load(include_str!("http.lua")).set_name("=rover/http").call((native, encode, mistake_function(lua)?))?;
+    let times = times(lua, |message| log::event(Level::Warn, message).emit())?;
+    let http = lua.load(include_str!("http.lua")).set_name("=rover/http");
+    let http: Table = http.call((native, encode, mistake_function(lua)?, times))?;
     rover.raw_set("http", http)
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use tokio::sync::mpsc;
@@ -16,8 +16,9 @@ use crate::header_names::{self, MOST_FIELDS};
 use crate::json;
 use crate::lua::{Kind, Name, Raise, Returns, Stack, Value};
 use crate::otlp::ClientSpan;
-use crate::outbound::{Call, Client, Inflow, Outgoing, Problem, RetryOptions, is_idempotent, parse_url};
+use crate::outbound::{Call, Client, Inflow, Outgoing, Problem, Reply, RetryOptions, is_idempotent, parse_url};
 use crate::tasks::{Held, Run, Tasks};
+use crate::turn::Stint;
 
 use super::{Fetch, push_problem, reader};
 
@@ -45,10 +46,18 @@ mod argument {
     pub(super) const NAME: i32 = 14;
 }
 
+/// What is known of an answer without its body.
+struct Head {
+    parts: Parts,
+    /// Where it came from, after redirects.
+    url: Uri,
+    is_not_followed: bool,
+}
+
 /// What a call brought.
 enum Outcome {
-    Collected(Parts, Bytes, Uri),
-    Streaming(Parts, Box<Inflow>, Uri),
+    Collected(Head, Bytes),
+    Streaming(Head, Box<Inflow>),
     Failed(Problem),
     /// The function that makes the request's body raised this.
     Raised(Option<Held>),
@@ -60,7 +69,7 @@ impl Outcome {
     /// Ends the span of the request.
     fn told(&self, mut span: ClientSpan) {
         match self {
-            Outcome::Collected(head, ..) | Outcome::Streaming(head, ..) => span.answered(head.status.as_u16()),
+            Outcome::Collected(head, ..) | Outcome::Streaming(head, ..) => span.answered(head.parts.status.as_u16()),
             Outcome::Failed(problem) => span.failed(&problem.to_string()),
             Outcome::Raised(_) | Outcome::NoChunk(_) => span.failed("request body broke off"),
         }
@@ -129,15 +138,16 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
 /// Sends the call and waits for its answer, with its body unless that is to be streamed.
 async fn exchange(client: Rc<Client>, call: Call, limit: u64, is_streamed: bool) -> Outcome {
     let deadline = call.deadline;
-    let mut reply = match client.send(call).await {
+    let Reply { head, mut body, url, is_not_followed } = match client.send(call).await {
         Ok(reply) => reply,
         Err(problem) => return Outcome::Failed(problem),
     };
+    let head = Head { parts: head, url, is_not_followed };
     if is_streamed {
-        return Outcome::Streaming(reply.head, Box::new(reply.body), reply.url);
+        return Outcome::Streaming(head, Box::new(body));
     }
-    match reply.body.collect(limit, deadline).await {
-        Ok(body) => Outcome::Collected(reply.head, body, reply.url),
+    match body.collect(limit, deadline).await {
+        Ok(body) => Outcome::Collected(head, body),
         Err(problem) => Outcome::Failed(problem),
     }
 }
@@ -238,13 +248,14 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
         Other(&'static str),
     }
     let place: Rc<str> = "the body of a request".into();
+    let mut stint = Stint::default();
     loop {
         let run = match Run::again(&tasks, &mut function, &place) {
             Ok(run) => run,
             Err(Raise::Mistake(message)) => return Err(Outcome::NoChunk(message)),
             Err(_) => return Err(Outcome::Raised(None)),
         };
-        let mut returned = run.await.map_err(|error| Outcome::Raised(Some(error)))?;
+        let mut returned = stint.wait(run).await.map_err(|error| Outcome::Raised(Some(error)))?;
         let chunk = match returned.stack() {
             None => Chunk::End,
             Some(stack) => match stack.value(1) {
@@ -256,8 +267,16 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
         drop(returned);
         match chunk {
             // To the connection an empty chunk means the end.
-            Chunk::Some(bytes) if bytes.is_empty() => {}
+            Chunk::Some(bytes) if bytes.is_empty() => {
+                if let Some(limit) = stint.excess() {
+                    let seconds = limit.as_secs_f64();
+                    let message =
+                        format!("the function of a request's body took {seconds} s of CPU time without a chunk");
+                    return Err(Outcome::NoChunk(message));
+                }
+            }
             Chunk::Some(bytes) => {
+                stint.rest();
                 if sender.send(bytes).await.is_err() {
                     return Ok(());
                 }
@@ -274,9 +293,12 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
     }
 }
 
+/// What a result says that is a redirect, although redirects are followed.
+const NOT_FOLLOWED: &[u8] = b"the body was made by a function, which cannot make it again";
+
 /// Pushes what the call brought.
 fn push(stack: &mut Stack<'_>, fetch: &Fetch, outcome: Outcome, patience: Option<Duration>) -> Returns {
-    let (head, body, url) = match outcome {
+    let (head, body) = match outcome {
         Outcome::Failed(problem) => return push_problem(stack, &problem),
         Outcome::NoChunk(message) => return Err(Raise::Mistake(message)),
         Outcome::Raised(error) => {
@@ -286,9 +308,10 @@ fn push(stack: &mut Stack<'_>, fetch: &Fetch, outcome: Outcome, patience: Option
             }
             return Err(Raise::Value);
         }
-        Outcome::Collected(head, body, url) => (head, Ok(body), url),
-        Outcome::Streaming(head, inflow, url) => (head, Err(inflow), url),
+        Outcome::Collected(head, body) => (head, Ok(body)),
+        Outcome::Streaming(head, inflow) => (head, Err(inflow)),
     };
+    let Head { parts: head, url, is_not_followed } = head;
     stack.push_table(0, 6);
     let result = stack.top();
     stack.push_bytes(b"status");
@@ -303,6 +326,13 @@ fn push(stack: &mut Stack<'_>, fetch: &Fetch, outcome: Outcome, patience: Option
     stack.push_bytes(b"headers");
     push_headers(stack, &head.headers, fetch.headers_meta);
     stack.set_field(result);
+    if is_not_followed {
+        stack.push_bytes(b"not_followed");
+        stack.push_bytes(NOT_FOLLOWED);
+        stack.set_field(result);
+    }
+    stack.push_anchored(fetch.result_meta);
+    stack.set_metatable(result);
     match body {
         Ok(body) => {
             if is_json(&head.headers) && !body.is_empty() {
@@ -324,13 +354,24 @@ fn push(stack: &mut Stack<'_>, fetch: &Fetch, outcome: Outcome, patience: Option
     Ok(1)
 }
 
-/// Pushes a table of the headers; the lines of a repeated field are joined (RFC 9110, section 5.3).
+/// Pushes a table of the headers; the lines of a repeated field are joined (RFC 9110, section 5.3). Those of Set-Cookie cannot
+/// be, and are an array.
 fn push_headers(stack: &mut Stack<'_>, headers: &HeaderMap, meta: i32) {
     stack.push_table(0, headers.keys_len());
     let table = stack.top();
     for name in headers.keys() {
         stack.push_bytes(name.as_str().as_bytes());
         let mut lines = headers.get_all(name).iter();
+        if name == SET_COOKIE {
+            stack.push_table(1, 0);
+            let cookies = stack.top();
+            for (n, line) in (1..).zip(lines) {
+                stack.push_bytes(line.as_bytes());
+                stack.set_item(cookies, n);
+            }
+            stack.set_field(table);
+            continue;
+        }
         let first = lines.next().map(HeaderValue::as_bytes).unwrap_or_default();
         match lines.next() {
             None => stack.push_bytes(first),

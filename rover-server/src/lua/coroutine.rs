@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mlua::ffi;
 
@@ -77,6 +78,15 @@ impl Coroutine {
             ffi::LUA_YIELD => Resumed::Yielded,
             _ => Resumed::Raised,
         }
+    }
+}
+
+impl Coroutine {
+    /// Has what is resumed next stopped, for it has taken more than `limit` of CPU time already.
+    #[cold]
+    pub(super) fn condemn(&mut self, limit: Duration) {
+        // SAFETY: the anchor keeps the state alive, which belongs to this thread; it is resumed next.
+        unsafe { interrupt::condemn(self.state, limit) }
     }
 }
 

@@ -13,6 +13,7 @@ use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::time::Duration;
 
 use mlua::ffi;
 
@@ -34,6 +35,8 @@ const EXHAUSTED: u8 = 16;
 pub(super) struct Pulse {
     /// Grows when Lua code begins and when it ends, so it is odd while it runs.
     epoch: AtomicU64,
+    /// Grows whenever the thread's runtime has called it.
+    beats: AtomicU32,
     /// A coroutine of the VM that runs.
     state: AtomicPtr<ffi::lua_State>,
     /// Which function was called, as its caller numbers them.
@@ -56,6 +59,7 @@ thread_local! {
     static PULSE: Pulse = const {
         Pulse {
             epoch: AtomicU64::new(0),
+            beats: AtomicU32::new(0),
             state: AtomicPtr::new(null_mut()),
             label: AtomicU32::new(0),
             wanted: AtomicU8::new(0),
@@ -107,6 +111,19 @@ pub(super) fn leave() -> bool {
         }
         wanted & STOP != 0
     })
+}
+
+/// The code that runs next, on `state`, has taken more than `limit` already: it is stopped at its first instruction.
+///
+/// # Safety
+/// `state` is alive, this is its thread, and no other code runs before it.
+#[cold]
+pub(super) unsafe fn condemn(state: *mut ffi::lua_State, limit: Duration) {
+    PULSE.with(|pulse| {
+        pulse.limit.store(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { pulse.install(state, STOP) };
+    });
 }
 
 /// Another coroutine is about to run for a moment, which is not worth a count of its own.
@@ -407,10 +424,14 @@ impl Pulse {
         self.is_sampled.store(true, Ordering::Relaxed);
     }
 
-    /// Says that the thread has come round.
+    /// How often the thread has come round.
+    pub(super) fn beats(&self) -> u32 {
+        self.beats.load(Ordering::Acquire)
+    }
+
+    /// Says that the thread has come round. Only that thread does.
+    #[inline]
     pub(super) fn beat(&self) {
-        if self.epoch.load(Ordering::Relaxed) & 1 == 0 {
-            self.epoch.fetch_add(2, Ordering::Relaxed);
-        }
+        self.beats.store(self.beats.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 }

@@ -11,6 +11,7 @@ use std::ffi::{c_int, c_void};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::traceback::{frame_text, outer_c_function};
 use super::{Coroutine, Kind, Raise, Resumed, Returns, Shared, Stack, anchor, traceback};
@@ -250,13 +251,19 @@ impl Waits {
         Step::Raised
     }
 
-    /// Runs a waiting coroutine on, with what its wait brought.
-    pub(crate) fn go_on(&self, coroutine: &mut Coroutine, resume: Resume) -> Step {
+    /// Runs a waiting coroutine on, with what its wait brought. One that has taken more CPU time than it may, `excess`, is
+    /// stopped instead, as if it had done so without the wait.
+    pub(crate) fn go_on(&self, coroutine: &mut Coroutine, resume: Resume, excess: Option<Duration>) -> Step {
         let mut stack = coroutine.stack();
         let top = stack.top();
         stack.push_boolean(true);
         match resume(&mut stack) {
-            Ok(results) => return self.advance(coroutine, results + 1),
+            Ok(results) => {
+                if let Some(limit) = excess {
+                    coroutine.condemn(limit);
+                }
+                return self.advance(coroutine, results + 1);
+            }
             Err(Raise::Value) => {
                 let error = stack.top();
                 stack.push_nil();
@@ -272,6 +279,9 @@ impl Waits {
                 stack.push_nil();
                 stack.push_bytes(b"internal error in Rover: a wait brought another");
             }
+        }
+        if let Some(limit) = excess {
+            coroutine.condemn(limit);
         }
         self.advance(coroutine, 2)
     }

@@ -70,6 +70,8 @@ unsafe impl Send for Thread {}
 pub(crate) struct Look {
     /// Moves whenever Lua code begins or ends.
     pub(crate) epoch: u64,
+    /// Moves whenever the thread has come round.
+    pub(crate) beats: u32,
     /// The CPU time of the whole thread.
     pub(crate) cpu: Duration,
     /// The number of the function that was called last, see [`label`](super::label).
@@ -127,10 +129,7 @@ impl Watched {
             if libc::clock_gettime(thread.clock, time.as_mut_ptr()) != 0 {
                 return None;
             }
-            let time = time.assume_init();
-            let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-            let cpu = Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0));
-            Some(Look { epoch, cpu, label })
+            Some(Look { epoch, beats: (*thread.pulse).beats(), cpu: duration(time.assume_init()), label })
         }
     }
 
@@ -182,7 +181,23 @@ impl Drop for Watch {
     }
 }
 
-/// Says that this thread has come round, without having run Lua code.
+/// The CPU time of the calling thread.
+pub(crate) fn cpu_time() -> Duration {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the system fills `time` in; where it does not, it stays zero.
+    let time = unsafe {
+        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr());
+        time.assume_init()
+    };
+    duration(time)
+}
+
+fn duration(time: libc::timespec) -> Duration {
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Says that this thread has come round: its runtime has called it.
+#[inline]
 pub(crate) fn beat() {
     // SAFETY: the calling thread's own pulse.
     unsafe { (*interrupt::own()).beat() }

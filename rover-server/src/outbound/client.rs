@@ -102,6 +102,8 @@ pub(crate) struct Reply {
     pub(crate) body: Inflow,
     /// Where it came from, after redirects.
     pub(crate) url: Uri,
+    /// It is a redirect that was to be followed, with a body that could be sent only once.
+    pub(crate) is_not_followed: bool,
 }
 
 /// See the module.
@@ -168,8 +170,10 @@ impl Client {
                 // What comes behind it is no HTTP, and nobody here reads it.
                 return Err(Problem::Malformed);
             }
+            let mut is_not_followed = false;
             match redirect::follow(&head, &mut call)? {
                 Redirected::No => {}
+                Redirected::Cannot => is_not_followed = true,
                 Redirected::Yes if followed >= call.redirects => return Err(Problem::TooManyRedirects),
                 Redirected::Yes => {
                     followed += 1;
@@ -181,7 +185,7 @@ impl Client {
                 true => Inflow::decoded(body, &mut head.headers, active),
                 false => Inflow::plain(body, active),
             };
-            return Ok(Reply { head, body, url: call.url });
+            return Ok(Reply { head, body, url: call.url, is_not_followed });
         }
     }
 

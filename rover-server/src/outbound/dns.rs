@@ -52,7 +52,7 @@ impl Service<Name> for Resolver {
                 // The system had no descriptor for it, say: that tells nothing of the name.
                 Ok(Err(error)) if error.raw_os_error().is_some() => Err(Problem::of(&error)),
                 Ok(Err(_)) => Err(Problem::NameNotFound),
-                Err(refused) => Err(Problem::Unreachable(format!("cannot look the name up: {refused}"))),
+                Err(refused) => Err(Problem::Shortage(format!("cannot look the name up: {refused}"))),
             }
         })
     }

@@ -22,7 +22,7 @@ mod url;
 
 pub(crate) use body::{Inflow, Outgoing};
 pub(crate) use breaker::BreakerOptions;
-pub(crate) use client::{Active, Call, Client, Origin, Settings};
+pub(crate) use client::{Active, Call, Client, Origin, Reply, Settings};
 pub(crate) use figures::{BreakerState, Figures, Row};
 pub(crate) use interim::Relay;
 pub(crate) use limit::LimitOptions;

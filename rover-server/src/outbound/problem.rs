@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind};
 use h2::Reason;
 use rustls::CertificateError;
 
+use crate::resources;
+
 /// What went wrong. Its text is what `rover.http` returns behind nil.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
@@ -17,8 +19,10 @@ pub(crate) enum Problem {
     NameNotFound,
     /// Nobody listens there.
     Refused,
-    /// No way leads there, or the system has no sockets left.
+    /// No way leads there.
     Unreachable(String),
+    /// This system has no descriptor, memory or thread left: no word on the server.
+    Shortage(String),
     /// No connection within `connect_timeout`.
     ConnectTimeout,
     /// No certificate to trust, or another disagreement on TLS.
@@ -55,6 +59,7 @@ impl Problem {
             Problem::NameNotFound
                 | Problem::Refused
                 | Problem::Unreachable(_)
+                | Problem::Shortage(_)
                 | Problem::ConnectTimeout
                 | Problem::Reset
                 | Problem::Closed
@@ -63,8 +68,11 @@ impl Problem {
 
     /// Whether it tells of a server in trouble, rather than of the request.
     pub(super) fn blames_server(&self) -> bool {
-        self.is_passing()
-            || matches!(self, Problem::Tls(_) | Problem::Timeout | Problem::Malformed | Problem::TooManyInterims)
+        match self {
+            Problem::Shortage(_) => false,
+            Problem::Tls(_) | Problem::Timeout | Problem::Malformed | Problem::TooManyInterims => true,
+            other => other.is_passing(),
+        }
     }
 
     /// Whether it is the doing of whoever made the request's body, and no failure of the server's.
@@ -149,6 +157,7 @@ fn named(error: &(dyn Error + 'static)) -> Option<Problem> {
         ErrorKind::AddrNotAvailable => Problem::Unreachable("no local port is free".to_owned()),
         // hyper's, of chunks that are none.
         ErrorKind::InvalidData | ErrorKind::InvalidInput if error.raw_os_error().is_none() => Problem::Malformed,
+        _ if resources::is_shortage(error) => Problem::Shortage(without_number(error)),
         _ if error.raw_os_error().is_some() => Problem::Unreachable(without_number(error)),
         _ => return None,
     })
@@ -185,7 +194,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Problem::BadUrl(why) => return write!(f, "invalid URL: {why}"),
-            Problem::Tls(text) | Problem::Unreachable(text) | Problem::Other(text) => text,
+            Problem::Tls(text) | Problem::Unreachable(text) | Problem::Shortage(text) | Problem::Other(text) => text,
             Problem::NameNotFound => "name not found",
             Problem::Refused => "connection refused",
             Problem::ConnectTimeout => "connect timeout",
@@ -220,6 +229,10 @@ mod tests {
         assert_eq!(of(io::Error::other(Problem::NameNotFound)), "name not found");
         assert_eq!(of(io::Error::other(io::Error::from(ErrorKind::ConnectionReset))), "connection reset");
         assert_eq!(of(io::Error::from_raw_os_error(libc::EMFILE)), "too many open files");
+        assert!(
+            !Problem::of(&io::Error::from_raw_os_error(libc::EMFILE)).blames_server(),
+            "it is this system's trouble"
+        );
         let expired = rustls::Error::InvalidCertificate(CertificateError::Expired);
         assert_eq!(of(io::Error::other(expired)), "TLS: the certificate has expired");
         assert_eq!(of(io::Error::other("something else")), "something else");

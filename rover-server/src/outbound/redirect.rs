@@ -17,6 +17,8 @@ pub(super) enum Redirected {
     No,
     /// The call is now what to send next.
     Yes,
+    /// The answer leads on, but the body has gone for good: the app has to decide.
+    Cannot,
 }
 
 /// Turns `call` into the request that `head` asks for, unless it is an answer by itself.
@@ -35,8 +37,7 @@ pub(super) fn follow(head: &Parts, call: &mut Call) -> Result<Redirected, Proble
     };
     let Some(location) = head.headers.get(LOCATION).filter(|_| call.redirects > 0) else { return Ok(Redirected::No) };
     if call.body.is_none() && !becomes_get {
-        // The body has gone for good, so the app has to decide.
-        return Ok(Redirected::No);
+        return Ok(Redirected::Cannot);
     }
     let next = resolve(&call.url, location.as_bytes())?;
     if becomes_get {

@@ -2,6 +2,7 @@
 //!
 //! Files and the system's certificates are read when the first `https` URL is requested, on a thread for blocking work.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -67,7 +68,7 @@ fn build(options: &TlsOptions) -> Result<ClientConfig, String> {
     } else {
         let roots = match &options.ca {
             Some(file) => Arc::new(roots_of(file)?),
-            None => system_roots(),
+            None => system_roots()?,
         };
         builder.with_root_certificates(roots)
     };
@@ -102,17 +103,30 @@ fn roots_of(file: &Path) -> Result<RootCertStore, String> {
 }
 
 /// Whom the system trusts; Mozilla's list where it has none. Read once for the process: it is some hundred kilobytes.
-fn system_roots() -> Arc<RootCertStore> {
+///
+/// # Errors
+/// The system has no descriptor, say, to read them with.
+fn system_roots() -> Result<Arc<RootCertStore>, String> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let roots = ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if added == 0 {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if let Some(roots) = ROOTS.get() {
+        return Ok(roots.clone());
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let is_missing = |error: &io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
+    for error in &found.errors {
+        if let rustls_native_certs::ErrorKind::Io { inner, .. } = &error.kind
+            && inner.raw_os_error().is_some()
+            && !is_missing(inner)
+        {
+            return Err(format!("cannot read the system's certificates: {inner}"));
         }
-        Arc::new(roots)
-    });
-    roots.clone()
+    }
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    Ok(ROOTS.get_or_init(|| Arc::new(roots)).clone())
 }
 
 /// Believes every certificate, as `insecure = true` asks for. The handshake's signatures are still checked.

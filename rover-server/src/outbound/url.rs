@@ -15,8 +15,10 @@ pub(crate) fn parse(text: &[u8]) -> Result<Uri, Problem> {
         return Err(Problem::BadUrl("it must begin with http:// or https://"));
     }
     let end = memchr::memchr(b'#', text).unwrap_or(text.len());
+    let text = &text[..end];
     let mut clean = String::with_capacity(end);
-    for &byte in &text[..end] {
+    let rest = begin_with_ascii_host(text, &mut clean)?;
+    for &byte in rest {
         match byte {
             0..=32 | 127.. | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
                 clean.push_str(percent_encoding::percent_encode_byte(byte));
@@ -43,6 +45,27 @@ pub(crate) fn parse(text: &[u8]) -> Result<Uri, Problem> {
         return Err(Problem::BadUrl("the port is not a number up to 65535"));
     }
     Ok(uri)
+}
+
+/// Adds the beginning of a URL whose host is not in ASCII, up to the host in the form of DNS (RFC 5891); gives the rest, which
+/// is all of it where the host is plain.
+fn begin_with_ascii_host<'t>(text: &'t [u8], clean: &mut String) -> Result<&'t [u8], Problem> {
+    let bad = || Problem::BadUrl("the host is not a valid name");
+    let begin = memchr::memmem::find(text, b"://").map_or(0, |at| at + 3);
+    let length = text[begin..].iter().position(|byte| b"/?\\".contains(byte)).unwrap_or(text.len() - begin);
+    let authority = &text[begin..begin + length];
+    // An `@` is refused later.
+    let is_plain = authority.iter().all(|&byte| byte.is_ascii() && byte != b'%');
+    if is_plain || authority.starts_with(b"[") || authority.contains(&b'@') {
+        return Ok(text);
+    }
+    let scheme = std::str::from_utf8(&text[..begin]).map_err(|_| bad())?;
+    let host = &authority[..memchr::memrchr(b':', authority).unwrap_or(authority.len())];
+    let decoded = percent_encoding::percent_decode(host).collect::<Vec<u8>>();
+    let ascii = idna::domain_to_ascii_cow(&decoded, idna::AsciiDenyList::URL).map_err(|_| bad())?;
+    clean.push_str(scheme);
+    clean.push_str(&ascii);
+    Ok(&text[begin + host.len()..])
 }
 
 /// The origin as text (RFC 6454, section 6.2): scheme, host and a port that is not the scheme's own.
@@ -152,7 +175,15 @@ mod tests {
         assert_eq!(ok("http://a.test"), "http://a.test/");
         assert_eq!(ok("HTTPS://a.test:8443/x?y=1#z"), "https://a.test:8443/x?y=1");
         assert_eq!(ok("http://[::1]:80/a b/\u{e9}"), "http://[::1]:80/a%20b/%C3%A9");
+        // Hosts in other scripts, as DNS has them.
+        assert_eq!(ok("http://M\u{fc}nchen.test:81/\u{e4}"), "http://xn--mnchen-3ya.test:81/%C3%A4");
+        assert_eq!(ok("http://m%C3%BCnchen.test?q=\u{fc}"), "http://xn--mnchen-3ya.test/?q=%C3%BC");
+        assert_eq!(ok("http://\u{4f8b}\u{3048}\u{3002}\u{30c6}\u{30b9}\u{30c8}"), "http://xn--r8jz45g.xn--zckzah/");
+        assert_eq!(ok("http://\u{ff4c}ocalhost/"), "http://localhost/");
         let no = |text: &str| parse(text.as_bytes()).unwrap_err().to_string();
+        for text in ["http://\u{ff05}a.test/", "http://a%2Fb.test/", "http://a%ff.test/", "http://xn--\u{fc}.test/"] {
+            assert_eq!(no(text), "invalid URL: the host is not a valid name", "{text}");
+        }
         assert_eq!(no("/path"), "invalid URL: it must begin with http:// or https://");
         assert_eq!(no("ftp://a.test/"), "invalid URL: only http and https can be requested");
         assert_eq!(

@@ -100,7 +100,7 @@ pub(super) fn push(
 pub(super) fn push_failure(stack: &mut Stack<'_>, proxy: &Proxy, problem: &Problem, upstream: &str) -> Returns {
     let status = match problem {
         Problem::Timeout | Problem::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
-        Problem::CircuitOpen | Problem::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
+        Problem::CircuitOpen | Problem::QueueFull | Problem::Shortage(_) => StatusCode::SERVICE_UNAVAILABLE,
         Problem::BodyBrokeOff => StatusCode::REQUEST_TIMEOUT,
         Problem::BodyCut => client_went_away(),
         // The URLs of the app were looked at when it was loaded.

@@ -25,7 +25,8 @@ use tokio::time::sleep;
 
 use self::group::Group;
 use crate::context::Contexts;
-use crate::lua::{OwnedMeta, Shared, Waits, mistake_function};
+use crate::log::{self, Level};
+use crate::lua::{OwnedMeta, Shared, Waits, mistake_function, times};
 use crate::otlp::Tracing;
 use crate::outbound::{Client, Figures, Settings, TlsOptions};
 use crate::response::Responder;
@@ -119,8 +120,9 @@ pub(crate) fn install(
     let own = lua.create_table()?;
     own.raw_set("forward", waits.waiting(lua, shared.function(lua, forward::forward)?)?)?;
     own.raw_set("group", shared.function(lua, group::group)?)?;
+    let times = times(lua, |message| log::event(Level::Warn, message).emit())?;
     let (method, builder, proxies): (Function, Function, Table) =
-        lua.load(include_str!("proxy.lua")).set_name("=rover/proxy").call((own, mistake_function(lua)?))?;
+        lua.load(include_str!("proxy.lua")).set_name("=rover/proxy").call((own, mistake_function(lua)?, times))?;
     methods.raw_set("proxy", method)?;
     builders.raw_set("proxy", builder)?;
     native.raw_set("proxies", proxies)

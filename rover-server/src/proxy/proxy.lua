@@ -1,13 +1,13 @@
 -- `ctx:proxy` and `api.proxy`: checks where a request should go, and hands it on.
 --
--- Comes in: `native`, functions that Rust lends, and `mistake`, which raises at the line of the app. Goes out: the method,
--- the builder, and the table of the handlers that the builder made.
+-- Comes in: `native`, functions that Rust lends; `mistake`, which raises at the line of the app; `times`, which reads times.
+-- Goes out: the method, the builder, and the table of the handlers that the builder made.
 
-local native, mistake = ...
+local native, mistake, times = ...
 
 local ipairs, pairs, setmetatable, tostring, type = ipairs, pairs, setmetatable, tostring, type
 local concat, sort, format, lower = table.concat, table.sort, string.format, string.lower
-local forward, new_group = native.forward, native.group
+local forward, new_group, time = native.forward, native.group, times.of
 
 local function shown(value)
   local kind = type(value)
@@ -18,12 +18,6 @@ end
 
 local function wrong(name, wanted, value)
   mistake(format("%s is %s, not %s", name, wanted, shown(value)))
-end
-
-local function milliseconds(value, name)
-  if value ~= false and (type(value) ~= "number" or not (value > 0 and value <= 1e9)) then
-    wrong(name, "a number of milliseconds above 0, or false for no limit", value)
-  end
 end
 
 -- One of these texts, or false where that may be said.
@@ -92,11 +86,16 @@ local function tls(value, name)
 end
 
 local CONFIG = {
-  timeout = milliseconds, connect_timeout = milliseconds, idle_timeout = milliseconds,
   host = one_of("upstream", "preserve"), forwarded = one_of("replace", "append", false), via = truth, headers = headers,
-  keep_headers = names,   balance = one_of("round_robin", "least_connections"), fails = fails, fail_timeout = milliseconds,
-  tls = tls, tunnel_timeout = milliseconds,
+  keep_headers = names, balance = one_of("round_robin", "least_connections"), fails = fails,
+  tls = tls,
 }
+
+local TIMES = {}
+for _, name in ipairs { "timeout", "connect_timeout", "idle_timeout", "tunnel_timeout", "fail_timeout" } do
+  TIMES[name] = name .. "_ms"
+  CONFIG[name], CONFIG[TIMES[name]] = times.seconds, times.milliseconds
+end
 
 local known = {}
 for name in pairs(CONFIG) do known[#known + 1] = name end
@@ -111,6 +110,7 @@ local function check(cfg, call)
     end
     test(value, key)
   end
+  for name, name_ms in pairs(TIMES) do times.once(cfg, name, name_ms) end
 end
 
 -- Groups of upstreams by what they were made of, so that their health and whose turn it is outlive a request. What makes
@@ -120,8 +120,7 @@ local MOST = 1000
 local NONE = {}
 
 local function group_of(target, cfg, call)
-  local balance, most, time = cfg.balance or "round_robin", cfg.fails or 3, cfg.fail_timeout
-  if time == nil then time = 10000 end
+  local balance, most, fail_time = cfg.balance or "round_robin", cfg.fails or 3, time(cfg, "fail_timeout", "fail_timeout_ms")
   local tls = cfg.tls or NONE
   local urls = target
   if type(target) == "string" then
@@ -134,16 +133,16 @@ local function group_of(target, cfg, call)
     end
   end
   local plain = target
-  if urls or cfg.balance or cfg.fails or cfg.fail_timeout ~= nil or cfg.tls then
+  if urls or cfg.balance or cfg.fails or fail_time or cfg.tls then
     plain = concat({
-      balance, most, tostring(time), tls.ca or "", tls.cert or "", tls.key or "", tostring(tls.insecure),
+      balance, most, tostring(fail_time), tls.ca or "", tls.cert or "", tls.key or "", tostring(tls.insecure),
       urls and concat(urls, " ") or target,
     }, "\0")
   end
   local group = groups[plain]
   if not group then
     if count >= MOST then groups, count = {}, 0 end
-    group = new_group(balance == "least_connections", most, time or 0, urls or { target }, tls.ca, tls.cert, tls.key,
+    group = new_group(balance == "least_connections", most, fail_time or 10000, urls or { target }, tls.ca, tls.cert, tls.key,
       tls.insecure or false)
     groups[plain] = group
     count = count + 1
@@ -151,15 +150,11 @@ local function group_of(target, cfg, call)
   return group
 end
 
-local function first(value, default)
-  if value == nil then return default end
-  return value or 0
-end
-
 local function go(ctx, group, cfg)
-  return forward(ctx, group, first(cfg.timeout, 30000), first(cfg.connect_timeout, 10000),
-    first(cfg.idle_timeout, 60000), cfg.host == "preserve", cfg.forwarded == nil and "replace" or cfg.forwarded,
-    cfg.via or false, cfg.headers, first(cfg.tunnel_timeout, 3600000), cfg.keep_headers)
+  return forward(ctx, group, time(cfg, "timeout", "timeout_ms") or 30000,
+    time(cfg, "connect_timeout", "connect_timeout_ms") or 10000, time(cfg, "idle_timeout", "idle_timeout_ms") or 60000,
+    cfg.host == "preserve", cfg.forwarded == nil and "replace" or cfg.forwarded, cfg.via or false, cfg.headers,
+    time(cfg, "tunnel_timeout", "tunnel_timeout_ms") or 3600000, cfg.keep_headers)
 end
 
 --- `ctx:proxy(url[, cfg])` → a response.

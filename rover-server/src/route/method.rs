@@ -108,7 +108,7 @@ pub(super) struct MethodTable {
 pub(super) enum Answer<'r> {
     Handler(RouteId),
     Options(&'r HeaderValue),
-    NotAllowed(&'r HeaderValue),
+    NotAllowed(&'r HeaderValue, RouteId),
 }
 
 impl MethodTable {
@@ -150,10 +150,16 @@ impl MethodTable {
             Some(verb) => match self.handlers[verb as usize] {
                 Some(id) => Answer::Handler(id),
                 None if verb == Verb::Options => Answer::Options(&self.allow),
-                None => Answer::NotAllowed(&self.allow),
+                None => self.not_allowed(),
             },
-            None => Answer::NotAllowed(&self.allow),
+            None => self.not_allowed(),
         }
+    }
+
+    #[cold]
+    fn not_allowed(&self) -> Answer<'_> {
+        let declared = self.handlers.iter().find_map(|handler| *handler);
+        Answer::NotAllowed(&self.allow, declared.unwrap_or(RouteId(u32::MAX)))
     }
 }
 
@@ -203,7 +209,7 @@ mod tests {
         let allow = HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS");
         let automatic = table(&[Verb::Delete, Verb::Get]);
         assert_eq!(automatic.answer(&Method::OPTIONS), Answer::Options(&allow));
-        assert_eq!(automatic.answer(&Method::POST), Answer::NotAllowed(&allow));
+        assert_eq!(automatic.answer(&Method::POST), Answer::NotAllowed(&allow, RouteId(1)));
         assert_eq!(table(&[Verb::Get, Verb::Options]).answer(&Method::OPTIONS), Answer::Handler(RouteId(1)));
         assert_eq!(table(&[Verb::Get, Verb::Any]).answer(&Method::OPTIONS), Answer::Handler(RouteId(1)));
     }
@@ -217,8 +223,8 @@ mod tests {
         }
         assert_eq!(table.answer(&Method::PUT), Answer::Handler(RouteId(1)));
         let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        assert_eq!(table.answer(&Method::CONNECT), Answer::NotAllowed(&allow));
+        assert_eq!(table.answer(&Method::CONNECT), Answer::NotAllowed(&allow, RouteId(0)));
         let put = HeaderValue::from_static("PUT, OPTIONS");
-        assert_eq!(super::tests::table(&[Verb::Put]).answer(&propfind), Answer::NotAllowed(&put));
+        assert_eq!(super::tests::table(&[Verb::Put]).answer(&propfind), Answer::NotAllowed(&put, RouteId(0)));
     }
 }

@@ -6,6 +6,7 @@
 //! [`FastRouter::build`], so that all workers share one behind an `Arc` without a lock.
 
 mod build;
+mod guards;
 mod literal;
 mod method;
 mod normal;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use crate::config::TrailingSlash;
 pub use build::Mistake;
+pub use guards::{Guards, NamedValue, Reach};
 pub use literal::below;
 pub use method::Verb;
 pub use normal::{SentPath, is_normal, normalise};

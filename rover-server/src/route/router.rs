@@ -48,6 +48,13 @@ pub enum Found<'r> {
     MethodNotAllowed {
         /// The value of `Allow`.
         allow: &'r HeaderValue,
+        /// One of the handlers that the path has.
+        other: RouteId,
+    },
+    /// 405: CONNECT to a host, which asks for no path.
+    Tunnel {
+        /// The value of `Allow`.
+        allow: &'r HeaderValue,
     },
     /// 204: OPTIONS, answered from the declared methods; `OPTIONS *` from those of the whole app.
     Options {
@@ -122,7 +129,7 @@ impl FastRouter {
             return match known.methods.answer(method) {
                 Answer::Handler(id) => Found::Route { id, params: Params::default() },
                 Answer::Options(allow) => Found::Options { allow },
-                Answer::NotAllowed(allow) => Found::MethodNotAllowed { allow },
+                Answer::NotAllowed(allow, other) => Found::MethodNotAllowed { allow, other },
             };
         }
         match self.find_pattern(path) {
@@ -162,7 +169,7 @@ impl FastRouter {
             Some(Answer::Handler(id)) if params.well_encoded(path) => Found::Route { id, params },
             Some(Answer::Handler(_)) => Found::BadEncoding,
             Some(Answer::Options(allow)) => Found::Options { allow },
-            Some(Answer::NotAllowed(allow)) => Found::MethodNotAllowed { allow },
+            Some(Answer::NotAllowed(allow, other)) => Found::MethodNotAllowed { allow, other },
             None => Found::NotFound,
         }
     }
@@ -179,7 +186,7 @@ impl FastRouter {
         }
         if path.is_empty() && *method == Method::CONNECT {
             // It names a host, and asks for no path of this server.
-            return Found::MethodNotAllowed { allow: &self.every_method };
+            return Found::Tunnel { allow: &self.every_method };
         }
         if self.trailing == TrailingSlash::Strict {
             return Found::NotFound;

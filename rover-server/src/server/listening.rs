@@ -19,6 +19,7 @@ use crate::handover::Predecessor;
 use crate::log::{self, Level};
 use crate::management::Management;
 use crate::profile::Profiler;
+use crate::resources::Descriptors;
 
 /// A server whose workers are ready and whose address is bound.
 ///
@@ -87,12 +88,14 @@ impl Listening {
             Some(tls) => tls.watch()?,
             None => None,
         };
-        let admission = Admission::new(&plan.config.connections, &plan.config.security_headers);
+        let failed = |error| Error::io("cannot start the acceptor", error);
+        // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
+        let (end, ending) = UnixStream::pair().map_err(failed)?;
+        let descriptors = Descriptors::count(&ending).map_err(failed)?;
+        let admission = Admission::new(&plan.config.connections, &plan.config.security_headers, descriptors);
         drop(plan);
         let bound = management.iter().map(|(bound, _)| bound).chain([&listeners]);
         let taken: Vec<u8> = bound.flat_map(|bound| bound.taken_over()).collect();
-        // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
-        let (end, ending) = UnixStream::pair().map_err(|error| Error::io("cannot start the acceptor", error))?;
         let (finish, finished) = oneshot::channel::<()>();
         let acceptor = {
             let shared = shared.clone();
@@ -100,9 +103,9 @@ impl Listening {
                 .name("rover-accept".to_owned())
                 .spawn(move || {
                     let delay = || shared.plan().config.drain_delay;
-                    let accepted = listeners.accept(&ending, delay, |accepted| match admission.admit(accepted.ip) {
-                        Some(permit) => shared.workers.hand_over(accepted, permit),
-                        None => admission.refuse(accepted),
+                    let accepted = listeners.accept(&ending, delay, |accepted| match admission.admit(&accepted) {
+                        Ok(permit) => shared.workers.hand_over(accepted, permit),
+                        Err(full) => admission.refuse(accepted, full),
                     });
                     if let Err(error) = accepted {
                         log::event(Level::Error, "cannot accept connections")
@@ -112,7 +115,7 @@ impl Listening {
                     drop(listeners);
                     let _ = finish.send(());
                 })
-                .map_err(|error| Error::io("cannot start the acceptor", error))?
+                .map_err(failed)?
         };
         let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
         let message = format!(

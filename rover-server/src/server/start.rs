@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::log::{self, Level};
 use crate::management::Management;
 use crate::rate_limit::{RateLimits, RouteLimits};
+use crate::resources;
 use crate::route::FastRouter;
 use crate::tls::Tls;
 use crate::version::Plan;
@@ -59,6 +60,7 @@ impl Server {
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
+        resources::prepare().map_err(|error| Error::io("cannot handle signals", error))?;
         blocking::start().map_err(|error| Error::io("cannot start a thread", error))?;
         let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
         let started = self.start_watched(&early, at_once, &watchdog);

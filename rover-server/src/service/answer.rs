@@ -30,7 +30,7 @@ use crate::{edge, failure, lifecycle};
 #[derive(Clone, Copy)]
 pub(super) struct Call {
     pub(super) entry: c_int,
-    /// It is the app's own `not_found`.
+    /// It is none of a route.
     pub(super) is_missing: bool,
     /// The connection ends with the response.
     pub(super) close: bool,
@@ -43,17 +43,14 @@ impl Call {
         if self.is_missing { UNMATCHED } else { self.entry as usize - 1 }
     }
 
-    /// The last touch to what a handler answered: `not_found` that names no status answers 404.
+    /// The last touch to what a handler answered.
     #[inline(always)]
     pub(super) fn finish(self, response: &mut Option<Response<Body>>) {
-        if !self.is_missing && !self.close {
+        if !self.close {
             return;
         }
         let Some(response) = response else { return };
-        if self.is_missing && response.status().is_success() {
-            *response.status_mut() = StatusCode::NOT_FOUND;
-        }
-        if self.close && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             edge::close(response);
         }
     }

@@ -24,6 +24,7 @@ use super::blocking::{TOO_MANY, words};
 use super::options::{are_options, as_text, bytes, push_option, text};
 use crate::blocking;
 use crate::lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits, seconds};
+use crate::resources;
 use crate::store::{Stores, Turn};
 
 /// The most that a program may write to either output where nothing else is asked for, in bytes.
@@ -208,7 +209,10 @@ async fn run(stores: &Stores, order: Order) -> Result<Ended, String> {
         // Whose events tell of its end and of what it writes.
         let _within = runtime.enter();
         match command.spawn() {
-            Ok(child) => Ok(Running { child, _turn: turn }),
+            Ok(child) => {
+                child.id().map(resources::restore);
+                Ok(Running { child, _turn: turn })
+            }
             // The system does not say which of the two is missing.
             Err(error) => Err(match folder.and_then(|folder| folder_problem(&folder)) {
                 Some(problem) => problem,

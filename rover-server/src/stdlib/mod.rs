@@ -9,6 +9,7 @@ mod files;
 mod json;
 mod log;
 mod options;
+mod random;
 mod sleep;
 mod time;
 mod work;
@@ -47,6 +48,7 @@ pub(crate) fn install(
     let log = log::functions(lua, vocabulary)?;
     rover.raw_set("log", &log)?;
     time::install(lua, &rover)?;
+    random::install(lua, &rover)?;
     sleep::install(lua, &rover, waits)?;
     rover.raw_set("fs", files::table(lua, waits, stores, vocabulary)?)?;
     exec::install(lua, &rover, waits, stores)?;

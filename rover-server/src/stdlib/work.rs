@@ -57,8 +57,10 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
     let target = follow(path).map_err(about(path))?;
     let (temporary, mut file) = create_beside(&target).map_err(about(path))?;
     let result = (|| {
-        if let Ok(known) = fs::metadata(&target) {
-            file.set_permissions(known.permissions())?;
+        match fs::metadata(&target) {
+            Ok(known) => file.set_permissions(known.permissions())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         file.write_all(content)?;
         file.sync_all()?;

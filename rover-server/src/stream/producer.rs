@@ -1,8 +1,8 @@
 //! A producer as a body: called again for each piece, and only when the client has room for it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::body::Aborted;
 use crate::log::{self, Level};
 use crate::lua::{Kind, Stack};
 use crate::tasks::{Held, Run, Tasks};
+use crate::turn::Stint;
 
 use super::event;
 
@@ -71,6 +72,8 @@ pub(super) struct Producer {
     run: Option<Run>,
     events: Option<Events>,
     has_ended: bool,
+    /// What it takes for one piece.
+    stint: Stint,
 }
 
 /// What a producer holds once its pieces are asked for.
@@ -90,7 +93,7 @@ enum Piece {
 impl Producer {
     pub(super) fn new(tasks: &Rc<Tasks>, function: Held, place: Rc<str>, events: Option<Events>) -> Producer {
         let tasks = Rc::downgrade(tasks);
-        Producer { tasks, serving: None, function, place, run: None, events, has_ended: false }
+        Producer { tasks, serving: None, function, place, run: None, events, has_ended: false, stint: Stint::default() }
     }
 
     /// The tasks of the VM, which lasts from now on as long as the stream.
@@ -105,10 +108,12 @@ impl Producer {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
         let Some(tasks) = self.tasks() else { return self.broken("this server has been shut down") };
         loop {
-            // A producer that never waits must not keep the worker for itself.
-            let turn = ready!(coop::poll_proceed(cx));
             if self.has_ended {
                 return Poll::Ready(None);
+            }
+            if let Some(limit) = self.stint.excess() {
+                let seconds = limit.as_secs_f64();
+                return self.broken(&format!("stopped after {seconds} s of CPU time without a piece"));
             }
             if let Some(retry) = self.events.as_mut().and_then(|events| events.retry.take()) {
                 return Poll::Ready(Some(Ok(event::retry(retry).into())));
@@ -120,16 +125,17 @@ impl Producer {
                 }
             }
             let Some(run) = &mut self.run else { return Poll::Ready(None) };
-            let Poll::Ready(result) = Pin::new(run).poll(cx) else {
+            // A producer that never waits must not keep the worker for itself.
+            let Poll::Ready(result) = self.stint.poll(cx, |cx| Pin::new(run).poll(cx)) else {
                 let Some(events) = &mut self.events else { return Poll::Pending };
-                let piece = ready!(events.poll_meanwhile(&tasks, cx));
-                turn.made_progress();
+                let meanwhile = poll_fn(|cx| events.poll_meanwhile(&tasks, cx));
+                // Also where the run has used up the task's turn.
+                let piece = ready!(pin!(coop::unconstrained(meanwhile)).poll(cx));
                 if piece.is_none() {
                     self.end();
                 }
                 return Poll::Ready(piece.map(Ok));
             };
-            turn.made_progress();
             self.run = None;
             let Ok(mut held) = result else {
                 self.end();
@@ -138,6 +144,7 @@ impl Producer {
             match self.piece(&mut held, &tasks) {
                 Piece::Bytes(bytes) if bytes.is_empty() => {}
                 Piece::Bytes(bytes) => {
+                    self.stint.rest();
                     if let Some(events) = &mut self.events {
                         events.sent();
                     }

@@ -11,9 +11,10 @@ mod spawned;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::mem::take;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -24,6 +25,7 @@ use crate::json::Vocabulary;
 use crate::lua::{Coroutines, Waits};
 use crate::otlp::Tracing;
 use crate::response::Responder;
+use crate::turn;
 use crate::upgrade::Ending;
 
 pub(crate) use functions::install;
@@ -170,8 +172,14 @@ impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        turn::begin();
         let this = &mut *self;
+        let mut is_first = true;
         loop {
+            if !take(&mut is_first) {
+                // Tasks that start others must not keep the worker for themselves.
+                ready!(turn::poll_more(cx));
+            }
             *this.tasks.driver.borrow_mut() = Some(cx.waker().clone());
             let incoming = this.tasks.incoming.take();
             this.crowd.extend(incoming);

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::log::{self, Level};
 use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
 use crate::otlp::Inherited;
+use crate::turn::Stint;
 
 use super::{DEEPEST, MOST_TASKS, Scope, Tasks};
 
@@ -96,6 +97,7 @@ pub(crate) struct Run {
     args: c_int,
     /// `None` before it has begun.
     wait: Option<Wait>,
+    stint: Stint,
     /// Where it was started.
     place: Rc<str>,
     /// Its error is logged: nobody may ask for it.
@@ -176,7 +178,8 @@ impl Run {
     ) -> Run {
         tasks.running.set(tasks.running.get() + 1);
         let (tasks, scope) = (tasks.clone(), tasks.scope());
-        Run { tasks, coroutine, args, wait: None, place: place.clone(), is_logged: false, scope, inherited, depth: 0 }
+        let (place, stint) = (place.clone(), Stint::default());
+        Run { tasks, coroutine, args, wait: None, stint, place, is_logged: false, scope, inherited, depth: 0 }
     }
 
     /// The same, on behalf of `scope`, as is everything that it starts.
@@ -274,14 +277,14 @@ impl Future for Run {
         let this = &mut *self;
         loop {
             let resume = match &mut this.wait {
-                Some(wait) => Some(ready!(wait.as_mut().poll(cx))),
+                Some(wait) => Some(ready!(this.stint.poll(cx, |cx| wait.as_mut().poll(cx)))),
                 None => None,
             };
             let Some(mut coroutine) = this.coroutine.take() else { return Poll::Pending };
             label(TASK);
             let outer = this.enter();
             let step = match resume {
-                Some(resume) => this.tasks.waits.go_on(&mut coroutine, resume),
+                Some(resume) => this.tasks.waits.go_on(&mut coroutine, resume, this.stint.excess()),
                 None => this.tasks.waits.advance(&mut coroutine, this.args),
             };
             this.leave(outer);

@@ -35,8 +35,9 @@ impl Tls {
         let tls = self.clone();
         let mut known = tls.first_stamps.clone();
         let work = move || {
+            let mut told = None;
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                tls.look(&mut known);
+                tls.look(&mut known, &mut told);
             }
         };
         thread::Builder::new()
@@ -46,16 +47,25 @@ impl Tls {
         Ok(Some(Watching { _end: end }))
     }
 
-    /// Loads the files if they are others than `known`. A failure is logged once for each state of the files.
-    fn look(&self, known: &mut Vec<Stamp>) {
+    /// Loads the files if they are others than `known`, which are in use. What keeps it from that may be over the next time,
+    /// such as that the system has no descriptor to read them with. A failure is logged once for each state of the files.
+    fn look(&self, known: &mut Vec<Stamp>, told: &mut Option<(Vec<Stamp>, String)>) {
         let stamps = stamps(&self.settings);
         if stamps == *known {
+            *told = None;
             return;
         }
-        *known = stamps;
         match self.reload() {
-            Ok(()) => log::event(Level::Info, "the certificates have changed and were loaded again").emit(),
+            Ok(()) => {
+                (*known, *told) = (stamps, None);
+                log::event(Level::Info, "the certificates have changed and were loaded again").emit();
+            }
             Err(problem) => {
+                let failure = Some((stamps, problem.clone()));
+                if *told == failure {
+                    return;
+                }
+                *told = failure;
                 log::event(Level::Error, "the certificates have changed, and the old ones stay in use")
                     .field("problem", problem.as_str())
                     .emit();

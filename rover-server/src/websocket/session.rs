@@ -6,9 +6,10 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::mem::take;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -19,6 +20,7 @@ use crate::context::{self, Open};
 use crate::log::{self, Level};
 use crate::lua::Stack;
 use crate::tasks::{Held, Run, Tasks};
+use crate::turn;
 use crate::upgrade::Upgraded;
 
 use super::Handlers;
@@ -250,11 +252,11 @@ impl Session {
         }
     }
 
-    /// Runs what is to be run.
-    fn handle(&mut self, cx: &mut Context<'_>) {
+    /// Runs what is to be run. Pending where messages are left for the worker's next round.
+    fn handle(&mut self, cx: &mut Context<'_>, is_first: &mut bool) -> Poll<()> {
         loop {
             if let Some(run) = &mut self.run {
-                let Poll::Ready(result) = Pin::new(run).poll(cx) else { return };
+                let Poll::Ready(result) = Pin::new(run).poll(cx) else { return Poll::Ready(()) };
                 self.run = None;
                 if result.is_err() && self.phase != Phase::Leaving {
                     self.inbox.clear();
@@ -263,14 +265,18 @@ impl Session {
             }
             if self.phase == Phase::Leaving {
                 self.phase = Phase::Done;
-                return;
+                return Poll::Ready(());
+            }
+            if !self.inbox.is_empty() && !take(is_first) {
+                // A client that sends without end must not keep the worker for itself.
+                ready!(turn::poll_more(cx));
             }
             let Some(message) = self.inbox.pop() else {
                 if let Phase::Refusing(code, reason) = self.phase {
                     let _ = self.begun.client.push(Outgoing::Close(code, Utf8Bytes::from_static(reason)));
                     self.hurry(Phase::Refused);
                 }
-                return;
+                return Poll::Ready(());
             };
             self.run = self.call(self.begun.handlers.message, |_, stack| {
                 let (bytes, is_text) = match &message {
@@ -363,9 +369,10 @@ impl Future for Session {
         let this = &mut *self;
         this.begun.client.set_waker(cx.waker());
         this.wire.set_waker(cx.waker());
+        let mut is_first = true;
         loop {
             this.watch(cx);
-            this.handle(cx);
+            let is_refused = this.handle(cx, &mut is_first).is_pending();
             let has_read = this.receive();
             let was_full = this.wire.is_full();
             this.transmit();
@@ -378,7 +385,7 @@ impl Future for Session {
                 this.leave();
             } else if this.phase == Phase::Done {
                 return Poll::Ready(());
-            } else if is_pending && (this.run.is_some() || this.inbox.is_empty()) {
+            } else if is_refused || is_pending && (this.run.is_some() || this.inbox.is_empty()) {
                 return Poll::Pending;
             }
         }

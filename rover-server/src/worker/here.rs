@@ -210,6 +210,7 @@ impl Here {
         }
         this.count_cpu();
         this.start_clock();
+        tokio::task::spawn_local(this.current.site().app.in_flight().clone().give_back());
         HERE.set(Some(this.clone()));
         this
     }

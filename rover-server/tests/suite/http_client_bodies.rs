@@ -84,7 +84,7 @@ fn a_server_that_answers_and_stops_reading_holds_no_call_up() {
     let code = "
         function api.get()
           local function chunk() return ('x'):rep(1048576) end
-          return select(2, rover.http.post(url .. '/early', chunk, { stream = true, timeout = 200 }))
+          return select(2, rover.http.post(url .. '/early', chunk, { stream = true, timeout = 0.2 }))
         end";
     assert_eq!(start(&upstream, code).get("/").text(), "timeout");
 }

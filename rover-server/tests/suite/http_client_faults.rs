@@ -163,7 +163,7 @@ fn unusual_answers_are_understood_by_client_and_proxy() {
 const GET: &str = "
     function api.get(ctx)
       local q = ctx:query()
-      local res, err = rover.http.get(q.url or (url .. q.path), { timeout = tonumber(q.timeout), body_size_limit = q.limit })
+      local res, err = rover.http.get(q.url or (url .. q.path), { timeout_ms = tonumber(q.timeout), body_size_limit = q.limit })
       return { res and res.body or 'nil', err }
     end
     function api.active.get() return rover.http.stats().http or {} end";
@@ -219,7 +219,7 @@ fn tls_to_a_server_without() {
 fn connecting_takes_no_longer_than_its_timeout() {
     let code = "function api.get()
         local t0 = rover.now()
-        local res, err = rover.http.get('http://192.0.2.1:9/', { connect_timeout = 100 })
+        local res, err = rover.http.get('http://192.0.2.1:9/', { connect_timeout = 0.1 })
         return { res == nil, err, rover.now() - t0 < 10 }
       end";
     let app = start("", code, 1);

@@ -33,7 +33,7 @@ const RETRY: &str = "
     function api.post.get() return tell(client.post(url, 'once')) end
     function api.fed.get() return tell(client.put(url, function() end)) end
     function api.off.get() return tell(client.get(url, { retry = false })) end
-    function api.short.get() return tell(client.get(url, { timeout = 500 })) end
+    function api.short.get() return tell(client.get(url, { timeout = 0.5 })) end
     function api.stats.get() return client.stats()[url] end";
 
 #[test]
@@ -116,7 +116,7 @@ fn clients_of_one_name_have_queues_of_their_own() {
     let code = "
         local function client() return rover.http.create { name = 'same', limit = { concurrent = 1, queue = 1 } } end
         local a, b = client(), client()
-        local function ask(client) return rover.spawn(function() return select(2, client.get(url, { timeout = 300 })) end) end
+        local function ask(client) return rover.spawn(function() return select(2, client.get(url, { timeout = 0.3 })) end) end
         function api.get()
           local tasks, ends = { ask(a), ask(a), ask(b), ask(b), ask(b) }, {}
           for i, task in ipairs(tasks) do ends[i] = task:join() end
@@ -166,7 +166,7 @@ fn a_circuit_opens_and_closes_again() {
 fn a_server_that_never_answers_opens_its_circuit() {
     let upstream = Upstream::start(|_, stream| never(stream));
     let code = "
-        local client = rover.http.create { breaker = { failures = 2 }, timeout = 30 }
+        local client = rover.http.create { breaker = { failures = 2 }, timeout_ms = 30 }
         function api.get() return { select(2, client.get(url)), select(2, client.get(url)), select(2, client.get(url)) } end";
     each_worker_count(|workers| {
         let app = start(&upstream.url(), code, workers);

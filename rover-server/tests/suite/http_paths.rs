@@ -78,7 +78,9 @@ fn handlers_see_the_normal_path_and_the_sent_one() {
 fn there_is_a_way_back() {
     let app = App::start(&APP.replace("MORE", "path_normalisation = 'off'"), 1);
     assert_eq!(app.get("/public/../admin").text(), "/public/../admin /public/../admin ../admin");
-    assert_eq!(app.get("/%61dmin").text(), "any admin");
+    // Hooks guard a spelling of their path all the same, as far as it is one segment by segment.
+    assert_eq!(app.get("/%61dmin").status, 401);
+    assert_eq!(app.get("/%61dmim").text(), "any admim");
     assert_eq!(app.get("/@me/x").text(), "me x");
     let code = "return rover.server { path_normalisation = 'off' }";
     let info = rover_server::Server::from_source("app.lua", code).check().expect("an app");

@@ -163,7 +163,7 @@ fn answers_of_all_kinds() {
         json!([
             [201, true, "[1,2]", [1, 2], ""],
             [200, true, "{", "none", ""],
-            [404, false, "no", "none", "a=1, b=2"],
+            [404, false, "no", "none", ["a=1", "b=2"]],
             [200, true, "onetwo", "none", ""],
             [200, true, "up to the end", "none", ""],
             [204, true, "", "none", ""],
@@ -420,7 +420,7 @@ fn clients_with_defaults() {
     let upstream = mirror();
     let code = "
         local client = rover.http.create { name = 'mine', base_url = url .. '/v1/', headers = { ['X-Key'] = 'k', ['X-Two'] = 'default' },
-          params = { lang = 'en' }, timeout = 5000 }
+          params = { lang = 'en' }, timeout = 5 }
         function api.get()
           local seen = client.get('/items', { headers = { ['x-two'] = 'own' }, params = { q = 1 } }).data
           local colon = client:post('items', { a = 1 }).data
@@ -464,14 +464,15 @@ fn mistakes_name_the_line_of_the_app() {
             select(2, http.get('http://no-such-name.invalid/')) }
         end";
     let app = start(&upstream, code, 1);
-    let keys = "body, body_size_limit, connect_timeout, form, headers, json, multipart, params, redirects, retry, stream, timeout";
+    let keys = "body, body_size_limit, connect_timeout, connect_timeout_ms, form, headers, json, \
+                multipart, params, redirects, retry, stream, timeout, timeout_ms";
     assert_eq!(
         body(&app, "/"),
         json!([
             "app.lua:7: rover.http.get needs a URL as a string, not nil",
             "app.lua:8: the config of rover.http.get is a table, not 5",
             format!("app.lua:9: unknown key \"time\" in the config of rover.http.get; the keys are {keys}"),
-            "app.lua:10: timeout is a number of milliseconds above 0, or false for no limit, not \"5\"",
+            "app.lua:10: timeout is a number of seconds above 0 (timeout_ms: milliseconds), or false for no limit, not \"5\"",
             "app.lua:11: \"a b\" is not a header name",
             "app.lua:12: the value of the header a has a control character in it",
             "app.lua:13: the header content-length is set by Rover and cannot be changed",

@@ -199,7 +199,7 @@ fn a_failing_on_start_ends_the_start() {
 }
 
 #[test]
-fn a_hook_that_no_route_runs_is_a_mistake() {
+fn a_hook_that_guards_nothing_is_a_mistake() {
     let code = r#"local api = rover.server {}
 function api.admin.get() end
 function api.amdin.before.auth() end
@@ -209,8 +209,8 @@ function api.admin.before.auth() end
 return api
 "#;
     let expected = [
-        "app.lua:3: the hook 'auth' never runs, for there is no route under api.amdin; correct its path (files of a folder run no hooks)",
-        "app.lua:4: the hook 'seal' never runs, for there is no route under api.admin.p_id; correct its path (files of a folder run no hooks)",
+        "app.lua:3: the hook 'auth' never runs, for there is no route or folder of files at api.amdin or below; correct its path",
+        "app.lua:4: the hook 'seal' never runs, for there is no route or folder of files at api.admin.p_id or below; correct its path",
     ];
     assert_eq!(report(code), expected);
     assert!(

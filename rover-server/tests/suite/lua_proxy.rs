@@ -219,7 +219,7 @@ fn answers_without_a_body() {
 #[test]
 fn upstreams_that_fail_are_told_of_in_json() {
     let code = "
-        api['{*path}'].any = api.proxy(url, { timeout = 60 })
+        api['{*path}'].any = api.proxy(url, { timeout = 0.06 })
         function api.refused.get(ctx) return ctx:proxy(ctx:query().url) end";
     each_worker_count(|workers| {
         let upstream = Upstream::start(|asked, stream| match asked.target.as_str() {
@@ -301,7 +301,7 @@ fn requests_are_shared_out_among_upstreams() {
     let (a, b) = (Upstream::says("a"), Upstream::says("b"));
     let code = format!(
         "local three = {{ '{}', '{}', '{}' }}
-         api.turns.get = api.proxy(three, {{ fails = 2, fail_timeout = 60000 }})
+         api.turns.get = api.proxy(three, {{ fails = 2, fail_timeout = 60 }})
          function api.same.get(ctx) return ctx:proxy {{ '{0}', '{1}' }} end
          api.load.get = api.proxy({{ '{0}', '{1}' }}, {{ balance = 'least_connections' }})",
         a.url(),
@@ -344,11 +344,8 @@ fn an_upstream_that_fails_is_left_alone_for_a_while() {
     for resets in [false, true] {
         let bad = Upstream::start(move |_, stream| if resets { reset(stream) } else { Then::Close });
         let good = Upstream::says("good");
-        let code = format!(
-            "api.get = api.proxy({{ '{}', '{}' }}, {{ fails = 2, fail_timeout = 60000 }})",
-            bad.url(),
-            good.url()
-        );
+        let code =
+            format!("api.get = api.proxy({{ '{}', '{}' }}, {{ fails = 2, fail_timeout = 60 }})", bad.url(), good.url());
         let app = start("", &code, 1);
         let statuses: Vec<u16> = (0..12).map(|_| app.get("/").status).collect();
         // What was sent may have been done, so it is not sent to another.
@@ -397,7 +394,7 @@ fn a_request_that_crosses_with_the_end_of_an_idle_connection_is_sent_anew() {
 #[test]
 fn a_client_that_holds_its_body_back_puts_no_upstream_out_of_order() {
     let (one, other) = (mirror(), mirror());
-    let code = format!("api.any = api.proxy({{ url, '{}' }}, {{ fails = 1, timeout = 1000 }})", other.url());
+    let code = format!("api.any = api.proxy({{ url, '{}' }}, {{ fails = 1, timeout = 1 }})", other.url());
     let app = start(&one.url(), &code, 1);
     let mut client = app.connect();
     client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nabc");
@@ -467,7 +464,7 @@ fn a_tunnel_in_which_nothing_passes_ends() {
         never(stream)
     });
     each_worker_count(|workers| {
-        let app = start(&upstream.url(), "api.get = api.proxy(url, { tunnel_timeout = 100 })", workers);
+        let app = start(&upstream.url(), "api.get = api.proxy(url, { tunnel_timeout = 0.1 })", workers);
         let mut client = app.connect();
         client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
         assert_eq!(client.head_answer().status, 101);
@@ -508,8 +505,8 @@ fn mistakes_name_the_line_of_the_app() {
         end";
     let app = start("http://127.0.0.1:9", code, 1);
     let found: Value = serde_json::from_str(app.get("/").text()).expect("JSON");
-    let keys = "balance, connect_timeout, fail_timeout, fails, forwarded, headers, host, idle_timeout, \
-                keep_headers, timeout, tls, tunnel_timeout, via";
+    let keys = "balance, connect_timeout, connect_timeout_ms, fail_timeout, fail_timeout_ms, fails, forwarded, headers, \
+                host, idle_timeout, idle_timeout_ms, keep_headers, timeout, timeout_ms, tls, tunnel_timeout, tunnel_timeout_ms, via";
     assert_eq!(
         found,
         json!([

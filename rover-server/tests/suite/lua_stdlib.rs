@@ -134,3 +134,95 @@ return api
         let _ = std::fs::remove_dir_all(&dir);
     }
 }
+
+#[test]
+fn math_random_begins_elsewhere_in_each_vm() {
+    let code = "local api = rover.server {}
+        local first = { math.random(1e9), math.random(1e9) }
+        function api.get() return rover.json.encode(first) end
+        function api.seeded.get() math.randomseed(7) return math.random(1e9) end
+        return api";
+    let mut seen = BTreeSet::new();
+    for _ in 0..2 {
+        let app = App::start(code, 3);
+        for _ in 0..2 {
+            seen.extend((0..3).map(|_| app.get("/").text().to_owned()));
+            app.reload().expect("a reload");
+        }
+        // A seed of the app's own counts as ever.
+        assert_eq!(app.get("/seeded").text(), app.get("/seeded").text());
+    }
+    assert_eq!(seen.len(), 2 * 2 * 3, "{seen:?}");
+}
+
+#[test]
+fn random_bytes_tokens_numbers_and_elements() {
+    let code = "
+        local r = rover.random
+        local function shows(text, pattern, length) return #text == length and text:find(pattern) == 1 end
+        local seen = {}
+        for _ = 1, 200 do seen[r.int(-1, 2)] = true end
+        local chosen = {}
+        for _ = 1, 200 do chosen[r.choice { 'a', 'b' }] = true end
+        return {
+          #r.bytes(0), #r.bytes(16), #r.bytes(1048576), r.bytes(16) ~= r.bytes(16),
+          shows(r.token(), '^[%w_-]+$', 43), shows(r.token(16), '^[%w_-]+$', 22), r.token() ~= r.token(),
+          seen[-1] and seen[0] and seen[1] and seen[2] and not seen[-2] and not seen[3],
+          r.int(5, 5), r.int(-2^53, 2^53) % 1, chosen.a and chosen.b, r.choice { 'only' },
+          r.choice(rover.array { false }),
+        }";
+    each_worker_count(|workers| {
+        assert_eq!(run(code, workers), "[0,16,1048576,true,true,true,true,true,5,0,true,\"only\",false]");
+    });
+    let mistakes = "
+        local out = {}
+        local r = rover.random
+        local function try(f, ...) out[#out + 1] = select(2, pcall(f, ...)):gsub('^app.lua:%d+: ', '') end
+        try(function() local x = r.bytes() return x end)
+        try(function() local x = r.bytes(-1) return x end)
+        try(function() local x = r.token(1.5) return x end)
+        try(function() local x = r.int(1) return x end)
+        try(function() local x = r.int(2, 1) return x end)
+        try(function() local x = r.int(0/0, 1) return x end)
+        try(function() local x = r.choice {} return x end)
+        try(function() local x = r.choice('ab') return x end)
+        try(function() local x = rover.uuid(1) return x end)
+        return table.concat(out, '\\n')";
+    let bytes = "expects a number of bytes, a whole number from 0 to 1048576, not";
+    let int = "rover.random.int expects two whole numbers up to 2^53, the least and the largest, not";
+    let expected = [
+        format!("rover.random.bytes {bytes} nil"),
+        format!("rover.random.bytes {bytes} -1"),
+        format!("rover.random.token {bytes} 1.5"),
+        format!("{int} nil"),
+        "rover.random.int: 1 is less than 2".to_owned(),
+        format!("{int} NaN"),
+        "rover.random.choice expects an array with at least one element".to_owned(),
+        "rover.random.choice expects an array, not string".to_owned(),
+        "rover.uuid makes version 7, or 4 where that is asked for, not 1".to_owned(),
+    ];
+    assert_eq!(run(mistakes, 1), expected.join("\n"));
+}
+
+#[test]
+fn uuids() {
+    let code = "
+        local hex = ('%x'):rep(4)
+        local function fits(id, version)
+          local parts = { hex .. hex, hex, version .. ('%x'):rep(3), '[89ab]' .. ('%x'):rep(3), hex .. hex .. hex }
+          return #id == 36 and id:find('^' .. table.concat(parts, '%-') .. '$') == 1 and id == id:lower()
+        end
+        local before = os.time()
+        local ids, sorted, seen = {}, true, {}
+        for n = 1, 5000 do
+          ids[n] = rover.uuid()
+          sorted = sorted and (n == 1 or ids[n - 1] < ids[n])
+          seen[ids[n]:sub(-12)] = true
+        end
+        local ms = tonumber((ids[1]:sub(1, 13):gsub('%-', '')), 16)
+        local count = 0
+        for _ in pairs(seen) do count = count + 1 end
+        return { fits(ids[1], '7'), fits(rover.uuid(7), '7'), fits(rover.uuid(4), '4'), sorted, count,
+          math.abs(ms / 1000 - before) < 60, rover.uuid(4) ~= rover.uuid(4) }";
+    each_worker_count(|workers| assert_eq!(run(code, workers), "[true,true,true,true,5000,true,true]"));
+}

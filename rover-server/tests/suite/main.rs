@@ -8,6 +8,7 @@ mod support;
 mod upstream;
 
 mod accept;
+mod buffers;
 mod c_stack;
 #[cfg(feature = "otlp")]
 mod collector;
@@ -40,7 +41,9 @@ mod lua_body;
 mod lua_cache;
 mod lua_context;
 mod lua_errors;
+mod lua_guards;
 mod lua_http;
+mod lua_http_forms;
 mod lua_files;
 mod lua_json;
 mod lua_lengths;
@@ -66,6 +69,7 @@ mod lua_tasks;
 mod shortages;
 mod smoke;
 mod takes_any;
+mod turns;
 mod tls;
 mod tls_edge;
 mod websocket_client;

@@ -149,3 +149,42 @@ fn a_worker_is_lost_while_there_are_no_threads() {
     limit(Resource::Nproc, before);
     assert_eq!(waiting.answer().text(), "on");
 }
+
+#[test]
+fn a_file_becomes_larger_than_the_system_lets_it() {
+    if !is_apart("a_file_becomes_larger_than_the_system_lets_it", "") {
+        return;
+    }
+    let folder = Folder::new();
+    let code = format!(
+        "local api = rover.server {{}}
+        local path = '{}/file'
+        local function outcome(res, err) return {{ res or err }} end
+        function api.write.get() return outcome(rover.fs.write(path, ('x'):rep(100001))) end
+        function api.append.get() return outcome(rover.fs.append(path, 'more')) end
+        function api.replace.get() return outcome(rover.fs.write(path, ('x'):rep(100001), {{ atomic = true }})) end
+        function api.small.get() return outcome(rover.fs.write(path, 'small')) end
+        function api.signals.get() return rover.exec {{ cmd = 'cat', args = {{ '/proc/self/status' }} }}.stdout end
+        function api.child.get()
+          return rover.exec {{ cmd = 'sh', args = {{ '-c', 'head -c 100001 /dev/zero > ' .. path .. '; kill -l $?' }} }}.stdout
+        end
+        return api",
+        folder.0.display()
+    );
+    let app = App::start(&code, 2);
+    limit(Resource::Fsize, 100_000);
+    let too_large = json!([format!("{}/file: File too large", folder.0.display())]);
+    for _ in 0..3 {
+        assert_eq!(body(&app, "/write"), too_large);
+        assert_eq!(body(&app, "/append"), too_large);
+        assert_eq!(body(&app, "/replace"), too_large);
+        assert_eq!(body(&app, "/small"), json!([true]));
+    }
+    let status = app.get("/signals");
+    let mask = |name: &str| {
+        let line = status.text().lines().find_map(|line| line.strip_prefix(name)).expect("a mask");
+        u64::from_str_radix(line.trim(), 16).expect("in hex") >> (libc::SIGXFSZ - 1) & 1
+    };
+    assert_eq!((mask("SigIgn:"), mask("SigBlk:"), mask("SigCgt:")), (0, 0, 0), "what it starts is ended as usual");
+    assert_eq!(app.get("/child").text(), "XFSZ\n");
+}
