@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 
+use crate::assets::MountDecl;
 use crate::context::{self, Bodies};
 use crate::failure::Failure;
 use crate::fetch;
@@ -190,6 +191,11 @@ async fn load(
     pace.breathe().await;
     let _busy = lua::Busy::new(lua);
     let mut declared = declared.take();
+    // As `dsl.lua` orders routes: the same in every VM.
+    declared.mounts.sort_by(|one, other| {
+        let key = |mount: &MountDecl| (mount.origin.file.clone(), mount.origin.line, mount.written.clone());
+        key(one).cmp(&key(other))
+    });
     let mut told = told.take();
     if let Some(found) = std::mem::take(&mut told.places).finish() {
         let _ = guards.set(found);
