@@ -27,7 +27,7 @@ use crate::turn::{self, Stint};
 use crate::websocket::{self, Sockets};
 
 use super::declared::{self, Declared, Hooks, Mistakes, Told, Unfinished};
-use super::endpoint::Endpoint;
+use super::endpoint::{self, Endpoint};
 use super::{App, Blueprint, Source, guarding, modules, natives};
 
 impl App {
@@ -364,13 +364,7 @@ fn entries(
     // A route with a mistake has an entry but no declaration; such an app never serves.
     let (entries, mut takes_context, passes, late): (Table, Vec<bool>, Vec<bool>, Table) =
         join_all.call((sealed.raw_get::<Table>("routes")?, &on_error))?;
-    let mut endpoints: Vec<Endpoint> =
-        passes.into_iter().map(|passes| Endpoint { passes, ..Endpoint::default() }).collect();
-    for (place, told) in &declared.endpoints {
-        if let Some(endpoint) = endpoints.get_mut(*place) {
-            *endpoint = Endpoint { passes: endpoint.passes, ..*told };
-        }
-    }
+    let mut endpoints = endpoint::of_routes(passes, &declared.endpoints);
     let mut places: Vec<String> = declared.routes.iter().map(|route| route.origin.to_string()).collect();
     let mut found = Hooks::default();
     let mut add = |name: &str, answers: bool| -> mlua::Result<Option<c_int>> {
@@ -417,13 +411,7 @@ fn entries(
         found.rest = Some(rest);
         has_late = true;
     }
-    for n in (1..late.raw_len()).step_by(2) {
-        let (number, function): (usize, Function) = (late.raw_get(n)?, late.raw_get(n + 1)?);
-        entries.raw_push(function)?;
-        if let Some(endpoint) = endpoints.get_mut(number - 1) {
-            endpoint.later = c_int::try_from(entries.raw_len()).unwrap_or_default();
-        }
-    }
+    endpoint::add_late(&late, &entries, &mut endpoints)?;
     Ok(Entries { entries, takes_context, endpoints, places, hooks: found, has_late })
 }
 
