@@ -41,6 +41,10 @@ pub(crate) enum Body {
     Stream(Stream),
 }
 
+/// How much of a body is given away at once, in bytes. hyper may copy what it gets, and asks for more only when that is on
+/// its way: so a client that reads slowly makes the server hold little beside the body itself.
+const PIECE: usize = 256 * 1024;
+
 /// A body broke off: the connection must not look as if the response were complete.
 ///
 /// Whoever makes the body logs the reason.
@@ -158,6 +162,11 @@ impl http_body::Body for Body {
         let this = self.get_mut();
         if let Body::Stream(stream) = this {
             return stream.as_mut().poll_frame(cx);
+        }
+        if let Body::Full(bytes) = this
+            && bytes.len() > PIECE
+        {
+            return Poll::Ready(Some(Ok(Frame::data(bytes.split_to(PIECE)))));
         }
         match std::mem::take(this) {
             Body::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),

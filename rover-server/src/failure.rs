@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::body::Body;
@@ -57,6 +57,13 @@ pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
     };
     let mut response = answer(StatusCode::PERMANENT_REDIRECT);
     response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// 503, for a while: the client may come back at once.
+pub(crate) fn unavailable() -> Response<Body> {
+    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

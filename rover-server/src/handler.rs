@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::app::App;
 use crate::body::{self, Body};
+use crate::budget;
 use crate::context::{self, Current, Open, Request};
 use crate::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
@@ -99,7 +100,7 @@ fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume, stint
 #[inline]
 fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
     let mut stack = coroutine.stack();
-    request.look(|request| {
+    request.look_last(|request| {
         let headers = &mut request.head.headers;
         if let Err(problem) = app.responder.respond(&mut stack, call.results, &app.contexts, headers, response) {
             *response = Some(refuse(app, &problem, request, call.entry));
@@ -117,7 +118,9 @@ fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, r
         {
             *response.status_mut() = StatusCode::NOT_FOUND;
         }
-        if let Body::Stream(_) = response.body() {
+        if response.body().len() > budget::SMALL as u64 {
+            keep(app, request, response);
+        } else if let Body::Stream(_) = response.body() {
             stream(app, request, response);
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -147,6 +150,25 @@ fn stream(app: &Rc<App>, request: &Request, response: &mut Response<Body>) {
     }
 }
 
+/// Counts a large answer until it has been sent. Where there is no room for it, the client gets 503 instead.
+#[cold]
+fn keep(app: &App, request: &Request, response: &mut Response<Body>) {
+    let (Some(budget), Body::Full(bytes)) = (app.budget(), response.body_mut()) else { return };
+    match budget.keep(request.peer.held(), std::mem::take(bytes)) {
+        Some(kept) => *bytes = kept,
+        None => {
+            log::event(
+                Level::Warn,
+                "there is no room for an answer: buffer_limit or buffer_limit_per_connection is reached",
+            )
+            .field("method", request.head.method.as_str())
+            .field("path", request.head.uri.path())
+            .emit();
+            *response = failure::unavailable();
+        }
+    }
+}
+
 /// The handler returned what cannot be sent.
 #[cold]
 fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Response<Body> {
@@ -172,6 +194,9 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
     let id = request.id().clone();
     failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
     let mut response = failure.into_response(&id, app.debug());
+    if response.body().len() > budget::SMALL as u64 {
+        keep(app, request, &mut response);
+    }
     response.headers_mut().insert("x-request-id", id);
     if let Some(told) = request.told.take() {
         response.headers_mut().extend(*told);

@@ -81,6 +81,7 @@ mod context; // what the handler gets
 mod response; // what it returned
 mod compression; // a coding for it, where the client takes one
 mod body; // its bytes, at once or over time
+mod budget; // how many bytes may be in flight
 mod coding; // how bytes may be compressed for a client
 mod failure; // what went wrong, as a response
 mod record; // what is noted of it

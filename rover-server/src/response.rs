@@ -6,17 +6,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 
-use crate::body::{Body, Stream};
-use crate::context::{Contexts, Peer};
+use crate::body::{self, Aborted, Body, Stream};
+use crate::context::{Close, Contexts, Peer, Ticket};
 use crate::header_names::{self, HeaderNames};
 use crate::json;
+use crate::log::{self, Level};
 use crate::lua::{Kind, OwnedMeta, Stack, anchor};
 use crate::upgrade::Upgrade;
 
@@ -31,12 +35,21 @@ pub(crate) struct Responder {
     /// Registry reference of that metatable.
     pub(crate) anchor: c_int,
     /// What follows the heads of responses, on its way through Lua. Each is used once.
-    sequels: OwnedMeta<Cell<Option<Sequel>>>,
+    sequels: OwnedMeta<Rc<Pending>>,
     buffer: RefCell<Buffer>,
     /// Whether a body too large for the shared chunk has been sent.
     sends_large: Cell<bool>,
     /// The identity of the metatable of `api.json` and its like, once it is known.
     builder: Cell<*const c_void>,
+}
+
+/// What follows the head of a response that has not been sent.
+struct Pending(Cell<Option<Sequel>>);
+
+impl Close for Pending {
+    fn close(&self) {
+        drop(self.0.take());
+    }
 }
 
 /// What follows the head of a response and is no plain body.
@@ -130,7 +143,33 @@ impl Responder {
 
     /// Pushes a value that stands for `stream`: what a response of the kind STREAM in `response.lua` holds.
     pub(crate) fn push_stream(&self, stack: &mut Stack<'_>, stream: Stream) {
-        self.sequels.push(stack, Cell::new(Some(Sequel::Stream(stream))));
+        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Stream(stream))))));
+    }
+
+    /// As [`push_stream`](Responder::push_stream), for a stream that keeps a connection: where it is not sent, it ends with the
+    /// request of `ticket`, for Lua's collector does not know what a connection costs.
+    pub(crate) fn push_stream_of(&self, stack: &mut Stack<'_>, stream: Stream, contexts: &Contexts, ticket: Ticket) {
+        self.push_of(stack, Sequel::Stream(stream), contexts, ticket);
+    }
+
+    /// As [`push_upgrade`](Responder::push_upgrade), and as [`push_stream_of`](Responder::push_stream_of).
+    pub(crate) fn push_upgrade_of(
+        &self,
+        stack: &mut Stack<'_>,
+        (peer, upgrade): (Rc<Peer>, Upgrade),
+        contexts: &Contexts,
+        ticket: Ticket,
+    ) {
+        self.push_of(stack, Sequel::Upgrade(peer, upgrade), contexts, ticket);
+    }
+
+    fn push_of(&self, stack: &mut Stack<'_>, sequel: Sequel, contexts: &Contexts, ticket: Ticket) {
+        let pending = Rc::new(Pending(Cell::new(Some(sequel))));
+        match contexts.requests.get_mut(ticket) {
+            Ok(mut request) => request.opens(pending.clone()),
+            Err(_) => pending.close(),
+        }
+        self.sequels.push(stack, pending);
     }
 
     /// Pushes a response of Rover's own, as one that a builder made.
@@ -142,7 +181,7 @@ impl Responder {
             stack.push_number(number);
             stack.set_item(table, item);
         }
-        self.sequels.push(stack, Cell::new(Some(Sequel::Own(body))));
+        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Own(body))))));
         stack.set_item(table, 3);
         stack.push_table(head.headers.len() * 2, 0);
         let fields = stack.top();
@@ -160,7 +199,7 @@ impl Responder {
     /// As [`push_stream`](Responder::push_stream), for a response of status 101 after which `upgrade` takes over the
     /// connection with `peer`.
     pub(crate) fn push_upgrade(&self, stack: &mut Stack<'_>, peer: Rc<Peer>, upgrade: Upgrade) {
-        self.sequels.push(stack, Cell::new(Some(Sequel::Upgrade(peer, upgrade))));
+        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Upgrade(peer, upgrade))))));
     }
 
     /// Puts the response for the value at `index` into `response`, where it need not be moved again.
@@ -191,7 +230,7 @@ impl Responder {
                 (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?)
             }
             Kind::Nil => (StatusCode::NO_CONTENT, None, Body::Empty),
-            _ => match self.text(stack, index, contexts) {
+            _ => match self.text(stack, index, contexts)? {
                 Some(body) => (StatusCode::OK, Some(&TEXT), body),
                 None => (StatusCode::OK, Some(&JSON), self.json(stack, index, contexts)?),
             },
@@ -233,26 +272,28 @@ impl Responder {
 
     /// The text of a string, number, boolean or Body; `None` for another value.
     #[inline]
-    fn text(&self, stack: &mut Stack<'_>, index: c_int, contexts: &Contexts) -> Option<Body> {
-        match stack.kind(index) {
+    fn text(&self, stack: &mut Stack<'_>, index: c_int, contexts: &Contexts) -> Result<Option<Body>, String> {
+        Ok(match stack.kind(index) {
             Kind::String => stack.bytes(index).map(|bytes| self.share(bytes)),
             Kind::Number => {
                 let text = stack.number_text(index);
                 Some(self.share(text.as_bytes()))
             }
             Kind::Boolean => Some(self.share(if stack.boolean(index) { b"true" } else { b"false" })),
-            Kind::Userdata => contexts.bodies.get(stack, index).map(|bytes| match bytes.len() {
-                0 => Body::Empty,
-                _ => Body::Full(bytes),
-            }),
+            Kind::Userdata => match contexts.bodies.get(stack, index) {
+                Some(Ok(bytes)) if bytes.is_empty() => Some(Body::Empty),
+                Some(Ok(bytes)) => Some(Body::Full(bytes)),
+                Some(Err(gone)) => return Err(format!("it is {gone}")),
+                None => None,
+            },
             _ => None,
-        }
+        })
     }
 
     /// What a response of the kind STREAM goes on with. An upgrade is left with its connection.
     #[cold]
     fn sequel(&self, stack: &mut Stack<'_>, value: c_int, status: StatusCode) -> Result<Body, String> {
-        match self.sequels.get(stack, value).and_then(Cell::take) {
+        match self.sequels.get(stack, value).and_then(|pending| pending.0.take()) {
             Some(Sequel::Stream(stream)) => Ok(Body::Stream(stream)),
             Some(Sequel::Own(body)) => Ok(body),
             Some(Sequel::Upgrade(peer, upgrade)) if status == StatusCode::SWITCHING_PROTOCOLS => {
@@ -260,7 +301,10 @@ impl Responder {
                 Ok(Body::Empty)
             }
             Some(Sequel::Upgrade(..)) => Err("a response that switches protocols has the status 101".to_owned()),
-            None => Err("a response that streams can be sent only once".to_owned()),
+            None => {
+                Err("a response that streams can be sent only once, and that of an upstream only by its request"
+                    .to_owned())
+            }
         }
     }
 
@@ -289,7 +333,7 @@ impl Responder {
                     3 => Some(&HTML),
                     _ => None,
                 };
-                (kind, self.text(stack, value, contexts).unwrap_or_default())
+                (kind, self.text(stack, value, contexts)?.unwrap_or_default())
             }
             7 => (None, self.sequel(stack, value, status)?),
             _ => (None, Body::Empty),
@@ -303,6 +347,13 @@ impl Responder {
             && let Some(response) = response
         {
             name_status(response);
+        }
+        if let Some(response) = response
+            && let Body::Stream(_) = response.body()
+        {
+            stack.push_item(index, 5);
+            let place = stack.bytes(stack.top()).map(|place| String::from_utf8_lossy(place).into_owned());
+            measure(response, place.unwrap_or_default());
         }
         stack.truncate(top - 4);
         Ok(())
@@ -339,6 +390,69 @@ fn add_fields(stack: &mut Stack<'_>, index: c_int, names: &HeaderNames, headers:
         added.map_err(|too_many| format!("the response has {too_many}"))?;
     }
     Ok(())
+}
+
+/// Holds a stream to the length that its response declares.
+#[cold]
+fn measure(response: &mut Response<Body>, place: String) {
+    let declared = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if let (Some(length), Body::Stream(stream)) = (declared, response.body_mut()) {
+        let own = std::mem::replace(stream, body::nothing());
+        *stream = Box::pin(Measured { stream: own, length, left: length, place });
+    }
+}
+
+/// A stream of so many bytes. One that brings another number breaks off.
+struct Measured {
+    stream: Stream,
+    length: u64,
+    left: u64,
+    /// Where its producer is written.
+    place: String,
+}
+
+impl Measured {
+    #[cold]
+    fn broken(&self, problem: &str) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let text =
+            format!("{}: a stream broke off: its Content-Length is {}, and it {problem}", self.place, self.length);
+        log::event(Level::Error, &text).emit();
+        Poll::Ready(Some(Err(Aborted)))
+    }
+}
+
+impl http_body::Body for Measured {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        let frame = ready!(this.stream.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match this.left.checked_sub(length) {
+                    Some(left) => this.left = left,
+                    None => return this.broken("is longer"),
+                }
+            }
+            None if this.left > 0 => {
+                let problem = format!("ended after {}", this.length - this.left);
+                this.left = 0;
+                return this.broken(&problem);
+            }
+            _ => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
 }
 
 /// Joins the parts, and gives the headers to add to. A response whose status has no content goes without (RFC 9110,

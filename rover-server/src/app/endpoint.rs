@@ -7,7 +7,7 @@ use std::ffi::c_int;
 use std::time::Duration;
 
 use http::Method;
-use mlua::Value;
+use mlua::{Function, Table, Value};
 
 use crate::config::ConfigValue;
 use crate::unread::Purpose;
@@ -94,13 +94,46 @@ pub(super) fn key(told: &RefCell<Told>, key: &Value, value: Value) -> Option<Str
     read.err().map(|takes| format!("{name} must be {takes}, got {value}"))
 }
 
-/// Ends the table whose keys were read: its endpoint belongs to the route with this `number`, counted from 1. What is wrong
-/// with it as a whole is given back.
-pub(super) fn end(told: &RefCell<Told>, number: usize) -> Option<&'static str> {
+/// Ends the table whose keys were read: its number, counted from 1, and what is wrong with it as a whole.
+pub(super) fn end(told: &RefCell<Told>) -> (usize, Option<&'static str>) {
     let mut told = told.borrow_mut();
     let endpoint = std::mem::take(&mut told.endpoint);
     let problem = (endpoint.streams && endpoint.body_size_limit.is_none())
         .then_some("streams its body, which needs a limit of its own: add body_size_limit");
-    told.endpoints.push((number.saturating_sub(1), endpoint));
-    problem
+    told.endpoints.push((usize::MAX, endpoint));
+    (told.endpoints.len(), problem)
+}
+
+/// `endpoint_of(number, route)`: which route it belongs to, by the route's place, counted from 1.
+pub(super) fn belongs(told: &RefCell<Told>, number: usize, route: usize) {
+    if let Some(endpoint) = told.borrow_mut().endpoints.get_mut(number.wrapping_sub(1)) {
+        endpoint.0 = route.saturating_sub(1);
+    }
+}
+
+/// The endpoints of all routes: whether each `passes` its bodies on, and what tables `told` of some.
+pub(super) fn of_routes(passes: Vec<bool>, told: &[(usize, Endpoint)]) -> Vec<Endpoint> {
+    let of_route = |passes| Endpoint { passes, ..Endpoint::default() };
+    let mut endpoints: Vec<Endpoint> = passes.into_iter().map(of_route).collect();
+    for (place, told) in told {
+        if let Some(endpoint) = endpoints.get_mut(*place) {
+            *endpoint = Endpoint { passes: endpoint.passes, ..*told };
+        }
+    }
+    endpoints
+}
+
+/// Adds the functions of requests whose body comes late to the `entries`: `late` holds each behind its route's number.
+///
+/// # Errors
+/// Memory errors of mlua.
+pub(super) fn add_late(late: &Table, entries: &Table, endpoints: &mut [Endpoint]) -> mlua::Result<()> {
+    for n in (1..late.raw_len()).step_by(2) {
+        let (number, function): (usize, Function) = (late.raw_get(n)?, late.raw_get(n + 1)?);
+        entries.raw_push(function)?;
+        if let Some(endpoint) = endpoints.get_mut(number.wrapping_sub(1)) {
+            endpoint.later = c_int::try_from(entries.raw_len()).unwrap_or_default();
+        }
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ mod declared;
 mod endpoint;
 mod guarding;
 mod load;
+mod modules;
 mod natives;
 
 use std::cell::{Cell, OnceCell};
@@ -23,10 +24,11 @@ pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 pub(crate) use endpoint::Endpoint;
 
+use crate::budget::{self, Budget, InFlight};
 use crate::config::Config;
 use crate::context::{Contexts, Guarded, Shapes};
 use crate::log::{self, Level};
-use crate::lua::{self, Coroutines, Waits};
+use crate::lua::{self, Coroutines, Outside, Waits};
 use crate::metrics::Sources;
 use crate::otlp::{Tracer, Tracing};
 use crate::rate_limit::RateLimits;
@@ -136,6 +138,8 @@ pub(crate) struct App {
     endpoints: Vec<Endpoint>,
     debug: Rc<Cell<bool>>,
     stores: Arc<Stores>,
+    /// Known once the app is settled.
+    budget: OnceCell<Rc<Budget>>,
     workers: Rc<Cell<usize>>,
     handler_timeout: Cell<Duration>,
     watches_waits: Cell<bool>,
@@ -217,6 +221,21 @@ impl App {
         }
     }
 
+    /// The app serves from now on: what it runs is not cut into slices any more.
+    pub(crate) fn serves(&self) {
+        self.waits.slice(None);
+    }
+
+    /// What asks for room for large bodies; `None` before the app is settled.
+    pub(crate) fn budget(&self) -> Option<&Rc<Budget>> {
+        self.budget.get()
+    }
+
+    /// The bytes that all workers hold.
+    pub(crate) fn in_flight(&self) -> &Arc<InFlight> {
+        self.stores.in_flight()
+    }
+
     /// Lends the server's limits to the functions that count from within Lua.
     pub(crate) fn limit(&self, limits: Arc<RateLimits>) {
         let _ = self.limits.set(limits);
@@ -234,6 +253,35 @@ impl App {
         self.workers.set(config.workers);
         self.handler_timeout.set(config.connections.handler_timeout);
         limit_memory(self.coroutines.lua(), config.limits.memory_limit);
+        let settings = &config.connections;
+        let largest = config.body_size_limit;
+        let limits = budget::Limits::new(settings.buffer_limit, settings.buffer_limit_per_connection, largest);
+        let vm = OfVm { outside: Outside::of(self.coroutines.lua()), most: most_beside(config.limits.memory_limit) };
+        let _ = self.budget.set(Budget::new(self.stores.in_flight().clone(), limits, Arc::new(vm)));
+    }
+}
+
+/// How much of a VM's limit the bodies of its requests may take: the rest is for the code that reads them.
+fn most_beside(memory_limit: u64) -> usize {
+    match usize::try_from(memory_limit) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(limit) => limit - limit / 8,
+    }
+}
+
+/// Counts bodies in the limit of the VM that gets them.
+struct OfVm {
+    outside: Outside,
+    most: usize,
+}
+
+impl budget::Tally for OfVm {
+    fn add(&self, bytes: usize) -> bool {
+        self.outside.add(bytes) <= self.most
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.outside.remove(bytes);
     }
 }
 

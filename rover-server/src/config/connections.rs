@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::ConfigValue;
 use super::keys::ConfigKey;
 
 /// What one connection, and all together, may take. 0 stands for no limit where a field says so.
@@ -29,6 +30,10 @@ pub(crate) struct ConnectionSettings {
     pub(crate) max_connections: usize,
     /// 0: no limit.
     pub(crate) max_connections_per_ip: usize,
+    /// Bytes; 0: no limit; `None`: what suits the machine.
+    pub(crate) buffer_limit: Option<u64>,
+    /// Bytes; 0: no limit; `None`: what suits most.
+    pub(crate) buffer_limit_per_connection: Option<u64>,
 }
 
 impl Default for ConnectionSettings {
@@ -45,6 +50,8 @@ impl Default for ConnectionSettings {
             requests_per_connection: 0,
             max_connections: 20_000,
             max_connections_per_ip: 0,
+            buffer_limit: None,
+            buffer_limit_per_connection: None,
         }
     }
 }
@@ -70,6 +77,14 @@ impl ConnectionSettings {
 fn head_size(bytes: Option<u64>) -> Result<usize, &'static str> {
     let bytes = bytes.filter(|bytes| (1024..=256 * 1024).contains(bytes)).ok_or("")?;
     usize::try_from(bytes).map_err(|_| "")
+}
+
+/// A size, or "auto".
+fn size_or_auto(value: &ConfigValue) -> Result<Option<u64>, &'static str> {
+    match value.text() {
+        Some("auto") => Ok(None),
+        _ => value.size().map(Some).ok_or(""),
+    }
 }
 
 pub(super) static CONNECTION_KEYS: &[ConfigKey] = &[
@@ -183,6 +198,28 @@ pub(super) static CONNECTION_KEYS: &[ConfigKey] = &[
         store: |config, value| {
             let count = value.whole(0, u32::MAX.into()).ok_or("")?;
             config.connections.max_connections = usize::try_from(count).map_err(|_| "")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "buffer_limit",
+        what: "bytes of large request bodies and answers that all connections hold at once; 503 above, 0 is no limit",
+        takes: "a size: a number of bytes, or text such as \"64MB\", or \"auto\"",
+        default: "auto",
+        example: "\"256MB\"",
+        store: |config, value| {
+            config.connections.buffer_limit = size_or_auto(value)?;
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "buffer_limit_per_connection",
+        what: "the same of one connection, which has many requests at once in HTTP/2; 503 above, 0 is no limit",
+        takes: "a size: a number of bytes, or text such as \"64MB\", or \"auto\"",
+        default: "auto",
+        example: "\"16MB\"",
+        store: |config, value| {
+            config.connections.buffer_limit_per_connection = size_or_auto(value)?;
             Ok(())
         },
     },

@@ -6,26 +6,42 @@ use bytes::Bytes;
 use http::HeaderMap;
 use mlua::{Lua, Table};
 
-use crate::json;
+use crate::json::{self, Gone, Texts};
 use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack};
 
 use super::lookup::{keep, push_cached};
+use super::request::{Requests, Ticket};
 use super::unread::is_late;
 use super::{Contexts, cached, ticket};
 
-/// Makes Body objects and reads them.
+/// Makes Body objects and reads them. A Body owns nothing: its bytes are the request's, and go with it, however long Lua
+/// keeps the object.
 pub(crate) struct Bodies {
-    meta: Rc<OwnedMeta<Bytes>>,
+    meta: OwnedMeta<Ticket>,
+    requests: Rc<Requests>,
 }
 
 impl Bodies {
-    pub(super) fn new(meta: Rc<OwnedMeta<Bytes>>) -> Bodies {
-        Bodies { meta }
+    /// Body objects with the metatable `meta`, of what `requests` bring.
+    ///
+    /// # Errors
+    /// Memory errors of mlua.
+    pub(crate) fn new(lua: &Lua, meta: &Table, requests: &Rc<Requests>) -> mlua::Result<Bodies> {
+        let bodies = Bodies { meta: OwnedMeta::new(lua, meta)?, requests: requests.clone() };
+        meta.raw_set("__name", "body")?;
+        Ok(bodies)
     }
 
-    /// The bytes of the Body at `index`; `None` where another value stands.
-    pub(crate) fn get(&self, stack: &mut Stack<'_>, index: i32) -> Option<Bytes> {
-        self.meta.get(stack, index).cloned()
+    /// The bytes of the Body at `index`, as long as its request lasts; `None` where another value stands.
+    pub(crate) fn get(&self, stack: &mut Stack<'_>, index: i32) -> Option<Result<Bytes, Gone>> {
+        let ticket = *self.meta.get(stack, index)?;
+        Some(self.requests.body(ticket).ok_or(Gone))
+    }
+}
+
+impl Texts for Bodies {
+    fn text(&self, stack: &mut Stack<'_>, index: i32) -> Option<Result<Bytes, Gone>> {
+        self.get(stack, index)
     }
 }
 
@@ -50,14 +66,14 @@ pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         return Ok(1);
     }
     let request = contexts.requests.get(ticket)?;
-    match request.body.clone() {
-        Some(body) => {
-            drop(request);
-            contexts.bodies.meta.push(stack, body);
-            keep(stack, cached::BODY);
-        }
-        None if is_late(&request)? => stack.push_boolean(false),
-        None => stack.push_nil(),
+    if request.body.is_some() {
+        drop(request);
+        contexts.bodies.meta.push(stack, ticket);
+        keep(stack, cached::BODY);
+    } else if is_late(&request)? {
+        stack.push_boolean(false);
+    } else {
+        stack.push_nil();
     }
     Ok(1)
 }
@@ -122,7 +138,10 @@ mod kept {
 }
 
 fn receiver(stack: &mut Stack<'_>, contexts: &Contexts, method: &str) -> Result<Bytes, Raise> {
-    contexts.bodies.get(stack, 1).ok_or_else(|| Raise::mistake(format!("call it with a colon: body:{method}()")))
+    match contexts.bodies.get(stack, 1) {
+        Some(body) => body.map_err(|gone| Raise::mistake(format!("this is {gone}"))),
+        None => Err(Raise::mistake(format!("call it with a colon: body:{method}()"))),
+    }
 }
 
 /// `body:text()`, `body:as_string()` and `tostring(body)`.

@@ -8,6 +8,7 @@
 //! This module must not know of handlers, of responses, or of the connection that the request came on.
 
 mod body;
+mod certificate;
 mod cookies;
 mod fields;
 mod lookup;
@@ -21,27 +22,27 @@ use std::cell::OnceCell;
 use std::ffi::c_int;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use mlua::Lua;
 
 pub(crate) use crate::route::SentPath;
 pub(crate) use body::{Bodies, is_body};
+pub(crate) use certificate::ClientCertificate;
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
-pub(crate) use request::{Client, Current, Guarded, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
+pub(crate) use request::{Client, Close, Current, Guarded, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 pub(crate) use unread::{collecting, install_late};
 
 use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;
-use crate::lua::{Kind, OwnedMeta, Raise, Shared, Stack, anchor, mistake_function};
+use crate::lua::{Kind, Raise, Shared, Stack, anchor, mistake_function};
 
 /// What the functions behind `ctx` share in one VM.
 pub(crate) struct Contexts {
     pub(crate) requests: Rc<Requests>,
     pub(crate) vocabulary: Rc<Vocabulary>,
-    pub(crate) bodies: Bodies,
+    pub(crate) bodies: Rc<Bodies>,
     pub(crate) header_names: HeaderNames,
     /// Known once the app has loaded.
     pub(crate) shapes: OnceCell<Shapes>,
@@ -126,14 +127,14 @@ pub(crate) fn install(
     lua: &Lua,
     requests: Rc<Requests>,
     vocabulary: Rc<Vocabulary>,
-    bodies: Rc<OwnedMeta<Bytes>>,
+    bodies: Rc<Bodies>,
     body_meta: &mlua::Table,
 ) -> mlua::Result<Installed> {
     let headers_meta: mlua::Table = lua.load(include_str!("headers.lua")).set_name("=rover/headers").eval()?;
     let contexts = Rc::new(Contexts {
         requests,
         vocabulary,
-        bodies: Bodies::new(bodies),
+        bodies,
         header_names: HeaderNames::default(),
         shapes: OnceCell::new(),
         headers_meta: anchor(lua, &headers_meta)?,
@@ -151,6 +152,7 @@ pub(crate) fn install(
     methods.raw_set("body", shared.function(lua, body::body)?)?;
     methods.raw_set("json", shared.function(lua, body::json)?)?;
     methods.raw_set("request_id", shared.function(lua, fields::request_id)?)?;
+    methods.raw_set("client_certificate", shared.function(lua, certificate::client_certificate)?)?;
     methods.raw_set("trace_id", shared.function(lua, trace::function)?)?;
     let field = shared.function(lua, fields::field)?;
     let metatable: mlua::Table = lua.load(include_str!("context.lua")).set_name("=rover/context").call((

@@ -11,7 +11,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response};
 
+use super::ClientCertificate;
 use crate::body::Body;
+use crate::budget;
 use crate::lua::Raise;
 use crate::route::{NamedValue, Params, RouteId};
 use crate::socket::Socket;
@@ -35,8 +37,12 @@ pub(crate) struct Peer {
     pub(crate) has_two_lengths: Cell<bool>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
+    /// What the client has shown by TLS.
+    pub(crate) certificate: Option<Rc<ClientCertificate>>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
     passing: OnceCell<Arc<()>>,
+    /// The bytes that its requests and their answers hold.
+    held: OnceCell<budget::Connection>,
     /// What the connection's bytes go over; not there for requests without a connection.
     socket: Weak<Socket>,
 }
@@ -54,9 +60,16 @@ impl Peer {
             body_fault,
             has_two_lengths,
             https_port: None,
+            certificate: None,
             passing,
             socket: Weak::new(),
+            held: OnceCell::new(),
         }
+    }
+
+    /// What counts the bytes that the connection holds.
+    pub(crate) fn held(&self) -> &budget::Connection {
+        self.held.get_or_init(budget::Connection::default)
     }
 
     /// The same, reached over `socket`.
@@ -127,6 +140,24 @@ pub(crate) struct Request {
     pub(crate) id: Option<HeaderValue>,
     /// What the answer carries besides, whoever makes it.
     pub(crate) told: Option<Box<HeaderMap>>,
+    /// What its handler has opened.
+    opened: Option<Box<Opened>>,
+}
+
+/// Something that a handler opens for its request, such as a connection to an upstream: it ends with the request, unless
+/// it has become part of the answer.
+pub(crate) trait Close {
+    /// Lets go of it. Must not run Lua code.
+    fn close(&self);
+}
+
+/// What is to be closed when this is dropped.
+struct Opened(Vec<Rc<dyn Close>>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|one| one.close());
+    }
 }
 
 impl Request {
@@ -149,6 +180,12 @@ impl Request {
 }
 
 impl Request {
+    /// Has `one` closed when the request is over.
+    #[cold]
+    pub(crate) fn opens(&mut self, one: Rc<dyn Close>) {
+        self.opened.get_or_insert_with(|| Box::new(Opened(Vec::new()))).0.push(one);
+    }
+
     /// Copies what lies in the connection's read buffer, so that the buffer is free again while a handler waits: it is
     /// 8 KB large, the part of the head that is copied mostly a few hundred bytes, and hyper takes another one when this
     /// one is in use. Measured with 10 000 handlers asleep.
@@ -265,6 +302,8 @@ pub(crate) struct Requests {
     free: RefCell<Vec<u32>>,
     served: Cell<u64>,
     current: Cell<Current>,
+    /// The body of the request whose answer is being made: nobody else can look at the request meanwhile.
+    answered: RefCell<Option<(Ticket, Bytes)>>,
 }
 
 impl Default for Requests {
@@ -274,6 +313,7 @@ impl Default for Requests {
             free: RefCell::default(),
             served: Cell::default(),
             current: Cell::new(Current::NONE),
+            answered: RefCell::default(),
         }
     }
 }
@@ -306,6 +346,7 @@ impl Requests {
             client: None,
             id: None,
             told: None,
+            opened: None,
         });
         Open { requests: self.clone(), ticket: Ticket { slot, serial } }
     }
@@ -344,6 +385,16 @@ impl Requests {
         .map_err(|_| over())
     }
 
+    /// The body of the request of `ticket`; `None` once the request is over.
+    pub(super) fn body(&self, ticket: Ticket) -> Option<Bytes> {
+        if let Ok(slots) = self.slots.try_borrow() {
+            let slot = slots.get(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+            return slot.request.as_ref()?.body.clone();
+        }
+        let answered = self.answered.try_borrow().ok()?;
+        answered.as_ref().filter(|(known, _)| *known == ticket).map(|(_, body)| body.clone())
+    }
+
     /// As [`Requests::get`], to change it.
     #[inline]
     pub(crate) fn get_mut(&self, ticket: Ticket) -> Result<RefMut<'_, Request>, Raise> {
@@ -369,6 +420,16 @@ impl Open {
         self.ticket
     }
 
+    /// Looks at the request for the last time, while its answer is made of what its handler returned: its body may be part
+    /// of that.
+    #[inline(always)]
+    pub(crate) fn look_last<R>(&self, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
+        self.look(|request| {
+            let _lent = request.body.take().map(|body| Lent::new(&self.requests, self.ticket, body));
+            look(request)
+        })
+    }
+
     /// Looks at the request, or changes it.
     ///
     /// `look` must not run Lua code: a context that asks for its request meanwhile is refused.
@@ -384,11 +445,32 @@ impl Drop for Open {
     fn drop(&mut self) {
         // Nobody looks at a request while it is dropped; if somebody did, its slot would only stay taken.
         let Ok(mut slots) = self.requests.slots.try_borrow_mut() else { return };
+        let mut opened = None;
         if let Some(slot) = slots.get_mut(self.ticket.slot as usize) {
             slot.serial = 0;
+            opened = slot.request.as_mut().and_then(|request| request.opened.take());
             slot.request = None;
             self.requests.free.borrow_mut().push(self.ticket.slot);
         }
+        // Whatever that sets off finds the requests in order.
+        drop(slots);
+        drop(opened);
+    }
+}
+
+/// The body of a request while its answer is made. Dropped, it is gone.
+struct Lent<'a>(&'a Requests);
+
+impl Lent<'_> {
+    fn new(requests: &Requests, ticket: Ticket, body: Bytes) -> Lent<'_> {
+        requests.answered.replace(Some((ticket, body)));
+        Lent(requests)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.answered.take();
     }
 }
 

@@ -10,10 +10,13 @@ use std::time::Duration;
 use mlua::{Lua, Table};
 use tokio::time::Instant;
 
-use crate::lua::{Name, Raise, Returns, Shared, Stack, Waits};
+use crate::lua::{Name, Raise, Returns, Shared, Stack, Waits, press};
 use crate::outbound::{Inflow, Problem};
 
 use super::{Fetch, not_a, push_problem};
+
+/// What a connection costs, in bytes: its buffers, and a descriptor.
+const CONNECTION: usize = 64 * 1024;
 
 /// A body as Lua holds it.
 pub(super) struct Reader(Rc<State>);
@@ -62,6 +65,7 @@ pub(super) fn push(stack: &mut Stack<'_>, fetch: &Fetch, mut inflow: Inflow, pat
     });
     fetch.open.borrow_mut().push(Rc::downgrade(&state));
     fetch.readers.push(stack, Reader(state));
+    press(stack, CONNECTION);
 }
 
 /// Closes bodies that nobody has read from for longer than their patience.

@@ -117,9 +117,10 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
             return Ok(());
         }
         if kind == Kind::Userdata
-            && let Some(bytes) = self.vocabulary.texts.get(self.stack, index)
+            && let Some(text) = self.vocabulary.texts.text(self.stack, index)
         {
-            text::write(bytes, self.out);
+            let Ok(bytes) = text else { return fail(Problem::Gone) };
+            text::write(&bytes, self.out);
             return Ok(());
         }
         fail(Problem::Kind(kind))

@@ -35,6 +35,8 @@ pub(super) enum Problem {
     Context,
     /// A response.
     Response,
+    /// The body of a request that is over.
+    Gone,
 }
 
 impl fmt::Display for EncodeError {
@@ -69,6 +71,7 @@ impl fmt::Display for EncodeError {
             }
             Problem::Room => write!(f, "{path} is nested too deeply for the Lua stack"),
             Problem::Context => write!(f, "{path} is a context, which JSON cannot hold"),
+            Problem::Gone => write!(f, "{path} is {}", super::Gone),
             Problem::Response => write!(f, "{path} is a response, which JSON cannot hold"),
         }
     }

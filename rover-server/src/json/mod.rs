@@ -23,6 +23,7 @@ mod text;
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
+use std::fmt;
 use std::ptr;
 use std::rc::Rc;
 
@@ -38,13 +39,35 @@ pub(crate) use text::write as push_text;
 /// The most tables or documents inside one another, in both directions; the outermost is the first level.
 pub(crate) const MOST_LEVELS: c_int = 128;
 
+/// Userdata that stand for a text: request bodies.
+pub(crate) trait Texts {
+    /// The text that the value at `index` stands for; `None` where it is none of these userdata.
+    fn text(&self, stack: &mut Stack<'_>, index: c_int) -> Option<Result<Bytes, Gone>>;
+}
+
+/// The text is no longer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body of a request that is over: keep body:text() where the content is needed longer")
+    }
+}
+
+impl Texts for OwnedMeta<Bytes> {
+    fn text(&self, stack: &mut Stack<'_>, index: c_int) -> Option<Result<Bytes, Gone>> {
+        self.get(stack, index).cloned().map(Ok)
+    }
+}
+
 /// What JSON needs to know of one VM.
 pub(crate) struct Vocabulary {
     /// Where the metatable that marks arrays is kept.
     array: c_int,
     known: direct::Known,
     /// Userdata that are encoded as their text: request bodies.
-    texts: Rc<OwnedMeta<Bytes>>,
+    texts: Rc<dyn Texts>,
     shapes: Shapes,
 }
 
@@ -56,7 +79,7 @@ impl Vocabulary {
     pub(crate) fn new(
         lua: &mlua::Lua,
         array_metatable: &mlua::Table,
-        texts: Rc<OwnedMeta<Bytes>>,
+        texts: Rc<dyn Texts>,
     ) -> mlua::Result<Vocabulary> {
         let known = direct::Known {
             array: array_metatable.to_pointer(),
@@ -76,12 +99,12 @@ impl Vocabulary {
 
     /// Whether the value at `index` is a userdata that is encoded as its text.
     pub(crate) fn is_text(&self, stack: &mut Stack<'_>, index: c_int) -> bool {
-        self.texts.get(stack, index).is_some()
+        self.texts.text(stack, index).is_some()
     }
 
     /// The userdata at `index` as its text, where it is one that has a text.
-    pub(crate) fn text(&self, stack: &mut Stack<'_>, index: c_int) -> Option<Bytes> {
-        self.texts.get(stack, index).cloned()
+    pub(crate) fn text(&self, stack: &mut Stack<'_>, index: c_int) -> Option<Result<Bytes, Gone>> {
+        self.texts.text(stack, index)
     }
 
     /// Whether this is the identity of the metatable that marks arrays.

@@ -18,7 +18,7 @@ fn vm() -> mlua::Lua {
     let build = || -> mlua::Result<()> {
         let texts = Rc::new(OwnedMeta::<Bytes>::new(&lua, &lua.create_table()?)?);
         let metatable = lua.create_table()?;
-        let vocabulary = Rc::new(Vocabulary::new(&lua, &metatable, Rc::clone(&texts))?);
+        let vocabulary = Rc::new(Vocabulary::new(&lua, &metatable, texts.clone())?);
         let shared = Shared::new(&lua, texts)?;
         let body = shared.function(&lua, |stack, texts| {
             let bytes = Bytes::copy_from_slice(stack.bytes(1).unwrap_or_default());

@@ -16,6 +16,7 @@
 use std::ffi::c_void;
 use std::ptr::{self, null_mut};
 
+use super::weight::{self, Outside};
 use super::{interrupt, layout};
 use mlua::ffi;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -56,7 +57,7 @@ struct Block {
     next: *mut Block,
 }
 
-struct Memory {
+pub(super) struct Memory {
     /// The pages with room, by size.
     rooms: [*mut Page; CLASSES],
     region: *mut u8,
@@ -71,11 +72,11 @@ struct Memory {
     used: usize,
     other: ffi::lua_Alloc,
     other_state: *mut c_void,
-    limit: Limit,
+    pub(super) limit: Limit,
 }
 
 /// How much a VM may hold.
-struct Limit {
+pub(super) struct Limit {
     /// Bytes beyond which Lua code gets nothing; `usize::MAX` where there is no limit.
     most: usize,
     /// Bytes beyond which garbage is collected.
@@ -85,6 +86,8 @@ struct Limit {
     current: usize,
     /// The next large block is refused.
     is_failing: bool,
+    /// What is held on the VM's behalf, and counts as its own.
+    pub(super) outside: Outside,
 }
 
 /// Puts `lua`, which must have just been created, on memory of its own.
@@ -117,7 +120,8 @@ pub(crate) fn limit_memory(lua: &mlua::Lua, bytes: usize) -> mlua::Result<()> {
     unsafe {
         lua.exec_raw::<()>((), |state| {
             if let (Some(memory), Some(current)) = (of(state), current) {
-                memory.limit = Limit { most, soft: soft(most), main: state, current, is_failing: false };
+                let outside = memory.limit.outside.clone();
+                memory.limit = Limit { most, soft: soft(most), main: state, current, is_failing: false, outside };
                 is_set = true;
             }
         })?;
@@ -134,7 +138,7 @@ fn soft(most: usize) -> usize {
 ///
 /// # Safety
 /// `state` is alive, and nothing else refers to its memory while the result is used.
-unsafe fn of<'a>(state: *mut ffi::lua_State) -> Option<&'a mut Memory> {
+pub(super) unsafe fn of<'a>(state: *mut ffi::lua_State) -> Option<&'a mut Memory> {
     let mut memory = null_mut();
     // SAFETY: only `install` sets this function, and its state is a `Memory` that lives as long as the VM.
     unsafe {
@@ -156,8 +160,9 @@ pub(super) unsafe fn collect(state: *mut ffi::lua_State) -> Option<String> {
         let most = memory.limit.most;
         // Where much is in use the next collection comes sooner, but never for less than a 64th of the limit.
         let last = most - most / 64;
-        memory.limit.soft = soft(most).max(memory.used.saturating_add(most.saturating_sub(memory.used) / 2)).min(last);
-        (memory.used >= last).then(|| text(most))
+        let used = memory.used_in_all();
+        memory.limit.soft = soft(most).max(used.saturating_add(most.saturating_sub(used) / 2)).min(last);
+        (used >= last).then(|| weight::text(most))
     }
 }
 
@@ -182,18 +187,9 @@ pub(super) unsafe fn fail(state: *mut ffi::lua_State) {
 pub(super) unsafe fn relieve(state: *mut ffi::lua_State) {
     // SAFETY: the caller's promise.
     unsafe {
-        if of(state).is_some_and(|memory| memory.used > memory.limit.soft) {
+        if of(state).is_some_and(|memory| memory.used_in_all() > memory.limit.soft) {
             collect(state);
         }
-    }
-}
-
-/// Bytes as one writes them.
-fn text(bytes: usize) -> String {
-    match bytes {
-        bytes if bytes.is_multiple_of(1 << 30) => format!("{}GB", bytes >> 30),
-        bytes if bytes.is_multiple_of(1 << 20) => format!("{}MB", bytes >> 20),
-        bytes => format!("{bytes} bytes"),
     }
 }
 
@@ -253,7 +249,9 @@ impl Drop for Memory {
 impl Memory {
     /// Pages in `region`, which [`reserve`] gave and dropping this gives up, and all else from `other`.
     fn new(region: Option<*mut u8>, used: usize, other: ffi::lua_Alloc, other_state: *mut c_void) -> Memory {
-        let limit = Limit { most: usize::MAX, soft: usize::MAX, main: null_mut(), current: 0, is_failing: false };
+        let outside = Outside::default();
+        let limit =
+            Limit { most: usize::MAX, soft: usize::MAX, main: null_mut(), current: 0, is_failing: false, outside };
         Memory {
             rooms: [null_mut(); CLASSES],
             region: region.unwrap_or(null_mut()),
@@ -268,10 +266,16 @@ impl Memory {
         }
     }
 
+    /// Bytes that the VM holds, and that are held on its behalf.
+    #[inline]
+    fn used_in_all(&self) -> usize {
+        self.used.saturating_add(self.limit.outside.bytes())
+    }
+
     /// Whether the VM may have so many bytes more.
     #[inline]
     fn admits(&mut self, more: usize) -> bool {
-        self.used.saturating_add(more) <= self.limit.soft || self.admits_beyond(more)
+        self.used_in_all().saturating_add(more) <= self.limit.soft || self.admits_beyond(more)
     }
 
     /// Has garbage collected, and refuses what Lua code may not have.
@@ -288,7 +292,9 @@ impl Memory {
                 return true;
             }
             interrupt::want_collection(main);
-            self.used.saturating_add(more) <= most || interrupt::is_nested() || !layout::runs_lua(main, current)
+            self.used_in_all().saturating_add(more) <= most
+                || interrupt::is_nested()
+                || !layout::runs_lua(main, current)
         }
     }
 

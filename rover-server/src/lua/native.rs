@@ -6,6 +6,7 @@
 use std::any::type_name;
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
+use std::mem::needs_drop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -168,8 +169,11 @@ impl<T: 'static> OwnedMeta<T> {
         // SAFETY: the table is the only argument, and stays on top while its field is set.
         unsafe {
             lua.exec_raw::<()>(table, |l| {
-                ffi::lua_pushcclosure(l, drop_owned::<T>, 0);
-                ffi::lua_setfield(l, -2, c"__gc".as_ptr());
+                // The collector calls a finalizer for each value.
+                if needs_drop::<T>() {
+                    ffi::lua_pushcclosure(l, drop_owned::<T>, 0);
+                    ffi::lua_setfield(l, -2, c"__gc".as_ptr());
+                }
                 anchor = ffi::luaL_ref(l, ffi::LUA_REGISTRYINDEX);
             })?;
         }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 
-use crate::context::{self, Peer};
+use crate::context::{self, Peer, Ticket};
 use crate::header_names;
 use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
@@ -56,6 +56,8 @@ struct Onward {
     upgrade: Option<HeaderValue>,
     body: RequestBody,
     peer: Rc<Peer>,
+    /// Of the request, which keeps the answer until it is sent.
+    ticket: Ticket,
     hints: Option<Hints>,
 }
 
@@ -147,6 +149,7 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
         upgrade,
         body,
         peer: request.peer.clone(),
+        ticket,
         hints: Hints::new(&request, ticket, proxy, options),
     })
 }
@@ -332,9 +335,12 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
         };
         let upgrade = switch::joined(upgrade, turn, body.into_active(), options.tunnel_timeout);
         return answer::push(stack, proxy, &head, about, Some(&chosen), |stack| {
-            proxy.responder.push_upgrade(stack, onward.peer.clone(), upgrade);
+            let about = (onward.peer.clone(), upgrade);
+            proxy.responder.push_upgrade_of(stack, about, &proxy.contexts, onward.ticket);
         });
     }
     let through = Through::new(body, turn, options);
-    answer::push(stack, proxy, &head, about, None, |stack| proxy.responder.push_stream(stack, Box::pin(through)))
+    answer::push(stack, proxy, &head, about, None, |stack| {
+        proxy.responder.push_stream_of(stack, Box::pin(through), &proxy.contexts, onward.ticket);
+    })
 }

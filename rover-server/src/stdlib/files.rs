@@ -87,7 +87,7 @@ fn path(stack: &Stack<'_>, call: &str) -> Result<PathBuf, Raise> {
 /// The content at index 2: a string, a number as its text, or a request's body, which is shared.
 fn content(stack: &mut Stack<'_>, functions: &Functions, call: &str) -> Result<Bytes, Raise> {
     if let Some(body) = functions.vocabulary.text(stack, 2) {
-        return Ok(body);
+        return body.map_err(|gone| Raise::Mistake(format!("{call}: the content is {gone}")));
     }
     match as_text(stack, 2) {
         Some(content) => Ok(content.into()),

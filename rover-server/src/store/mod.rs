@@ -20,6 +20,7 @@ pub(crate) use datum::Datum;
 pub(crate) use dictionary::{Dictionary, Refusal};
 pub(crate) use gate::{Gate, Turn};
 
+use crate::budget::InFlight;
 use crate::config::StoreLimits;
 
 /// How many dictionaries, and how many caches, a server has at most: names come from the app's text, not from clients.
@@ -48,6 +49,7 @@ pub(crate) struct Stores {
     caches: Named<Cache>,
     files: OnceLock<Gate>,
     processes: OnceLock<Gate>,
+    in_flight: Arc<InFlight>,
 }
 
 impl Stores {
@@ -72,6 +74,11 @@ impl Stores {
         for cache in caches {
             cache.abandon(thread);
         }
+    }
+
+    /// The bytes that requests and answers hold.
+    pub(crate) fn in_flight(&self) -> &Arc<InFlight> {
+        &self.in_flight
     }
 
     /// Who may do work on files. The config should be settled.

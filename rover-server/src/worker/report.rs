@@ -6,9 +6,12 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
+use crate::app::App;
+use crate::budget::Kind;
+use crate::metrics::Samples;
+
 use super::Post;
 use super::here::{Here, here};
-use crate::metrics::Samples;
 
 /// The state of a worker at one moment.
 #[derive(Clone)]
@@ -87,10 +90,24 @@ fn figures(this: &Here) -> Figures {
     samples.gauge("rover_coroutines", help, &[("pool", "handlers"), ("state", "busy")], busy as f64);
     let help = "Coroutines that were made because none was idle.";
     samples.gauge("rover_coroutines_created", help, &[("pool", "handlers")], created as f64);
+    if this.number == 1 {
+        of_all_workers(app, &mut samples);
+    }
     this.lag.write(&mut samples, &number);
     app.sources.write(&mut samples);
     if let Some(tracer) = &site.tracer {
         tracer.write(&mut samples);
     }
     Figures { samples: Arc::new(samples), ..figures }
+}
+
+/// What the workers count together, which one of them tells.
+fn of_all_workers(app: &App, samples: &mut Samples) {
+    let in_flight = app.in_flight();
+    let help = "Bytes of large request bodies and answers that are held.";
+    for (kind, name) in [(Kind::Request, "request"), (Kind::Answer, "answer")] {
+        samples.gauge("rover_buffered_bytes", help, &[("kind", name)], in_flight.bytes(kind) as f64);
+    }
+    let help = "Request bodies and answers for which there was no room.";
+    samples.counter("rover_buffers_refused_total", help, &[], in_flight.refused() as f64);
 }

@@ -8,6 +8,7 @@ mod support;
 mod upstream;
 
 mod accept;
+mod buffers;
 mod c_stack;
 #[cfg(feature = "otlp")]
 mod collector;
@@ -46,6 +47,7 @@ mod lua_http;
 mod lua_http_forms;
 mod lua_files;
 mod lua_json;
+mod lua_lengths;
 mod lua_load_mistakes;
 mod lua_middleware;
 mod lua_modules;
@@ -67,6 +69,7 @@ mod lua_streams;
 mod lua_websockets;
 mod lua_tasks;
 mod shortages;
+mod slices;
 mod smoke;
 mod takes_any;
 mod turns;

@@ -241,3 +241,20 @@ fn a_request_with_two_lengths_is_known_by_its_number() {
     framing.declare(None, 1);
     assert!(framing.is_doubtful(1));
 }
+
+#[test]
+fn the_beginning_of_the_last_head_is_remembered() {
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100));
+    for (parts, begin) in [
+        (&["GET /some/longer/path HTTP/1.1\r\nHost: a\r\n\r\n"][..], "GET /some/longer/path HTTP/1.1\r\n"),
+        (&[&long], &long[..64]),
+        (&["GET", " / HTTP/1.1\r\n\r\n"], "GET / HTTP/1.1\r\n\r\n"),
+        (&["GET / HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\n"], "POST /b HTTP/1.1\r\n"),
+    ] {
+        let mut framing = Framing::new();
+        for part in parts {
+            framing.look(part.as_bytes(), 0).unwrap();
+        }
+        assert_eq!(std::str::from_utf8(framing.begin()).unwrap(), begin);
+    }
+}
