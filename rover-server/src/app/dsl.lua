@@ -1,10 +1,10 @@
 -- The auto-table that `rover.server` returns: it records what the app declares, and builds responses.
 --
--- Comes in: `native`, the functions that Rust lends to this file, `mistake`, which raises at the line of the app, and the
--- builders. Goes out: `server`, `seal` and the tables that Rust reads afterwards. Nothing here runs for a request, except
+-- Comes in: `native`, the functions that Rust lends to this file, `mistake`, which raises at the line of the app, the
+-- builders, and `read_endpoint`, which reads the table of an endpoint. Goes out: `server`, `seal` and the tables that Rust reads afterwards. Nothing here runs for a request, except
 -- the builders.
 
-local native, mistake, builders = ...
+local native, mistake, builders, read_endpoint = ...
 
 local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
 local getmetatable, unpack = getmetatable, unpack
@@ -145,11 +145,18 @@ end
 
 -- Called by `node_meta.__newindex` alone, for `where`.
 local function declare_route(place, verb, handler)
-  if type(handler) ~= "function" then
-    return note(("%s.%s must be a function, not %s"):format(written(place), verb, a(handler)))
+  local number, endpoint = #declared.routes + 1, nil
+  if type(handler) == "table" and getmetatable(handler) ~= node_meta then
+    endpoint = true
+    handler = read_endpoint(("%s.%s"):format(written(place), verb), handler, number, note)
+    if not handler then return end
+  elseif type(handler) ~= "function" then
+    return note(("%s.%s must be a function, or a table with one, not %s"):format(written(place), verb, a(handler)))
   end
   local file, line = where(4)
-  declared.routes[#declared.routes + 1] = { verb = verb, handler = handler, file = file, line = line, place = place }
+  declared.routes[number] = {
+    verb = verb, handler = handler, file = file, line = line, place = place, endpoint = endpoint,
+  }
 end
 
 local sockets = {} -- places with an endpoint of WebSockets, in the order written

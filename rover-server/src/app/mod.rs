@@ -6,6 +6,7 @@
 
 mod code;
 mod declared;
+mod endpoint;
 mod guarding;
 mod load;
 mod natives;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
+pub(crate) use endpoint::Endpoint;
 
 use crate::budget::{self, Budget, InFlight};
 use crate::config::Config;
@@ -131,8 +133,8 @@ pub(crate) struct App {
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
     takes_context: Vec<bool>,
-    /// Whether each route's handler passes the body of its requests on, and so gets it unread.
-    leaves_body: Vec<bool>,
+    /// What is known of the requests of each entry.
+    endpoints: Vec<Endpoint>,
     debug: Rc<Cell<bool>>,
     stores: Arc<Stores>,
     /// Known once the app is settled.
@@ -174,9 +176,9 @@ impl App {
         self.debug.get()
     }
 
-    /// How long a handler may wait in all; zero for as long as it likes.
-    pub(crate) fn handler_timeout(&self) -> Duration {
-        self.handler_timeout.get()
+    /// How long the handler of `entry` may wait in all; zero for as long as it likes.
+    pub(crate) fn handler_timeout(&self, entry: c_int) -> Duration {
+        self.endpoint(entry).timeout.unwrap_or(self.handler_timeout.get())
     }
 
     /// Where the function of `entry` was declared, as `app.lua:12`.
@@ -184,9 +186,10 @@ impl App {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
     }
 
-    /// Whether the function of `entry` wants the body of its request unread.
-    pub(crate) fn leaves_body(&self, entry: c_int) -> bool {
-        self.leaves_body.get((entry - 1) as usize).is_some_and(|leaves| *leaves)
+    /// What is known of the requests that `entry` answers.
+    #[inline]
+    pub(crate) fn endpoint(&self, entry: c_int) -> Endpoint {
+        self.endpoints.get((entry - 1) as usize).copied().unwrap_or_default()
     }
 
     /// Whether the function of `entry` has a parameter that a context could be given to.
