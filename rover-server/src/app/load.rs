@@ -166,6 +166,7 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         handler_timeout: Cell::default(),
         stores: blueprint.stores.clone(),
         budget: OnceCell::new(),
+        longest_body: Cell::new(u64::MAX),
         workers,
         watches_waits: Cell::new(false),
         sources: Sources::default(),
