@@ -160,10 +160,10 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
                     if let Err(status) = self.add(data) {
                         return Poll::Ready(Err(status));
                     }
-                    if !self.has_room(self.first.as_ref().map_or(self.rest.capacity(), Bytes::len)) {
+                    let received = self.received();
+                    if !self.has_room(received) {
                         return Poll::Ready(Err(StatusCode::SERVICE_UNAVAILABLE));
                     }
-                    let received = self.received();
                     if let Some(clock) = &mut self.clock {
                         clock.arrived(self.pace, received);
                     }
