@@ -35,6 +35,15 @@ impl Frames {
     /// `reply` gives what is sent once a request is complete, by the number of the connection, from 1, and the streams of the
     /// requests that have come over it.
     fn start(name: &str, reply: impl Fn(usize, &[u32]) -> Vec<u8> + Send + Sync + 'static) -> Frames {
+        Frames::start_early(name, |_| Vec::new(), reply)
+    }
+
+    /// The same, where `early` gives what is sent once the head of a request with a body is there.
+    fn start_early(
+        name: &str,
+        early: fn(u32) -> Vec<u8>,
+        reply: impl Fn(usize, &[u32]) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Frames {
         let (config, ca) = identity(name, &["h2"]);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -49,7 +58,7 @@ impl Frames {
                 let Ok(stream) = stream else { continue };
                 let number = accepted.fetch_add(1, Ordering::SeqCst) + 1;
                 let (config, reply) = (config.clone(), reply.clone());
-                std::thread::spawn(move || serve(stream, config, |streams| reply(number, streams)));
+                std::thread::spawn(move || serve(stream, config, early, |streams| reply(number, streams)));
             }
         });
         frames
@@ -77,7 +86,12 @@ impl Frames {
 }
 
 /// One connection, up to its end.
-fn serve(stream: TcpStream, config: Arc<ServerConfig>, reply: impl Fn(&[u32]) -> Vec<u8>) -> Option<()> {
+fn serve(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    early: fn(u32) -> Vec<u8>,
+    reply: impl Fn(&[u32]) -> Vec<u8>,
+) -> Option<()> {
     stream.set_read_timeout(Some(DEADLINE)).ok()?;
     let mut stream = StreamOwned::new(ServerConnection::new(config).ok()?, stream);
     stream.read_exact(&mut [0; 24]).ok()?;
@@ -96,6 +110,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, reply: impl Fn(&[u32]) ->
                 complete.push(number);
                 stream.write_all(&reply(&complete)).ok()?;
             }
+            (HEADERS, _) => stream.write_all(&early(number)).ok()?,
             _ => {}
         }
     }
@@ -199,4 +214,18 @@ fn interim_answers_without_end_are_an_error() {
     let app = server.app("function api.get() return { told(client.post('/', 'x')) } end");
     assert_eq!(body(&app, "/"), json!(["200 fine"]));
     assert_eq!(body(&app, "/"), json!(["too many interim responses"]));
+}
+
+#[test]
+fn an_early_answer_is_the_answer_although_the_stream_is_reset() {
+    // `:status: 400`, a body, and RST_STREAM with NO_ERROR (RFC 9113, section 8.1), while the request's body is on its way.
+    let early = |stream| {
+        cat(&[frame(HEADERS, END_HEADERS, stream, &[0x8c]), frame(DATA, END_STREAM, stream, b"no"), reset(stream, 0)])
+    };
+    let server = Frames::start_early("client-early", early, |_, _| Vec::new());
+    let app = server
+        .app("function api.get() return { told(client.post('/', ('x'):rep(8 * 1024 * 1024))), client.stats() } end");
+    for _ in 0..5 {
+        assert_eq!(body(&app, "/")[0], json!("400 no"));
+    }
 }
