@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Ipv6Addr, Shutdown};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -86,7 +86,7 @@ impl Admission {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let ip = ip.filter(|_| self.most_per_ip > 0);
+        let ip = ip.filter(|_| self.most_per_ip > 0).map(client_of);
         // From here on, dropping the permit gives back what has been taken.
         let mut permit = Permit { admission: self.clone(), ip: None };
         if let Some(ip) = ip {
@@ -129,6 +129,14 @@ impl Admission {
                 let _ = stream.shutdown(Shutdown::Write);
             }
         }
+    }
+}
+
+/// Whom an address stands for: of IPv6, one client has a whole network of 64 bits, as rate limits have it too.
+fn client_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
     }
 }
 
@@ -176,6 +184,20 @@ mod tests {
         let many = admission(0, 0);
         let permits: Vec<_> = (0..1000).map(|_| many.admit_from(a).unwrap()).collect();
         assert_eq!((permits.len(), many.by_ip.lock().unwrap().len()), (1000, 0));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let few = admission(0, 2);
+        let from = |ip: &str| few.admit_from(Some(ip.parse().unwrap()));
+        let held = (from("2001:db8:0:1::1").unwrap(), from("2001:db8:0:1:ffff::2").unwrap());
+        assert!(from("2001:db8:0:1::3").is_none());
+        assert!(from("2001:db8:0:2::1").is_some(), "another network");
+        let mapped = from("::ffff:10.0.0.1").unwrap();
+        let (second, others) = (from("10.0.0.1").unwrap(), from("10.0.0.2").unwrap());
+        assert!(from("10.0.0.1").is_none());
+        drop((held, mapped, second, others));
+        assert!(few.by_ip.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -15,13 +15,13 @@ use crate::failure;
 
 /// Refuses a request whose Host field breaks RFC 9112, section 3.2: an HTTP/1.1 request has exactly one, and its value
 /// is a host with an optional port. A target in absolute form must name such a host too, which takes the place of the
-/// field's value (section 3.2.2). Refuses a target that is longer than the `settings` have it, too, and what is malformed
-/// in HTTP/2.
+/// field's value (section 3.2.2). Refuses a target that is longer than the `settings` have it, too, and in HTTP/2
+/// what is malformed, or has more fields than they have it: of HTTP/1, hyper counts them.
 #[inline(always)]
 pub(crate) fn refusal(head: &mut Parts, settings: &ConnectionSettings, usual: &UsualHost) -> Option<Response<Body>> {
     let longest_target = settings.uri_size_limit;
     let is_http2 = head.version == Version::HTTP_2;
-    if is_http2 && let Some(refusal) = malformed(head) {
+    if is_http2 && let Some(refusal) = malformed(head, settings.header_count_limit) {
         return Some(refusal);
     }
     if !is_http2 && head.uri.authority().is_some() {
@@ -116,7 +116,10 @@ fn take_host(head: &mut Parts) -> Option<Response<Body>> {
 /// Refuses what the h2 crate lets in and RFC 9113, sections 8.2.1 and 8.3.1, call malformed. HTTP/1.1 has no such requests:
 /// white space around a value is no part of it there, and hyper refuses the others.
 #[inline(never)]
-fn malformed(head: &Parts) -> Option<Response<Body>> {
+fn malformed(head: &Parts, most_fields: usize) -> Option<Response<Body>> {
+    if head.headers.len() > most_fields {
+        return Some(failure::answer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let is_padded = |value: &[u8]| is_blank(value.first()) || is_blank(value.last());
     let problem = if head.headers.values().any(|value| is_padded(value.as_bytes())) {

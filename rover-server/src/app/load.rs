@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mlua::{Function, Lua, Table, Value};
 
+use crate::assets::MountDecl;
 use crate::context::{self, Bodies};
 use crate::failure::Failure;
 use crate::fetch;
@@ -135,6 +136,11 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         }
     };
     let mut declared = declared.take();
+    // As `dsl.lua` orders routes: the same in every VM.
+    declared.mounts.sort_by(|one, other| {
+        let key = |mount: &MountDecl| (mount.origin.file.clone(), mount.origin.line, mount.written.clone());
+        key(one).cmp(&key(other))
+    });
     let mut told = told.take();
     if let Some(found) = std::mem::take(&mut told.places).finish() {
         let _ = guards.set(found);

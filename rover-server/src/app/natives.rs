@@ -50,7 +50,13 @@ pub(super) fn early(
     let key = lua.create_function(move |_, (key, value): (Value, Value)| Ok(endpoint::key(&reading, &key, value)))?;
     native.raw_set("endpoint_key", key)?;
     let reading = told.clone();
-    native.raw_set("endpoint_end", lua.create_function(move |_, number| Ok(endpoint::end(&reading, number)))?)?;
+    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(endpoint::end(&reading)))?)?;
+    let reading = told.clone();
+    let belongs = move |_: &Lua, (number, route): (usize, usize)| {
+        endpoint::belongs(&reading, number, route);
+        Ok(())
+    };
+    native.raw_set("endpoint_of", lua.create_function(belongs)?)?;
     let mounting = declared.clone();
     native.raw_set(
         "mount",

@@ -121,7 +121,7 @@ impl Assets {
     ) -> Result<Body, Errno> {
         let name = resource.name_in(coding);
         let folder: Rc<_> = self.folder(n, mount, Instant::now())?;
-        let Opened::File(file, stat) = open::below(&folder, &name)? else { return Err(Errno::NOENT) };
+        let Opened::File(file, stat) = open::below(&folder, &name, mount.dotfiles)? else { return Err(Errno::NOENT) };
         if resource.representation(coding).is_none_or(|known| known.identity != Identity::of(&stat)) {
             return Err(Errno::NOENT);
         }

@@ -225,7 +225,7 @@ impl Assets {
                 let Some(index) = &mount.index else { return Found::Missing };
                 let separator: &[u8] = if name.is_empty() { b"" } else { b"/" };
                 let index = [name, separator, index.as_bytes()].concat();
-                match open::below(&folder, &index) {
+                match open::below(&folder, &index, mount.dotfiles) {
                     Ok(open::Opened::File(..)) => Found::Folder,
                     Ok(open::Opened::Folder) => Found::Missing,
                     Err(error) => refused(key, error),

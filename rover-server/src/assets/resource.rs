@@ -65,7 +65,7 @@ impl Resource {
         name: &[u8],
         previous: Option<&Resource>,
     ) -> Result<Loaded, Errno> {
-        let (file, identity) = match open::below(folder, name)? {
+        let (file, identity) = match open::below(folder, name, mount.dotfiles)? {
             Opened::Folder => return Ok(Loaded::Folder),
             Opened::File(file, stat) => (file, Identity::of(&stat)),
         };
@@ -75,7 +75,7 @@ impl Resource {
         let plain = Representation::of(&file, identity, None, same(None, &identity));
         let mut coded = Vec::new();
         for coding in Coding::ALL.into_iter().filter(|_| mount.precompressed) {
-            let (file, identity) = match open::below(folder, &sibling(name, coding)) {
+            let (file, identity) = match open::below(folder, &sibling(name, coding), mount.dotfiles) {
                 Ok(Opened::File(file, stat)) => (file, Identity::of(&stat)),
                 Ok(Opened::Folder) => continue,
                 Err(error) if open::is_missing(error) || error == Errno::ACCESS => continue,

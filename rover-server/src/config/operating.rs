@@ -35,6 +35,8 @@ pub(crate) enum TraceContext {
 pub(crate) struct Management {
     host: Option<Host>,
     port: Option<u16>,
+    /// Further names of it, in lower case.
+    hosts: Vec<String>,
 }
 
 /// Where the management listens that has only a host.
@@ -49,6 +51,12 @@ impl Management {
     /// Where it listens, if that is set.
     pub(super) fn host(&self) -> Option<&Host> {
         self.host.as_ref()
+    }
+
+    /// The names by which clients may know it, beside addresses.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let own = self.host.iter().map(|host| host.to_string().to_ascii_lowercase());
+        own.chain(self.hosts.clone())
     }
 
     /// The addresses to bind.
@@ -164,6 +172,21 @@ pub(super) static OPERATING_KEYS: &[ConfigKey] = &[
             config.management.port = match value.text() {
                 Some("off") => None,
                 _ => Some(u16::try_from(value.whole(0, u16::MAX.into()).ok_or("")?).map_err(|_| "")?),
+            };
+            Ok(())
+        },
+    },
+    ConfigKey {
+        name: "management.hosts",
+        what: "names with a dot by which requests to the management listener may call it",
+        takes: "a list of host names, or \"*\" for any",
+        default: "none",
+        example: "\"rover.default.svc\"",
+        store: |config, value| {
+            let names = value.texts().ok_or("")?;
+            config.management.hosts = match &names[..] {
+                [none] if none == "none" => Vec::new(),
+                names => names.iter().map(|name| name.to_ascii_lowercase()).collect(),
             };
             Ok(())
         },

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::AppInfo;
 use super::control::{Control, Phase, Shared};
 use crate::log;
-use crate::management::{Page, Pages};
+use crate::management::{Asked, Page, Pages, Told};
 use crate::metrics::Samples;
 use crate::worker::{self, Figures, Post};
 
@@ -50,14 +50,27 @@ struct Known {
 /// The pages about a server.
 pub(super) fn pages(shared: Arc<Shared>) -> Pages {
     let board = Arc::new(Board { shared, known: Mutex::default(), checked: tokio::sync::Mutex::default() });
-    Arc::new(move |path, query| {
+    Arc::new(move |asked| {
         let board = board.clone();
-        Box::pin(async move { board.page(&path, &query).await }) as Pin<Box<_>>
+        Box::pin(async move { board.tell(&asked).await }) as Pin<Box<_>>
     })
 }
 
 impl Board {
-    async fn page(&self, path: &str, query: &str) -> Option<Page> {
+    async fn tell(&self, asked: &Asked) -> Told {
+        match (asked.path.as_str(), asked.is_post) {
+            // It costs the server something: no link, no image and no crawler is to start one.
+            ("/profile", true) => Told::Page(self.profile(&asked.query).await),
+            ("/profile", false) => Told::Only("POST"),
+            (path, false) => self.page(path).await.map_or(Told::Nothing, Told::Page),
+            (path, true) => match self.page(path).await {
+                Some(_) => Told::Only("GET, HEAD"),
+                None => Told::Nothing,
+            },
+        }
+    }
+
+    async fn page(&self, path: &str) -> Option<Page> {
         match path {
             "/metrics" => Some(Page {
                 status: StatusCode::OK,
@@ -68,7 +81,6 @@ impl Board {
             "/readyz" => Some(self.readiness().await),
             "/routes" => Some(json_page(StatusCode::OK, &self.routes())),
             "/workers" => Some(json_page(StatusCode::OK, &self.workers().await)),
-            "/profile" => Some(self.profile(query).await),
             _ => None,
         }
     }

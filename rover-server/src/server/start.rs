@@ -16,7 +16,7 @@ use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::crew::Crew;
 use crate::error::Error;
 use crate::log::{self, Level};
-use crate::management::Management;
+use crate::management::{Management, Names};
 use crate::rate_limit::{RateLimits, RouteLimits};
 use crate::resources;
 use crate::route::FastRouter;
@@ -129,7 +129,8 @@ impl Server {
         let shared = Shared::new(self, turns, (&listeners, bound.as_ref()), plan, watchdog.clone());
         let management = match bound {
             Some(bound) => {
-                let thread = Management::start(bound.clone(), board::pages(shared.clone())).map_err(failed)?;
+                let thread = Management::start(bound.clone(), Names::new(wanted.names()), board::pages(shared.clone()))
+                    .map_err(failed)?;
                 Some((bound, thread))
             }
             None => None,

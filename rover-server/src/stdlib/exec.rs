@@ -210,7 +210,9 @@ async fn run(stores: &Stores, order: Order) -> Result<Ended, String> {
         let _within = runtime.enter();
         match command.spawn() {
             Ok(child) => {
-                child.id().map(resources::restore);
+                if let Some(process) = child.id() {
+                    resources::restore(process);
+                }
                 Ok(Running { child, _turn: turn })
             }
             // The system does not say which of the two is missing.

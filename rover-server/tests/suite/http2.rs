@@ -173,6 +173,23 @@ fn too_long_a_list_of_headers_is_431_and_too_long_a_path_414() {
 }
 
 #[test]
+fn header_count_limit() {
+    let app = App::start_server(rover_server::Server::from_source("app.lua", APP).set("header_count_limit", "10"));
+    with_client(app.address, async |client| {
+        // The host counts, as in HTTP/1.1.
+        let with = |count| {
+            let request = Request::get("http://test/");
+            (0..count).fold(request, |request, n| request.header(format!("x-{n}"), "1")).body(Bytes::new()).unwrap()
+        };
+        assert_eq!(send(&client, with(9)).await.0, 200);
+        assert_eq!(send(&client, with(10)).await.0, 431);
+        let lines = (0..10).fold(Request::get("http://test/"), |request, _| request.header("x-same", "1"));
+        assert_eq!(send(&client, lines.body(Bytes::new()).unwrap()).await.0, 431);
+        assert_eq!(send(&client, get("/")).await.0, 200, "the connection goes on");
+    });
+}
+
+#[test]
 fn a_reset_cancels_the_handler() {
     let code = "local api = rover.server {} local cancelled = 0 \
                 function api.wait.get() local ok = pcall(rover.sleep, 60) if not ok then cancelled = cancelled + 1 end end \

@@ -148,6 +148,10 @@ fn nothing_outside_of_the_folder_and_nothing_hidden() {
     symlink("..", folder.0.join("public/up")).unwrap();
     symlink("/proc/self/fd", folder.0.join("public/fd")).unwrap();
     symlink("sub/c.txt", folder.0.join("public/inside.txt")).unwrap();
+    symlink(".env", folder.0.join("public/env.txt")).unwrap();
+    symlink("../.env", folder.0.join("public/sub/env.txt")).unwrap();
+    symlink(".git", folder.0.join("public/git")).unwrap();
+    symlink("git/config", folder.0.join("public/config.txt")).unwrap();
     let app = folder.app(PLAIN, 1);
     for path in [
         "/assets/../secret.txt",
@@ -165,6 +169,10 @@ fn nothing_outside_of_the_folder_and_nothing_hidden() {
         "/assets/a.txt%00.css",
         "/assets/a.txt%00",
         "/assets/back%5Cslash.txt",
+        "/assets/env.txt",
+        "/assets/sub/env.txt",
+        "/assets/git/config",
+        "/assets/config.txt",
         "/assets/out.txt",
         "/assets/sub/out.txt",
         "/assets/absolute.txt",

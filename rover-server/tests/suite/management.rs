@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rover_server::Server;
 
-use crate::support::{App, DEADLINE, each_worker_count, wait_until};
+use crate::support::{Answer, App, DEADLINE, each_worker_count, wait_until};
 use crate::websocket_client::WebSocket;
 
 fn start(code: &str, workers: usize) -> App {
@@ -313,6 +313,44 @@ fn clients_that_do_nothing_are_few() {
     });
 }
 
+/// Asks for a profile.
+fn profile(app: &App, query: &str) -> Answer {
+    app.told_to(&format!("POST /profile?{query} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"))
+}
+
+#[test]
+fn what_acts_is_asked_for_by_post_and_what_tells_by_get() {
+    let app = start(APP, 1);
+    for method in ["GET", "DELETE"] {
+        let page = app.told_to(&format!("{method} /profile?seconds=300 HTTP/1.0\r\n\r\n"));
+        let allow = if method == "DELETE" { "GET, HEAD" } else { "POST" };
+        assert_eq!((page.status, page.header("allow")), (405, Some(allow)), "{method}");
+    }
+    let page = app.told_to("POST /metrics HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!((page.status, page.header("allow")), (405, Some("GET, HEAD")));
+    assert_eq!(app.told_to("POST /none HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n").status, 404);
+}
+
+#[test]
+fn pages_of_other_sites_are_told_nothing() {
+    let server = Server::from_source("app.lua", APP).workers(1).set("management.port", "0");
+    let app = App::start_server(server.set("management.hosts", "rover.default.svc"));
+    let ask = |headers: &str| app.told_to(&format!("GET /metrics HTTP/1.1\r\n{headers}\r\n\r\n"));
+    for host in ["127.0.0.1:9090", "[::1]:9090", "localhost", "rover", "ROVER.default.svc:9090"] {
+        assert_eq!(ask(&format!("Host: {host}")).status, 200, "{host}");
+        assert_eq!(ask(&format!("Host: {host}\r\nOrigin: http://{host}")).status, 200, "{host}");
+        assert_eq!(ask(&format!("Host: {host}\r\nOrigin: http://evil.example")).status, 403, "{host}");
+        assert_eq!(ask(&format!("Host: {host}\r\nOrigin: null")).status, 403, "{host}");
+    }
+    for host in ["evil.example", "evil.example:9090", "127.0.0.1.evil.example", "rover.other.svc"] {
+        let refused = ask(&format!("Host: {host}"));
+        assert_eq!(refused.status, 403, "{host}");
+        assert!(refused.text().contains("management.hosts"), "the cure is named");
+    }
+    let crossed = "Host: 127.0.0.1\r\nOrigin: http://evil.example\r\nContent-Length: 0";
+    assert_eq!(app.told_to(&format!("POST /profile?seconds=300 HTTP/1.1\r\n{crossed}\r\n\r\n")).status, 403);
+}
+
 #[test]
 fn a_profile_is_told() {
     let code = "local api = rover.server {}
@@ -320,11 +358,11 @@ fn a_profile_is_told() {
                 function api.on_start() rover.every(0.01, busy) end
                 return api";
     let app = start(code, 1);
-    let page = app.told("/profile?seconds=1");
+    let page = profile(&app, "seconds=1");
     assert_eq!((page.status, page.header("content-type")), (200, Some("image/svg+xml")));
     assert!(page.text().contains("function app.lua:2") || page.text().contains("app.lua:2"), "{}", page.text());
     for query in ["seconds=0", "seconds=301", "seconds=x", "minutes=1"] {
-        let page = app.told(&format!("/profile?{query}"));
+        let page = profile(&app, query);
         assert_eq!(page.status, 400, "{query}");
         assert_eq!(page.text(), "{\"error\":\"seconds is a whole number from 1 to 300\"}\n");
     }
@@ -472,7 +510,7 @@ fn whoever_asks_during_an_on_ready_check_gets_its_verdict() {
 #[test]
 fn a_profile_of_an_idle_server_is_no_conflict() {
     let app = start("local api = rover.server {} function api.get() return 'on' end return api", 1);
-    let page = app.told("/profile?seconds=1");
+    let page = profile(&app, "seconds=1");
     match page.status {
         // It may have had something to do all the same.
         200 => assert_eq!(page.header("content-type"), Some("image/svg+xml")),

@@ -96,9 +96,14 @@ impl App {
 
     /// Asks the management listener.
     pub fn told(&self, path: &str) -> Answer {
+        self.told_to(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
+    }
+
+    /// As [`told`](App::told), by the literal bytes of a request.
+    pub fn told_to(&self, request: &str) -> Answer {
         let address = self.management.expect("the management listener is on");
         let mut client = Client::new(TcpStream::connect(address).expect("the server tells of itself"));
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        client.send(request);
         client.answer()
     }
 
