@@ -106,7 +106,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("accept", &["config", "error", "log"]),
-    ("tls", &["config", "error", "log"]),
+    ("tls", &["config", "context", "error", "log"]),
     (
         "service",
         &[
@@ -180,7 +180,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("state", &["json", "lua", "store", "tasks"]),
     ("tasks", &["context", "failure", "json", "log", "lua", "otlp", "response", "turn", "upgrade"]),
     ("failure", &["body", "context", "json", "log", "lua", "response"]),
-    ("response", &["body", "context", "header_names", "json", "lua", "upgrade"]),
+    ("response", &["body", "context", "header_names", "json", "log", "lua", "upgrade"]),
     ("otlp", &["blocking", "config", "context", "log", "metrics", "outbound"]),
     ("outbound", &["blocking", "decode", "log", "resources"]),
     ("context", &["body", "budget", "decode", "header_names", "json", "lua", "route", "socket", "unread", "upgrade"]),

@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::StatusCode;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -19,7 +20,7 @@ use crate::accept::{Accepted, Role, Stream};
 use crate::admission::Permit;
 use crate::app::{App, Blueprint, Mistakes};
 use crate::config::Limits;
-use crate::connection::{self, Connection};
+use crate::connection::{self, Connection, Shaken};
 use crate::context::Peer;
 use crate::lifecycle::Lifecycle;
 use crate::log::{self, Level};
@@ -28,7 +29,7 @@ use crate::proxy_protocol;
 use crate::readiness;
 use crate::service::Current;
 use crate::socket::{Agreed, SpareBuffers, Transport};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 use crate::version::{Plan, Version};
 use crate::watchdog::{Charge, Listed};
 
@@ -277,8 +278,17 @@ impl Here {
         if let (Role::Tls, Some(tls)) = (role, &self.https.tls) {
             let patience = self.current.site().config.tls.handshake_timeout;
             match connection::handshake(transport, tls.current(), patience).await {
-                Some(encrypted) => (transport, agreed) = encrypted,
-                None => return None,
+                Shaken::Encrypted { transport: encrypted, agreed: own, certificate } => {
+                    (transport, agreed) = (encrypted, own);
+                    peer.certificate = certificate.as_deref().and_then(tls::client_certificate).map(Rc::new);
+                }
+                Shaken::Plain(transport) => {
+                    if let Some((head, bytes)) = connection::refuse_plain(transport).await {
+                        self.current.record_refusal(&peer, &head, StatusCode::BAD_REQUEST, bytes);
+                    }
+                    return None;
+                }
+                Shaken::Failed => return None,
             }
             peer.scheme = "https";
         }

@@ -47,6 +47,7 @@ mod lua_http;
 mod lua_http_forms;
 mod lua_files;
 mod lua_json;
+mod lua_lengths;
 mod lua_load_mistakes;
 mod lua_middleware;
 mod lua_modules;
