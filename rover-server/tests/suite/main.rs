@@ -68,6 +68,7 @@ mod lua_streams;
 mod lua_websockets;
 mod lua_tasks;
 mod shortages;
+mod slices;
 mod smoke;
 mod takes_any;
 mod turns;
