@@ -32,7 +32,7 @@ use crate::turn;
 use crate::upgrade::{Ending, Upgrade, Upgraded};
 
 use requests::Client;
-pub(crate) use tls::handshake;
+pub(crate) use tls::{Shaken, handshake, refuse_plain};
 pub(crate) use watch::tick;
 use watch::{Lapse, LastBytes, Watch};
 

@@ -22,11 +22,11 @@ pub(crate) struct Declared {
     pub(crate) origin: String,
     /// The table given to `rover.server`, in the order of its keys.
     pub(crate) config: Vec<(String, ConfigValue)>,
-    /// The routes, in the order written; a route's place is its id.
+    /// The routes, in the order of their files and lines; a route's place is its id.
     pub(crate) routes: Vec<RouteDecl>,
     /// What the routes are limited to.
     pub(crate) limits: RouteLimits,
-    /// The folders of static files, in the order written.
+    /// The folders of static files, in the order of their files and lines.
     pub(crate) mounts: Vec<MountDecl>,
     /// What tables say of routes, by the routes' places.
     pub(crate) endpoints: Vec<(usize, Endpoint)>,

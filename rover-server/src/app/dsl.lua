@@ -1,13 +1,13 @@
 -- The auto-table that `rover.server` returns: it records what the app declares, and builds responses.
 --
 -- Comes in: `native`, the functions that Rust lends to this file, `mistake`, which raises at the line of the app, the
--- builders, and `read_endpoint`, which reads the table of an endpoint. Goes out: `server`, `seal` and the tables that Rust reads afterwards. Nothing here runs for a request, except
--- the builders.
+-- builders, and `read_endpoint`, which reads the table of an endpoint. Goes out: `server`, `seal` and the tables that Rust
+-- reads afterwards. Nothing here runs for a request, except the builders.
 
 local native, mistake, builders, read_endpoint = ...
 
 local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
-local getmetatable, unpack = getmetatable, unpack
+local getmetatable, unpack, sort = getmetatable, unpack, table.sort
 
 local VERBS = { get = true, post = true, put = true, patch = true, delete = true, head = true, options = true, any = true }
 local HOOKS = {
@@ -143,34 +143,75 @@ function node_meta.__index(node, key)
   return child_of(place, key)
 end
 
+-- Whether one declaration stands before another: by file and line; on one line what a loop over `pairs` declares goes by
+-- its name, behind the rest, which goes as it was written.
+local function is_before(one, other)
+  if one.file ~= other.file then return one.file < other.file end
+  if one.line ~= other.line then return one.line < other.line end
+  if one.is_loose ~= other.is_loose then return other.is_loose end
+  if not one.is_loose then return one.number < other.number end
+  if one.verb ~= other.verb then return one.verb < other.verb end
+  local own, others = written(one.place), written(other.place)
+  if own ~= others then return own < others end
+  return one.number < other.number
+end
+
+local on_line = {} -- by line and kind, the first declaration there
+
+-- Adds a declaration to a list of one kind, with its number there.
+local function add(list, declaration)
+  declaration.number = #list + 1
+  list[declaration.number] = declaration
+  -- What stands on a line of its own needs no look at the loops around it.
+  local known = on_line[list]
+  if not known then
+    known = {}
+    on_line[list] = known
+  end
+  local first = known[declaration.line]
+  if first then
+    first.is_loose = first.is_loose or hooks.is_in_pairs_loop()
+    declaration.is_loose = first.is_loose
+  else
+    known[declaration.line] = declaration
+    declaration.is_loose = false
+  end
+end
+
+-- Puts declarations in an order that is the same in every VM: a loop over `pairs` gives them in another one in each.
+local function settle_order(list)
+  for i = 2, #list do
+    if is_before(list[i], list[i - 1]) then return sort(list, is_before) end
+  end
+end
+
 -- Called by `node_meta.__newindex` alone, for `where`.
 local function declare_route(place, verb, handler)
-  local number, endpoint = #declared.routes + 1, nil
+  local endpoint
   if type(handler) == "table" and getmetatable(handler) ~= node_meta then
-    endpoint = true
-    handler = read_endpoint(("%s.%s"):format(written(place), verb), handler, number, note)
+    handler, endpoint = read_endpoint(("%s.%s"):format(written(place), verb), handler, note)
     if not handler then return end
   elseif type(handler) ~= "function" then
     return note(("%s.%s must be a function, or a table with one, not %s"):format(written(place), verb, a(handler)))
   end
   local file, line = where(4)
-  declared.routes[number] = {
+  add(declared.routes, {
     verb = verb, handler = handler, file = file, line = line, place = place, endpoint = endpoint,
-  }
+  })
 end
 
-local sockets = {} -- places with an endpoint of WebSockets, in the order written
+local sockets = {} -- { declaration, file, line, place, at }
 
 local function declare_socket(place, declaration)
   local name = written(place) .. ".ws"
   if type(declaration) ~= "function" then
     return note(("%s must be a function, not %s"):format(name, a(declaration)))
   elseif place.socket then
-    return note(("%s is already declared (%s); remove one of the two"):format(name, place.socket.place))
+    return note(("%s is already declared (%s); remove one of the two"):format(name, place.socket.at))
   end
   local file, line = where(4)
-  place.socket = { declaration = declaration, file = file, line = line, place = place_of(file, line) }
-  sockets[#sockets + 1] = place
+  place.socket = { declaration = declaration, file = file, line = line, place = place, at = place_of(file, line) }
+  add(sockets, place.socket)
 end
 
 -- `api.assets.static { dir = … }`: a folder of files under the path above `place`.
@@ -251,14 +292,17 @@ local function declare_limit(place, options)
   for key, value in pairs(options) do
     if key ~= "methods" then rule[key] = value end
   end
-  declared.limits[#declared.limits + 1] = {
+  local file, line = where()
+  add(declared.limits, {
     rule = rule,
     methods = verbs_of(options.methods, name),
     per = type(options.per) == "function" and options.per or nil,
     place = place,
-    where = place_of(where()),
+    file = file,
+    line = line,
+    where = place_of(file, line),
     name = name,
-  }
+  })
 end
 
 function node_meta.__call(node, ...)
@@ -327,9 +371,10 @@ local M = { builder = node_meta }
 -- Runs the declarations of WebSockets. Their handshakes are GET requests: what else a GET of their paths declares answers
 -- requests that are none.
 local function settle_sockets()
-  for number, place in ipairs(sockets) do
-    local socket = place.socket
-    local ok, endpoint = xpcall(function() return M.declare_socket(number, socket.declaration, socket.place) end, native.failure)
+  settle_order(sockets)
+  for number, socket in ipairs(sockets) do
+    local place = socket.place
+    local ok, endpoint = xpcall(function() return M.declare_socket(number, socket.declaration, socket.at) end, native.failure)
     if not ok then
       -- `native.failure` gave the error and where it was raised.
       local message = tostring(type(endpoint) == "table" and endpoint[1] or endpoint)
@@ -349,9 +394,9 @@ local function settle_sockets()
       if get then
         get.handler = M.socket_handler(endpoint, get.handler)
       else
-        declared.routes[#declared.routes + 1] = {
+        add(declared.routes, {
           verb = "get", handler = M.socket_handler(endpoint, any and any.handler), file = socket.file, line = socket.line, place = place,
-        }
+        })
       end
     end
   end
@@ -398,8 +443,11 @@ function M.seal(returned)
   end
   if root then settle_sockets() end
   hooks.settle()
+  settle_order(declared.routes)
+  settle_order(declared.limits)
   for number, route in ipairs(declared.routes) do
     tell(route)
+    if route.endpoint then native.endpoint_of(route.endpoint, number) end
     route.limits = limits_of(route, number)
     hooks.of_route(route)
     route.place = nil

@@ -94,13 +94,19 @@ pub(super) fn key(told: &RefCell<Told>, key: &Value, value: Value) -> Option<Str
     read.err().map(|takes| format!("{name} must be {takes}, got {value}"))
 }
 
-/// Ends the table whose keys were read: its endpoint belongs to the route with this `number`, counted from 1. What is wrong
-/// with it as a whole is given back.
-pub(super) fn end(told: &RefCell<Told>, number: usize) -> Option<&'static str> {
+/// Ends the table whose keys were read: its number, counted from 1, and what is wrong with it as a whole.
+pub(super) fn end(told: &RefCell<Told>) -> (usize, Option<&'static str>) {
     let mut told = told.borrow_mut();
     let endpoint = std::mem::take(&mut told.endpoint);
     let problem = (endpoint.streams && endpoint.body_size_limit.is_none())
         .then_some("streams its body, which needs a limit of its own: add body_size_limit");
-    told.endpoints.push((number.saturating_sub(1), endpoint));
-    problem
+    told.endpoints.push((usize::MAX, endpoint));
+    (told.endpoints.len(), problem)
+}
+
+/// `endpoint_of(number, route)`: which route it belongs to, by the route's place, counted from 1.
+pub(super) fn belongs(told: &RefCell<Told>, number: usize, route: usize) {
+    if let Some(endpoint) = told.borrow_mut().endpoints.get_mut(number.wrapping_sub(1)) {
+        endpoint.0 = route.saturating_sub(1);
+    }
 }

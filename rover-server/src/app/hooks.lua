@@ -160,7 +160,7 @@ local function note_idle()
 end
 
 return {
-  stage_of = stage_of, settle = settle, of_route = of_route, note_idle = note_idle,
+  stage_of = stage_of, is_in_pairs_loop = is_in_pairs_loop, settle = settle, of_route = of_route, note_idle = note_idle,
   -- What chooses hooks by the path alone, if there are any.
   choose = function() return #guards > 0 and choose or nil end,
 }

@@ -9,6 +9,7 @@ mod declared;
 mod endpoint;
 mod guarding;
 mod load;
+mod modules;
 mod natives;
 
 use std::cell::{Cell, OnceCell};
@@ -231,6 +232,11 @@ impl App {
     #[inline]
     pub(crate) fn longest_body(&self) -> u64 {
         self.longest_body.get()
+    }
+
+    /// The app serves from now on: what it runs is not cut into slices any more.
+    pub(crate) fn serves(&self) {
+        self.waits.slice(None);
     }
 
     /// What asks for room for large bodies; `None` before the app is settled.

@@ -2,11 +2,12 @@
 -- Rover which files these are, so that a change of one can reload the app.
 --
 -- Comes in: `known`, which gives the file and the code that the version has for a module; `keep`, which takes a module and
--- its file and gives the code; `note`, which takes the name of a file. Goes out: nothing; the loader of Lua files asks them,
+-- its file and gives the code; `note`, which takes the name of a file; `is_loaded`, which tells whether the app's top level has
+-- run. Goes out: nothing; the loader of Lua files asks them,
 -- and where it finds nothing, notes each name that it has looked for: one that is made later can reload the app too.
 
-local known, keep, note = ...
-local error, load, open, package = error, load, io.open, package
+local known, keep, note, is_loaded = ...
+local error, ipairs, load, open, package, require, type = error, ipairs, load, io.open, package, require, type
 local loaders = package.loaders
 local load_file = loaders[2]
 local gmatch, gsub = string.gmatch, string.gsub
@@ -41,4 +42,34 @@ loaders[2] = function(name)
   local chunk, problem = load(code, "@" .. file)
   if not chunk then error(("error loading module '%s' from file '%s':\n\t%s"):format(name, file, problem), 0) end
   return chunk
+end
+
+-- As Lua's own, which is a C function: code that one has called cannot be cut into slices. Afterwards Lua's own is used again,
+-- through which no call can wait, so that nobody finds a module that is half loaded.
+local loading = {}
+
+local function load_module(name)
+  local loaded, problems = package.loaded, ""
+  for _, find in ipairs(package.loaders) do
+    local found = find(name)
+    if type(found) == "function" then
+      loading[name] = true
+      local result = found(name)
+      loading[name] = nil
+      if result ~= nil then loaded[name] = result end
+      if loaded[name] == nil then loaded[name] = true end
+      return loaded[name]
+    end
+    if type(found) == "string" then problems = problems .. found end
+  end
+  error(("module '%s' not found:%s"):format(name, problems), 3)
+end
+
+function _G.require(name, ...)
+  if is_loaded() or type(name) ~= "string" then return require(name, ...) end
+  local known = package.loaded[name]
+  if known then return known end
+  if loading[name] then error(("loop or previous error loading module '%s'"):format(name), 2) end
+  local result = load_module(name)
+  return result
 end

@@ -90,15 +90,24 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
     let mut head = unparsed(http, socket, client);
     let fault = socket.take_fault(&mut head);
+    let mut written = None;
     let site = client.current.site();
     let settings = &site.config.connections;
-    let mut written = None;
+    let begin = socket.head();
     socket.edit(|waiting| {
         let refused = match head.starts_with(PREFACE) {
             true => Some(StatusCode::BAD_REQUEST),
             false => refusal::take_bare(waiting),
         };
         let Some(mut status) = refused else { return };
+        let begin = begin.trim_ascii_start();
+        if fault.is_none()
+            && !begin.is_empty()
+            && (head.is_empty() || !begin.starts_with(&head[..begin.len().min(head.len())]))
+        {
+            // hyper drops a head whose fields contradict each other, and holds what came behind it.
+            head = Bytes::copy_from_slice(begin);
+        }
         let line = head.iter().position(|&byte| byte == b'\n').unwrap_or(head.len());
         if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
             let fields = memchr::memchr_iter(b'\n', &head).count();

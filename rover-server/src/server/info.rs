@@ -46,7 +46,7 @@ impl AppInfo {
         AppInfo { warnings, ..self }
     }
 
-    /// The routes in the order declared, then the folders of static files.
+    /// The routes in the order of their files and lines, then the folders of static files.
     pub fn routes(&self) -> &[RouteInfo] {
         &self.routes
     }

@@ -94,6 +94,8 @@ pub(super) struct Ending {
     pub(super) pinned: bool,
     /// The request's body, where it was not collected before its handler.
     pub(super) unread: Option<Held>,
+    /// The request is HEAD: hyper leaves the length of a body out that has none.
+    pub(super) is_head: bool,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.

@@ -220,3 +220,54 @@ return api
         assert_eq!(answer, expected);
     }
 }
+
+/// A loop over `pairs` goes another way in each VM.
+#[test]
+fn what_a_loop_over_pairs_declares_is_the_same_in_every_worker() {
+    let folder = std::env::temp_dir().join(format!("rover-pairs-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("a.txt"), "file").expect("a file");
+    let code = r#"
+local api = rover.server { management = { port = 0 } }
+local names = { "zeta", "alpha", "mid", "beta", "gamma", "delta", "epsilon", "eta" }
+local set = {}
+for _, name in ipairs(names) do set[name] = function(ctx) return name end end
+for name, handler in pairs(set) do
+  api[name].get = handler
+  api[name].p_id.post = handler
+  api[name].limit { rate = (#name * 2) .. "/h" }
+  api["files_" .. name].static { dir = "FOLDER" }
+  api["ws_" .. name].ws = function(ws) ws.join = function() return {} end end
+  api.before[name .. "_1"] = function(ctx) ctx:set("trail", (ctx:get("trail") or "") .. name .. "1 ") end
+  api.before[name .. "_2"] = function(ctx) ctx:set("trail", (ctx:get("trail") or "") .. name .. "2 ") end
+end
+for _, verb in ipairs { "put", "get" } do api.things[verb] = function() return verb end end
+for _, name in ipairs { "y", "x" } do api.things.before[name] = function(ctx) ctx:set("trail", ctx:get("trail") .. name) end end
+function api.things.after.trail(ctx, res) res:header("X-Trail", ctx:get("trail")) end
+return api
+"#
+    .replace("FOLDER", &folder.display().to_string());
+    let mut sorted = ["zeta", "alpha", "mid", "beta", "gamma", "delta", "epsilon", "eta"];
+    sorted.sort_unstable();
+    let trail: String = ["1 ", "2 "].iter().flat_map(|line| sorted.map(|name| format!("{name}{line}"))).collect();
+    let app = App::start(&code, 4);
+    for round in 0..2 {
+        for _ in 0..4 {
+            assert_eq!(app.get("/things").header("x-trail"), Some(format!("{trail}yx").as_str()));
+            for name in sorted {
+                assert_eq!(app.get(&format!("/files_{name}/a.txt")).text(), "file");
+            }
+        }
+        for name in sorted {
+            let answers: Vec<u16> = (0..20).map(|_| app.get(&format!("/{name}")).status).collect();
+            let allowed = answers.iter().filter(|status| **status == 200).count();
+            assert_eq!(allowed, name.len() * 2, "{name} in round {round}");
+            assert_eq!(
+                app.send(format!("POST /{name}/1 HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")).status,
+                429
+            );
+        }
+        app.reload().expect("the same app loads again");
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder goes");
+}
