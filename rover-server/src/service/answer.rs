@@ -92,10 +92,10 @@ pub(super) struct Ending {
     pub(super) pass: Option<Box<Pass>>,
     /// The response goes over TLS, to a host that browsers may bind to it.
     pub(super) pinned: bool,
-    /// The request's body, where it was not collected before its handler.
-    pub(super) unread: Option<Held>,
     /// The request is HEAD: hyper leaves the length of a body out that has none.
     pub(super) is_head: bool,
+    /// The request's body, where it was not collected before its handler.
+    pub(super) unread: Option<Held>,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
