@@ -17,6 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::body::{Arriving, Broken};
+use crate::budget::{self, Share};
 use crate::decode::{BodyCoding, Decode, Step};
 
 /// The memory that a body gets on the strength of its Content-Length alone, in bytes.
@@ -34,6 +35,8 @@ pub(crate) struct Collect<B> {
     coding: Option<BodyCoding>,
     /// The whole body is here, in its coding.
     decode: Option<Box<Decode>>,
+    /// Counts the bytes that are here, where they may be many.
+    share: Option<Share>,
 }
 
 /// How slowly a body may come.
@@ -94,7 +97,17 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
 
     /// As [`Collect::new`], without a look at the length: one above the limit shows once so much has come.
     pub(crate) fn of_any_length(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Collect<B> {
-        Collect { body, first: None, rest: BytesMut::new(), limit, pace, clock: None, coding, decode: None }
+        Collect {
+            body,
+            first: None,
+            rest: BytesMut::new(),
+            limit,
+            pace,
+            clock: None,
+            coding,
+            decode: None,
+            share: None,
+        }
     }
 
     /// Whether more is announced than the limit allows.
@@ -117,15 +130,24 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     where
         B: Send + 'static,
     {
-        let Collect { body, first, rest, limit, pace, coding, decode, .. } = self;
-        Collect { body: Box::pin(Plain(body)), first, rest, limit, pace, clock: None, coding, decode }
+        let Collect { body, first, rest, limit, pace, coding, decode, share, .. } = self;
+        Collect { body: Box::pin(Plain(body)), first, rest, limit, pace, clock: None, coding, decode, share }
+    }
+
+    /// The same, which counts what it holds by the share that is given, where that may be much.
+    #[inline]
+    pub(crate) fn counted(mut self, share: impl FnOnce() -> Option<Share>) -> Collect<B> {
+        if self.coding.is_some() || self.body.size_hint().upper().is_none_or(|most| most > budget::SMALL as u64) {
+            self.share = share();
+        }
+        self
     }
 
     /// The whole body; `None` when it is empty.
     ///
     /// # Errors
     /// 413 above the limit, 408 when the client stops sending or sends too slowly, 400 when the body is framed or coded
-    /// wrongly or breaks off.
+    /// wrongly or breaks off, 503 where there is no room for it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         if self.decode.is_some() {
             return self.poll_decode(cx);
@@ -139,6 +161,9 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
                         return Poll::Ready(Err(status));
                     }
                     let received = self.received();
+                    if !self.has_room(received) {
+                        return Poll::Ready(Err(StatusCode::SERVICE_UNAVAILABLE));
+                    }
                     if let Some(clock) = &mut self.clock {
                         clock.arrived(self.pace, received);
                     }
@@ -189,7 +214,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         let body = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.rest).freeze());
         match self.coding.filter(|_| !body.is_empty()) {
-            None => Poll::Ready(Ok((!body.is_empty()).then_some(body))),
+            None => Poll::Ready(Ok(self.ended(body))),
             Some(coding) => {
                 self.decode = Some(Box::new(Decode::new(coding, body, self.limit)?));
                 self.poll_decode(cx)
@@ -197,12 +222,33 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
         }
     }
 
+    /// Whether so many bytes may be held.
+    #[inline]
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.share.as_mut().is_none_or(|share| share.become_of(bytes))
+    }
+
+    /// The body as it is handed over, counted until nobody has any of it.
+    #[inline]
+    fn ended(&mut self, body: Bytes) -> Option<Bytes> {
+        if body.is_empty() {
+            return None;
+        }
+        Some(match self.share.take() {
+            Some(share) if body.len() > budget::SMALL => share.around(body),
+            _ => body,
+        })
+    }
+
     #[cold]
     fn poll_decode(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         let Some(decode) = &mut self.decode else { return Poll::Ready(Ok(None)) };
         for _ in 0..STEPS_EACH_TURN {
             if let Step::Done(body) = decode.step()? {
-                return Poll::Ready(Ok((!body.is_empty()).then_some(body)));
+                return Poll::Ready(match self.has_room(body.len()) {
+                    true => Ok(self.ended(body)),
+                    false => Err(StatusCode::SERVICE_UNAVAILABLE),
+                });
             }
         }
         cx.waker().wake_by_ref();

@@ -164,7 +164,7 @@ fn keep(app: &App, request: &Request, response: &mut Response<Body>) {
             .field("method", request.head.method.as_str())
             .field("path", request.head.uri.path())
             .emit();
-            *response = failure::unavailable();
+            *response = failure::refusal(StatusCode::SERVICE_UNAVAILABLE);
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use answer::Answer;
 use answer::{Call, Collecting, Ending, Stage, Waiting};
 pub(crate) use current::Current;
 
-use crate::app::App;
+use crate::app::{App, Endpoint};
 use crate::assets::{Assets, Mounts};
 use crate::body::Body;
 use crate::collect::{Collect, Pace};
@@ -255,10 +255,10 @@ impl Site {
                 return ControlFlow::Break(Box::new(edge::closing(unknown_coding())));
             };
             request.route = route;
-            let limit = endpoint.body_size_limit.unwrap_or(self.config.body_size_limit);
+            let limit = self.longest_body(&endpoint);
             return match Collect::new(body, limit, self.pace(), coding) {
                 Ok(begun) => {
-                    *collect = Some(begun);
+                    *collect = Some(begun.counted(|| self.app.share(&request.peer)));
                     ControlFlow::Continue(Call { entry, function: entry, is_missing, close })
                 }
                 Err(status) => ControlFlow::Break(Box::new(edge::closing(failure::answer(status)))),
@@ -266,6 +266,12 @@ impl Site {
         }
         request.route = route;
         ControlFlow::Continue(Call { entry, function: entry, is_missing, close })
+    }
+
+    /// The longest body that is collected for an endpoint.
+    #[inline]
+    fn longest_body(&self, endpoint: &Endpoint) -> u64 {
+        endpoint.body_size_limit.unwrap_or(self.config.body_size_limit).min(self.app.longest_body())
     }
 
     /// How fast the body of a request must come.

@@ -186,7 +186,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("outbound", &["blocking", "decode", "log", "resources"]),
     ("context", &["body", "budget", "decode", "header_names", "json", "lua", "route", "socket", "unread", "upgrade"]),
     ("unread", &["body", "collect"]),
-    ("collect", &["body", "decode"]),
+    ("collect", &["body", "budget", "decode"]),
     ("decode", &[]),
     ("compression", &["body", "coding", "config", "wildcard"]),
     ("body", &[]),

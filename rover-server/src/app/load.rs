@@ -100,14 +100,12 @@ async fn load(
     }
     let workers = Rc::new(Cell::new(blueprint.workers));
     let debug = Rc::new(Cell::new(false));
-
     let array_meta = lua.create_table()?;
     let body_meta = lua.create_table()?;
     let requests = Rc::default();
     let bodies = Rc::new(Bodies::new(lua, &body_meta, &requests)?);
     let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
     let installed = context::install(lua, requests, vocabulary.clone(), bodies, &body_meta)?;
-
     let mistake = lua::mistake_function(lua)?;
     let native = natives::early(lua, &display_name(&blueprint.source), &installed, declared, &told)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
@@ -126,11 +124,8 @@ async fn load(
     pace.breathe().await;
     let busy = lua::Busy::new(lua);
     let limits = Rc::default();
-    natives::limiting(
-        lua,
-        &native,
-        natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) },
-    )?;
+    let limiting = natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) };
+    natives::limiting(lua, &native, limiting)?;
     let (guards, patterns) = (Rc::default(), Rc::default());
     guarding::install(lua, &native, declared, &told)?;
     let guarded = guarding::Guarding {
@@ -167,7 +162,6 @@ async fn load(
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
-
     let chunk = chunk(lua, blueprint, &waits);
     drop(busy);
     pace.breathe().await;
@@ -226,6 +220,7 @@ async fn load(
         handler_timeout: Cell::default(),
         stores: blueprint.stores.clone(),
         budget: OnceCell::new(),
+        longest_body: Cell::new(u64::MAX),
         workers,
         watches_waits: Cell::new(false),
         sources: Sources::default(),

@@ -24,9 +24,9 @@ pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 pub(crate) use endpoint::Endpoint;
 
-use crate::budget::{self, Budget, InFlight};
+use crate::budget::{self, Budget, InFlight, Share};
 use crate::config::Config;
-use crate::context::{Contexts, Guarded, Shapes};
+use crate::context::{Contexts, Guarded, Peer, Shapes};
 use crate::log::{self, Level};
 use crate::lua::{self, Coroutines, Outside, Waits};
 use crate::metrics::Sources;
@@ -140,6 +140,7 @@ pub(crate) struct App {
     stores: Arc<Stores>,
     /// Known once the app is settled.
     budget: OnceCell<Rc<Budget>>,
+    longest_body: Cell<u64>,
     workers: Rc<Cell<usize>>,
     handler_timeout: Cell<Duration>,
     watches_waits: Cell<bool>,
@@ -221,6 +222,18 @@ impl App {
         }
     }
 
+    /// A share that counts the body of a request on the connection with `peer`; `None` before the app is settled.
+    #[cold]
+    pub(crate) fn share(&self, peer: &Peer) -> Option<Share> {
+        self.budget.get().map(|budget| budget.share(peer.held(), budget::Kind::Request))
+    }
+
+    /// The longest body that the VM has room for.
+    #[inline]
+    pub(crate) fn longest_body(&self) -> u64 {
+        self.longest_body.get()
+    }
+
     /// The app serves from now on: what it runs is not cut into slices any more.
     pub(crate) fn serves(&self) {
         self.waits.slice(None);
@@ -254,9 +267,12 @@ impl App {
         self.handler_timeout.set(config.connections.handler_timeout);
         limit_memory(self.coroutines.lua(), config.limits.memory_limit);
         let settings = &config.connections;
-        let largest = config.body_size_limit;
+        let largest = self.endpoints.iter().filter_map(|endpoint| endpoint.body_size_limit).max();
+        let largest = largest.unwrap_or(0).max(config.body_size_limit);
         let limits = budget::Limits::new(settings.buffer_limit, settings.buffer_limit_per_connection, largest);
-        let vm = OfVm { outside: Outside::of(self.coroutines.lua()), most: most_beside(config.limits.memory_limit) };
+        let most = most_beside(config.limits.memory_limit);
+        self.longest_body.set(u64::try_from(most).unwrap_or(u64::MAX));
+        let vm = OfVm { outside: Outside::of(self.coroutines.lua()), most };
         let _ = self.budget.set(Budget::new(self.stores.in_flight().clone(), limits, Arc::new(vm)));
     }
 }

@@ -268,7 +268,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                             request.look(|request| request.receive(body, collect.is_coded()));
                         }
                         Some(Err(status)) if !is_late => {
-                            self.response = Some(edge::closing(failure::answer(status)));
+                            self.response = Some(edge::closing(failure::refusal(status)));
                         }
                         other => site.defer(&request, collect, other.and_then(Result::err), &mut call, &mut ending),
                     }

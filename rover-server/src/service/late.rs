@@ -62,12 +62,17 @@ impl Site {
         let limit = match purpose {
             // Whoever it is passed on to has limits of its own.
             Purpose::Pass | Purpose::Nothing => u64::MAX,
-            Purpose::Collect | Purpose::Read => endpoint.body_size_limit.unwrap_or(self.config.body_size_limit),
+            Purpose::Collect => self.longest_body(&endpoint),
+            Purpose::Read => endpoint.body_size_limit.unwrap_or(self.config.body_size_limit),
         };
         let coding = decode::coding(&request.head.headers);
         let is_held_back = edge::holds_body_back(&request.head);
         let is_near = body.size_hint().lower() <= BESIDE_HEAD.min(limit);
         let begun = Collect::of_any_length(body, limit, self.pace(), coding.unwrap_or_default());
+        let begun = match purpose {
+            Purpose::Collect => begun.counted(|| self.app.share(&request.peer)),
+            Purpose::Pass | Purpose::Read | Purpose::Nothing => begun,
+        };
         if purpose == Purpose::Collect && is_near && !is_held_back && coding.is_ok() {
             *collect = Some(begun);
             return call;
