@@ -224,7 +224,7 @@ impl Connection {
         if let Http::One(http) = &mut self.http
             && error.is_parse()
         {
-            http1::explain(http, &self.socket, &self.client);
+            http1::explain(http, &self.socket, &self.client, error);
         }
     }
 

@@ -247,6 +247,13 @@ pub(crate) fn holds_body_back(head: &Parts) -> bool {
     head.headers.contains_key(EXPECT)
 }
 
+/// Whether a body may be too long for what of it has arrived to be dropped, so that the connection has to end with an answer
+/// that is given without it.
+pub(crate) fn is_long(body: &impl http_body::Body) -> bool {
+    const DROPPED_MOST: u64 = 8 * 1024;
+    body.size_hint().lower() > DROPPED_MOST
+}
+
 /// The same response, after which the connection ends.
 pub(crate) fn closing(mut response: Response<Body>) -> Response<Body> {
     close(&mut response);

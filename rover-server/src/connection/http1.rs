@@ -87,7 +87,7 @@ fn unparsed(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
-pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
+pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>, error: &hyper::Error) {
     let mut head = unparsed(http, socket, client);
     let fault = socket.take_fault(&mut head);
     let mut written = None;
@@ -120,6 +120,10 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
         }
         let body = match fault {
             Some(fault) if status == StatusCode::BAD_REQUEST => failure::error_body(fault.text()),
+            // hyper tells its reasons apart by their words alone, and has let go of the line.
+            None if status == StatusCode::BAD_REQUEST && error.to_string() == "invalid URI" => {
+                failure::error_body(refusal::BAD_TARGET)
+            }
             _ => failure::body_of(status),
         };
         written = Some((status, refusal::write((status, &body), &site.config.security_headers, &head, waiting)));

@@ -86,10 +86,7 @@ impl Server {
         }
 
         let mut estate = self.inheritance.take();
-        let endpoints = config
-            .host
-            .endpoints(config.port)
-            .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
+        let endpoints = config.host.endpoints(config.port).map_err(|error| Error::io("cannot listen", error))?;
         let tls = Tls::load(&config.tls, &config.host, config.http2.enabled)?;
         let listeners = bind(&config, &endpoints, tls.is_some(), std::mem::take(&mut estate.serving))?;
 

@@ -20,6 +20,7 @@ mod http2_conformance;
 mod http2_deviations;
 mod http2_further;
 mod http_body;
+mod http_body_order;
 mod http_cors;
 mod http_compression;
 mod http_framing;

@@ -18,7 +18,11 @@ impl Framing {
     }
 
     fn is_between_messages(&self) -> bool {
-        matches!(self.state, State::Start | State::Asking)
+        match &self.state {
+            State::Start | State::Asking => true,
+            State::Head(head) => !head.has_begun(),
+            State::Known(_) | State::Chunks(_) => false,
+        }
     }
 }
 
@@ -183,6 +187,25 @@ fn what_is_wrong_is_found_however_it_is_split() {
             assert_eq!(found, Err((place, fault)), "{text:?} in parts {splits:?}");
         }
     }
+}
+
+#[test]
+fn only_the_two_fields_tell_of_a_body() {
+    for name in
+        ["transferxencoding", "transfer-encodinG2", "content-lengthy", "contentxlength", "Content-Language", "Trailer"]
+    {
+        let head = format!("POST / HTTP/1.1\r\n{name}: 5\r\n\r\n");
+        assert_eq!(body_of(head.as_bytes()).0, Length::None, "{name}");
+    }
+    for (line, length) in [
+        ("CONTENT-LENGTH:5", Length::Known(5)),
+        ("content-length: \t18446744073709551615 ", Length::Known(u64::MAX)),
+        ("TRANSFER-encoding: chunked", Length::Chunked),
+    ] {
+        assert_eq!(body_of(format!("POST / HTTP/1.1\r\n{line}\r\n\r\n").as_bytes()).0, length, "{line}");
+    }
+    let too_long = b"POST / HTTP/1.1\r\nContent-Length: 18446744073709551616\r\n\r\n";
+    assert_eq!(Framing::new().look(too_long).map_err(|found| found.fault), Err(Fault::Length));
 }
 
 #[test]
