@@ -139,7 +139,7 @@ impl InProcess {
         let start = Instant::now();
         for _ in 0..times {
             let (head, ()) = http::Request::new(()).into_parts();
-            let request = site.app.contexts.requests.open(head, &peer);
+            let request = site.app.contexts.requests.open(head, &peer, |_| {});
             let mut response = None;
             handler::start(&site.app, (1, 1), request, &mut response);
             black_box(response);

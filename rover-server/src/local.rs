@@ -53,7 +53,7 @@ impl LocalApp {
             // Where there is no room for another, the missing one is answered.
             let _ = request.headers_mut().try_insert(header::HOST, HeaderValue::from_static("localhost"));
         }
-        let mut answer = self.site.answer(request, &self.peer);
+        let mut answer = self.site.answer(request, &self.peer, |_, _| {});
         let Ok(response) = self.beside_tasks(|cx| Pin::new(&mut answer).poll(cx)).await;
         let (head, mut body) = response.into_parts();
         let mut bytes = BytesMut::new();

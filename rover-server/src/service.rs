@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_LENGTH, HOST};
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 
@@ -89,20 +90,28 @@ impl Site {
         Rc::new(Site { app, router, config, assets, compression, meter, tracer, guard, security_headers, usual_host })
     }
 
-    /// Begins to answer `request`.
+    /// Begins to answer `request`, of which `look` sees the head and the body first.
     ///
-    /// First of all it moves into its slot, where it stays: each move of it costs.
+    /// First of all it moves into its slot, where it stays: each move of it costs, and whoever borrows it before makes it
+    /// move once more.
     #[inline(always)]
-    pub(crate) fn answer<B>(self: &Rc<Self>, mut request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    pub(crate) fn answer<B>(
+        self: &Rc<Self>,
+        request: Request<B>,
+        peer: &Rc<Peer>,
+        look: impl FnOnce(&Parts, &B),
+    ) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        if !is_normal(request.uri().path()) && self.config.path_normalisation {
-            let sent = respell(request.uri_mut(), self.config.connections.uri_size_limit);
-            request.extensions_mut().extend(sent);
-        }
         let (head, body) = request.into_parts();
-        self.begin_answer(self.app.contexts.requests.open(head, peer), body)
+        let request = self.app.contexts.requests.open(head, peer, |head| {
+            look(head, &body);
+            if !is_normal(head.uri.path()) && self.config.path_normalisation {
+                respell(head, self.config.connections.uri_size_limit);
+            }
+        });
+        self.begin_answer(request, body)
     }
 
     /// A handler that needs no body runs right away: what the request holds of hyper's buffer is given back before hyper
@@ -369,25 +378,24 @@ impl Site {
     }
 }
 
-/// Puts the normal spelling of the path into the place of the sent one, which it gives back. A target that is longer than
-/// `longest` stays, for it is refused.
+/// Puts the normal spelling of the path into the place of the sent one, which it keeps among the extensions. A target that
+/// is longer than `longest` stays, for it is refused.
 #[cold]
-fn respell(uri: &mut Uri, longest: usize) -> http::Extensions {
-    let mut sent = http::Extensions::new();
-    let Some(target) = uri.path_and_query().filter(|target| target.as_str().len() <= longest) else { return sent };
+fn respell(head: &mut Parts, longest: usize) {
+    let uri = &mut head.uri;
+    let Some(target) = uri.path_and_query().filter(|target| target.as_str().len() <= longest) else { return };
     let query = target.query().map_or(0, |query| query.len() + 1);
     let mut spelled = route::normalise(target.path(), longest.min(usize::from(u16::MAX) - 1) - query);
     if let Some(query) = target.query() {
         spelled.push('?');
         spelled.push_str(query);
     }
-    let Ok(target) = PathAndQuery::try_from(spelled) else { return sent };
-    sent.insert(SentPath(uri.path().into()));
+    let Ok(target) = PathAndQuery::try_from(spelled) else { return };
+    head.extensions.insert(SentPath(uri.path().into()));
     let mut parts = std::mem::take(uri).into_parts();
     parts.path_and_query = Some(target);
     // The other parts were a URI's before, with a path.
     *uri = Uri::from_parts(parts).unwrap_or_default();
-    sent
 }
 
 /// Says the length of an empty body, as the answer to GET does (RFC 9110, section 9.3.2), where the status has a body.

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Extensions, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -32,16 +32,16 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Tells the socket what follows the head of `request`, where that is not the next head.
+    /// Tells the socket what follows the head of a request, where that is not the next head.
     #[cold]
-    fn expect(&self, request: &Request<Incoming>) {
-        if !request.body().is_end_stream() {
-            let length = request.body().size_hint().exact();
+    fn expect(&self, extensions: &Extensions, body: &Incoming) {
+        if !body.is_end_stream() {
+            let length = body.size_hint().exact();
             let fault = self.socket.begin_body(length);
             self.client.peer.has_two_lengths.set(length.is_none() && self.socket.is_doubtful());
             self.client.peer.body_fault.set(fault.map(Fault::text));
         }
-        if request.extensions().get::<OnUpgrade>().is_some() {
+        if extensions.get::<OnUpgrade>().is_some() {
             let client = Rc::downgrade(&self.client);
             self.socket.begin_switch(move || client.upgrade().is_some_and(|client| client.may_switch()));
         }
@@ -56,10 +56,11 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Answer<Incoming> {
         self.socket.begin_request();
-        if !request.body().is_end_stream() || !request.extensions().is_empty() {
-            self.expect(&request);
-        }
-        self.client.answer(request)
+        self.client.answer(request, |head, body| {
+            if !body.is_end_stream() || !head.extensions.is_empty() {
+                self.expect(&head.extensions, body);
+            }
+        })
     }
 }
 

@@ -89,7 +89,7 @@ impl hyper::service::Service<Request<Incoming>> for Streams {
         name_host(&mut request);
         StreamAnswer {
             is_head: request.method() == Method::HEAD,
-            answer: self.client.answer(request.map(RequestBody)),
+            answer: self.client.answer(request.map(RequestBody), |_, _| {}),
             peer: self.client.peer.clone(),
             current: self.current.clone(),
         }

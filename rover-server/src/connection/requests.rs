@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::Request;
+use http::request::Parts;
 
 use crate::context::Peer;
 use crate::service::{Answer, Current};
@@ -53,9 +54,9 @@ impl Client {
         self.peer.is_passing()
     }
 
-    /// Begins to answer a request.
+    /// Begins to answer a request, of which `look` sees the head and the body first.
     #[inline(always)]
-    pub(super) fn answer<B>(&self, request: Request<B>) -> Answer<B>
+    pub(super) fn answer<B>(&self, request: Request<B>, look: impl FnOnce(&Parts, &B)) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -64,6 +65,6 @@ impl Client {
         if number >= self.last {
             self.peer.is_last.set(true);
         }
-        self.current.answer(request, &self.peer)
+        self.current.answer(request, &self.peer, look)
     }
 }

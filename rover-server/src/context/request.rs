@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response};
 
@@ -319,11 +320,11 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// Keeps a request until what this gives is dropped.
+    /// Keeps a request until what this gives is dropped. `prepare` gets its head there first.
     ///
     /// The request is put together in its slot, for each move of it costs.
     #[inline(always)]
-    pub(crate) fn open(self: &Rc<Self>, head: http::request::Parts, peer: &Rc<Peer>) -> Open {
+    pub(crate) fn open(self: &Rc<Self>, head: Parts, peer: &Rc<Peer>, prepare: impl FnOnce(&mut Parts)) -> Open {
         let serial = self.served.get() + 1;
         self.served.set(serial);
         let mut slots = self.slots.borrow_mut();
@@ -336,7 +337,7 @@ impl Requests {
         };
         let filled = &mut slots[slot as usize];
         filled.serial = serial;
-        filled.request = Some(Request {
+        let request = filled.request.insert(Request {
             head,
             body: None,
             unread: None,
@@ -348,6 +349,7 @@ impl Requests {
             told: None,
             opened: None,
         });
+        prepare(&mut request.head);
         Open { requests: self.clone(), ticket: Ticket { slot, serial } }
     }
 

@@ -104,25 +104,29 @@ impl FastRouter {
     #[must_use]
     #[inline]
     pub fn find<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
-        if self.has_delimiters
-            && path.contains('%')
-            && let Some(plain) = with_plain_delimiters(path)
-        {
-            return self.find_plain(method, path, &plain);
+        if self.has_delimiters && path.contains('%') {
+            return self.find_encoded(method, path);
         }
         self.search(method, path)
     }
 
-    /// Finds what answers a path of which `plain` is the form that literals have. The parameters lie in `path`.
+    /// Finds what answers a path that may hold what literals have in another form. The parameters lie in `path`.
     #[cold]
-    fn find_plain<'r>(&'r self, method: &Method, path: &str, plain: &str) -> Found<'r> {
-        match self.search(method, plain) {
+    fn find_encoded<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
+        let Some(plain) = with_plain_delimiters(path) else { return self.search_on(method, path) };
+        match self.search_on(method, &plain) {
             Found::Route { id, params } => Found::Route { id, params: params.moved(|place| place_in(path, place)) },
             other => other,
         }
     }
 
-    #[inline]
+    /// As [`FastRouter::search`], out of the way of the usual search.
+    #[inline(never)]
+    fn search_on<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
+        self.search(method, path)
+    }
+
+    #[inline(always)]
     fn search<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
         // A path of literals only is the most specific match that there can be.
         if let Some(known) = self.exact.get(path).and_then(|index| self.paths.get(*index as usize)) {

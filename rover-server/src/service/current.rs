@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, StatusCode};
 
 use super::{Answer, Site};
@@ -30,13 +31,13 @@ impl Current {
         self.0.replace(site);
     }
 
-    /// Begins to answer `request`. Nothing switches meanwhile, for that takes a task of its own.
+    /// Begins to answer `request`, of which `look` sees the head and the body first. Nothing switches meanwhile, for that takes a task of its own.
     #[inline(always)]
-    pub(crate) fn answer<B>(&self, request: Request<B>, peer: &Rc<Peer>) -> Answer<B>
+    pub(crate) fn answer<B>(&self, request: Request<B>, peer: &Rc<Peer>, look: impl FnOnce(&Parts, &B)) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        self.0.borrow().answer(request, peer)
+        self.0.borrow().answer(request, peer, look)
     }
 
     /// Writes the line of a request that did not become one: `head` is what came of it.

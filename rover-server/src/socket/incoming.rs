@@ -127,7 +127,7 @@ impl Incoming {
     }
 
     /// Looks at what a read has brought behind `before`, and cuts off what is wrong.
-    #[inline]
+    #[inline(always)]
     fn check(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
         match &mut self.framing {
             Some(framing) => match framing.look(&buf.filled()[before..], self.requests) {

@@ -90,7 +90,7 @@ fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     let peer = request.peer.clone();
     let (route, id, behind) = (request.route.clone(), request.id.clone(), request.client.clone());
     drop(request);
-    let request = sockets.contexts.requests.open(head, &peer);
+    let request = sockets.contexts.requests.open(head, &peer, |_| {});
     request.look(|copy| (copy.route, copy.id, copy.client) = (route, id, behind));
     let context = Held::copies(&tasks, stack, 1, 1)?;
     let endpoint = stack.number(2) as u32;

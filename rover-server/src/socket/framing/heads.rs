@@ -113,7 +113,7 @@ impl Head {
         match line {
             [] => return Ok(true),
             // The place of the colon tells nearly all other fields apart.
-            [b'c' | b'C', ..] if line.get(14) == Some(&b':') && is_name(&line[..14], b"content-", b"t-length") => {
+            [b'c' | b'C', ..] if line.get(14) == Some(&b':') && is_content_length(&line[..14]) => {
                 self.content_length(&line[15..], is_whole)?;
             }
             [b't' | b'T', ..]
@@ -154,6 +154,12 @@ impl Head {
             false => memchr(b'#', part).map_or(Ok(()), Err),
         }
     }
+}
+
+/// Whether a name of 14 bytes is Content-Length.
+#[inline]
+pub(super) fn is_content_length(name: &[u8]) -> bool {
+    is_name(name, b"content-", b"t-length")
 }
 
 /// Whether a name begins and ends with eight bytes each, in any case. What else sets this bit, hyper takes for no name.

@@ -127,6 +127,35 @@ proptest! {
     }
 }
 
+proptest! {
+    /// So does the pass over a head with its body.
+    #[test]
+    fn both_looks_at_bodies_agree(
+        line in "POST (/[a-z:#]{0,20}|/[a-z]{0,40}) HTTP/1.1\r\n|P\nST\r\n|P#|PU\r\n\r\n",
+        fields in prop::collection::vec(prop_oneof![
+            3 => "(Content-Length|content-length|Content-Lengtx): ?[0-9]{1,2}\r\n",
+            1 => "Content-Length:(\t5|5 | a|  5||1[0-9]{18,20})\r\n",
+            1 => "(Transfer-Encoding|transfer-encoding|Transferxencoding|xfer-enc-oding-aa): chunked\r\n",
+            4 => "(A|Host|Sec-Fetch-Mode|X-Content-Length|XX-Content-Length|Cookie): ?[a-z :#\r]{0,30}\r\n",
+            4 => "(A|Host|Sec-Fetch-Mode|If-Modified-Since|Cookie): ?[a-z:]{0,30}\r\n",
+            1 => "[A-Z]: [a-z]{0,9}\n",
+        ], 0..5),
+        length in 0_usize..40,
+        body in "[0-9a-f]\r\n[a-z\r\n:#]{0,40}",
+        more in "(POST|GET)?",
+    ) {
+        for fields in [fields.concat(), format!("Host: a\r\nContent-Length: {length}\r\n"), format!("{}content-length:{length}\r\n", fields.concat())] {
+            let bytes = format!("{line}{fields}\r\n{body}{more}");
+            let (mut quick, mut close) = (Framing::new(), Framing::new());
+            prop_assert_eq!(quick.look(bytes.as_bytes(), 0), close.look_closely(bytes.as_bytes(), 0), "{}", bytes);
+            let left = |framing: &Framing| match framing.state { State::Known(left) => Some(left), _ => None };
+            prop_assert_eq!(left(&quick), left(&close), "{}", bytes);
+            prop_assert_eq!(quick.is_between_messages(), close.is_between_messages(), "{}", bytes);
+            prop_assert_eq!(quick.begin(), close.begin());
+        }
+    }
+}
+
 /// What the head says of its body, and the length of the head.
 fn body_of(request: &[u8]) -> (Length, usize) {
     let mut head = Head::default();
