@@ -46,20 +46,21 @@ pub(crate) struct Counters {
     pub(crate) stuck: AtomicUsize,
 }
 
-/// How a worker came to an end that nobody asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
-    /// It does not come back from a call.
-    Stuck,
-    /// Its thread has panicked.
-    Panicked,
-}
-
 /// Nanoseconds of CPU time by the numbers of functions; those of numbers beyond the last count as 0's.
 pub(crate) type CpuTimes = Arc<[AtomicU64]>;
 
-/// Who is told of each loss, with the worker's number.
-type OnLoss = Arc<dyn Fn(usize, Loss) + Send + Sync>;
+/// A worker that was lost.
+pub(crate) struct Lost {
+    /// Its number, counted from 1.
+    pub(crate) worker: usize,
+    /// The number of the function that it was in, as [`label`](crate::lua::label) counts them; 0 where it was in none.
+    pub(crate) function: u32,
+    /// Its thread has come back after all.
+    pub(crate) is_back: Arc<AtomicBool>,
+}
+
+/// Who is told of each loss.
+type OnLoss = Arc<dyn Fn(&Lost) + Send + Sync>;
 
 /// Lets go of whoever waits for a worker, and tells why.
 type Release = Box<dyn FnOnce(&str) + Send>;
@@ -103,6 +104,8 @@ pub(crate) struct Charge {
     is_ending: AtomicBool,
     /// It was given up.
     is_lost: AtomicBool,
+    /// It was given up, and its thread has come back.
+    is_back: Arc<AtomicBool>,
     tally: Mutex<Tally>,
     sockets: Arc<Sockets>,
     /// Lets go of whoever waits for the worker.
@@ -172,6 +175,7 @@ impl Watchdog {
             is_serving: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
+            is_back: Arc::default(),
             tally: Mutex::default(),
             sockets: Arc::default(),
             release: Mutex::default(),
@@ -191,7 +195,7 @@ impl Watchdog {
     }
 
     /// Whom to tell of losses.
-    pub(crate) fn on_loss(&self, tell: impl Fn(usize, Loss) + Send + Sync + 'static) {
+    pub(crate) fn on_loss(&self, tell: impl Fn(&Lost) + Send + Sync + 'static) {
         *lock(&self.shared.on_loss) = Some(Arc::new(tell));
     }
 
@@ -252,7 +256,7 @@ impl Shared {
         }
     }
 
-    fn lose(&self, charge: &Charge, loss: Loss) {
+    fn lose(&self, charge: &Charge, function: u32) {
         lock(&self.charges).list.retain(|other| !std::ptr::eq(&raw const **other, charge));
         if !charge.is_serving.load(Ordering::Acquire) {
             return;
@@ -260,7 +264,7 @@ impl Shared {
         self.counters.lost.fetch_add(1, Ordering::Relaxed);
         let on_loss = lock(&self.on_loss).clone();
         if let Some(tell) = on_loss {
-            tell(charge.worker, loss);
+            tell(&Lost { worker: charge.worker, function, is_back: charge.is_back.clone() });
         }
     }
 }
@@ -349,7 +353,7 @@ impl Charge {
         lock(&self.tally).note(look);
         let limits = *lock(&self.limits);
         match lock(&self.heart).check(look, now, limits, || lock(&self.handle).clone()) {
-            Beating::Lost(time) => self.give_up(time),
+            Beating::Lost(time) => self.give_up(time, look),
             Beating::Idle if !look.is_in_lua() => return false,
             Beating::Idle | Beating::Busy => self.check_code(look, now, limits, counters),
         }
@@ -375,7 +379,7 @@ impl Charge {
             self.stop(seen, look.epoch, limit, counters);
         }
         if !limit.is_zero() && cpu >= limit + GRACE || is_over(limits.worker_stall_limit, time) {
-            self.give_up(time);
+            self.give_up(time, look);
         }
     }
 
@@ -394,7 +398,8 @@ impl Charge {
     }
 
     /// Nothing brings the worker back: it is left alone from here on.
-    fn give_up(&self, time: Duration) {
+    fn give_up(&self, time: Duration, look: Look) {
+        let function = if look.is_in_lua() { look.label } else { 0 };
         self.watched.give_up();
         if let Some(dog) = self.dog.upgrade() {
             dog.counters.stuck.fetch_add(1, Ordering::AcqRel);
@@ -406,18 +411,18 @@ impl Charge {
             worker => format!("worker {worker} is lost"),
         };
         let message = format!("{who}: it has been in one call for {seconds} s");
-        self.lost(Loss::Stuck, &message);
+        self.lost(function, &message);
         let cut = self.sockets.shut_down();
         if cut > 0 {
             log::event(Level::Warn, "the connections of a lost worker are cut").field("connections", cut as u64).emit();
         }
     }
 
-    fn lost(&self, loss: Loss, message: &str) {
+    fn lost(&self, function: u32, message: &str) {
         log::event(Level::Error, message).emit();
         // First, so that whoever learns of the loss finds that the worker gets no more connections.
         if let Some(dog) = self.dog.upgrade() {
-            dog.lose(self, loss);
+            dog.lose(self, function);
         }
         self.let_go(message);
     }
@@ -453,6 +458,7 @@ impl Drop for OnDuty {
     fn drop(&mut self) {
         turn::allow(None);
         if self.charge.is_lost.load(Ordering::Acquire) {
+            self.charge.is_back.store(true, Ordering::Release);
             if let Some(dog) = self.charge.dog.upgrade() {
                 dog.counters.stuck.fetch_sub(1, Ordering::AcqRel);
             }
@@ -460,7 +466,7 @@ impl Drop for OnDuty {
         }
         if thread::panicking() {
             let message = format!("worker {} has panicked; this is a bug in Rover", self.charge.worker);
-            return self.charge.lost(Loss::Panicked, &message);
+            return self.charge.lost(0, &message);
         }
         self.charge.dismiss();
     }

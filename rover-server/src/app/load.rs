@@ -176,6 +176,8 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         watches_waits: Cell::new(false),
         sources: Sources::default(),
         gc_rounds: own(lua, "gc", include_str!("gc.lua"))?.call(())?,
+        close: own(lua, "close", include_str!("close.lua"))?
+            .call((&entries, builders.raw_get::<Function>("error")?))?,
     };
     count_coroutines(&app);
     count_requests_to_others(&app, figures);
@@ -464,5 +466,5 @@ fn keep_modules(lua: &Lua, files: &Files, code: &Code) -> mlua::Result<()> {
         let read = code.read(Some(&name.as_bytes()), &file);
         read.ok().map(|text| lua.create_string(&*text.code)).transpose()
     })?;
-    own(lua, "modules", include_str!("modules.lua"))?.call((known, keep, note))
+    own(lua, "modules", include_str!("modules.lua"))?.call((known, keep, note, lua::mistake_function(lua)?))
 }
