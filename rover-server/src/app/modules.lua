@@ -1,13 +1,14 @@
 -- Has `require` load the Lua files of the app's version, which stay as they were when the version first read them; and tells
--- Rover which files these are, so that a change of one can reload the app.
+-- Rover which files these are, so that a change of one can reload the app. A module that has failed is tried again.
 --
 -- Comes in: `known`, which gives the file and the code that the version has for a module; `keep`, which takes a module and
--- its file and gives the code; `note`, which takes the name of a file. Goes out: nothing; the loader of Lua files asks them,
--- and where it finds nothing, notes each name that it has looked for: one that is made later can reload the app too.
+-- its file and gives the code; `note`, which takes the name of a file; `mistake`, which raises at the line of the app. Goes out:
+-- nothing; the loader of Lua files asks them, and where it finds nothing, notes each name that it has looked for: one that is
+-- made later can reload the app too.
 
-local known, keep, note = ...
-local error, load, open, package = error, load, io.open, package
-local loaders = package.loaders
+local known, keep, note, mistake = ...
+local getinfo, load, open, package, require, type = debug.getinfo, load, io.open, package, require, type
+local loaded, loaders = package.loaded, package.loaders
 local load_file = loaders[2]
 local gmatch, gsub = string.gmatch, string.gsub
 
@@ -31,7 +32,7 @@ loaders[2] = function(name)
         if found then
           found:close()
         elseif not missing[number] then
-          error(("cannot look for module '%s': %s"):format(name, problem), 0)
+          mistake(("cannot look for module '%s': %s"):format(name, problem))
         end
       end
     end
@@ -39,6 +40,45 @@ loaders[2] = function(name)
   -- Says where it has looked, or why it cannot read the file.
   if not code then return load_file(name) end
   local chunk, problem = load(code, "@" .. file)
-  if not chunk then error(("error loading module '%s' from file '%s':\n\t%s"):format(name, file, problem), 0) end
+  if not chunk then mistake(("error loading module '%s' from file '%s':\n\t%s"):format(name, file, problem)) end
   return chunk
+end
+
+-- What stands for a module while it is being loaded, and for ever where that has failed.
+local sentinel
+package.preload["rover sentinel"] = function(name) sentinel = loaded[name] end
+require("rover sentinel")
+package.preload["rover sentinel"], loaded["rover sentinel"] = nil, nil
+
+-- By module: the function that loads it.
+local running = {}
+
+for place, loader in ipairs(loaders) do
+  loaders[place] = function(name)
+    local run, extra = loader(name)
+    if type(run) ~= "function" then return run, extra end
+    local function kept(...)
+      -- Not a tail call: that it stands on the call stack tells that the module is being loaded.
+      local value = run(...)
+      running[name] = nil
+      return value
+    end
+    running[name] = kept
+    return kept, extra
+  end
+end
+
+local function is_running(run)
+  for level = 1, math.huge do
+    local info = getinfo(level, "f")
+    if not info then return false end
+    if info.func == run then return true end
+  end
+end
+
+-- `require` says "loop or previous error" of a module that has failed, and not what went wrong. This one tries again.
+function _G.require(name)
+  local run = running[name]
+  if run and loaded[name] == sentinel and not is_running(run) then loaded[name] = nil end
+  return require(name)
 end
