@@ -282,6 +282,46 @@ fn the_log_off_a_terminal_is_json_and_has_a_line_for_each_request() {
 }
 
 #[test]
+fn the_line_of_a_refused_request_has_its_method_and_path() {
+    let app = App::new("refused", APP);
+    let mut server = app.serve(&["app.lua"]);
+    let requests = [
+        ("POST /double HTTP/1.1", "Host: x\r\nContent-Length: 1\r\nContent-Length: 2"),
+        ("POST /coded HTTP/1.0", "Host: x\r\nTransfer-Encoding: chunked"),
+        ("GET /coded/too HTTP/1.0", "Host: x\r\nTransfer-Encoding: chunked\r\nUser-Agent: something-of-some-length"),
+        ("GET /gzip HTTP/1.1", "Host: x\r\nTransfer-Encoding: gzip"),
+        ("DELETE /length HTTP/1.1", "Host: x\r\nContent-Length: x"),
+        ("PUT /field HTTP/1.1", "Host : x"),
+        ("GET /lf HTTP/1.1\nHost: x", "A: b"),
+        ("GET /fragment#b HTTP/1.1", "Host: x"),
+    ];
+    for (line, fields) in requests {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        stream.write_all(format!("{line}\r\n{fields}\r\n\r\n").as_bytes()).unwrap();
+        assert!(answer(stream).starts_with("HTTP/1.1 400 "), "{line}");
+    }
+    server.signal("TERM");
+    assert_eq!(server.code(), Some(0));
+    let mut log = String::new();
+    server.log.read_to_string(&mut log).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let lines: Vec<_> = lines.filter(|line| line["msg"] == "request").collect();
+    // Two workers write them, in any order.
+    let mut written: Vec<_> =
+        lines.iter().map(|line| format!("{} {} {}", line["method"], line["path"], line["status"])).collect();
+    let mut expected: Vec<_> = requests
+        .iter()
+        .map(|(line, _)| {
+            let (method, rest) = line.split_once(' ').unwrap();
+            format!("{method:?} {:?} 400", rest.split([' ', '#']).next().unwrap())
+        })
+        .collect();
+    written.sort();
+    expected.sort();
+    assert_eq!(written, expected);
+}
+
+#[test]
 fn variables_win_over_the_app_and_flags_over_variables() {
     let app = App::new("precedence", &APP.replace("port = 0", "host = \"two words\""));
     let message = failure(&app.run(&["check", "app.lua"]));

@@ -46,12 +46,22 @@ const CODE: &str = "
     local held = {}
     function api.get() return 'home' end
     function api.limit.get() return rover.exec { cmd = 'sh', args = { '-c', 'ulimit -Sn; ulimit -Hn' } }.stdout end
+    function api.shell.get()
+      local file = io.popen('ulimit -Sn; echo $1')
+      local text = file:read('*a')
+      file:close()
+      return text .. select(3, os.execute('exit $(( $(ulimit -Sn) - 37 ))')) .. ' ' .. tostring(os.execute())
+    end
     function api.hold.get()
       for n = 1, 1000 do held[n] = io.open('/dev/null') end
       return tostring(#held)
     end
     function api.free.get() for _, file in ipairs(held) do file:close() end held = {} return 'free' end
     function api.read.get() return select(2, rover.fs.read('app.lua')) or 'read' end
+    local function outcome(res, err) return err or 'status ' .. res.status end
+    function api.name.get() return outcome(rover.http.get('http://no-such-name.invalid/')) end
+    function api.localhost.get() return outcome(rover.http.get('http://localhost:1/')) end
+    function api.proxy.get(ctx) return ctx:proxy('http://127.0.0.1:1/') end
     function api.require.get() return select(2, pcall(require, 'another')) end
     api.files.static { dir = 'public' }
     return api";
@@ -114,6 +124,9 @@ fn without_any_descriptor_operators_are_told_and_files_are_not_missing() {
         required.contains("cannot look for module 'another': ") && required.contains("Too many open files"),
         "{required}"
     );
+    assert!(answer(&mut client, "/name").ends_with("too many open files"));
+    assert!(answer(&mut client, "/localhost").ends_with("too many open files"));
+    assert_eq!(status(&mut client, "/proxy"), "503");
     for _ in 0..3 {
         assert!(get(management, "/healthz").unwrap().starts_with("HTTP/1.1 200 "));
     }
@@ -130,6 +143,9 @@ fn without_any_descriptor_operators_are_told_and_files_are_not_missing() {
     assert_eq!(status(&mut client, "/free"), "200");
     assert_eq!(status(&mut client, "/files/a.txt"), "200");
     assert_eq!(status(&mut client, "/files/none"), "404");
+    assert!(answer(&mut client, "/name").ends_with("name not found"));
+    assert!(answer(&mut client, "/localhost").ends_with("connection refused"));
+    assert_eq!(status(&mut client, "/proxy"), "502");
     drop(waiting);
     assert!(get(address, "/read").unwrap().ends_with("read"));
 }
@@ -142,5 +158,7 @@ fn the_soft_limit_is_raised_and_children_get_the_old_one() {
     let held: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
     let answer = get(address, "/limit").unwrap();
     assert!(answer.ends_with("40\n500\n"), "{answer}");
+    let answer = get(address, "/shell").unwrap();
+    assert!(answer.ends_with("40\n\n3 true"), "{answer}");
     drop(held);
 }

@@ -140,3 +140,16 @@ fn a_full_disk_under_the_log_stops_nothing() {
     let _ = child.wait();
     let _ = fs::remove_file(socket);
 }
+
+#[test]
+fn the_log_does_not_say_that_a_lost_worker_s_clients_had_answers() {
+    let code = "local api = rover.server { worker_stall_limit = '300ms' }
+        function api.stuck.get() os.execute('sleep 2') return 'nobody will ever see this text' end
+        return api";
+    let app = App::new("lost", &[("app.lua", code)]);
+    let (mut server, address) = serve(&app, "10s");
+    assert_eq!(get(address, "/stuck"), "");
+    server.logged("worker 1 is lost");
+    let line = server.logged(r#""path":"/stuck""#);
+    assert!(line.contains(r#""status":499,"bytes":0"#), "{line}");
+}

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 pub(crate) use given::Given;
 
-use crate::config::Endpoint;
+use crate::config::{Endpoint, SocketFile};
 use crate::error::Error;
 use crate::log::{self, Level};
 
@@ -97,11 +97,16 @@ impl Drop for Bound {
 
 impl Listeners {
     /// Binds all of `endpoints`, or takes a socket out of `given` that is for one. Port 0 becomes the same port for all of
-    /// them. Sockets that a service manager lends are listened on instead of the endpoints.
+    /// them. Unix sockets get the permissions of `file`. Sockets that a service manager lends are listened on instead of the endpoints.
     ///
     /// # Errors
     /// What the system says, with the address. Where one of two loopbacks does not exist, the other one is enough.
-    pub(crate) fn bind(endpoints: &[Endpoint], role: Role, given: &mut Vec<Given>) -> Result<Listeners, Error> {
+    pub(crate) fn bind(
+        endpoints: &[Endpoint],
+        role: Role,
+        file: &SocketFile,
+        given: &mut Vec<Given>,
+    ) -> Result<Listeners, Error> {
         let (lent, rest) = std::mem::take(given).into_iter().partition::<Vec<_>, _>(|given| given.is_lent);
         *given = rest;
         if !lent.is_empty() {
@@ -114,7 +119,7 @@ impl Listeners {
                 continue;
             }
             let result = match endpoint {
-                Endpoint::Unix(path) => bind::unix(path.clone(), role),
+                Endpoint::Unix(path) => bind::unix(path.clone(), role, file),
                 Endpoint::Tcp(address) => {
                     let mut address = *address;
                     if let (0, Some(Endpoint::Tcp(first))) = (address.port(), bound.first().map(|b| &b.endpoint)) {

@@ -15,6 +15,7 @@ mod proxies;
 mod public;
 mod rate_limit;
 mod security_headers;
+mod socket_file;
 mod store;
 mod value;
 mod watch;
@@ -38,6 +39,7 @@ pub(crate) use proxies::{Proxies, ProxyHeaders, Trusted};
 pub(crate) use rate_limit::Rate;
 pub(crate) use rate_limit::{LimitRule, Per, RateLimit};
 pub(crate) use security_headers::SecurityHeaders;
+pub(crate) use socket_file::SocketFile;
 pub(crate) use store::StoreLimits;
 pub(crate) use tls::{ClientAuth, TlsSettings, TlsVersion};
 pub(crate) use value::ConfigValue;
@@ -51,6 +53,7 @@ use crate::log::Level;
 pub(crate) struct Config {
     pub(crate) host: Host,
     pub(crate) port: u16,
+    pub(crate) socket_file: SocketFile,
     /// 1 to 1024.
     pub(crate) workers: usize,
     pub(crate) log_level: Level,
@@ -108,6 +111,7 @@ impl Default for Config {
         Config {
             host: Host::Ip(std::net::Ipv4Addr::LOCALHOST.into()),
             port: 4242,
+            socket_file: SocketFile::default(),
             workers: num_cpus::get().clamp(1, keys::MOST_WORKERS as usize),
             log_level: Level::Info,
             access_log: AccessLog::Auto,
@@ -227,6 +231,10 @@ impl Config {
         if self.port != running.port {
             self.port = running.port;
             changed.push("port");
+        }
+        if self.socket_file != running.socket_file {
+            self.socket_file = running.socket_file.clone();
+            changed.push("socket_mode, socket_group");
         }
         if self.workers != running.workers {
             self.workers = running.workers;

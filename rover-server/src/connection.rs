@@ -32,7 +32,7 @@ use crate::turn;
 use crate::upgrade::{Ending, Upgrade, Upgraded};
 
 use requests::Client;
-pub(crate) use tls::handshake;
+pub(crate) use tls::{Shaken, handshake, refuse_plain};
 pub(crate) use watch::tick;
 use watch::{Lapse, LastBytes, Watch};
 
@@ -224,7 +224,7 @@ impl Connection {
         if let Http::One(http) = &mut self.http
             && error.is_parse()
         {
-            http1::explain(http, &self.socket, &self.client);
+            http1::explain(http, &self.socket, &self.client, error);
         }
     }
 

@@ -2,7 +2,7 @@
 //! by which they see that they have waited too long.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 thread_local! {
     /// The worker of this thread ends. Asked at every response, which knows of no lifecycle.
@@ -34,6 +34,11 @@ pub(crate) struct Lifecycle {
     now: Cell<u64>,
     /// How long a tick is.
     tick: Cell<Duration>,
+    /// When the clock last began to run, and the ticks by then.
+    origin: Cell<Option<(Instant, u64)>>,
+    /// Nobody needs the next tick: the clock stands until a connection has a turn, or wants one.
+    stands: Cell<bool>,
+    stirred: Notify,
     /// Changes with every tick, and when the drain begins: each connection then looks around once.
     signal: Cell<u64>,
     seats: RefCell<Slab<Place>>,
@@ -63,19 +68,58 @@ impl Lifecycle {
 
     /// Lets the clock run on from where it is, for as long as this is polled.
     pub(crate) async fn run_clock(&self, tick: Duration) {
+        self.catch_up();
         self.tick.set(tick);
-        let (first, began) = (self.now.get(), Instant::now());
-        let mut interval = interval(tick);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        self.origin.set(Some((Instant::now(), self.now.get())));
+        self.stands.set(false);
         loop {
-            interval.tick().await;
-            let now = began.elapsed().as_nanos() / tick.as_nanos().max(1);
-            self.advance(first.saturating_add(u64::try_from(now).unwrap_or(u64::MAX)));
+            sleep_until(self.time_of(self.now.get().saturating_add(1))).await;
+            self.advance();
+            let next = self.next_due();
+            if next <= self.now.get().saturating_add(1) {
+                continue;
+            }
+            // Whoever has a turn finds another signal, and sets the clock going again.
+            self.stands.set(true);
+            let due = async {
+                match next {
+                    u64::MAX => pending().await,
+                    next => sleep_until(self.time_of(next)).await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.stirred.notified() => {}
+                () = due => {
+                    self.stands.set(false);
+                    self.advance();
+                }
+            }
         }
     }
 
-    fn advance(&self, now: u64) {
-        self.now.set(now);
+    /// Sets the clock to what it is by now.
+    fn catch_up(&self) {
+        let Some((began, first)) = self.origin.get() else { return };
+        let passed = began.elapsed().as_nanos() / self.tick.get().as_nanos().max(1);
+        self.now.set(first.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)));
+    }
+
+    /// When a tick comes.
+    fn time_of(&self, tick: u64) -> Instant {
+        let Some((began, first)) = self.origin.get() else { return Instant::now() };
+        let ticks = u32::try_from(tick.saturating_sub(first)).unwrap_or(u32::MAX);
+        began + self.tick.get().saturating_mul(ticks)
+    }
+
+    /// The tick at which somebody wants to be woken.
+    fn next_due(&self) -> u64 {
+        self.seats.borrow().iter().map(|(_, place)| place.due).min().unwrap_or(u64::MAX)
+    }
+
+    fn advance(&self) {
+        self.catch_up();
+        let now = self.now.get();
         self.signal.set(self.signal.get() + 1);
         for (_, place) in self.seats.borrow().iter().filter(|(_, place)| place.due <= now) {
             if let Some(waker) = &place.waker {
@@ -124,6 +168,10 @@ impl Seat {
 
     #[cold]
     fn look_around(&mut self, cx: &Context<'_>) {
+        if self.lifecycle.stands.replace(false) {
+            self.lifecycle.catch_up();
+            self.lifecycle.stirred.notify_one();
+        }
         self.seen = self.lifecycle.signal.get();
         if let Some(place) = self.lifecycle.seats.borrow_mut().get_mut(self.number)
             && place.waker.is_none()

@@ -21,8 +21,9 @@ use crate::log::{self, Level};
 use crate::metrics::Measured;
 use crate::otlp::{ServerSpan, Tracer};
 use crate::route::RouteId;
+use crate::turn;
 
-/// The status in the log of a request whose client went away before its answer. No response ever has it.
+/// The status in the log of a request whose connection was gone before its answer. No response ever has it.
 const CLIENT_WENT_AWAY: u16 = 499;
 
 /// What is noted of a request. Dropping it writes that down.
@@ -155,6 +156,10 @@ impl Record {
 
     /// Writes down what there is when all bytes of the response are known, or are with hyper.
     pub(crate) fn at_end(mut self: Box<Self>, response: Response<Body>) -> Response<Body> {
+        if turn::is_lost() {
+            // Its connections have been cut.
+            return response;
+        }
         self.status = response.status().as_u16();
         self.bytes = response.body().len();
         if let Some(line) = self.line.as_mut().filter(|line| line.is_logged())

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
@@ -64,10 +65,22 @@ pub(crate) fn restore(process: u32) {
     }
 }
 
+/// The limit of descriptors that children are to have, where it is another than this process has.
+pub(crate) fn lowered() -> Option<u64> {
+    let own = STARTED_WITH.get()?.current?;
+    (getrlimit(Resource::Nofile).current != Some(own)).then_some(own)
+}
+
 /// Whether the system has no descriptor, memory or buffer left, or will have again: no word on what was asked for.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
     error.raw_os_error().is_some_and(|number| short.contains(&number))
+}
+
+/// Why the system gives no descriptor just now, if that is so. For whoever was told something else by a library that could
+/// not open what it needed: the C library's resolver then finds no name.
+pub(crate) fn shortage() -> Option<io::Error> {
+    UnixDatagram::unbound().err().filter(is_shortage)
 }
 
 /// How many descriptors clients may have.

@@ -6,17 +6,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 
-use crate::body::{Body, Stream};
+use crate::body::{self, Aborted, Body, Stream};
 use crate::context::{Close, Contexts, Peer, Ticket};
 use crate::header_names::{self, HeaderNames};
 use crate::json;
+use crate::log::{self, Level};
 use crate::lua::{Kind, OwnedMeta, Stack, anchor};
 use crate::upgrade::Upgrade;
 
@@ -344,6 +348,13 @@ impl Responder {
         {
             name_status(response);
         }
+        if let Some(response) = response
+            && let Body::Stream(_) = response.body()
+        {
+            stack.push_item(index, 5);
+            let place = stack.bytes(stack.top()).map(|place| String::from_utf8_lossy(place).into_owned());
+            measure(response, place.unwrap_or_default());
+        }
         stack.truncate(top - 4);
         Ok(())
     }
@@ -379,6 +390,69 @@ fn add_fields(stack: &mut Stack<'_>, index: c_int, names: &HeaderNames, headers:
         added.map_err(|too_many| format!("the response has {too_many}"))?;
     }
     Ok(())
+}
+
+/// Holds a stream to the length that its response declares.
+#[cold]
+fn measure(response: &mut Response<Body>, place: String) {
+    let declared = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if let (Some(length), Body::Stream(stream)) = (declared, response.body_mut()) {
+        let own = std::mem::replace(stream, body::nothing());
+        *stream = Box::pin(Measured { stream: own, length, left: length, place });
+    }
+}
+
+/// A stream of so many bytes. One that brings another number breaks off.
+struct Measured {
+    stream: Stream,
+    length: u64,
+    left: u64,
+    /// Where its producer is written.
+    place: String,
+}
+
+impl Measured {
+    #[cold]
+    fn broken(&self, problem: &str) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let text =
+            format!("{}: a stream broke off: its Content-Length is {}, and it {problem}", self.place, self.length);
+        log::event(Level::Error, &text).emit();
+        Poll::Ready(Some(Err(Aborted)))
+    }
+}
+
+impl http_body::Body for Measured {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = self.get_mut();
+        let frame = ready!(this.stream.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match this.left.checked_sub(length) {
+                    Some(left) => this.left = left,
+                    None => return this.broken("is longer"),
+                }
+            }
+            None if this.left > 0 => {
+                let problem = format!("ended after {}", this.length - this.left);
+                this.left = 0;
+                return this.broken(&problem);
+            }
+            _ => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
 }
 
 /// Joins the parts, and gives the headers to add to. A response whose status has no content goes without (RFC 9110,

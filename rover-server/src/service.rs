@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, HOST};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_LENGTH, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 
@@ -120,10 +120,11 @@ impl Site {
         let arrival = self.meter.as_ref().and_then(|_| request.look(|request| Arrival::now(&request.head.method)));
         let mut route = UNMATCHED;
         let mut collect = None;
-        let mut ending = Ending { pass: None, pinned: false };
+        let mut ending = Ending { pass: None, pinned: false, is_head: false };
         let begun = request.look(|request| {
             let begun = self.begin(request, body, &mut collect, &mut ending.pass);
             ending.pinned = request.scheme() == "https" && is_pinned(request);
+            ending.is_head = request.head.method == Method::HEAD;
             if self.tracer.is_some() {
                 answer.routed(request.route.as_ref().map(|(id, _)| *id));
             }
@@ -284,6 +285,9 @@ impl Site {
             guard.finish(*pass, response);
         }
         self.security_headers.add(response.headers_mut(), ending.pinned);
+        if ending.is_head && matches!(response.body(), Body::Empty) {
+            name_no_length(response);
+        }
     }
 
     /// Finds what answers the request, or answers it.
@@ -306,10 +310,9 @@ impl Site {
             Found::Route { .. } | Found::NotFound => self.assets.as_ref().and_then(|assets| assets.answer(head)),
             Found::MethodNotAllowed { allow, other } => {
                 known = self.router.routes().get(other.index()).map(|route| &route.pattern);
-                let mut response = failure::answer(StatusCode::METHOD_NOT_ALLOWED);
-                response.headers_mut().insert(ALLOW, allow.clone());
-                Some(response)
+                Some(not_allowed(allow))
             }
+            Found::Tunnel { allow } => Some(not_allowed(allow)),
             Found::Options { allow } => {
                 let mut response = Response::new(Body::Empty);
                 *response.status_mut() = StatusCode::NO_CONTENT;
@@ -367,6 +370,22 @@ fn respell(uri: &mut Uri, longest: usize) -> http::Extensions {
     // The other parts were a URI's before, with a path.
     *uri = Uri::from_parts(parts).unwrap_or_default();
     sent
+}
+
+/// Says the length of an empty body, as the answer to GET does (RFC 9110, section 9.3.2), where the status has a body.
+#[cold]
+fn name_no_length(response: &mut Response<Body>) {
+    let status = response.status();
+    if !status.is_informational() && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+    }
+}
+
+#[cold]
+fn not_allowed(allow: &HeaderValue) -> Response<Body> {
+    let mut response = failure::answer(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(ALLOW, allow.clone());
+    response
 }
 
 #[cold]

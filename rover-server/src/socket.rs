@@ -224,6 +224,12 @@ impl Socket {
         self.inner.borrow_mut().io.inner_mut().take_rest()
     }
 
+    /// The beginning of the head that hyper has read last, as far as it is known.
+    #[cold]
+    pub(crate) fn head(&self) -> Vec<u8> {
+        self.inner.borrow().io.inner().head()
+    }
+
     /// What is wrong with the head that hyper has refused, where it is that. Takes off its end what hyper has got in place
     /// of its first wrong byte.
     pub(crate) fn take_fault(&self, head: &mut Bytes) -> Option<Fault> {

@@ -4,6 +4,7 @@
 //! as they were last found good. rustls with the ring provider does the cryptography. This module must not know of
 //! connections.
 
+mod client;
 mod files;
 mod names;
 mod reload;
@@ -20,6 +21,7 @@ use tokio_rustls::rustls::{ALL_VERSIONS, SupportedProtocolVersion};
 use crate::config::{ClientAuth, Host, TlsSettings, TlsVersion};
 use crate::error::Error;
 
+pub(crate) use client::client_certificate;
 use names::Certificates;
 use reload::Stamp;
 

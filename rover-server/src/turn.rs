@@ -4,17 +4,17 @@
 //! the worker's runtime, and when one of them has had all the CPU time that it may take without a wait. A round ends when the
 //! runtime has asked the system for what has come meanwhile. This module must not know what the functions are.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::task::{coop, yield_now};
 
-use crate::lua;
+use crate::lua::{self, Resume, Stack, Wait};
 
 /// How long the functions of a worker go on in one round, all together. A worker that serves others meanwhile is late by
 /// that much.
@@ -26,6 +26,8 @@ pub(crate) struct Allowance {
     /// Nanoseconds; 0 for no limit.
     limit: AtomicU64,
     excesses: AtomicU64,
+    /// The thread was given up, and its clients with it.
+    is_lost: AtomicBool,
 }
 
 impl Allowance {
@@ -37,6 +39,11 @@ impl Allowance {
     /// How often code took more since this was last asked.
     pub(crate) fn take_excesses(&self) -> u64 {
         self.excesses.swap(0, Ordering::Relaxed)
+    }
+
+    /// Nothing that the thread still says reaches anybody.
+    pub(crate) fn lose(&self) {
+        self.is_lost.store(true, Ordering::Release);
     }
 
     /// The limit, if `taken` is beyond it.
@@ -55,6 +62,8 @@ struct Rounds {
     /// How often a function was told to wait for the next round.
     refusals: Cell<u64>,
     waiting: RefCell<Waiting>,
+    /// Calls for the next round.
+    next: OnceCell<Waker>,
     allowance: RefCell<Option<Arc<Allowance>>>,
 }
 
@@ -98,9 +107,9 @@ impl Rounds {
             Some(began) => began.elapsed() < ROUND,
             None => {
                 self.began.set(Some(Instant::now()));
-                let waker = Waker::from(Arc::new(NextRound));
+                let waker = self.next.get_or_init(|| Waker::from(Arc::new(NextRound)));
                 // Polled once, it leaves the waker to the runtime, which calls it when it has looked around.
-                let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+                let _ = pin!(yield_now()).poll(&mut Context::from_waker(waker));
                 true
             }
         }
@@ -126,6 +135,14 @@ pub(crate) fn begin() {
     lua::beat();
 }
 
+/// Whether this thread was given up: nothing that it sends reaches its clients any more.
+pub(crate) fn is_lost() -> bool {
+    ROUNDS.with(|rounds| {
+        let allowance = rounds.allowance.borrow();
+        allowance.as_ref().is_some_and(|allowance| allowance.is_lost.load(Ordering::Acquire))
+    })
+}
+
 /// Ready for whoever may do more in this round though it had no need to wait; woken when the next one begins.
 pub(crate) fn poll_more(cx: &Context<'_>) -> Poll<()> {
     ROUNDS.with(|rounds| {
@@ -134,6 +151,25 @@ pub(crate) fn poll_more(cx: &Context<'_>) -> Poll<()> {
         }
         rounds.refuse(cx.waker());
         Poll::Pending
+    })
+}
+
+/// What code waits for that has been cut into slices: the next round, which counts as no wait.
+pub(crate) fn next_round() -> Wait {
+    let mut has_asked = false;
+    let next = poll_fn(move |cx| {
+        if std::mem::replace(&mut has_asked, true) {
+            return Poll::Ready(());
+        }
+        ROUNDS.with(|rounds| {
+            rounds.grants();
+            rounds.refuse(cx.waker());
+        });
+        Poll::Pending
+    });
+    Box::pin(async move {
+        next.await;
+        Box::new(|_: &mut Stack<'_>| Ok(0)) as Resume
     })
 }
 

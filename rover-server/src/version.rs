@@ -26,8 +26,9 @@ use crate::service::Site;
 use crate::tasks::Driver;
 use crate::tls::Tls;
 
-/// How often a version that is not used any more looks whether its last request has ended.
-const LOOK_TIME: Duration = Duration::from_millis(20);
+/// How soon a version that is not used any more looks whether its last request has ended; twice as late each time.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LATEST_LOOK: Duration = Duration::from_secs(1);
 
 /// What `on_shutdown` gets at least, however long the requests before it took.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -111,9 +112,10 @@ impl Version {
         let patience = self.site.config.shutdown_timeout;
         let began = Instant::now();
         let mut has_warned = false;
+        let mut pause = FIRST_LOOK;
         while is_used() && !*hurry.borrow() {
             tokio::select! {
-                () = sleep(LOOK_TIME) => {}
+                () = sleep(pause) => pause = (pause * 2).min(LATEST_LOOK),
                 // An error means that the worker is gone, and this task with it.
                 _ = hurry.changed() => {}
             }

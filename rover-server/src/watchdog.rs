@@ -4,10 +4,13 @@
 //! thread looks at all workers some times a second; what they count for it is one word each, written without a system
 //! call or a lock. This module must not know what workers do, nor how another takes a lost one's place.
 
+mod counters;
 mod heart;
+mod rest;
 mod sockets;
+mod tally;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -19,8 +22,12 @@ use crate::log::{self, Level};
 use crate::lua::{self, Look, Watched};
 use crate::turn::{self, Allowance};
 
+pub(crate) use counters::{Counters, Lost};
 use heart::{Beating, Heart};
+use rest::{Dog, Rest};
 pub(crate) use sockets::{Listed, Sockets};
+pub(crate) use tally::CpuTimes;
+use tally::Tally;
 
 /// How often the workers are looked at while one of them runs Lua code.
 const EAGER: Duration = Duration::from_millis(10);
@@ -32,32 +39,6 @@ const GRACE: Duration = Duration::from_secs(1);
 const START: u32 = 10;
 /// A look that comes so late tells that the whole process stood still, say in a debugger or a paused container.
 const STANDSTILL: Duration = Duration::from_millis(500);
-
-/// What a watchdog has done, for a page of metrics.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Lua code that was stopped.
-    pub(crate) stops: AtomicU64,
-    /// Workers that were given up.
-    pub(crate) lost: AtomicU64,
-    /// Workers that took the place of another.
-    pub(crate) restarts: AtomicU64,
-    /// Threads that were given up and have not come back: they cannot be ended.
-    pub(crate) stuck: AtomicUsize,
-}
-
-/// Nanoseconds of CPU time by the numbers of functions; those of numbers beyond the last count as 0's.
-pub(crate) type CpuTimes = Arc<[AtomicU64]>;
-
-/// A worker that was lost.
-pub(crate) struct Lost {
-    /// Its number, counted from 1.
-    pub(crate) worker: usize,
-    /// The number of the function that it was in, as [`label`](crate::lua::label) counts them; 0 where it was in none.
-    pub(crate) function: u32,
-    /// Its thread has come back after all.
-    pub(crate) is_back: Arc<AtomicBool>,
-}
 
 /// Who is told of each loss.
 type OnLoss = Arc<dyn Fn(&Lost) + Send + Sync>;
@@ -76,6 +57,8 @@ struct Shared {
     changed: Condvar,
     counters: Arc<Counters>,
     on_loss: Mutex<Option<OnLoss>>,
+    /// Nothing is watched until a worker has something to do.
+    own: Dog,
     /// A profile is being recorded.
     is_recorded: AtomicBool,
 }
@@ -106,33 +89,12 @@ pub(crate) struct Charge {
     is_lost: AtomicBool,
     /// It was given up, and its thread has come back.
     is_back: Arc<AtomicBool>,
+    rest: Rest,
     tally: Mutex<Tally>,
     sockets: Arc<Sockets>,
     /// Lets go of whoever waits for the worker.
     release: Mutex<Option<Release>>,
     dog: std::sync::Weak<Shared>,
-}
-
-/// On which functions the worker spends its CPU time, as far as looks at it tell.
-#[derive(Default)]
-struct Tally {
-    /// At the last look.
-    cpu: Duration,
-    times: Option<CpuTimes>,
-}
-
-impl Tally {
-    /// What was spent since the last look counts for the function that runs now. That is wrong for each look, and right
-    /// for many.
-    fn note(&mut self, look: Look) {
-        let spent = look.cpu.saturating_sub(std::mem::replace(&mut self.cpu, look.cpu));
-        if let (true, Some(times)) = (look.is_in_lua(), &self.times) {
-            let known = usize::try_from(look.label).ok().and_then(|label| times.get(label));
-            if let Some(time) = known.or(times.first()) {
-                time.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(0), Ordering::Relaxed);
-            }
-        }
-    }
 }
 
 /// What the worker did when its count last moved.
@@ -154,6 +116,7 @@ impl Watchdog {
             changed: Condvar::new(),
             counters: Arc::default(),
             on_loss: Mutex::default(),
+            own: Dog::default(),
             is_recorded: AtomicBool::new(false),
         });
         let own = shared.clone();
@@ -176,6 +139,7 @@ impl Watchdog {
             is_ending: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
             is_back: Arc::default(),
+            rest: Rest::new(&self.shared.own),
             tally: Mutex::default(),
             sockets: Arc::default(),
             release: Mutex::default(),
@@ -184,6 +148,7 @@ impl Watchdog {
         charge.starts(limits);
         let mut charges = lock(&self.shared.charges);
         charges.list.push(charge.clone());
+        self.shared.own.gets_up();
         drop(charges);
         self.shared.changed.notify_all();
         charge
@@ -230,6 +195,7 @@ impl Drop for Recording {
 impl Shared {
     fn watch(&self) {
         let mut last = Instant::now();
+        let mut turns = 0;
         loop {
             let charges = lock(&self.charges);
             if charges.has_ended {
@@ -251,9 +217,28 @@ impl Shared {
             if charges.has_ended {
                 return;
             }
+            let so_far = charges.turns();
+            let is_quiet = std::mem::replace(&mut turns, so_far) == so_far && !is_busy;
+            let charges = match is_quiet && self.own.lies_down(charges.list.iter().map(|charge| &charge.rest)) {
+                false => charges,
+                true => {
+                    self.sleep(charges);
+                    let woken = Instant::now();
+                    list.iter().for_each(|charge| charge.excuse(woken - now));
+                    last = woken;
+                    continue;
+                }
+            };
             // Woken by a new charge or by the end.
             let _ = self.changed.wait_timeout(charges, period).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn sleep(&self, mut charges: MutexGuard<'_, Charges>) {
+        while self.own.sleeps() && !charges.has_ended {
+            charges = self.changed.wait(charges).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.own.gets_up();
     }
 
     fn lose(&self, charge: &Charge, function: u32) {
@@ -269,7 +254,36 @@ impl Shared {
     }
 }
 
+impl Charges {
+    /// How often all workers together have found something to do.
+    fn turns(&self) -> u64 {
+        self.list.iter().map(|charge| charge.rest.turns()).fold(0, u64::wrapping_add)
+    }
+}
+
 impl Charge {
+    /// The worker waits for something to do.
+    pub(crate) fn parks(&self) {
+        self.rest.begins();
+    }
+
+    /// The worker has found something. Only its own thread says so.
+    pub(crate) fn unparks(&self) {
+        if self.rest.ends() {
+            self.wake_dog();
+        }
+    }
+
+    #[cold]
+    fn wake_dog(&self) {
+        if let Some(dog) = self.dog.upgrade() {
+            let charges = lock(&dog.charges);
+            dog.own.gets_up();
+            drop(charges);
+            dog.changed.notify_all();
+        }
+    }
+
     /// Watches the calling thread, the worker's own, until the result is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> OnDuty {
         turn::allow(Some(self.allowance.clone()));
@@ -405,6 +419,7 @@ impl Charge {
             dog.counters.stuck.fetch_add(1, Ordering::AcqRel);
         }
         self.is_lost.store(true, Ordering::Release);
+        self.allowance.lose();
         let seconds = format!("{:.1}", time.as_secs_f64());
         let who = match self.worker {
             0 => "loading the app is given up".to_owned(),

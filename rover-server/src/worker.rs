@@ -226,8 +226,14 @@ fn run(
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
     // Numbers of requests and traces.
     fastrand::seed(random::seed());
+    let (parks, unparks) = (charge.clone(), charge.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || parks.parks())
+        .on_thread_unpark(move || {
+            unparks.unparks();
+            here::stir();
+        })
         .build_local(LocalOptions::default())
         .map_err(|error| Mistakes(vec![format!("cannot start a worker's runtime: {error}")]))?;
     charge.runs_in(runtime.handle().clone());

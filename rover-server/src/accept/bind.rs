@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{Bound, Role};
-use crate::config::Endpoint;
+use crate::config::{Endpoint, SocketFile};
 use crate::error::Error;
 
 /// Connections that the kernel keeps ready while the acceptor is busy; it applies its own limit (`somaxconn`) as well.
@@ -29,7 +30,7 @@ pub(super) fn tcp(address: SocketAddr, role: Role) -> io::Result<Bound> {
     Ok(Bound::new(socket.into(), Endpoint::Tcp(local), role))
 }
 
-pub(super) fn unix(path: PathBuf, role: Role) -> io::Result<Bound> {
+pub(super) fn unix(path: PathBuf, role: Role, file: &SocketFile) -> io::Result<Bound> {
     let address = SockAddr::unix(&path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     if let Err(error) = socket.bind(&address) {
@@ -40,8 +41,40 @@ pub(super) fn unix(path: PathBuf, role: Role) -> io::Result<Bound> {
         fs::remove_file(&path)?;
         socket.bind(&address)?;
     }
+    // Nobody connects before the socket listens.
+    if let Err(error) = permit(&path, file) {
+        let _ = fs::remove_file(&path);
+        return Err(error);
+    }
     socket.listen(BACKLOG)?;
     Ok(Bound::new(socket.into(), Endpoint::Unix(path), role))
+}
+
+/// Lets those connect who may.
+fn permit(path: &Path, file: &SocketFile) -> io::Result<()> {
+    if let Some(group) = &file.group {
+        let failed = |error: io::Error| io::Error::new(error.kind(), format!("socket_group {group:?}: {error}"));
+        let number = group_number(group).map_err(failed)?;
+        std::os::unix::fs::chown(path, None, Some(number)).map_err(failed)?;
+    }
+    if let Some(mode) = file.mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// The number of a group, which may be one already.
+fn group_number(group: &str) -> io::Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let known = fs::read_to_string("/etc/group")?;
+    let mut lines = known.lines().map(|line| line.split(':'));
+    let number = lines.find_map(|mut fields| {
+        let is_it = fields.next() == Some(group);
+        is_it.then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    number.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "/etc/group has no such group; give its number"))
 }
 
 fn is_abandoned(path: &std::path::Path, address: &SockAddr) -> bool {

@@ -1,20 +1,19 @@
 //! Loads an app into a fresh VM.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::ffi::{OsStr, c_int};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mlua::{Function, Lua, Table, Value};
+use futures_util::FutureExt;
+use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
 
 use crate::assets::MountDecl;
 use crate::context::{self, Bodies};
 use crate::failure::Failure;
 use crate::fetch;
 use crate::json::Vocabulary;
-use crate::lua::{self, Coroutines, Waits};
+use crate::lua::{self, Coroutines, Step, Waits};
 use crate::metrics::Sources;
 use crate::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
@@ -24,11 +23,12 @@ use crate::route::RouteDecl;
 use crate::state;
 use crate::stdlib;
 use crate::stream;
-use crate::tasks::{self, Tasks};
+use crate::tasks::{self, Counts, Tasks};
+use crate::turn::{self, Stint};
 use crate::websocket::{self, Sockets};
 
-use super::declared::{self, Declared, Hooks, Told, Unfinished};
-use super::{App, Blueprint, Code, Files, Source, guarding, natives};
+use super::declared::{self, Declared, Hooks, Mistakes, Told, Unfinished};
+use super::{App, Blueprint, Source, guarding, modules, natives};
 
 impl App {
     /// Runs the app's top-level code in a VM of its own.
@@ -38,12 +38,25 @@ impl App {
     /// declared until then. Mistakes in what it declares are no error here but stand in [`Declared::mistakes`], so that
     /// they can be reported together with those of the config and the routes.
     pub(crate) fn load(blueprint: &Blueprint) -> Result<(App, Declared), Unfinished> {
+        let loaded = App::load_at(Pace::AtOnce, blueprint).now_or_never();
+        loaded
+            .unwrap_or_else(|| Err(Mistakes(vec!["loading the app waited; this is a bug in Rover".to_owned()]).into()))
+    }
+
+    /// The same, in slices of a few milliseconds: others are served between them. What the app runs afterwards is cut into
+    /// slices too, until it [serves](App::serves).
+    ///
+    /// # Errors
+    /// As [`load`](App::load).
+    pub(crate) async fn load_in_slices(blueprint: &Blueprint) -> Result<(App, Declared), Unfinished> {
+        App::load_at(Pace::InSlices, blueprint).await
+    }
+
+    async fn load_at(pace: Pace, blueprint: &Blueprint) -> Result<(App, Declared), Unfinished> {
         let lua = lua::new_vm();
         super::limit_memory(&lua, blueprint.memory_limit);
         let declared = Rc::new(RefCell::new(Declared::default()));
-        let busy = lua::Busy::new(&lua);
-        let loaded = load(&lua, blueprint, &declared);
-        drop(busy);
+        let loaded = load(&lua, blueprint, &declared, pace).await;
         let problem = match (lua::stopped(), loaded) {
             (None, Ok(loaded)) => return Ok(loaded),
             (None, Err(error)) => lua::plain_message(&error),
@@ -55,9 +68,36 @@ impl App {
     }
 }
 
-fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> mlua::Result<(App, Declared)> {
+/// How an app is loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    AtOnce,
+    /// By and by, for its thread serves others.
+    InSlices,
+}
+
+impl Pace {
+    /// Lets others have their turn, between two parts of which each takes not long.
+    async fn breathe(self) {
+        if self == Pace::InSlices {
+            drop(turn::next_round().await);
+        }
+    }
+}
+
+async fn load(
+    lua: &Lua,
+    blueprint: &Blueprint,
+    declared: &Rc<RefCell<Declared>>,
+    pace: Pace,
+) -> mlua::Result<(App, Declared)> {
+    pace.breathe().await;
+    let busy = lua::Busy::new(lua);
     let told = Rc::new(RefCell::new(Told::default()));
     let waits = Waits::install(lua)?;
+    if pace == Pace::InSlices {
+        waits.slice(Some(turn::next_round));
+    }
     let workers = Rc::new(Cell::new(blueprint.workers));
     let debug = Rc::new(Cell::new(false));
 
@@ -82,6 +122,9 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         waits: waits.clone(),
     };
     natives::failing(lua, &native, failing)?;
+    drop(busy);
+    pace.breathe().await;
+    let busy = lua::Busy::new(lua);
     let limits = Rc::default();
     natives::limiting(
         lua,
@@ -126,7 +169,15 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
         setup(lua, &waits)?;
     }
 
-    let ended = run(lua, blueprint, &dsl).and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
+    let chunk = chunk(lua, blueprint, &waits);
+    drop(busy);
+    pace.breathe().await;
+    let ran = match chunk {
+        Ok(chunk) => run(lua, &waits, &dsl, chunk).await,
+        Err(error) => Err(error),
+    };
+    let busy = lua::Busy::new(lua);
+    let ended = ran.and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
         Err(error) => {
@@ -136,6 +187,9 @@ fn load(lua: &Lua, blueprint: &Blueprint, declared: &Rc<RefCell<Declared>>) -> m
             return Err(error);
         }
     };
+    drop(busy);
+    pace.breathe().await;
+    let _busy = lua::Busy::new(lua);
     let mut declared = declared.take();
     // As `dsl.lua` orders routes: the same in every VM.
     declared.mounts.sort_by(|one, other| {
@@ -246,16 +300,17 @@ fn count_coroutines(app: &App) {
     let tasks = Rc::downgrade(&app.tasks);
     app.sources.add(move |samples| {
         let Some(tasks) = tasks.upgrade() else { return };
-        let (running, (idle, busy, created)) = tasks.counts();
+        let Counts { tasks, idle, busy, held, created } = tasks.counts();
         samples.gauge(
             "rover_tasks",
             "Functions that run beside handlers: rover.spawn, every, all, timeout.",
             &[],
-            running as f64,
+            tasks as f64,
         );
         let help = "Coroutines by what they are for and whether they are in use.";
         samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "idle")], idle as f64);
         samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "busy")], busy as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "held")], held as f64);
         let help = "Coroutines that were made because none was idle.";
         samples.gauge("rover_coroutines_created", help, &[("pool", "tasks")], created as f64);
     });
@@ -350,7 +405,7 @@ fn entries(
 }
 
 /// One of Rover's own Lua files.
-fn own(lua: &Lua, name: &str, code: &str) -> mlua::Result<Function> {
+pub(super) fn own(lua: &Lua, name: &str, code: &str) -> mlua::Result<Function> {
     lua.load(code).set_name(format!("=rover/{name}")).into_function()
 }
 
@@ -361,8 +416,8 @@ fn display_name(source: &Source) -> String {
     }
 }
 
-/// Runs the top-level code of the app and gives back what it returned.
-fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
+/// The top-level code of the app.
+fn chunk(lua: &Lua, blueprint: &Blueprint, waits: &Rc<Waits>) -> mlua::Result<Function> {
     let name = display_name(&blueprint.source);
     let (beside, code) = match &blueprint.source {
         Source::File(path) => {
@@ -373,17 +428,45 @@ fn run(lua: &Lua, blueprint: &Blueprint, dsl: &Table) -> mlua::Result<Value> {
         }
         Source::Text { code, .. } => (None, code.clone().into_bytes()),
     };
-    search_for_modules(lua, beside)?;
-    keep_modules(lua, &blueprint.files, &blueprint.code)?;
+    modules::search(lua, beside)?;
+    modules::keep(lua, &blueprint.files, &blueprint.code, waits)?;
     let code = match code.strip_prefix(b"#!") {
         // A first line for the shell keeps its line number.
         Some(rest) => rest.iter().position(|&b| b == b'\n').map_or(Vec::new(), |end| rest[end..].to_vec()),
         None => code,
     };
-    let chunk = lua.load(code).set_name(format!("@{name}")).into_function()?;
-    match dsl.raw_get::<Function>("run")?.call(chunk)? {
-        (true, returned) => Ok(returned),
-        (false, problem) => Err(mlua::Error::runtime(problem.to_string()?)),
+    lua.load(code).set_name(format!("@{name}")).into_function()
+}
+
+/// Runs it in a coroutine, so that it can be cut into slices, and gives back what it returned.
+async fn run(lua: &Lua, waits: &Rc<Waits>, dsl: &Table, chunk: Function) -> mlua::Result<Value> {
+    let coroutines = Coroutines::new(lua, Vec::new(), waits)?;
+    let mut coroutine = coroutines.take();
+    let called = (dsl.raw_get::<Function>("run")?, chunk).into_lua_multi(lua)?;
+    lua::push_values(lua, &mut coroutine.stack(), called)?;
+    let mut stint = Stint::default();
+    let mut step = waits.advance(&mut coroutine, 1);
+    loop {
+        match step {
+            Step::Waits(wait) => {
+                let resume = stint.wait(wait).await;
+                step = waits.go_on(&mut coroutine, resume, stint.excess());
+            }
+            Step::Returned => {
+                let result = lua::pop_value(lua, &mut coroutine.stack())?;
+                return match coroutine.stack().boolean(1) {
+                    true => Ok(result),
+                    false => Err(mlua::Error::runtime(result.to_string()?)),
+                };
+            }
+            Step::Raised => {
+                if let Some(stopped) = lua::stopped() {
+                    return Err(mlua::Error::runtime(Failure::stopped(stopped).described()));
+                }
+                let problem = lua::pop_value(lua, &mut coroutine.stack())?;
+                return Err(mlua::Error::runtime(problem.to_string()?));
+            }
+        }
     }
 }
 
@@ -395,76 +478,4 @@ fn plain(error: &std::io::Error) -> String {
         std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
     }
-}
-
-/// Where `require` looks once it has found nothing beside the app and where LuaJIT looks by itself: where Debian and
-/// others install Lua modules as packages.
-const SYSTEM_PATH: &str = "/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua";
-
-/// As [`SYSTEM_PATH`], for C modules.
-fn system_cpath() -> String {
-    format!("/usr/lib/{}-linux-gnu/lua/5.1/?.so;/usr/lib/lua/5.1/?.so", std::env::consts::ARCH)
-}
-
-/// Lets `require` look beside the app first, then in `lua_modules` and the user's LuaRocks tree, then where LuaJIT
-/// looks by itself, then among the system's packages.
-fn search_for_modules(lua: &Lua, app: Option<&Path>) -> mlua::Result<()> {
-    let mut path = String::new();
-    let mut cpath = String::new();
-    let mut roots = Vec::new();
-    if let Some(app) = app {
-        let beside = match app.parent() {
-            Some(parent) if parent != Path::new("") => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        roots.push(beside.join("lua_modules"));
-        // With a slash in it in any case: the system looks for a bare name in its own folders.
-        cpath.push_str(&format!("{}/?.so;", beside.display()));
-        let beside = match beside.to_string_lossy().into_owned() {
-            here if here == "." => String::new(),
-            other => format!("{other}/"),
-        };
-        path.push_str(&format!("{beside}?.lua;{beside}?/init.lua;"));
-    }
-    if let Some(home) = std::env::var_os("HOME") {
-        roots.push(Path::new(&home).join(".luarocks"));
-    }
-    for root in roots {
-        let root = root.display();
-        path.push_str(&format!("{root}/share/lua/5.1/?.lua;{root}/share/lua/5.1/?/init.lua;"));
-        cpath.push_str(&format!("{root}/lib/lua/5.1/?.so;"));
-    }
-    let package: Table = lua.globals().raw_get("package")?;
-    for (key, first, last) in [("path", path, SYSTEM_PATH.to_owned()), ("cpath", cpath, system_cpath())] {
-        let known: String = package.raw_get(key)?;
-        package.raw_set(key, format!("{first}{known};{last}"))?;
-    }
-    Ok(())
-}
-
-/// Has `require` load the files of this version, and note each Lua file that it finds, also one that then turns out to be
-/// wrong, or looks for in vain.
-fn keep_modules(lua: &Lua, files: &Files, code: &Code) -> mlua::Result<()> {
-    let own_code = code.clone();
-    let known =
-        lua.create_function(move |lua, name: mlua::LuaString| match own_code.known(Some(&name.as_bytes())) {
-            Some(text) => {
-                let file = lua.create_string(text.file.as_os_str().as_bytes())?;
-                Ok((Some(file), Some(lua.create_string(&*text.code)?)))
-            }
-            None => Ok((None, None)),
-        })?;
-    let noted = files.clone();
-    let note = lua.create_function(move |_, file: mlua::LuaString| {
-        noted.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
-        Ok(())
-    })?;
-    let (files, code) = (files.clone(), code.clone());
-    let keep = lua.create_function(move |lua, (name, file): (mlua::LuaString, mlua::LuaString)| {
-        let file = PathBuf::from(OsStr::from_bytes(&file.as_bytes()));
-        files.note(file.clone());
-        let read = code.read(Some(&name.as_bytes()), &file);
-        read.ok().map(|text| lua.create_string(&*text.code)).transpose()
-    })?;
-    own(lua, "modules", include_str!("modules.lua"))?.call((known, keep, note, lua::mistake_function(lua)?))
 }

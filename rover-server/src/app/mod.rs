@@ -8,6 +8,7 @@ mod code;
 mod declared;
 mod guarding;
 mod load;
+mod modules;
 mod natives;
 
 use std::cell::{Cell, OnceCell};
@@ -224,6 +225,11 @@ impl App {
                 false
             }
         }
+    }
+
+    /// The app serves from now on: what it runs is not cut into slices any more.
+    pub(crate) fn serves(&self) {
+        self.waits.slice(None);
     }
 
     /// What asks for room for large bodies; `None` before the app is settled.

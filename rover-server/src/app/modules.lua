@@ -2,13 +2,13 @@
 -- Rover which files these are, so that a change of one can reload the app. A module that has failed is tried again.
 --
 -- Comes in: `known`, which gives the file and the code that the version has for a module; `keep`, which takes a module and
--- its file and gives the code; `note`, which takes the name of a file; `mistake`, which raises at the line of the app. Goes out:
--- nothing; the loader of Lua files asks them, and where it finds nothing, notes each name that it has looked for: one that is
--- made later can reload the app too.
+-- its file and gives the code; `note`, which takes the name of a file; `is_loaded`, which tells whether the app's top level has
+-- run; `mistake`, which raises at the line of the app. Goes out: nothing; the loader of Lua files asks them, and where it finds
+-- nothing, notes each name that it has looked for: one that is made later can reload the app too.
 
-local known, keep, note, mistake = ...
-local getinfo, load, open, package, require, type = debug.getinfo, load, io.open, package, require, type
-local loaded, loaders = package.loaded, package.loaders
+local known, keep, note, is_loaded, mistake = ...
+local error, ipairs, load, open, package, require, type = error, ipairs, load, io.open, package, require, type
+local getinfo, loaded, loaders = debug.getinfo, package.loaded, package.loaders
 local load_file = loaders[2]
 local gmatch, gsub = string.gmatch, string.gsub
 
@@ -76,9 +76,33 @@ local function is_running(run)
   end
 end
 
--- `require` says "loop or previous error" of a module that has failed, and not what went wrong. This one tries again.
-function _G.require(name)
+-- As Lua's own, which is a C function: code that one has called cannot be cut into slices. Afterwards Lua's own is used again,
+-- through which no call can wait, so that nobody finds a module that is half loaded.
+local function load_module(name)
+  local problems = ""
+  for _, find in ipairs(package.loaders) do
+    local found = find(name)
+    if type(found) == "function" then
+      local result = found(name)
+      if result ~= nil then loaded[name] = result end
+      if loaded[name] == nil then loaded[name] = true end
+      return loaded[name]
+    end
+    if type(found) == "string" then problems = problems .. found end
+  end
+  error(("module '%s' not found:%s"):format(name, problems), 3)
+end
+
+-- Lua's own says "loop or previous error" of a module that has failed, and not what went wrong. This one tries again.
+function _G.require(name, ...)
   local run = running[name]
-  if run and loaded[name] == sentinel and not is_running(run) then loaded[name] = nil end
-  return require(name)
+  if is_loaded() or type(name) ~= "string" then
+    if run and loaded[name] == sentinel and not is_running(run) then loaded[name] = nil end
+    return require(name, ...)
+  end
+  local known = loaded[name]
+  if known then return known end
+  if run and is_running(run) then error(("loop or previous error loading module '%s'"):format(name), 2) end
+  local result = load_module(name)
+  return result
 end

@@ -67,7 +67,8 @@ pub(super) fn early(
     Ok(native)
 }
 
-/// `header_problem(name, value)`: why a response cannot carry this header, or nil.
+/// `header_problem(name, value, is_stream)`: why a response cannot carry this header, or nil. One that streams may say how
+/// long it will be.
 ///
 /// What could end the field line, or let an app frame the message by itself, is refused: RFC 9110, section 5.5 and
 /// RFC 9112, section 6.
@@ -77,6 +78,11 @@ fn header_problem(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
             Some(name) => format!("{:?} is not a header name", String::from_utf8_lossy(name)),
             None => format!("a header's name is a string, not {}", shown(stack, 1)),
         }),
+        Some(name) if name == CONTENT_LENGTH && stack.boolean(3) => {
+            let digits = stack.bytes(2).unwrap_or_default();
+            let is_length = (1..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+            (!is_length).then(|| "the Content-Length of a stream is a whole number of bytes, below 10^15".to_owned())
+        }
         Some(name) if name == CONTENT_LENGTH || name == TRANSFER_ENCODING => {
             Some(format!("the header {name} is set by Rover and cannot be changed"))
         }

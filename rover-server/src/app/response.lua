@@ -1,13 +1,14 @@
 -- Responses as Lua values, and the builders that make them (`api.json`, `api.text`, …).
 --
 -- A response is an array that Rust reads in one go: [1] kind, [2] status, [3] value, [4] header names and values in
--- turn. Comes in: `native`, and `mistake`, which raises at the line of the app. Goes out: the metatable, the builders, and `respond`, which turns anything that a handler
+-- turn, [5] where the producer of a stream is written. Comes in: `native`, and `mistake`, which raises at the line of the app. Goes out: the metatable, the builders, and `respond`, which turns anything that a handler
 -- may return into a response.
 
 local native, mistake = ...
 
 local type, tostring, setmetatable, getmetatable, select = type, tostring, setmetatable, getmetatable, select
-local lower, format, getinfo = string.lower, string.format, debug.getinfo
+local lower, format, find, gsub, byte = string.lower, string.format, string.find, string.gsub, string.byte
+local getinfo = debug.getinfo
 local number_text = native.number_text
 
 -- A value as text. `tostring` would round integers from 10^14 on.
@@ -23,6 +24,9 @@ local JSON, TEXT, HTML, RAW, EMPTY, UNTYPED_JSON, STREAM = 1, 2, 3, 4, 5, 6, 7
 -- The Content-Type of a kind, and the kind without it.
 local CONTENT_TYPE = { "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8" }
 local UNTYPED = { UNTYPED_JSON, RAW, RAW }
+
+-- The fields that a response has once, by the length of their names.
+local ONCE = { [12] = "content-type", [14] = "content-length" }
 
 local Response = {}
 Response.__index = Response
@@ -52,14 +56,14 @@ local function check_status(status)
   return status
 end
 
-local function check_header(name, value)
+local function check_header(name, value, is_stream)
   local kind = type(value)
   if kind == "number" or kind == "boolean" then
     value = text(value)
   elseif kind ~= "string" then
     mistake(format("the value of the header %s is a string, not a %s", tostring(name), kind))
   end
-  local problem = native.header_problem(name, value)
+  local problem = native.header_problem(name, value, is_stream)
   if problem then mistake(problem) end
   return value
 end
@@ -105,11 +109,10 @@ function Response:header(name, ...)
     if wanted == "content-type" then self[1] = UNTYPED[self[1]] or self[1] end
     return self
   end
-  value = check_header(name, value)
+  value = check_header(name, value, self[1] == STREAM)
   local headers = self[4]
-  if headers and #name == 12 and lower(name) == "content-type" then
-    -- The one field that a response has once.
-    headers = without(headers, "content-type")
+  if headers and ONCE[#name] == lower(name) then
+    headers = without(headers, ONCE[#name])
     self[4] = headers
   end
   if headers then
@@ -150,10 +153,14 @@ for name, kind in pairs { text = TEXT, html = HTML, raw = RAW } do
   builders[name .. ".status"] = function(status, value) return new(kind, check_status(status), text_of(value)) end
 end
 
+local function percent(char) return format("%%%02X", byte(char)) end
+
 local function redirect(status, url)
   if type(url) ~= "string" then mistake("a redirect needs a URL as a string, not " .. shown(url)) end
   local response = new(EMPTY, status)
-  response[4] = { "Location", check_header("Location", url) }
+  -- What is no visible ASCII character goes as browsers send it.
+  local target = find(url, "[^!-~]") and gsub(url, "[^!-~]", percent) or url
+  response[4] = { "Location", target }
   return response
 end
 
@@ -191,9 +198,9 @@ local function stream(status, content_type, producer)
   check_status(status)
   if type(content_type) ~= "string" then mistake("a content type is a string, not " .. shown(content_type)) end
   check_producer(producer)
-  local fields = { "Content-Type", check_header("Content-Type", content_type) }
-  local response = new(STREAM, status, native.stream(producer, place_of(producer), false))
-  response[4] = fields
+  local fields, place = { "Content-Type", check_header("Content-Type", content_type) }, place_of(producer)
+  local response = new(STREAM, status, native.stream(producer, place, false))
+  response[4], response[5] = fields, place
   return response
 end
 

@@ -6,8 +6,11 @@
 
 local native, mistake, Response, refusal, decode, debug = ...
 
-local getmetatable, pairs, select, setmetatable, tostring, type =
-  getmetatable, pairs, select, setmetatable, tostring, type
+local getmetatable, ipairs, pairs, rawset, select, setmetatable, tostring, type =
+  getmetatable, ipairs, pairs, rawset, select, setmetatable, tostring, type
+
+-- Where a context keeps the protocol that was chosen, as `context.lua` knows it.
+local PROTOCOL = 10
 
 -- The kinds of messages, as `functions.rs` knows them.
 local JSON, TEXT, BINARY = 1, 2, 3
@@ -53,6 +56,40 @@ local function sender(endpoint, kind, name)
   end
 end
 
+-- The subprotocols of a declaration, in the order of the server's liking.
+local function check_protocols(value)
+  if type(value) ~= "table" then
+    mistake("ws.protocols is a list of names, such as { \"v2\", \"v1\" }, not a " .. type(value))
+  end
+  local protocols = { required = value.required == true }
+  for key, name in pairs(value) do
+    if key == "required" then
+      if type(name) ~= "boolean" then mistake("required is true or false, not a " .. type(name)) end
+    elseif type(key) ~= "number" then
+      mistake(("ws.protocols has no option '%s'; it has names, and required"):format(tostring(key)))
+    end
+  end
+  for i, name in ipairs(value) do
+    if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then
+      mistake(("ws.protocols[%d] is no name: use letters, digits and signs such as . and -"):format(i))
+    end
+    if protocols[name] then mistake(("ws.protocols names '%s' twice"):format(name)) end
+    protocols[i], protocols[name] = name, i
+  end
+  if not protocols[1] then mistake("ws.protocols is empty") end
+  return protocols
+end
+
+-- The first of an endpoint's protocols that the client offers, and whether it must not go on without one.
+local function choose(ctx, protocols)
+  local offered, best = ctx:header("Sec-WebSocket-Protocol") or "", nil
+  for name in offered:gmatch("[^,%s]+") do
+    local place = type(protocols[name]) == "number" and protocols[name]
+    if place and (not best or place < best) then best = place end
+  end
+  return best and protocols[best], protocols.required and not best
+end
+
 --- Runs the declaration of the endpoint with this number, and gives back what it declares.
 local function declare(number, declaration, place)
   local listeners = {}
@@ -96,8 +133,14 @@ local function declare(number, declaration, place)
   local ws = setmetatable({}, {
     __index = own,
     __newindex = function(_, name, value)
+      if name == "protocols" then
+        check_declaring("ws.protocols")
+        endpoint.protocols = check_protocols(value)
+        return
+      end
       if name ~= "join" and name ~= "leave" then
-        mistake(("ws has no field '%s'; declare ws.join, ws.leave and ws.listen.TYPE"):format(tostring(name)))
+        local known = "declare ws.join, ws.leave, ws.protocols and ws.listen.TYPE"
+        mistake(("ws has no field '%s'; %s"):format(tostring(name), known))
       end
       check_declaring("ws." .. name)
       if type(value) ~= "function" then mistake(("ws.%s must be a function, not a %s"):format(name, type(value))) end
@@ -115,9 +158,15 @@ end
 local function handler(endpoint, plain)
   local open, number, place = native.open, endpoint.number, endpoint.place
   return function(ctx)
-    local status, value, accept = open(ctx, number, place)
+    local protocol, refuse
+    if endpoint.protocols then protocol, refuse = choose(ctx, endpoint.protocols) end
+    local status, value, accept = open(ctx, number, place, refuse)
     if status == 101 then
       local fields = { "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Accept", accept }
+      if protocol then
+        rawset(ctx, PROTOCOL, protocol)
+        fields[7], fields[8] = "Sec-WebSocket-Protocol", protocol
+      end
       return setmetatable({ STREAM, 101, value, fields }, Response)
     elseif not status then
       if plain then return plain(ctx) end

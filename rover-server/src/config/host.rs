@@ -13,7 +13,7 @@ pub(crate) enum Host {
     Ip(IpAddr),
     /// `localhost`: both loopbacks, 127.0.0.1 and ::1.
     Localhost,
-    /// A name that the system resolves when the server binds.
+    /// A name that the system resolves when the server binds, or an IPv6 address in a zone.
     Name(String),
     /// A Unix socket; the port means nothing then.
     Unix(PathBuf),
@@ -50,7 +50,7 @@ impl fmt::Display for Host {
 }
 
 impl Host {
-    /// Reads `127.0.0.1`, `::1`, `[::1]`, `localhost`, `app.internal`, `/run/app.sock` or `unix:app.sock`.
+    /// Reads `127.0.0.1`, `::1`, `[::1]`, `fe80::1%eth0`, `localhost`, `app.internal`, `/run/app.sock` or `unix:app.sock`.
     ///
     /// # Errors
     /// A hint for the author, possibly empty, that goes behind "must be …, got …".
@@ -59,8 +59,21 @@ impl Host {
             return unix(text);
         }
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if let Ok(ip) = bare.unwrap_or(text).parse() {
-            return Ok(Host::Ip(ip));
+        let bare = bare.unwrap_or(text);
+        match bare.parse() {
+            Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+                return Err("; write the IPv4 address by itself, such as 127.0.0.1");
+            }
+            Ok(ip) => return Ok(Host::Ip(ip)),
+            Err(_) => {}
+        }
+        if let Some((ip, zone)) = bare.split_once('%')
+            && ip.parse::<Ipv6Addr>().is_ok()
+        {
+            return match zone.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/') && !zone.is_empty() {
+                true => Ok(Host::Name(bare.to_owned())),
+                false => Err("; a zone is the name or the number of an interface, as in fe80::1%eth0"),
+            };
         }
         if text.eq_ignore_ascii_case("localhost") {
             return Ok(Host::Localhost);
@@ -132,7 +145,14 @@ fn is_hostname(text: &str) -> bool {
 fn resolve(name: &str, port: u16) -> io::Result<Vec<Endpoint>> {
     let explain = |reason: &dyn fmt::Display| io::Error::other(format!("host \"{name}\" does not resolve: {reason}"));
     let mut found = Vec::new();
-    for address in (name, port).to_socket_addrs().map_err(|e| explain(&e))? {
+    let lookup = (name, port).to_socket_addrs().map_err(|error| match name.split_once('%') {
+        Some((_, zone)) => explain(&format_args!("this machine has no interface {zone:?}")),
+        None => {
+            let error = error.to_string();
+            explain(&error.strip_prefix("failed to lookup address information: ").unwrap_or(&error))
+        }
+    });
+    for address in lookup? {
         let endpoint = Endpoint::Tcp(address);
         if !found.contains(&endpoint) {
             found.push(endpoint);
@@ -164,6 +184,8 @@ mod tests {
         assert_eq!(listens("/run/app.sock"), ["unix:/run/app.sock"]);
         assert_eq!(listens("unix:///run/app.sock"), ["unix:/run/app.sock"]);
         assert_eq!(listens("unix:app.sock"), ["unix:app.sock"]);
+        assert_eq!(listens("fe80::1%1"), ["http://[fe80::1%1]:4242"]);
+        assert_eq!(listens("[fe80::1%lo]"), ["http://[fe80::1%1]:4242"]);
         assert_eq!(Host::parse("app_1.internal"), Ok(Host::Name("app_1.internal".into())));
     }
 
@@ -179,6 +201,11 @@ mod tests {
             ("http://localhost", "scheme"),
             ("localhost:3000", "port as port"),
             ("*", "0.0.0.0"),
+            ("::ffff:127.0.0.1", "by itself"),
+            ("[::ffff:7f00:1]", "by itself"),
+            ("fe80::1%", "interface"),
+            ("fe80::1%a b", "interface"),
+            ("127.0.0.1%lo", ""),
             ("unix:", "file"),
             ("/run/", "file"),
         ] {
@@ -194,5 +221,8 @@ mod tests {
         let host = Host::parse("no-such-host.invalid").unwrap();
         let error = host.endpoints(1).unwrap_err().to_string();
         assert!(error.starts_with("host \"no-such-host.invalid\" does not resolve: "));
+        assert_eq!(error.matches("look").count() + error.matches("resolve").count(), 1, "{error}");
+        let error = Host::parse("[fe80::1%nowhere0]").unwrap().endpoints(1).unwrap_err().to_string();
+        assert_eq!(error, "host \"fe80::1%nowhere0\" does not resolve: this machine has no interface \"nowhere0\"");
     }
 }

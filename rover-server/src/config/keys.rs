@@ -15,6 +15,7 @@ use super::otlp::OTLP_KEYS;
 use super::proxies::PROXY_KEYS;
 use super::rate_limit::RATE_LIMIT_KEYS;
 use super::security_headers::SECURITY_HEADER_KEYS;
+use super::socket_file::SOCKET_FILE_KEYS;
 use super::store::STORE_KEYS;
 use super::tls::TLS_KEYS;
 use super::value::ConfigValue;
@@ -55,6 +56,7 @@ pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
 /// Keys that belong together, each group in a file of its own where it is more than a few.
 static GROUPS: &[&[ConfigKey]] = &[
     KEYS,
+    SOCKET_FILE_KEYS,
     CONNECTION_KEYS,
     HTTP2_KEYS,
     TLS_KEYS,

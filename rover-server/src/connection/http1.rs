@@ -87,18 +87,27 @@ fn unparsed(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
-pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) {
+pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>, error: &hyper::Error) {
     let mut head = unparsed(http, socket, client);
     let fault = socket.take_fault(&mut head);
+    let mut written = None;
     let site = client.current.site();
     let settings = &site.config.connections;
-    let mut written = None;
+    let begin = socket.head();
     socket.edit(|waiting| {
         let refused = match head.starts_with(PREFACE) {
             true => Some(StatusCode::BAD_REQUEST),
             false => refusal::take_bare(waiting),
         };
         let Some(mut status) = refused else { return };
+        let begin = begin.trim_ascii_start();
+        if fault.is_none()
+            && !begin.is_empty()
+            && (head.is_empty() || !begin.starts_with(&head[..begin.len().min(head.len())]))
+        {
+            // hyper drops a head whose fields contradict each other, and holds what came behind it.
+            head = Bytes::copy_from_slice(begin);
+        }
         let line = head.iter().position(|&byte| byte == b'\n').unwrap_or(head.len());
         if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
             let fields = memchr::memchr_iter(b'\n', &head).count();
@@ -111,6 +120,10 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
         }
         let body = match fault {
             Some(fault) if status == StatusCode::BAD_REQUEST => failure::error_body(fault.text()),
+            // hyper tells its reasons apart by their words alone, and has let go of the line.
+            None if status == StatusCode::BAD_REQUEST && error.to_string() == "invalid URI" => {
+                failure::error_body(refusal::BAD_TARGET)
+            }
             _ => failure::body_of(status),
         };
         written = Some((status, refusal::write((status, &body), &site.config.security_headers, &head, waiting)));

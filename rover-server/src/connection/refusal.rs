@@ -38,6 +38,10 @@ fn is_for_head(head: &[u8]) -> bool {
     head.trim_ascii_start().starts_with(b"HEAD ")
 }
 
+/// Why a target is refused: of the bytes that no URL can hold, others are taken and encoded.
+pub(super) const BAD_TARGET: &str =
+    "the request target is no URL: <, > and ` are sent as %3C, %3E and %60, and \" behind the ? as %22";
+
 /// Appends the answer that Rover gives by itself to the beginning of a `head`, after which the connection ends, with the
 /// `config`'s headers; gives the length of its body.
 pub(super) fn write(

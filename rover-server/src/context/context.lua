@@ -11,6 +11,9 @@ local FIELDS = { method = 1, path = 2, query_string = 3, host = 4, scheme = 5, i
 -- Where the path parameters and the values of `ctx:set` are kept; 0 to 7 otherwise belong to Rust.
 local PARAMS, STORE = 3, 8
 
+-- Where `websocket.lua` keeps the subprotocol of a WebSocket.
+local PROTOCOL = 10
+
 --- `ctx:set(key, value)` keeps a value for this request.
 function methods.set(ctx, key, value)
   if type(ctx) ~= "table" then mistake("call it with a colon: ctx:set(key, value)") end
@@ -29,6 +32,12 @@ function methods.get(ctx, key)
   local store = rawget(ctx, STORE)
   if store then return store[key] end
   return nil
+end
+
+--- `ctx:protocol()`: the subprotocol that a WebSocket speaks, or nil.
+function methods.protocol(ctx)
+  if type(ctx) ~= "table" then mistake("call it with a colon: ctx:protocol()") end
+  return rawget(ctx, PROTOCOL)
 end
 
 -- The function that makes the table of parameters, by the number of its shape (`params.rs`).

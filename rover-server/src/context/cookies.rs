@@ -109,7 +109,34 @@ fn compose(name: &Value, value: &Value, options: &Value) -> Result<String, Strin
         }
         other => return Err(format!("cookie options are a table, not {}", described_type(other))),
     }
-    Ok(cookie.to_string())
+    match problem_of(&cookie) {
+        Some(problem) => Err(format!("cookie {name:?}: {problem}")),
+        None => Ok(cookie.to_string()),
+    }
+}
+
+/// What browsers drop a cookie for, without a word (RFC 6265bis, sections 4.1.3 and 5.7; CHIPS).
+fn problem_of(cookie: &Cookie<'_>) -> Option<&'static str> {
+    let has_prefix =
+        |prefix: &str| cookie.name().get(..prefix.len()).is_some_and(|own| own.eq_ignore_ascii_case(prefix));
+    let is_secure = cookie.secure() == Some(true);
+    let is_host = has_prefix("__Host-");
+    if is_host && cookie.domain().is_some() {
+        return Some("a name that begins with __Host- has no domain: leave it out");
+    }
+    if is_host && cookie.path() != Some("/") {
+        return Some("a name that begins with __Host- needs path = \"/\"");
+    }
+    if is_secure {
+        return None;
+    }
+    if is_host || has_prefix("__Secure-") {
+        return Some("a name that begins with __Host- or __Secure- needs secure = true");
+    }
+    if cookie.same_site() == Some(SameSite::None) {
+        return Some("same_site = \"none\" needs secure = true");
+    }
+    (cookie.partitioned() == Some(true)).then_some("partitioned = true needs secure = true")
 }
 
 fn apply(cookie: &mut Cookie<'static>, key: &str, setting: &Value) -> Result<(), String> {
@@ -137,7 +164,8 @@ fn apply(cookie: &mut Cookie<'static>, key: &str, setting: &Value) -> Result<(),
         ("path" | "domain", _) => return wrong("a string"),
         ("secure", Value::Boolean(on)) => cookie.set_secure(*on),
         ("http_only", Value::Boolean(on)) => cookie.set_http_only(*on),
-        ("secure" | "http_only", _) => return wrong("a boolean"),
+        ("partitioned", Value::Boolean(on)) => cookie.set_partitioned(*on),
+        ("secure" | "http_only" | "partitioned", _) => return wrong("a boolean"),
         ("max_age", _) => match number {
             Some(seconds) => cookie.set_max_age(Duration::seconds(seconds as i64)),
             None => return wrong("a number of seconds"),
@@ -156,7 +184,8 @@ fn apply(cookie: &mut Cookie<'static>, key: &str, setting: &Value) -> Result<(),
         ("same_site", _) => return wrong("\"strict\", \"lax\" or \"none\""),
         _ => {
             return Err(format!(
-                "unknown option {key:?} (known: path, domain, max_age, expires, secure, http_only, same_site)"
+                "unknown option {key:?} (known: path, domain, max_age, expires, secure, http_only, same_site, \
+                 partitioned)"
             ));
         }
     }

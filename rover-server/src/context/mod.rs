@@ -8,6 +8,7 @@
 //! This module must not know of handlers, of responses, or of the connection that the request came on.
 
 mod body;
+mod certificate;
 mod cookies;
 mod fields;
 mod lookup;
@@ -24,6 +25,7 @@ use mlua::Lua;
 
 pub(crate) use crate::route::SentPath;
 pub(crate) use body::{Bodies, is_body};
+pub(crate) use certificate::ClientCertificate;
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
@@ -148,6 +150,7 @@ pub(crate) fn install(
     methods.raw_set("body", shared.function(lua, body::body)?)?;
     methods.raw_set("json", shared.function(lua, body::json)?)?;
     methods.raw_set("request_id", shared.function(lua, fields::request_id)?)?;
+    methods.raw_set("client_certificate", shared.function(lua, certificate::client_certificate)?)?;
     methods.raw_set("trace_id", shared.function(lua, trace::function)?)?;
     let field = shared.function(lua, fields::field)?;
     let metatable: mlua::Table = lua.load(include_str!("context.lua")).set_name("=rover/context").call((

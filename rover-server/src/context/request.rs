@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response};
 
+use super::ClientCertificate;
 use crate::body::{Body, Unread};
 use crate::budget;
 use crate::lua::Raise;
@@ -32,6 +33,8 @@ pub(crate) struct Peer {
     pub(crate) body_fault: Cell<Option<&'static str>>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
+    /// What the client has shown by TLS.
+    pub(crate) certificate: Option<Rc<ClientCertificate>>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
     passing: OnceCell<Arc<()>>,
     /// The bytes that its requests and their answers hold.
@@ -52,6 +55,7 @@ impl Peer {
             is_last,
             body_fault,
             https_port: None,
+            certificate: None,
             passing,
             socket: Weak::new(),
             held: OnceCell::new(),

@@ -116,7 +116,7 @@ pub(super) fn close() -> bool {
 }
 
 /// A timer that sends `signal` to the calling thread.
-fn make_timer(signal: c_int) -> Option<libc::timer_t> {
+pub(super) fn make_timer(signal: c_int) -> Option<libc::timer_t> {
     // SAFETY: the system fills `timer` in where it says so.
     unsafe {
         let mut event = MaybeUninit::<libc::sigevent>::zeroed().assume_init();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mlua::ffi;
 
-use super::{Stack, Waits, interrupt, memory};
+use super::{Stack, Waits, interrupt, memory, slice};
 
 /// How many finished coroutines a VM keeps; beyond that they are left to the garbage collector.
 const IDLE_LIMIT: usize = 1024;
@@ -21,6 +21,8 @@ const IDLE_LIMIT: usize = 1024;
 pub(crate) struct Coroutine {
     state: *mut ffi::lua_State,
     anchor: c_int,
+    /// It was suspended between two instructions, and not in a call.
+    is_cut: bool,
     home: Rc<Home>,
 }
 
@@ -82,6 +84,26 @@ impl Coroutine {
 }
 
 impl Coroutine {
+    /// As [`resume`](Coroutine::resume), for one slice at most.
+    #[cold]
+    pub(super) fn resume_for_a_slice(&mut self, args: c_int) -> Resumed {
+        slice::begin(self.state);
+        let resumed = self.resume(args);
+        self.is_cut = slice::end() && resumed == Resumed::Yielded;
+        resumed
+    }
+
+    /// Whether it was cut, and waits for nothing but to go on.
+    #[inline]
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// It is about to go on, and is cut no more.
+    pub(super) fn mend(&mut self) {
+        self.is_cut = false;
+    }
+
     /// Has what is resumed next stopped, for it has taken more than `limit` of CPU time already.
     #[cold]
     pub(super) fn condemn(&mut self, limit: Duration) {
@@ -186,7 +208,7 @@ impl Coroutines {
             for &value in &self.base {
                 ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, value);
             }
-            Coroutine { state, anchor, home: self.home.clone() }
+            Coroutine { state, anchor, is_cut: false, home: self.home.clone() }
         }
     }
 

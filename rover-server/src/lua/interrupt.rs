@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use mlua::ffi;
 
-use super::{Frame, Stack, c_stack, layout, memory, sampling, traceback};
+use super::{Frame, Stack, c_stack, layout, memory, sampling, slice, traceback};
 
 /// The code has been condemned: every further instruction raises, until the VM is back at the top.
 pub(super) const STOP: u8 = 1;
@@ -30,6 +30,9 @@ pub(super) const SAMPLE: u8 = 4;
 const NESTED: u8 = 8;
 /// The code has come to the end of the C stack: every further instruction raises, until it has come back from there.
 const EXHAUSTED: u8 = 16;
+
+/// The code has had its slice.
+const SLICE: u8 = 32;
 
 /// What other threads see of a thread that runs Lua code.
 pub(super) struct Pulse {
@@ -50,6 +53,10 @@ pub(super) struct Pulse {
     limit: AtomicU64,
     /// A profiler has asked for a sample.
     is_sampled: AtomicBool,
+    /// The coroutine that may be cut into slices; null where none may.
+    sliced: AtomicPtr<ffi::lua_State>,
+    /// It has been.
+    is_cut: Cell<bool>,
     /// The hook that the app had installed by itself.
     app_hook: Cell<(Option<ffi::lua_Hook>, c_int, c_int)>,
 }
@@ -67,6 +74,8 @@ thread_local! {
             condemned: AtomicU64::new(0),
             limit: AtomicU64::new(0),
             is_sampled: AtomicBool::new(false),
+            sliced: AtomicPtr::new(null_mut()),
+            is_cut: Cell::new(false),
             app_hook: Cell::new((None, 0, 0)),
         }
     };
@@ -124,6 +133,28 @@ pub(super) unsafe fn condemn(state: *mut ffi::lua_State, limit: Duration) {
         // SAFETY: the caller's promise.
         unsafe { pulse.install(state, STOP) };
     });
+}
+
+/// The coroutine that is resumed next may be cut into slices. False where it is resumed by other Lua code.
+#[cold]
+pub(super) fn may_cut(state: *mut ffi::lua_State) -> bool {
+    PULSE.with(|pulse| {
+        let is_outermost = pulse.epoch.load(Ordering::Relaxed) & 1 == 0;
+        if is_outermost {
+            pulse.is_cut.set(false);
+            pulse.sliced.store(state, Ordering::Relaxed);
+        }
+        is_outermost
+    })
+}
+
+/// Whether that coroutine was cut. None may be any more.
+#[cold]
+pub(super) fn was_cut() -> bool {
+    PULSE.with(|pulse| {
+        pulse.sliced.store(null_mut(), Ordering::Relaxed);
+        pulse.is_cut.take()
+    })
 }
 
 /// Another coroutine is about to run for a moment, which is not worth a count of its own.
@@ -234,7 +265,7 @@ impl Pulse {
     }
 
     /// Does what the hook was installed for. What it raises is on top of the stack.
-    fn act(&self, state: *mut ffi::lua_State) -> Raises {
+    fn act(&self, state: *mut ffi::lua_State, is_hook: bool) -> Raises {
         let wanted = self.wanted.load(Ordering::Relaxed);
         // SAFETY: the hook was called with a live state that has room for `LUA_MINSTACK` values.
         let mut stack = unsafe { Stack::new(state) };
@@ -263,10 +294,19 @@ impl Pulse {
                 return Raises::Plainly;
             }
         }
+        if is_hook && wanted & SLICE != 0 {
+            self.wanted.fetch_and(!SLICE, Ordering::Relaxed);
+            let is_own = std::ptr::eq(state, self.sliced.load(Ordering::Relaxed));
+            // SAFETY: the state is alive.
+            self.is_cut.set(is_own && unsafe { slice::is_yieldable(state) });
+            if !self.is_cut.get() {
+                slice::again();
+            }
+        }
         if self.wanted.load(Ordering::Relaxed) & !NESTED == 0 {
             self.withdraw(state);
         }
-        Raises::Nothing
+        if self.is_cut.get() { Raises::Cut } else { Raises::Nothing }
     }
 
     /// What condemned code raises. The first time, it is noted where it was.
@@ -307,6 +347,8 @@ unsafe fn force_hook(state: *mut ffi::lua_State) {
 #[derive(Clone, Copy)]
 enum Raises {
     Nothing,
+    /// Not at all: the coroutine is suspended.
+    Cut,
     /// As `error` does.
     Plainly,
     /// So that no message handler of an `xpcall` is called: it would run while the hook is active, and no hook could end
@@ -315,10 +357,10 @@ enum Raises {
 }
 
 /// The hook.
-unsafe extern "C-unwind" fn broken_into(state: *mut ffi::lua_State, _: *mut ffi::lua_Debug) {
+unsafe extern "C-unwind" fn broken_into(state: *mut ffi::lua_State, hook: *mut ffi::lua_Debug) {
     let raises = PULSE.with(|pulse| {
         pulse.is_inside.store(true, Ordering::Relaxed);
-        let raises = catch_unwind(AssertUnwindSafe(|| pulse.act(state)));
+        let raises = catch_unwind(AssertUnwindSafe(|| pulse.act(state, !hook.is_null())));
         pulse.is_inside.store(false, Ordering::Relaxed);
         raises.unwrap_or(Raises::Nothing)
     });
@@ -326,6 +368,9 @@ unsafe extern "C-unwind" fn broken_into(state: *mut ffi::lua_State, _: *mut ffi:
     unsafe {
         match raises {
             Raises::Nothing => {}
+            Raises::Cut => {
+                ffi::lua_yield(state, 0);
+            }
             Raises::Sternly => {
                 memory::fail(state);
                 ffi::lua_error(state);
@@ -409,7 +454,8 @@ pub(super) fn signalled() {
         let stop = if pulse.condemned.load(Ordering::Relaxed) == epoch { STOP } else { 0 };
         let sample = if is_sampled { SAMPLE } else { 0 };
         let exhausted = if c_stack::is_open() { EXHAUSTED } else { 0 };
-        let reason = stop | sample | exhausted;
+        let slice = if pulse.sliced.load(Ordering::Relaxed).is_null() { 0 } else { SLICE };
+        let reason = stop | sample | exhausted | slice;
         if reason != 0 {
             // SAFETY: the epoch is odd, so the state that stands beside it runs on this very thread.
             unsafe { pulse.install(state, reason) };

@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 
 use mlua::ffi;
 
-use super::Value;
 use super::layout::{self, Slot};
+use super::{Value, slice};
 
 /// The type of a Lua value, as `type()` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,7 +278,7 @@ impl<'lua> Stack<'lua> {
     /// Whether the running coroutine could be suspended: no C function stands between it and its resumer.
     pub(super) fn can_yield(&self) -> bool {
         // SAFETY: only looks at the state.
-        unsafe { lua_isyieldable(self.state) != 0 }
+        unsafe { slice::is_yieldable(self.state) }
     }
 
     /// Pushes `rover.null`.
@@ -421,9 +421,4 @@ impl<'lua> Stack<'lua> {
         // SAFETY: the number came from `pop_anchor`, and is used no more.
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
     }
-}
-
-unsafe extern "C-unwind" {
-    /// LuaJIT has it as Lua 5.3 does; mlua's list for LuaJIT leaves it out.
-    fn lua_isyieldable(state: *mut ffi::lua_State) -> c_int;
 }

@@ -33,7 +33,7 @@ pub(crate) fn new_vm() -> mlua::Lua {
 ///
 /// # Errors
 /// Memory errors of mlua, or no room on the stack.
-pub(super) fn push_values(lua: &mlua::Lua, stack: &mut Stack<'_>, values: mlua::MultiValue) -> mlua::Result<()> {
+pub(crate) fn push_values(lua: &mlua::Lua, stack: &mut Stack<'_>, values: mlua::MultiValue) -> mlua::Result<()> {
     let n = c_int::try_from(values.len()).unwrap_or(c_int::MAX);
     if !stack.reserve(n) {
         return Err(mlua::Error::StackError);

@@ -66,6 +66,8 @@ pub(crate) struct Waits {
     pending: RefCell<Option<Pending>>,
     /// The app has loaded; its top level cannot wait.
     is_loaded: Cell<bool>,
+    /// What code waits for between its slices, where it is cut into such.
+    between: Cell<Option<fn() -> Wait>>,
     /// How many waits were refused to the coroutine that runs because it is cancelled.
     refused: Cell<Option<u32>>,
     /// Registry references of the Lua functions of `wait.lua`.
@@ -164,6 +166,12 @@ impl Waits {
         self.is_loaded.get()
     }
 
+    /// From here on the functions of the VM run in slices, between which they wait for what `between` gives; `None` lets
+    /// them run on.
+    pub(crate) fn slice(&self, between: Option<fn() -> Wait>) {
+        self.between.set(between);
+    }
+
     /// The registry reference of the table of coroutines that an app may not resume.
     pub(super) fn marks(&self) -> Option<c_int> {
         self.marks.get().copied()
@@ -204,7 +212,7 @@ impl Waits {
             stack.push_bytes(CANCELLED.as_bytes());
             return Err(Raise::Value);
         }
-        if !stack.can_yield() {
+        if !self.is_loaded.get() || !stack.can_yield() {
             return Err(Raise::Mistake(self.refusal(stack, name.as_str())));
         }
         let wait: Wait = Box::pin(async move { Box::new(future.await) as Resume });
@@ -229,7 +237,25 @@ impl Waits {
     /// Runs a coroutine until it ends or waits, with the `args` topmost values.
     #[inline]
     pub(crate) fn advance(&self, coroutine: &mut Coroutine, args: c_int) -> Step {
-        match coroutine.resume(args) {
+        if let Some(between) = self.between.get() {
+            return self.advance_by_a_slice(coroutine, args, between);
+        }
+        let resumed = coroutine.resume(args);
+        self.resumed(coroutine, resumed)
+    }
+
+    #[cold]
+    fn advance_by_a_slice(&self, coroutine: &mut Coroutine, args: c_int, between: fn() -> Wait) -> Step {
+        let resumed = coroutine.resume_for_a_slice(args);
+        if coroutine.is_cut() {
+            return Step::Waits(between());
+        }
+        self.resumed(coroutine, resumed)
+    }
+
+    #[inline(always)]
+    fn resumed(&self, coroutine: &mut Coroutine, resumed: Resumed) -> Step {
+        match resumed {
             Resumed::Returned => Step::Returned,
             Resumed::Raised => {
                 // Left there by code that was stopped between its wait and us.
@@ -250,13 +276,16 @@ impl Waits {
                 return Step::Waits(pending.wait);
             }
         }
-        push_stray_yield(stack);
+        push_stray_yield(stack, self.is_loaded.get());
         Step::Raised
     }
 
     /// Runs a waiting coroutine on, with what its wait brought. One that has taken more CPU time than it may, `excess`, is
     /// stopped instead, as if it had done so without the wait.
     pub(crate) fn go_on(&self, coroutine: &mut Coroutine, resume: Resume, excess: Option<Duration>) -> Step {
+        if coroutine.is_cut() {
+            return self.go_on_cut(coroutine, excess);
+        }
         let mut stack = coroutine.stack();
         let top = stack.top();
         stack.push_boolean(true);
@@ -289,8 +318,33 @@ impl Waits {
         self.advance(coroutine, 2)
     }
 
+    /// Runs a coroutine on that was cut.
+    #[cold]
+    fn go_on_cut(&self, coroutine: &mut Coroutine, excess: Option<Duration>) -> Step {
+        if let Some(limit) = excess {
+            coroutine.condemn(limit);
+        }
+        coroutine.mend();
+        self.advance(coroutine, 0)
+    }
+
+    /// Ends a coroutine that was cut, and waits for nothing that could fail: it is stopped where it is.
+    #[cold]
+    fn cancel_cut(coroutine: &mut Coroutine) -> Cancelled {
+        coroutine.mend();
+        coroutine.condemn(Duration::ZERO);
+        match coroutine.resume(0) {
+            Resumed::Returned => Cancelled::Returned,
+            Resumed::Raised => Cancelled::Through,
+            Resumed::Yielded => Cancelled::Stuck,
+        }
+    }
+
     /// Lets a waiting coroutine find [`CANCELLED`] as the error of what it waits for, and run to its end.
     pub(crate) fn cancel(&self, coroutine: &mut Coroutine) -> Cancelled {
+        if coroutine.is_cut() {
+            return Waits::cancel_cut(coroutine);
+        }
         let before = self.refused.replace(Some(0));
         let mut stack = coroutine.stack();
         stack.push_nil();
@@ -308,10 +362,11 @@ impl Waits {
 }
 
 #[cold]
-fn push_stray_yield(stack: &mut Stack<'_>) {
+fn push_stray_yield(stack: &mut Stack<'_>, is_loaded: bool) {
     let place = traceback(stack, 0).first().map(|frame| format!("{}:{}: ", frame.file, frame.line)).unwrap_or_default();
-    let message = "coroutine.yield was called in a handler itself: only a coroutine of your own can yield";
-    stack.push_bytes(format!("{place}{message}").as_bytes());
+    let whom = if is_loaded { "in a handler itself" } else { "at the top level of the app" };
+    let message = format!("{place}coroutine.yield was called {whom}: only a coroutine of your own can yield");
+    stack.push_bytes(message.as_bytes());
 }
 
 /// Makes a Lua function of an asynchronous Rust function.

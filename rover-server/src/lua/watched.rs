@@ -12,8 +12,8 @@ use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::c_stack;
 use super::interrupt::{self, Pulse};
+use super::{c_stack, slice};
 
 /// Where the search for a signal begins, above `SIGRTMIN`: the lowest ones are popular.
 const FIRST: c_int = 8;
@@ -21,7 +21,8 @@ const FIRST: c_int = 8;
 /// The signal, or `None` where every one has a handler.
 static SIGNAL: OnceLock<Option<c_int>> = OnceLock::new();
 
-fn signal() -> Option<c_int> {
+/// The signal, where there is one.
+pub(super) fn signal() -> Option<c_int> {
     *SIGNAL.get_or_init(|| (libc::SIGRTMIN() + FIRST..=libc::SIGRTMAX()).find(|&number| take(number)))
 }
 
@@ -177,6 +178,7 @@ impl Watched {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.watched.give_up();
+        slice::release();
         c_stack::release();
     }
 }

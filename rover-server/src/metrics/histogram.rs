@@ -65,7 +65,7 @@ impl Lag {
 
     /// Notes all measures as those of `worker`.
     pub(crate) fn write(&self, samples: &mut Samples, worker: &str) {
-        let help = "Seconds that the event loop of a worker came late to a timer, measured ten times a second.";
+        let help = "Seconds that the event loop of a worker came late to a timer, measured ten times a second while it has something to do.";
         self.times.write(samples, "rover_event_loop_lag_seconds", help, &[("worker", worker)]);
     }
 }

@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use super::Problem;
 use crate::blocking;
+use crate::resources;
 
 /// How many names one client looks up at once; further ones wait. A resolver that hangs takes no more threads.
 const MOST_LOOKUPS: usize = 16;
@@ -45,15 +46,14 @@ impl Service<Name> for Resolver {
             let looked_up = blocking::run(move || {
                 let found = (name.as_str(), 0).to_socket_addrs();
                 drop(turn);
-                found
+                found.map_err(|error| match error.raw_os_error() {
+                    Some(_) => Problem::of(&error),
+                    // Without a descriptor the resolver finds nothing, which tells nothing of the name.
+                    None => resources::shortage().map_or(Problem::NameNotFound, |error| Problem::of(&error)),
+                })
             });
-            match looked_up.await {
-                Ok(Ok(addresses)) => Ok(addresses),
-                // The system had no descriptor for it, say: that tells nothing of the name.
-                Ok(Err(error)) if error.raw_os_error().is_some() => Err(Problem::of(&error)),
-                Ok(Err(_)) => Err(Problem::NameNotFound),
-                Err(refused) => Err(Problem::Shortage(format!("cannot look the name up: {refused}"))),
-            }
+            let refused = |refused| Problem::Shortage(format!("cannot look the name up: {refused}"));
+            looked_up.await.map_err(refused)?
         })
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::Problem;
 use crate::blocking;
+use crate::resources;
 
 /// How a client speaks TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,11 +49,15 @@ impl Tls {
     pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, Problem> {
         let config = self.config.get_or_try_init(|| async {
             let options = self.options.clone();
-            match blocking::run(move || build(&options)).await {
-                Ok(Ok(config)) => Ok(Arc::new(config)),
-                Ok(Err(why)) => Err(Problem::Tls(format!("TLS: {why}"))),
-                Err(refused) => Err(Problem::Tls(format!("TLS: the settings could not be read: {refused}"))),
-            }
+            let built = blocking::run(move || {
+                build(&options).map_err(|why| match resources::shortage() {
+                    // No word on the server.
+                    Some(_) => Problem::Shortage(format!("TLS: {why}")),
+                    None => Problem::Tls(format!("TLS: {why}")),
+                })
+            });
+            let refused = |refused| Problem::Shortage(format!("TLS: the settings could not be read: {refused}"));
+            built.await.map_err(refused)?.map(Arc::new)
         });
         config.await.cloned()
     }
@@ -118,7 +123,9 @@ fn system_roots() -> Result<Arc<RootCertStore>, String> {
             && inner.raw_os_error().is_some()
             && !is_missing(inner)
         {
-            return Err(format!("cannot read the system's certificates: {inner}"));
+            let text = inner.to_string();
+            let words = text.split(" (os error").next().unwrap_or_default();
+            return Err(format!("cannot read the system's certificates: {words}"));
         }
     }
     let mut roots = RootCertStore::empty();

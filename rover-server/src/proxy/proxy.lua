@@ -64,8 +64,9 @@ local function names(value, name)
 end
 
 local function fails(value, name)
+  if value == false then return end
   if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > 1e6 then
-    wrong(name, "a whole number from 1", value)
+    wrong(name, "a whole number from 1, or false", value)
   end
 end
 
@@ -121,6 +122,8 @@ local NONE = {}
 
 local function group_of(target, cfg, call)
   local balance, most, fail_time = cfg.balance or "round_robin", cfg.fails or 3, time(cfg, "fail_timeout", "fail_timeout_ms")
+  -- However often it fails, an upstream then is never left out.
+  if cfg.fails == false then fail_time = 0 end
   local tls = cfg.tls or NONE
   local urls = target
   if type(target) == "string" then

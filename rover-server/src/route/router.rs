@@ -51,6 +51,11 @@ pub enum Found<'r> {
         /// One of the handlers that the path has.
         other: RouteId,
     },
+    /// 405: CONNECT to a host, which asks for no path.
+    Tunnel {
+        /// The value of `Allow`.
+        allow: &'r HeaderValue,
+    },
     /// 204: OPTIONS, answered from the declared methods; `OPTIONS *` from those of the whole app.
     Options {
         /// The value of `Allow`.
@@ -178,6 +183,10 @@ impl FastRouter {
     fn unknown(&self, method: &Method, path: &str) -> Found<'_> {
         if path == "*" && *method == Method::OPTIONS {
             return Found::Options { allow: &self.every_method };
+        }
+        if path.is_empty() && *method == Method::CONNECT {
+            // It names a host, and asks for no path of this server.
+            return Found::Tunnel { allow: &self.every_method };
         }
         if self.trailing == TrailingSlash::Strict {
             return Found::NotFound;

@@ -37,7 +37,7 @@ fn get(router: &FastRouter, path: &str) -> String {
             }
             out
         }
-        Found::MethodNotAllowed { allow, .. } => format!("405 {}", allow.to_str().unwrap()),
+        Found::MethodNotAllowed { allow, .. } | Found::Tunnel { allow } => format!("405 {}", allow.to_str().unwrap()),
         Found::Options { allow } => format!("204 {}", allow.to_str().unwrap()),
         Found::Redirect(change) => format!("308 {}", change.apply(path)),
         Found::NotFound => "404".to_owned(),
@@ -142,6 +142,7 @@ fn options_asterisk_names_the_methods_of_the_app() {
     let app = router(&[("get", &["a"]), ("patch", &["b", "p_x"])]);
     let allow = http::HeaderValue::from_static("GET, HEAD, PATCH, OPTIONS");
     assert_eq!(app.find(&Method::OPTIONS, "*"), Found::Options { allow: &allow });
+    assert_eq!(app.find(&Method::CONNECT, ""), Found::Tunnel { allow: &allow });
     assert_eq!(app.find(&Method::GET, "*"), Found::NotFound);
     let none = http::HeaderValue::from_static("OPTIONS");
     assert_eq!(router(&[]).find(&Method::OPTIONS, "*"), Found::Options { allow: &none });

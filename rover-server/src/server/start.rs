@@ -86,10 +86,7 @@ impl Server {
         }
 
         let mut estate = self.inheritance.take();
-        let endpoints = config
-            .host
-            .endpoints(config.port)
-            .map_err(|error| Error::io(format!("cannot find the address of {}", config.host), error))?;
+        let endpoints = config.host.endpoints(config.port).map_err(|error| Error::io("cannot listen", error))?;
         let tls = Tls::load(&config.tls, &config.host, config.http2.enabled)?;
         let listeners = bind(&config, &endpoints, tls.is_some(), std::mem::take(&mut estate.serving))?;
 
@@ -117,8 +114,8 @@ impl Server {
         let failed = |error| Error::io("cannot start the management listener", error);
         let bound = match wanted.is_on() {
             true => {
-                let endpoints = wanted.endpoints().map_err(failed)?;
-                Some(Arc::new(Listeners::bind(&endpoints, Role::Plain, &mut estate.management)?))
+                let (endpoints, file) = (wanted.endpoints().map_err(failed)?, &plan.config.socket_file);
+                Some(Arc::new(Listeners::bind(&endpoints, Role::Plain, file, &mut estate.management)?))
             }
             false => None,
         };
@@ -190,7 +187,8 @@ fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, given: Vec<Given>
     // Of the sockets that a service manager lends, the one with this port is for plain HTTP.
     let is_plain = |given: &Given| redirect.is_some_and(|port| given.is_lent_for(port));
     let (mut given_plain, mut given): (Vec<_>, Vec<_>) = given.into_iter().partition(is_plain);
-    let mut listeners = Listeners::bind(endpoints, if is_tls { Role::Tls } else { Role::Plain }, &mut given)?;
+    let (role, file) = (if is_tls { Role::Tls } else { Role::Plain }, &config.socket_file);
+    let mut listeners = Listeners::bind(endpoints, role, file, &mut given)?;
     if let Some(port) = redirect {
         given_plain.append(&mut given);
         let mut plain = endpoints.to_vec();
@@ -201,7 +199,7 @@ fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, given: Vec<Given>
             }
             Endpoint::Unix(_) => false,
         });
-        listeners.add(Listeners::bind(&plain, Role::Redirect, &mut given_plain)?);
+        listeners.add(Listeners::bind(&plain, Role::Redirect, file, &mut given_plain)?);
     }
     Ok(listeners)
 }

@@ -86,6 +86,8 @@ pub(super) struct Ending {
     pub(super) pass: Option<Box<Pass>>,
     /// The response goes over TLS, to a host that browsers may bind to it.
     pub(super) pinned: bool,
+    /// The request is HEAD: hyper leaves the length of a body out that has none.
+    pub(super) is_head: bool,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.

@@ -107,6 +107,11 @@ impl Incoming {
         self.switching = Some((self.requests, is_open));
     }
 
+    /// The beginning of the last head, as far as it is known.
+    pub(super) fn head(&self) -> Vec<u8> {
+        self.framing.as_ref().map(|framing| framing.begin().to_vec()).unwrap_or_default()
+    }
+
     /// What the connection has read and not given to hyper, for whoever takes it over.
     pub(super) fn take_rest(&mut self) -> Vec<u8> {
         match &mut self.mode {

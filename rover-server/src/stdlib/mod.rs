@@ -22,6 +22,7 @@ use mlua::{Function, LightUserData, Lua, Table};
 
 use crate::json::Vocabulary;
 use crate::lua::{Raise, Shared, Waits, mistake_function, number_text_function};
+use crate::resources;
 use crate::store::Stores;
 
 /// Makes the global `rover` and gives it back, for others to add to it.
@@ -58,6 +59,9 @@ pub(crate) fn install(
     native.raw_set("log", log.raw_get::<Function>("info")?)?;
     let (array, print): (Function, Function) =
         lua.load(include_str!("stdlib.lua")).set_name("=rover/stdlib").call((native, mistake_function(lua)?))?;
+    if let Some(most) = resources::lowered() {
+        lua.load(include_str!("shell.lua")).set_name("=rover/shell").call::<()>(most as f64)?;
+    }
     rover.raw_set("array", array)?;
     lua.globals().raw_set("print", print)?;
     rover.raw_set("worker", worker_table(lua, worker, workers)?)?;

@@ -10,9 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller, seconds};
 
-use super::Tasks;
 use super::run::{Held, Run};
 use super::spawned::{Ended, Spawned, State};
+use super::{MOST_TASKS, Tasks};
 
 /// How many functions `rover.all` takes: as many results as fit on a stack.
 const MOST_AT_ONCE: usize = 4_000;
@@ -109,6 +109,9 @@ fn every(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     expect_function(stack, 2, "rover.every")?;
     refuse_when_stopping(&tasks, "rover.every")?;
     let place = place(stack);
+    if tasks.running.get() + tasks.waiting.get() >= MOST_TASKS {
+        return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
+    }
     let mut held = Held::copies(&tasks, stack, 2, 2)?;
     let (own, state) = (tasks.clone(), Rc::<State>::default());
     let this = state.clone();
@@ -116,7 +119,9 @@ fn every(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
         let mut ticks = interval_at(Instant::now() + time, time);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let waiting = Waiting::new(&own);
             ticks.tick().await;
+            drop(waiting);
             // A tick that is late follows the one before without a wait, at which the task would have ended.
             if this.is_cancelled() {
                 return Ended::Cancelled;
@@ -127,6 +132,22 @@ fn every(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
             }
         }
     })
+}
+
+/// A timer that waits for its next call counts as a task.
+struct Waiting<'a>(&'a Tasks);
+
+impl Waiting<'_> {
+    fn new(tasks: &Tasks) -> Waiting<'_> {
+        tasks.waiting.set(tasks.waiting.get() + 1);
+        Waiting(tasks)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
 }
 
 fn start(

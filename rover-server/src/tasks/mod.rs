@@ -48,6 +48,10 @@ pub(crate) struct Tasks {
     incoming: RefCell<Vec<Spawned>>,
     driver: RefCell<Option<Waker>>,
     running: Cell<usize>,
+    /// Timers between two calls.
+    waiting: Cell<usize>,
+    /// Coroutines that hold values, and run nothing.
+    holding: Cell<u64>,
     /// How deep the function that runs lies within the waits of others; 0 for a handler.
     depth: Cell<u32>,
     is_stopping: Cell<bool>,
@@ -58,6 +62,20 @@ pub(crate) struct Tasks {
     /// That of the function that runs.
     scope: RefCell<Option<Scope>>,
     tracing: Tracing,
+}
+
+/// Functions that run beside handlers, and the coroutines for them.
+pub(crate) struct Counts {
+    /// They run or wait, timers also for their next call.
+    pub(crate) tasks: u64,
+    /// Coroutines that are ready.
+    pub(crate) idle: u64,
+    /// That run or wait.
+    pub(crate) busy: u64,
+    /// That hold values: what a task has returned, the function of a timer or a stream.
+    pub(crate) held: u64,
+    /// Made so far.
+    pub(crate) created: u64,
 }
 
 /// On whose behalf a function runs: handed on to every function that it starts. What it is, only its maker knows.
@@ -81,6 +99,8 @@ impl Tasks {
             incoming: RefCell::default(),
             driver: RefCell::default(),
             running: Cell::new(0),
+            waiting: Cell::new(0),
+            holding: Cell::new(0),
             depth: Cell::new(0),
             is_stopping: Cell::new(false),
             ending: Ending::default(),
@@ -91,9 +111,12 @@ impl Tasks {
         }))
     }
 
-    /// How many functions run beside handlers, and the coroutines for them: ready, running or waiting, made so far.
-    pub(crate) fn counts(&self) -> (u64, (u64, u64, u64)) {
-        (self.running.get() as u64, self.coroutines.counts())
+    /// What there is of them, for a page of metrics.
+    pub(crate) fn counts(&self) -> Counts {
+        let (idle, used, created) = self.coroutines.counts();
+        let held = self.holding.get();
+        let tasks = (self.running.get() + self.waiting.get()) as u64;
+        Counts { tasks, idle, busy: used.saturating_sub(held), held, created }
     }
 
     /// Lets no more tasks be spawned.

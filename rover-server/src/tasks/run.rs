@@ -37,6 +37,7 @@ impl Held {
     pub(crate) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
         let inherited = tasks.tracing.inherit();
         let (own, scope) = (tasks.coroutines.take(), tasks.scope());
+        tasks.holding.set(tasks.holding.get() + 1);
         let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(own), inherited, scope, depth: 0 };
         let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
         if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
@@ -84,6 +85,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let (Some(coroutine), Some(tasks)) = (self.coroutine.take(), self.tasks.upgrade()) {
+            tasks.holding.set(tasks.holding.get() - 1);
             tasks.coroutines.put_back(coroutine);
         }
     }
@@ -143,7 +145,9 @@ impl Run {
         if tasks.running.get() >= MOST_TASKS {
             return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
         }
-        let mut run = Run::with(tasks, held.coroutine.take(), args, place, std::mem::take(&mut held.inherited));
+        let coroutine = held.coroutine.take();
+        tasks.holding.set(tasks.holding.get() - u64::from(coroutine.is_some()));
+        let mut run = Run::with(tasks, coroutine, args, place, std::mem::take(&mut held.inherited));
         run.depth = held.depth;
         Ok(run)
     }
@@ -296,6 +300,7 @@ impl Future for Run {
                 Step::Returned => {
                     let (tasks, inherited) = (Rc::downgrade(&this.tasks), Inherited::default());
                     let coroutine = Some(coroutine);
+                    this.tasks.holding.set(this.tasks.holding.get() + 1);
                     return Poll::Ready(Ok(Held { tasks, coroutine, inherited, scope: None, depth: 0 }));
                 }
                 Step::Raised => return Poll::Ready(Err(this.raised(coroutine))),

@@ -71,6 +71,11 @@ fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
             stack.push_bytes(reason.as_bytes());
             return Ok(2);
         }
+        Asked::Accept(_) if stack.boolean(4) => {
+            stack.push_number(400.0);
+            stack.push_bytes(b"the client offers no subprotocol that this path speaks");
+            return Ok(2);
+        }
         Asked::Accept(accept) => accept,
     };
     // The request ends with its response; the connection's handlers ask this copy of it.

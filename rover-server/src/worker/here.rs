@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::StatusCode;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -19,7 +20,7 @@ use crate::accept::{Accepted, Role, Stream};
 use crate::admission::Permit;
 use crate::app::{App, Blueprint, Mistakes};
 use crate::config::Limits;
-use crate::connection::{self, Connection};
+use crate::connection::{self, Connection, Shaken};
 use crate::context::Peer;
 use crate::lifecycle::Lifecycle;
 use crate::log::{self, Level};
@@ -29,7 +30,7 @@ use crate::readiness;
 use crate::route::FastRouter;
 use crate::service::Current;
 use crate::socket::{Agreed, SpareBuffers, Transport};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 use crate::version::{Plan, Version};
 use crate::watchdog::{Charge, Listed};
 
@@ -178,9 +179,14 @@ pub(super) struct Here {
     charge: Arc<Charge>,
     https: Https,
     pub(super) stop: Notify,
+    stirred: Rc<Stirred>,
 }
 
 thread_local! {
+    /// How often this thread has found something to do.
+    static TURNS: Cell<u64> = const { Cell::new(0) };
+    /// Nobody measures the lag until it does.
+    static LAG_STANDS: Cell<bool> = const { Cell::new(false) };
     /// How tasks that come from other threads find the worker: nothing of it could travel with them.
     static HERE: RefCell<Option<Rc<Here>>> = const { RefCell::new(None) };
 }
@@ -189,6 +195,34 @@ pub(super) fn here(work: impl FnOnce(&Rc<Here>)) {
     let this = HERE.with_borrow(Clone::clone);
     if let Some(this) = this {
         work(&this);
+    }
+}
+
+/// How whoever measures the lag learns that there is something to do.
+#[derive(Default)]
+struct Stirred {
+    at: Cell<Option<Instant>>,
+    notify: Notify,
+}
+
+impl Stirred {
+    fn tell(&self) {
+        self.at.set(Some(Instant::now()));
+        self.notify.notify_one();
+    }
+
+    /// Waits, and says when it was told.
+    async fn told(&self) -> Instant {
+        self.notify.notified().await;
+        self.at.take().unwrap_or_else(Instant::now)
+    }
+}
+
+/// This thread has found something to do.
+pub(super) fn stir() {
+    TURNS.set(TURNS.get().wrapping_add(1));
+    if LAG_STANDS.take() {
+        here(|this| this.stirred.tell());
     }
 }
 
@@ -217,6 +251,7 @@ impl Here {
             charge: charge.clone(),
             https,
             stop: Notify::new(),
+            stirred: Rc::default(),
         });
         if this.current.site().config.management.is_on() {
             this.watch_lag();
@@ -242,14 +277,20 @@ impl Here {
         HERE.set(None);
     }
 
-    /// Measures how late the event loop is, again and again.
+    /// Measures how late the event loop is, again and again, as long as it has anything to do.
     fn watch_lag(&self) {
-        let lag = self.lag.clone();
+        let (lag, stirred) = (self.lag.clone(), self.stirred.clone());
         tokio::task::spawn_local(async move {
             loop {
+                let before = TURNS.get();
                 let due = Instant::now() + Lag::PERIOD;
                 sleep_until(due).await;
                 lag.note(due.elapsed());
+                // This was one.
+                if TURNS.get().wrapping_sub(before) <= 1 {
+                    LAG_STANDS.set(true);
+                    lag.note(stirred.told().await.elapsed());
+                }
             }
         });
     }
@@ -291,8 +332,17 @@ impl Here {
         if let (Role::Tls, Some(tls)) = (role, &self.https.tls) {
             let patience = self.current.site().config.tls.handshake_timeout;
             match connection::handshake(transport, tls.current(), patience).await {
-                Some(encrypted) => (transport, agreed) = encrypted,
-                None => return None,
+                Shaken::Encrypted { transport: encrypted, agreed: own, certificate } => {
+                    (transport, agreed) = (encrypted, own);
+                    peer.certificate = certificate.as_deref().and_then(tls::client_certificate).map(Rc::new);
+                }
+                Shaken::Plain(transport) => {
+                    if let Some((head, bytes)) = connection::refuse_plain(transport).await {
+                        self.current.record_refusal(&peer, &head, StatusCode::BAD_REQUEST, bytes);
+                    }
+                    return None;
+                }
+                Shaken::Failed => return None,
             }
             peer.scheme = "https";
         }
@@ -359,11 +409,14 @@ impl Here {
 
     async fn prepare(&self, blueprint: &Blueprint, plan: Plan) -> Result<(), Mistakes> {
         let (limits, patience) = (plan.config.limits, plan.config.reload_timeout);
-        let lenient = Lenient::new(self, limits);
-        let (app, declared) = App::load(blueprint)?;
-        drop(lenient);
+        let mut loading = pin!(App::load_in_slices(blueprint));
+        // While the next version gives way, the one that serves is held to its own limits.
+        let loaded = poll_fn(|cx| {
+            let _lenient = Lenient::new(self, limits);
+            loading.as_mut().poll(cx)
+        });
+        let (app, declared) = loaded.await?;
         let mut started = pin!(Version::start(app, &declared, plan, blueprint.worker, &self.archive));
-        // While `on_start` waits, the version that serves is held to its own limits.
         let started = poll_fn(|cx| {
             let _lenient = Lenient::new(self, limits);
             started.as_mut().poll(cx)
@@ -382,6 +435,7 @@ impl Here {
 
     fn switch(&self) {
         let Some(next) = self.next.take() else { return };
+        next.site.app.serves();
         self.current.switch(next.site.clone());
         self.charge.serves(next.site.config.limits);
         self.count_cpu();

@@ -159,3 +159,31 @@ fn who_shakes_hands_when_the_server_stops_is_served() {
     assert!(answer.ends_with("\r\n\r\n1 of 1"), "{answer}");
     app.ended();
 }
+
+#[test]
+fn a_unix_socket_has_the_permissions_that_are_set() {
+    use std::os::unix::fs::MetadataExt;
+    let path = socket_path("permissions");
+    let group = fs::metadata(path.parent().unwrap()).unwrap().gid();
+    for (mode, expected) in [("0660", 0o660), ("600", 0o600), ("0777", 0o777)] {
+        let app = App::start_server(unix(&path).set("socket_mode", mode).set("socket_group", group.to_string()));
+        let meta = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((meta.mode() & 0o777, meta.gid()), (expected, group));
+        drop(app);
+    }
+    for (key, value, problem) in [
+        (
+            "socket_group",
+            "no-such-group",
+            "socket_group \"no-such-group\": /etc/group has no such group; give its number",
+        ),
+        ("socket_mode", "0999", "set must be octal digits"),
+    ] {
+        let Err(error) = unix(&path).set(key, value).log_level(rover_server::Level::Nope).bind() else {
+            panic!("{key}")
+        };
+        let error = error.to_string();
+        assert!(error.contains(problem) || error.contains("socket_mode must be octal digits"), "{error}");
+        assert!(!path.exists());
+    }
+}

@@ -33,6 +33,23 @@ fn errors_of_decoding_are_called_protocol_error() {
 }
 
 #[test]
+fn a_field_that_cannot_be_decoded_ends_the_connection_and_other_malformed_ones_their_stream() {
+    let app = App::start(APP, 1);
+    let with = |name: &str, value: &str| fields(&[METHOD, SCHEME, PATH, AUTHORITY, (name, value)]);
+    for (name, value) in
+        [("X-Upper", "a"), ("x blank", "a"), ("x-lf", "a\nb"), ("x-nul", "a\0b"), (":unknown", "a"), ("x-cr", "\r")]
+    {
+        let seen = outcome(&app, &headers(1, &with(name, value)));
+        assert_eq!(ended_with(&seen), Some(PROTOCOL_ERROR), "{name}: {seen:?}");
+    }
+    for (name, value) in [("connection", "a"), ("te", "gzip"), ("x-padded", " a"), (":path", "/again")] {
+        let seen = outcome(&app, &headers(1, &with(name, value)));
+        assert_eq!(ended_with(&seen), None, "{name}: {seen:?}");
+        assert_ne!(seen.last(), Some(&Seen::End), "{name}: {seen:?}");
+    }
+}
+
+#[test]
 fn settings_that_overflow_a_window_end_the_stream_alone() {
     let app = App::start(APP, 1);
     let most = frame(8, 0, 1, &0x7fff_ffffu32.to_be_bytes());

@@ -175,3 +175,27 @@ fn bytes_behind_an_upgrade_need_not_be_http() {
     assert_eq!(statuses_of(&app, &[format!("{asks}GET / HTTP/1.1\nHost: test\n\n").as_bytes()]), [200, 400]);
     assert_eq!(statuses_of(&app, &[format!("{asks}{HOME}{asks}BAD\n\n").as_bytes()]), [200, 200, 200, 400]);
 }
+
+#[test]
+fn refusals_of_head_have_no_body() {
+    let app = App::start(APP, 1);
+    for (line, fields) in [
+        ("HEAD /echo HTTP/1.1", "Host: test\r\nContent-Length: 3\r\nContent-Length: 4"),
+        ("HEAD /echo HTTP/1.0", "Host: test\r\nTransfer-Encoding: chunked"),
+        ("HEAD /echo HTTP/1.1", "Host: test\r\nTransfer-Encoding: gzip"),
+        ("HEAD /echo HTTP/1.1", "Host: test\r\nContent-Length: x"),
+        ("HEAD /echo HTTP/1.1", "Host : test"),
+    ] {
+        for before in ["", HOME] {
+            let mut client = app.connect();
+            client.send(format!("{before}{line}\r\n{fields}\r\n\r\n"));
+            if !before.is_empty() {
+                assert_eq!(client.answer().text(), "home");
+            }
+            let answer = client.head_answer();
+            assert_eq!(answer.status, 400, "{line} {fields}");
+            assert_ne!(answer.header("content-length"), Some("0"));
+            assert_eq!(client.rest(), "", "{line} {fields}");
+        }
+    }
+}

@@ -354,6 +354,15 @@ fn an_upstream_that_fails_is_left_alone_for_a_while() {
     }
 }
 
+#[test]
+fn an_upstream_may_fail_as_often_as_it_likes() {
+    let (bad, good) = (Upstream::start(|_, _| Then::Close), mirror());
+    let code = format!("api.get = api.proxy({{ url, '{}' }}, {{ fails = false, timeout = 1 }})", good.url());
+    let app = start(&bad.url(), &code, 1);
+    let statuses: Vec<u16> = (0..8).map(|_| app.get("/").status).collect();
+    assert_eq!(statuses, [502, 200, 502, 200, 502, 200, 502, 200]);
+}
+
 /// Closes each connection at its second request, as a server does whose patience with an idle one has just ended.
 fn impatient() -> Upstream {
     let seen = Mutex::new(Vec::new());
@@ -376,7 +385,24 @@ fn a_request_that_crosses_with_the_end_of_an_idle_connection_is_sent_anew() {
           local res, err = rover.http.get(url)
           return res and res.body or err
         end
-        function api.http.post(ctx) return select(2, rover.http.post(url, 'once')) end";
+        function api.http.post(ctx) return select(2, rover.http.post(url, 'once')) end
+        function api.put.put(ctx) return ctx:proxy(url) end
+        function api.http.put(ctx) return rover.http.put(url, 'twice').body end
+        function api.http.delete(ctx) return rover.http.delete(url).body end";
+    for (method, target, body) in [
+        ("PUT", "/put", "Content-Length: 5\r\n\r\ntwice"),
+        ("DELETE", "/", "\r\n"),
+        ("PUT", "/http", "Content-Length: 0\r\n\r\n"),
+        ("DELETE", "/http", "\r\n"),
+    ] {
+        let upstream = impatient();
+        let app = start(&upstream.url(), code, 1);
+        for _ in 0..3 {
+            let answer = app.send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{body}"));
+            assert_eq!((answer.status, answer.text()), (200, method), "{method} {target}");
+        }
+        assert_eq!((upstream.asked().len(), upstream.accepted()), (5, 3), "{method} {target}");
+    }
     for target in ["/", "/http"] {
         let upstream = impatient();
         let app = start(&upstream.url(), code, 1);

@@ -160,10 +160,6 @@ fn redirects() {
     }
     assert_eq!(mistake("api.redirect()"), "a redirect needs a URL as a string, not nil");
     assert_eq!(mistake("api.redirect:status(200, '/')"), "a redirect has a status from 300 to 399, not 200");
-    assert_eq!(
-        mistake("api.redirect('/a\\r\\nX: y')"),
-        "the value of the header location has a control character in it"
-    );
 }
 
 #[test]
@@ -230,7 +226,7 @@ fn what_could_split_a_response_raises_where_it_was_called() {
         ("cookie('a', 'b', 5)", "cookie options are a table, not a number"),
         (
             "cookie('a', 'b', { httponly = true })",
-            "cookie \"a\": unknown option \"httponly\" (known: path, domain, max_age, expires, secure, http_only, same_site)",
+            "cookie \"a\": unknown option \"httponly\" (known: path, domain, max_age, expires, secure, http_only, same_site, partitioned)",
         ),
         (
             "cookie('a', 'b', { same_site = 'x' })",
@@ -266,7 +262,7 @@ fn other_mistakes_raise_at_their_line() {
 fn cookies_are_composed() {
     each_worker_count(|workers| {
         let answer = answer(
-            "api.json {}:cookie('a', 'x y;\"%'):cookie('n', 5):cookie('full', 'v', { path = '/p', domain = 'example.com', max_age = 60, expires = -1e11, secure = true, http_only = true, same_site = 'Strict' }):cookie('none', '', { same_site = 'none' })",
+            "api.json {}:cookie('a', 'x y;\"%'):cookie('n', 5):cookie('full', 'v', { path = '/p', domain = 'example.com', max_age = 60, expires = -1e11, secure = true, http_only = true, same_site = 'Strict' }):cookie('none', '', { same_site = 'none', secure = true })",
             workers,
         );
         assert_eq!(

@@ -114,7 +114,7 @@ fn what_is_sent_carries_its_type() {
         "ws.close expects a reason of at most 123 bytes of UTF-8",
         "ws.listen.late is declared when the app loads, not in a handler",
         "ws.join is declared when the app loads, not in a handler",
-        "ws has no field 'other'; declare ws.join, ws.leave and ws.listen.TYPE",
+        "ws has no field 'other'; declare ws.join, ws.leave, ws.protocols and ws.listen.TYPE",
     ];
     for (n, expected) in expected.iter().enumerate() {
         let message = wrong["messages"][n].as_str().expect("a message");
@@ -566,7 +566,7 @@ fn mistakes_in_declarations_are_found_when_the_app_loads() {
         "app.lua:8: ws.listen.x is already declared",
         "app.lua:10: no client is known here",
         "app.lua:11: boom",
-        "app.lua:12: ws has no field 'leve'; declare ws.join, ws.leave and ws.listen.TYPE",
+        "app.lua:12: ws has no field 'leve'; declare ws.join, ws.leave, ws.protocols and ws.listen.TYPE",
         "app.lua:13: api.ws: ws is reserved for WebSockets; declare one with function api.ws(ws)",
     ];
     let lines: Vec<&str> = error.lines().collect();

@@ -96,6 +96,32 @@ fn requests_are_counted_while_they_wait_and_when_their_client_goes() {
 }
 
 #[test]
+fn tasks_are_counted_as_long_as_they_last() {
+    let code = "
+        local api = rover.server {}
+        local timer, sleeper, ended
+        function api.start.get()
+          timer = rover.every(1000, function() end)
+          sleeper = rover.spawn(function() rover.sleep(1000) end)
+          ended = rover.spawn(function() return 'x' end)
+          return ended:join()
+        end
+        function api.stop.get() timer:cancel() sleeper:cancel() ended = nil collectgarbage() return 'off' end
+        return api";
+    let app = start(code, 1);
+    assert_eq!(app.get("/start").text(), "x");
+    let coroutines = |figures: &HashMap<String, f64>, state: &str| {
+        figures[&format!(r#"rover_coroutines{{pool="tasks",state="{state}"}}"#)]
+    };
+    // The timer waits for its time, and the other task for its own.
+    let on = figures(&app);
+    assert_eq!((sum(&on, "rover_tasks"), coroutines(&on, "busy"), coroutines(&on, "held")), (2.0, 1.0, 2.0), "{on:#?}");
+    assert_eq!(app.get("/stop").text(), "off");
+    wait_until(|| sum(&figures(&app), "rover_tasks") == 0.0);
+    wait_until(|| coroutines(&figures(&app), "held") == 0.0 && coroutines(&figures(&app), "busy") == 0.0);
+}
+
+#[test]
 fn requests_to_other_servers_are_counted() {
     let code = "local api = rover.server {}
                 local client = rover.http.create { name = 'c', breaker = { failures = 2 } }

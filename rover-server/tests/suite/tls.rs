@@ -307,12 +307,12 @@ fn a_handshake_that_does_not_come_ends() {
     let mut silent = TcpStream::connect(address(&app)).unwrap();
     silent.set_read_timeout(Some(DEADLINE)).unwrap();
     assert_eq!(silent.read(&mut [0; 10]).unwrap(), 0);
-    // Plain HTTP is no handshake.
-    let mut plain = TcpStream::connect(address(&app)).unwrap();
-    plain.set_read_timeout(Some(DEADLINE)).unwrap();
-    plain.write_all(HOME.as_bytes()).unwrap();
+    // Neither is what is no HTTP.
+    let mut other = TcpStream::connect(address(&app)).unwrap();
+    other.set_read_timeout(Some(DEADLINE)).unwrap();
+    other.write_all(b"\0\0\0\0\0\0\0\0").unwrap();
     let mut rest = Vec::new();
-    let _ = BufReader::new(plain).read_to_end(&mut rest);
+    let _ = BufReader::new(other).read_to_end(&mut rest);
     assert!(!rest.starts_with(b"HTTP"));
     assert!(connect(address(&app), &offer(&[], false, None), "localhost").is_ok());
 }
@@ -389,5 +389,65 @@ fn a_file_that_is_wrong_is_named_with_its_cure() {
     ] {
         let refusal = refusal(settings);
         assert!(refusal.contains(&expected), "{expected} in {refusal}");
+    }
+}
+
+#[test]
+fn an_app_learns_of_its_client_s_certificate() {
+    let folder = folder("client-names");
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let ca = folder.join("ca.pem");
+    fs::write(&ca, pem("CERTIFICATE", authority.der())).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["alice.example".to_owned(), "10.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "Example");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "alice");
+    params.subject_alt_names.push(rcgen::SanType::URI("spiffe://example/alice".try_into().unwrap()));
+    let alice = params.signed_by(&key, &authority).unwrap();
+    let code = "local api = rover.server {}
+        function api.get(ctx) return ctx:client_certificate() or 'nobody' end
+        return api";
+    let server = Server::from_source("app.lua", code)
+        .workers(1)
+        .set("tls.self_signed", "true")
+        .set("tls.client_ca", ca.display().to_string())
+        .set("tls.client_auth", "optional");
+    let app = App::start_server(server);
+    let shown: Shown = Some((vec![alice.der().to_vec().into()], PrivateKeyDer::try_from(key.serialize_der()).unwrap()));
+    let config = offer(&["http/1.1"], false, shown);
+    // The second session resumes the first.
+    for _ in 0..2 {
+        let mut stream = connect(address(&app), &config, "localhost").unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&ask(&mut stream, HOME).unwrap().1).unwrap();
+        assert_eq!(body["subject"], "O=Example, CN=alice");
+        assert_eq!(body["san"], serde_json::json!(["DNS:alice.example", "IP:10.0.0.1", "URI:spiffe://example/alice"]));
+        assert_eq!((&body["verified"], body["fingerprint"].as_str().unwrap().len()), (&true.into(), 64));
+    }
+    let config = offer(&["http/1.1"], false, None);
+    let mut stream = connect(address(&app), &config, "localhost").unwrap();
+    assert_eq!(ask(&mut stream, HOME).unwrap().1, b"nobody");
+}
+
+#[test]
+fn plain_http_on_the_port_of_tls_is_told_so() {
+    let app = App::start_server(Server::from_source("app.lua", APP).workers(1).set("tls.self_signed", "true"));
+    for (request, body) in [
+        (HOME.to_owned(), r#"{"error":"this port speaks HTTPS: the request must come over TLS"}"#),
+        (HOME.replace("GET", "HEAD"), ""),
+        (
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n{}", "y".repeat(90_000)),
+            r#"{"error":"this port speaks HTTPS: the request must come over TLS"}"#,
+        ),
+    ] {
+        let mut stream = TcpStream::connect(address(&app)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).unwrap();
+        assert!(all.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"), "{all}");
+        assert!(all.ends_with(&format!("\r\n\r\n{body}")), "{all}");
     }
 }

@@ -236,3 +236,64 @@ fn who_does_not_read_its_pongs_is_not_read_from() {
     assert_eq!(client.read(), "end");
     writer.join().expect("all is written");
 }
+
+#[test]
+fn a_subprotocol_is_chosen_by_the_server_s_order() {
+    const APP: &str = "
+        function api.any.ws(ws)
+          ws.protocols = { 'v2.chat', 'v1' }
+          function ws.join(ctx) ws.send.welcome { protocol = ctx:protocol() or 'none' } end
+        end
+        function api.must.ws(ws)
+          ws.protocols = { 'v2.chat', 'v1', required = true }
+        end
+        function api.must.get(ctx) return ctx:protocol() or 'plain' end
+        function api.none.ws(ws) end";
+    each_worker_count(|workers| {
+        let app = App::start(&format!("local api = rover.server {{}}\n{APP}\nreturn api"), workers);
+        for (offered, chosen) in [
+            ("v1, v2.chat", Some("v2.chat")),
+            ("v1,v0", Some("v1")),
+            ("v0\r\nSec-WebSocket-Protocol: v1", Some("v1")),
+            ("V1", None),
+            ("required", None),
+            ("1", None),
+        ] {
+            let fields = format!("Sec-WebSocket-Protocol: {offered}\r\n");
+            let answer = refused(&app, &handshake("/any", &fields));
+            assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, chosen), "{offered}");
+            let mut client = WebSocket::open(&app, handshake("/any", &fields));
+            assert_eq!(client.json()["protocol"], chosen.unwrap_or("none"), "{offered}");
+            let answer = refused(&app, &handshake("/must", &fields));
+            assert_eq!(answer.status, if chosen.is_some() { 101 } else { 400 }, "{offered}");
+        }
+        assert_eq!(refused(&app, &handshake("/any", "")).header("sec-websocket-protocol"), None);
+        let answer = refused(&app, &handshake("/must", ""));
+        assert_eq!(
+            (answer.status, answer.text()),
+            (400, r#"{"error":"the client offers no subprotocol that this path speaks"}"#)
+        );
+        assert_eq!(app.get("/must").text(), "plain");
+        // A path that declares none speaks none.
+        let answer = refused(&app, &handshake("/none", "Sec-WebSocket-Protocol: v1\r\n"));
+        assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, None));
+    });
+}
+
+#[test]
+fn wrong_subprotocols_are_mistakes() {
+    for (value, problem) in [
+        ("'v1'", "ws.protocols is a list of names, such as { \"v2\", \"v1\" }, not a string"),
+        ("{}", "ws.protocols is empty"),
+        ("{ 'a b' }", "ws.protocols[1] is no name: use letters, digits and signs such as . and -"),
+        ("{ 'a', 'a' }", "ws.protocols names 'a' twice"),
+        ("{ 'a', require = true }", "ws.protocols has no option 'require'; it has names, and required"),
+        ("{ 'a', required = 1 }", "required is true or false, not a number"),
+    ] {
+        let code =
+            format!("local api = rover.server {{}}\nfunction api.ws(ws)\n ws.protocols = {value}\nend\nreturn api");
+        let server = rover_server::Server::from_source("app.lua", &code).port(0).log_level(rover_server::Level::Nope);
+        let Err(error) = server.bind() else { panic!("{value}") };
+        assert!(error.to_string().contains(&format!("app.lua:3: {problem}")), "{error}");
+    }
+}

@@ -18,7 +18,7 @@ impl Framing {
     }
 
     fn is_between_messages(&self) -> bool {
-        matches!(self.0, State::Start | State::Asking)
+        matches!(self.state, State::Start | State::Asking)
     }
 }
 
@@ -97,7 +97,7 @@ proptest! {
             requests.iter().scan(0, |end, request| { *end += request.len(); Some(*end) }).collect();
         for end in splits.into_iter().filter(|end| *end < bytes.len()).chain([bytes.len()]) {
             prop_assert_eq!(framing.look(&bytes[from..end]), Ok(()));
-            if matches!(framing.0, State::Asking) {
+            if matches!(framing.state, State::Asking) {
                 let number = ends.iter().position(|&message| message >= end).unwrap();
                 let begin = ends[number] - requests[number].len();
                 match body_of(&requests[number]) {
@@ -205,4 +205,21 @@ fn wrong_bodies_are_told_from_wrong_heads() {
     assert_eq!((found.heads, found.in_body, found.at), (3, true, broken.len() - 1));
     let found = Framing::new().look(format!("{get}GET / HTTP/1.1\n").as_bytes()).unwrap_err();
     assert_eq!((found.heads, found.in_body), (1, false));
+}
+
+#[test]
+fn the_beginning_of_the_last_head_is_remembered() {
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100));
+    for (parts, begin) in [
+        (&["GET /some/longer/path HTTP/1.1\r\nHost: a\r\n\r\n"][..], "GET /some/longer/path HTTP/1.1\r\n"),
+        (&[&long], &long[..64]),
+        (&["GET", " / HTTP/1.1\r\n\r\n"], "GET / HTTP/1.1\r\n\r\n"),
+        (&["GET / HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\n"], "POST /b HTTP/1.1\r\n"),
+    ] {
+        let mut framing = Framing::new();
+        for part in parts {
+            framing.look(part.as_bytes()).unwrap();
+        }
+        assert_eq!(std::str::from_utf8(framing.begin()).unwrap(), begin);
+    }
 }

@@ -1,0 +1,62 @@
+//! Whether there is anything to watch: the thread that does sleeps as long as no worker has anything to do.
+//!
+//! Comes in: what each worker's thread says when it waits for something and when it has found something. Goes out: whether
+//! the thread that watches may sleep, and when it is to be woken. It costs a worker two stores each time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Whether the thread that watches sleeps.
+#[derive(Clone, Default)]
+pub(super) struct Dog(Arc<AtomicBool>);
+
+impl Dog {
+    /// Whether it may sleep, as none of `workers` has anything to do. From then on the first one that has is told to wake it.
+    pub(super) fn lies_down<'a>(&self, mut workers: impl Iterator<Item = &'a Rest>) -> bool {
+        self.0.store(true, Ordering::SeqCst);
+        // Asked behind the store: a worker that finds something to do either is seen, or sees that it has to wake.
+        let may_sleep = workers.all(|worker| worker.is_parked.load(Ordering::SeqCst));
+        if !may_sleep {
+            self.gets_up();
+        }
+        may_sleep
+    }
+
+    pub(super) fn sleeps(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn gets_up(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Whether a worker waits for something to do.
+pub(super) struct Rest {
+    is_parked: AtomicBool,
+    /// How often it has found something.
+    turns: AtomicU64,
+    dog: Dog,
+}
+
+impl Rest {
+    pub(super) fn new(dog: &Dog) -> Rest {
+        Rest { is_parked: AtomicBool::new(false), turns: AtomicU64::new(0), dog: dog.clone() }
+    }
+
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// The worker waits.
+    pub(super) fn begins(&self) {
+        self.is_parked.store(true, Ordering::SeqCst);
+    }
+
+    /// The worker has found something to do. Only its own thread says so. Whether the thread that watches is to be woken.
+    pub(super) fn ends(&self) -> bool {
+        self.is_parked.store(false, Ordering::SeqCst);
+        self.turns.store(self.turns().wrapping_add(1), Ordering::Relaxed);
+        self.dog.sleeps()
+    }
+}
