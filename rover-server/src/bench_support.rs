@@ -141,7 +141,7 @@ impl InProcess {
             let (head, ()) = http::Request::new(()).into_parts();
             let request = site.app.contexts.requests.open(head, &peer);
             let mut response = None;
-            handler::start(&site.app, 1, request, &mut response);
+            handler::start(&site.app, (1, 1), request, &mut response);
             black_box(response);
         }
         start.elapsed()

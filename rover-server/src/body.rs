@@ -15,8 +15,8 @@ use http_body::{Frame, SizeHint};
 /// A body that comes over time.
 pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted>>>;
 
-/// The body of a request that nobody has read. It may be sent on from another task.
-pub(crate) type Unread = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Broken> + Send>>;
+/// The body of a request on its way in. It may be sent on from another task.
+pub(crate) type Arriving = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Broken> + Send>>;
 
 /// Why the body of a request has no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -74,13 +74,20 @@ impl InFlight {
             while self.is_let_go.swap(false, Ordering::AcqRel) {
                 sleep(QUIET).await;
             }
-            stir();
+            for _ in 0..STIRS {
+                stir();
+                sleep(BETWEEN).await;
+            }
         }
     }
 }
 
 /// How long nothing is let go before memory is given back: longer than mimalloc keeps it for the next to come.
 const QUIET: Duration = Duration::from_millis(1500);
+
+/// How often the allocator is stirred, and what lies between: each time it looks at a part of its memory.
+const STIRS: usize = 8;
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Allocators such as mimalloc look at what they could give back only when they are asked for something large. Nothing of
 /// this block is touched, so it costs no memory.

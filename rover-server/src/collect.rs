@@ -1,7 +1,7 @@
-//! Collects a request body, up to its limit, before the handler runs.
+//! Collects a request body, up to its limit.
 //!
 //! Comes in: the body as the connection delivers it. Goes out: its bytes, decoded where they came in a content coding, or
-//! why there are none. Only POST, PUT and PATCH come here; other methods never read a body.
+//! why there are none. This module must not know of routes, nor who waits for the body.
 
 use std::any::Any;
 use std::error::Error;
@@ -16,7 +16,8 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::body::Broken;
+use crate::body::{Arriving, Broken};
+use crate::budget::{self, Share};
 use crate::decode::{BodyCoding, Decode, Step};
 
 /// The memory that a body gets on the strength of its Content-Length alone, in bytes.
@@ -34,6 +35,8 @@ pub(crate) struct Collect<B> {
     coding: Option<BodyCoding>,
     /// The whole body is here, in its coding.
     decode: Option<Box<Decode>>,
+    /// Counts the bytes that are here, where they may be many.
+    share: Option<Share>,
 }
 
 /// How slowly a body may come.
@@ -86,17 +89,65 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     /// # Errors
     /// 413 when the length is known and above the limit; nothing has been read then.
     pub(crate) fn new(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Result<Collect<B>, StatusCode> {
-        if body.size_hint().lower() > limit {
-            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        match body.size_hint().lower() > limit {
+            true => Err(StatusCode::PAYLOAD_TOO_LARGE),
+            false => Ok(Collect::of_any_length(body, limit, pace, coding)),
         }
-        Ok(Collect { body, first: None, rest: BytesMut::new(), limit, pace, clock: None, coding, decode: None })
+    }
+
+    /// As [`Collect::new`], without a look at the length: one above the limit shows once so much has come.
+    pub(crate) fn of_any_length(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Collect<B> {
+        Collect {
+            body,
+            first: None,
+            rest: BytesMut::new(),
+            limit,
+            pace,
+            clock: None,
+            coding,
+            decode: None,
+            share: None,
+        }
+    }
+
+    /// Whether more is announced than the limit allows.
+    pub(crate) fn is_too_long(&self) -> bool {
+        (self.received() as u64).saturating_add(self.body.size_hint().lower()) > self.limit
+    }
+
+    /// How many bytes there may be.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How fast the body must come.
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// The same, with its body in a box. Its clock begins anew: nobody has asked for the rest yet.
+    pub(crate) fn boxed(self) -> Collect<Arriving>
+    where
+        B: Send + 'static,
+    {
+        let Collect { body, first, rest, limit, pace, coding, decode, share, .. } = self;
+        Collect { body: Box::pin(Plain(body)), first, rest, limit, pace, clock: None, coding, decode, share }
+    }
+
+    /// The same, which counts what it holds by the share that is given, where that may be much.
+    #[inline]
+    pub(crate) fn counted(mut self, share: impl FnOnce() -> Option<Share>) -> Collect<B> {
+        if self.coding.is_some() || self.body.size_hint().upper().is_none_or(|most| most > budget::SMALL as u64) {
+            self.share = share();
+        }
+        self
     }
 
     /// The whole body; `None` when it is empty.
     ///
     /// # Errors
     /// 413 above the limit, 408 when the client stops sending or sends too slowly, 400 when the body is framed or coded
-    /// wrongly or breaks off.
+    /// wrongly or breaks off, 503 where there is no room for it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         if self.decode.is_some() {
             return self.poll_decode(cx);
@@ -110,6 +161,9 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
                         return Poll::Ready(Err(status));
                     }
                     let received = self.received();
+                    if !self.has_room(received) {
+                        return Poll::Ready(Err(StatusCode::SERVICE_UNAVAILABLE));
+                    }
                     if let Some(clock) = &mut self.clock {
                         clock.arrived(self.pace, received);
                     }
@@ -160,7 +214,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         let body = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.rest).freeze());
         match self.coding.filter(|_| !body.is_empty()) {
-            None => Poll::Ready(Ok((!body.is_empty()).then_some(body))),
+            None => Poll::Ready(Ok(self.ended(body))),
             Some(coding) => {
                 self.decode = Some(Box::new(Decode::new(coding, body, self.limit)?));
                 self.poll_decode(cx)
@@ -168,12 +222,33 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
         }
     }
 
+    /// Whether so many bytes may be held.
+    #[inline]
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.share.as_mut().is_none_or(|share| share.become_of(bytes))
+    }
+
+    /// The body as it is handed over, counted until nobody has any of it.
+    #[inline]
+    fn ended(&mut self, body: Bytes) -> Option<Bytes> {
+        if body.is_empty() {
+            return None;
+        }
+        Some(match self.share.take() {
+            Some(share) if body.len() > budget::SMALL => share.around(body),
+            _ => body,
+        })
+    }
+
     #[cold]
     fn poll_decode(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         let Some(decode) = &mut self.decode else { return Poll::Ready(Ok(None)) };
         for _ in 0..STEPS_EACH_TURN {
             if let Step::Done(body) = decode.step()? {
-                return Poll::Ready(Ok((!body.is_empty()).then_some(body)));
+                return Poll::Ready(match self.has_room(body.len()) {
+                    true => Ok(self.ended(body)),
+                    false => Err(StatusCode::SERVICE_UNAVAILABLE),
+                });
             }
         }
         cx.waker().wake_by_ref();
@@ -181,9 +256,75 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     }
 }
 
+impl Collect<Arriving> {
+    /// The body as if nothing of it had been read, in its coding.
+    pub(crate) fn into_body(self) -> Arriving {
+        let read = match self.first {
+            Some(first) => first,
+            None => self.rest.freeze(),
+        };
+        match read.is_empty() {
+            true => self.body,
+            false => Box::pin(Begun { read: Some(read), rest: self.body }),
+        }
+    }
+}
+
+/// A body whose errors say no more than why it has no end.
+struct Plain<B>(B);
+
+impl<B: Body<Data = Bytes> + Unpin + 'static> Body for Plain<B> {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|error| broken(&error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// A body of which the beginning has been read.
+struct Begun {
+    read: Option<Bytes>,
+    rest: Arriving,
+}
+
+impl Body for Begun {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.read.take() {
+            Some(read) => Poll::Ready(Some(Ok(Frame::data(read)))),
+            None => self.rest.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (read, rest) = (self.read.as_ref().map_or(0, Bytes::len) as u64, self.rest.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint
+    }
+}
+
 /// A body that whoever reads it waits for no longer than a client may stop sending.
-pub(crate) struct Patient<B> {
-    body: B,
+pub(crate) struct Patient {
+    body: Arriving,
     patience: Duration,
     /// Runs while nothing arrives.
     clock: Option<Pin<Box<Sleep>>>,
@@ -191,8 +332,8 @@ pub(crate) struct Patient<B> {
     _passing: Arc<()>,
 }
 
-impl<B> Patient<B> {
-    pub(crate) fn new(body: B, patience: Duration, passing: Arc<()>) -> Patient<B> {
+impl Patient {
+    pub(crate) fn new(body: Arriving, patience: Duration, passing: Arc<()>) -> Patient {
         Patient { body, patience, clock: None, _passing: passing }
     }
 }
@@ -211,16 +352,16 @@ fn broken(error: &dyn Any) -> Broken {
     Broken::Cut
 }
 
-impl<B: Body<Data = Bytes> + Unpin + 'static> Body for Patient<B> {
+impl Body for Patient {
     type Data = Bytes;
     type Error = Broken;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.body).poll_frame(cx) {
+        match this.body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => {
                 this.clock = None;
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| broken(&error))))
+                Poll::Ready(frame)
             }
             Poll::Pending => {
                 let patience = this.patience;

@@ -231,14 +231,6 @@ pub(crate) fn body_refusal(head: &Parts, length: Option<u64>, fault: Option<&'st
     Some(closing(failure::answer(status)))
 }
 
-/// Whether the connection has to end with this request's response.
-///
-/// hyper hides a Content-Length that came along with Transfer-Encoding, so the two cannot be told apart from a lone
-/// Transfer-Encoding; RFC 9112, section 6.3 wants the connection closed after a request that had both.
-pub(crate) fn must_close(head: &Parts) -> bool {
-    head.version <= Version::HTTP_11 && head.headers.contains_key(TRANSFER_ENCODING)
-}
-
 /// Whether the connection has to end with a response that is sent without asking for the body.
 ///
 /// A client that waits for `100 Continue` may go on with its next request instead of the body; which of the two the

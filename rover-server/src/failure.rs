@@ -62,10 +62,13 @@ pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
-/// 503, for a while: the client may come back at once.
-pub(crate) fn unavailable() -> Response<Body> {
-    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+/// As [`answer`]; 503 is one for a moment, and the client may come back.
+#[cold]
+pub(crate) fn refusal(status: StatusCode) -> Response<Body> {
+    let mut response = answer(status);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }
 

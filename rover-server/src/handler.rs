@@ -35,26 +35,27 @@ struct Call {
     current: Current,
 }
 
-/// Runs the function number `entry` on the request until it ends or waits.
+/// Runs a function on the request until it ends or waits: the one with the number of the entry, or another that answers for
+/// it.
 ///
 /// Most handlers end without having waited: their response is then in `response`, where it need not be moved again.
 #[inline(always)]
 pub(crate) fn start(
     app: &Rc<App>,
-    entry: c_int,
+    (entry, function): (c_int, c_int),
     request: Open,
     response: &mut Option<Response<Body>>,
 ) -> Option<Box<Running>> {
     let mut coroutine = app.coroutines.take();
     let mut stack = coroutine.stack();
-    let (current, args) = if app.takes_context(entry) {
+    let (current, args) = if app.takes_context(function) {
         // The copy below the function keeps the context alive, whatever the handler does with its own.
         let current = context::push(&mut stack, request.ticket(), App::CONTEXT_META);
-        stack.push_item(App::ENTRIES, entry);
+        stack.push_item(App::ENTRIES, function);
         stack.push_copy(App::BASE + 1);
         (current, 1)
     } else {
-        stack.push_item(App::ENTRIES, entry);
+        stack.push_item(App::ENTRIES, function);
         (Current::without_context(request.ticket()), 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
@@ -72,6 +73,7 @@ pub(crate) fn start(
                 wait,
                 stint: Stint::default(),
                 clock: None,
+                left: None,
                 is_late: false,
                 longest,
             }));
@@ -162,7 +164,7 @@ fn keep(app: &App, request: &Request, response: &mut Response<Body>) {
             .field("method", request.head.method.as_str())
             .field("path", request.head.uri.path())
             .emit();
-            *response = failure::unavailable();
+            *response = failure::refusal(StatusCode::SERVICE_UNAVAILABLE);
         }
     }
 }
@@ -214,6 +216,8 @@ pub(crate) struct Running {
     stint: Stint,
     /// Runs from the first wait on, where handlers have only so much time.
     clock: Option<Pin<Box<Sleep>>>,
+    /// What is left of that time while the client is waited for, which has its own.
+    left: Option<Duration>,
     is_late: bool,
     /// Noted only where slow requests are logged.
     longest: Option<Longest>,
@@ -248,11 +252,18 @@ impl Longest {
 impl Running {
     /// Whether the handler has had all its time.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.app.handler_timeout();
+        let limit = self.app.handler_timeout(self.call.entry);
         if limit.is_zero() {
             return Poll::Pending;
         }
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut();
+        if self.request.look(|request| request.is_receiving()).unwrap_or_default() {
+            let clock = self.clock.take();
+            self.left =
+                clock.map(|clock| clock.deadline().saturating_duration_since(Instant::now().into())).or(self.left);
+            return Poll::Pending;
+        }
+        let left = self.left.take().unwrap_or(limit);
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(left))).as_mut();
         // Also where what was waited for has used up the task's turn.
         pin!(coop::unconstrained(clock)).poll(cx)
     }

@@ -73,7 +73,8 @@ mod edge; // what HTTP itself refuses
 #[doc(hidden)]
 pub mod route; // method and path to handler
 mod assets; // files, where no route answers
-mod collect; // the request body
+mod collect; // the request body, all of it
+mod unread; // the request body, as long as nobody has asked for it
 mod handler; // the handler's coroutine
 mod readiness; // whether the app is ready
 mod context; // what the handler gets

@@ -5,6 +5,7 @@
 
 mod answer;
 mod current;
+mod late;
 
 use std::ffi::c_int;
 use std::ops::ControlFlow;
@@ -21,15 +22,15 @@ pub(crate) use answer::Answer;
 use answer::{Call, Collecting, Ending, Stage, Waiting};
 pub(crate) use current::Current;
 
-use crate::app::App;
+use crate::app::{App, Endpoint};
 use crate::assets::{Assets, Mounts};
 use crate::body::Body;
-use crate::collect::{Collect, Pace, Patient};
+use crate::collect::{Collect, Pace};
 use crate::compression::Compression;
 use crate::config::{Config, TraceContext};
 use crate::context::{self, Guarded, Open, Peer};
 use crate::edge::UsualHost;
-use crate::guard::{Guard, Pass};
+use crate::guard::Guard;
 use crate::handler::{self, Running};
 use crate::log::{self, Level};
 use crate::metrics::{Archive, Arrival, Meter};
@@ -38,6 +39,7 @@ use crate::rate_limit::RateLimits;
 use crate::record::Record;
 use crate::route::{self, FastRouter, Found, Params, RouteId, SentPath, is_normal};
 use crate::security_headers::{self, SecurityHeaders};
+use crate::unread::Purpose;
 use crate::{decode, edge, failure};
 
 /// Everything that the requests of one worker need.
@@ -120,9 +122,9 @@ impl Site {
         let arrival = self.meter.as_ref().and_then(|_| request.look(|request| Arrival::now(&request.head.method)));
         let mut route = UNMATCHED;
         let mut collect = None;
-        let mut ending = Ending { pass: None, pinned: false, is_head: false };
+        let mut ending = Ending { pass: None, pinned: false, is_head: false, unread: None };
         let begun = request.look(|request| {
-            let begun = self.begin(request, body, &mut collect, &mut ending.pass);
+            let begun = self.begin(request, body, &mut collect, &mut ending);
             ending.pinned = request.scheme() == "https" && is_pinned(request);
             ending.is_head = request.head.method == Method::HEAD;
             if self.tracer.is_some() {
@@ -138,7 +140,8 @@ impl Site {
             Some(ControlFlow::Continue(call)) => {
                 route = call.route();
                 if let Some(collect) = collect {
-                    let collecting = Collecting { collect, request, call, ending, site: self.clone() };
+                    let site = self.clone();
+                    let collecting = Collecting { collect, request, call, ending, site, is_asked: false };
                     answer.stage = Stage::Collecting(Box::new(collecting));
                     return answer.followed(self.meter.as_ref(), arrival, route);
                 }
@@ -155,7 +158,11 @@ impl Site {
             }
             None => {}
         }
+        let unread = ending.unread.take();
         self.finish(&mut answer.response, ending);
+        if let Some(unread) = unread {
+            answer.part(&unread);
+        }
         if let (Some(meter), Some(arrival)) = (&self.meter, arrival) {
             match &answer.response {
                 Some(response) if !matches!(response.body(), Body::Stream(_)) => {
@@ -200,7 +207,7 @@ impl Site {
         request: &mut context::Request,
         body: B,
         collect: &mut Option<Collect<B>>,
-        pass: &mut Option<Box<Pass>>,
+        ending: &mut Ending,
     ) -> ControlFlow<Box<Response<Body>>, Call>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
@@ -218,56 +225,67 @@ impl Site {
         {
             return ControlFlow::Break(Box::new(refusal));
         }
-        let close = has_body && edge::must_close(head) || request.peer.is_last.get();
-        let close_unread = close || has_body && edge::holds_body_back(head);
-        let answered = |response| match close_unread {
-            true => ControlFlow::Break(Box::new(edge::closing(response))),
-            false => ControlFlow::Break(Box::new(response)),
-        };
+        // After a request that others may read as another one nothing of its connection is read (RFC 9112, section 6.3).
+        let close = has_body && request.peer.has_two_lengths.get() || request.peer.is_last.get();
         if let Some(guard) = &self.guard
-            && let Some(response) = guard.admit(request, &self.app, &self.router, pass)
+            && let Some(response) = guard.admit(request, &self.app, &self.router, &mut ending.pass)
         {
-            return answered(response);
+            return self.early(response, request, body, close, ending);
         }
         let (entry, route) = match self.route(request) {
             ControlFlow::Continue(target) => target,
-            ControlFlow::Break(response) => return answered(response),
+            ControlFlow::Break(response) => return self.early(response, request, body, close, ending),
         };
         if let (Some(guard), Some((id, _))) = (&self.guard, &route)
-            && let Some(response) = guard.admit_to(*id, request, pass)
+            && let Some(response) = guard.admit_to(*id, request, &mut ending.pass)
         {
-            return answered(response);
+            return self.early(response, request, body, close, ending);
         }
         let head = &request.head;
         let is_missing = route.is_none();
-        if has_body && self.app.leaves_body(entry) {
-            let passing = request.peer.passing();
-            request.unread = Some(Box::pin(Patient::new(body, self.config.body_timeout, passing)));
-            request.route = route;
-            return ControlFlow::Continue(Call { entry, is_missing, close: close_unread });
-        }
-        if has_body && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+        if has_body {
+            let endpoint = self.app.endpoint(entry);
+            let purpose = endpoint.purpose(&head.method);
+            if purpose != Purpose::Collect || endpoint.later != 0 {
+                request.route = route;
+                let call = Call { entry, function: entry, is_missing, close };
+                return ControlFlow::Continue(self.leave(request, body, call, collect, ending));
+            }
             let Ok(coding) = decode::coding(&head.headers) else {
                 return ControlFlow::Break(Box::new(edge::closing(unknown_coding())));
             };
             request.route = route;
-            let pace = Pace { patience: self.config.body_timeout, least: self.config.body_min_rate };
-            return match Collect::new(body, self.config.body_size_limit, pace, coding) {
+            let limit = self.longest_body(&endpoint);
+            return match Collect::new(body, limit, self.pace(), coding) {
                 Ok(begun) => {
-                    *collect = Some(begun);
-                    ControlFlow::Continue(Call { entry, is_missing, close })
+                    *collect = Some(begun.counted(|| self.app.share(&request.peer)));
+                    ControlFlow::Continue(Call { entry, function: entry, is_missing, close })
                 }
                 Err(status) => ControlFlow::Break(Box::new(edge::closing(failure::answer(status)))),
             };
         }
         request.route = route;
-        ControlFlow::Continue(Call { entry, is_missing, close: close_unread })
+        ControlFlow::Continue(Call { entry, function: entry, is_missing, close })
+    }
+
+    /// The longest body that is collected for an endpoint.
+    #[inline]
+    fn longest_body(&self, endpoint: &Endpoint) -> u64 {
+        endpoint.body_size_limit.unwrap_or(self.config.body_size_limit).min(self.app.longest_body())
+    }
+
+    /// How fast the body of a request must come.
+    #[inline]
+    fn pace(&self) -> Pace {
+        Pace { patience: self.config.body_timeout, least: self.config.body_min_rate }
     }
 
     /// Runs the handler, up to its response or to its first wait. A panic fails this request alone.
     #[inline(always)]
     fn start(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Option<Box<Running>> {
-        let ran = catch_unwind(AssertUnwindSafe(|| handler::start(&self.app, call.entry, request, response)));
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            handler::start(&self.app, (call.entry, call.function), request, response)
+        }));
         match ran {
             Ok(None) => {}
             Ok(running) => return running,

@@ -212,6 +212,13 @@ impl Socket {
         self.inner.borrow_mut().io.inner_mut().begin_body(length)
     }
 
+    /// Whether the body of the request just begun, which is in chunks, may have had a Content-Length as well: what others read
+    /// of it is not known then.
+    #[cold]
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.inner.borrow().io.inner().is_doubtful()
+    }
+
     /// The request just begun may end in a switch to another protocol, as long as `is_open` says so: what follows it need
     /// not be HTTP.
     #[cold]

@@ -8,6 +8,7 @@ local api = rover.server {}
 local hold
 function api.fill.get() hold = {} for i = 1, 1000000 do hold[i] = { i } end end
 function api.drop.get() hold = nil collectgarbage() collectgarbage() end
+function api.post(ctx) if #ctx:body() ~= 1000000 then error('not all of it') end end
 return api";
 
 /// Resident memory in bytes.
@@ -34,6 +35,15 @@ fn bursts_and_closed_vms_are_given_back() {
     let full = resident();
     get(&app, "/drop");
     assert!(resident() < full - 40_000_000, "{} of {full} bytes are left after a burst", resident());
+
+    // Bodies hang on no userdata until a collection.
+    let before = resident();
+    for _ in 0..300 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let request = http::Request::post("/").body(vec![b'x'; 1_000_000]).unwrap();
+        assert_eq!(runtime.block_on(app.request(request)).status(), 204);
+    }
+    assert!(resident() < before + 20_000_000, "{before} bytes grew to {} over 300 bodies", resident());
 
     drop(app);
     drop(load());

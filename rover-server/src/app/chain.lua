@@ -1,10 +1,10 @@
 -- The functions of one route, joined into the one function that a request calls.
 --
--- A route without hooks is its handler, with nothing in between. Comes in: `native`, `respond`, and `refusal`, which builds
--- the response of an error. Goes out: `join`, `join_all`, `or_missing` for the app's `not_found`, and
--- `join_rest` for what no route answers.
+-- A route without hooks is its handler, with nothing in between. Comes in: `native`, `respond`, `refusal`, which builds
+-- the response of an error, and `collect`, which waits for a request's body. Goes out: `join`, `join_all`, `or_missing` for
+-- the app's `not_found`, and `join_rest` for what no route answers.
 
-local native, respond, refusal = ...
+local native, respond, refusal, collect = ...
 
 local error, type, tostring, xpcall, getinfo = error, type, tostring, xpcall, debug.getinfo
 local allow, guards_at, prepared = native.allow, native.guards_at, native.prepared
@@ -83,7 +83,7 @@ local function join(handler, before, after, on_error, place, limits)
         local went, other = xpcall(after[i], failure, ctx, res)
         if not went then
           res = respond(recover(ctx, other, on_error, place))
-        elseif other ~= nil then
+        elseif other ~= nil and other ~= res then
           res = respond(other)
         end
       end
@@ -91,6 +91,18 @@ local function join(handler, before, after, on_error, place, limits)
     return res
   end, true
 end
+
+-- A handler that waits for the body first. What cannot be had is refused.
+local function collecting(handler)
+  return function(ctx)
+    local status = collect(ctx)
+    if status then return refusal(status) end
+    return handler(ctx)
+  end
+end
+
+-- Methods whose bodies may have to be collected, also where the endpoint says nothing of them.
+local COLLECTED = { post = true, put = true, patch = true, any = true }
 
 -- Sets of hooks that are kept joined for one function; beyond them each request joins its own. There are as many as there
 -- are ways in which the app's own places lie above a path.
@@ -116,10 +128,18 @@ local function join_route(route, handler, on_error, place)
   return join(handler, route.before, route.after, on_error, place, route.limits)
 end
 
--- All routes at once: the list of their functions, a list of whether each takes a context, and one of whether its handler
--- passes the body of its requests on.
+-- The function of a request whose body has not been collected: it comes between the hooks and the handler. Nil where
+-- there are no hooks, for then it is collected before Lua is reached, and where nobody collects it.
+local function join_late(route, on_error, place)
+  if #route.before == 0 and not route.limits and not route.choose then return end
+  if not COLLECTED[route.verb] and not route.endpoint or native.proxies[route.handler] then return end
+  return (join_route(route, collecting(route.handler), on_error, place))
+end
+
+-- All routes at once: the list of their functions, a list of whether each takes a context, one of whether its handler
+-- passes the body of its requests on, and the functions of those whose bodies come late, each behind its route's number.
 local function join_all(routes, on_error)
-  local entries, takes, passes = {}, {}, {}
+  local entries, takes, passes, late = {}, {}, {}, {}
   local proxies = native.proxies
   for i = 1, #routes do
     local route = routes[i]
@@ -127,8 +147,13 @@ local function join_all(routes, on_error)
     local place = (on_error or #route.after > 0 or route.choose) and ("%s:%d"):format(route.file, route.line)
     passes[i] = proxies[route.handler] or false
     entries[i], takes[i] = join_route(route, route.handler, on_error, place)
+    local later = join_late(route, on_error, place)
+    if later then
+      local n = #late
+      late[n + 1], late[n + 2] = i, later
+    end
   end
-  return entries, takes, passes
+  return entries, takes, passes, late
 end
 
 -- `not_found` as a handler: where it returns nothing, the default answers.
@@ -141,8 +166,10 @@ local function or_missing(not_found)
 end
 
 -- What answers where no route does and hooks guard the path: files and refusals, which Rust has ready, or `not_found`.
-local function join_rest(choose, not_found, on_error, place)
+-- With `waits`, the function for requests whose body `not_found` has to wait for.
+local function join_rest(choose, not_found, on_error, place, waits)
   local handler = not_found and or_missing(not_found)
+  if waits then handler = collecting(handler) end
   return (join_by_path(choose, function(ctx)
     local own = prepared(ctx)
     if own ~= nil then return own end

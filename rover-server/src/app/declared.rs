@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mlua::{Table, Value};
 
+use super::endpoint::Endpoint;
 use super::guarding::Places;
 use crate::assets::MountDecl;
 use crate::config::{ConfigValue, LimitRule};
@@ -27,6 +28,8 @@ pub(crate) struct Declared {
     pub(crate) limits: RouteLimits,
     /// The folders of static files, in the order of their files and lines.
     pub(crate) mounts: Vec<MountDecl>,
+    /// What tables say of routes, by the routes' places.
+    pub(crate) endpoints: Vec<(usize, Endpoint)>,
     /// What is wrong with the declarations.
     pub(crate) mistakes: Mistakes,
 }
@@ -165,10 +168,10 @@ pub(super) fn mount(
 }
 
 /// How deep config tables may lie in each other.
-const DEEPEST_CONFIG: usize = 8;
+pub(super) const DEEPEST_CONFIG: usize = 8;
 
 /// A value of the config as plain data. An empty table is a list without values.
-fn config_value(value: Value, depth: usize) -> ConfigValue {
+pub(super) fn config_value(value: Value, depth: usize) -> ConfigValue {
     match value {
         Value::Nil => ConfigValue::Nil,
         Value::Boolean(on) => ConfigValue::Bool(on),
@@ -204,6 +207,9 @@ pub(super) struct Told {
     pub(super) mistakes: Vec<String>,
     /// Routes and limits, by their places.
     pub(super) limits: Vec<(u32, u16)>,
+    /// What is said of some routes, by their places, and of the one that is being read.
+    pub(super) endpoints: Vec<(usize, Endpoint)>,
+    pub(super) endpoint: Endpoint,
     /// Where hooks are.
     pub(super) places: Places,
     /// The file of the last route: most often that of the next one.

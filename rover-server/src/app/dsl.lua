@@ -1,10 +1,10 @@
 -- The auto-table that `rover.server` returns: it records what the app declares, and builds responses.
 --
--- Comes in: `native`, the functions that Rust lends to this file, `mistake`, which raises at the line of the app, and the
--- builders. Goes out: `server`, `seal` and the tables that Rust reads afterwards. Nothing here runs for a request, except
--- the builders.
+-- Comes in: `native`, the functions that Rust lends to this file, `mistake`, which raises at the line of the app, the
+-- builders, and `read_endpoint`, which reads the table of an endpoint. Goes out: `server`, `seal` and the tables that Rust
+-- reads afterwards. Nothing here runs for a request, except the builders.
 
-local native, mistake, builders = ...
+local native, mistake, builders, read_endpoint = ...
 
 local getinfo, type, tostring, rawset, setmetatable, xpcall = debug.getinfo, type, tostring, rawset, setmetatable, xpcall
 local getmetatable, unpack, sort = getmetatable, unpack, table.sort
@@ -187,11 +187,17 @@ end
 
 -- Called by `node_meta.__newindex` alone, for `where`.
 local function declare_route(place, verb, handler)
-  if type(handler) ~= "function" then
-    return note(("%s.%s must be a function, not %s"):format(written(place), verb, a(handler)))
+  local endpoint
+  if type(handler) == "table" and getmetatable(handler) ~= node_meta then
+    handler, endpoint = read_endpoint(("%s.%s"):format(written(place), verb), handler, note)
+    if not handler then return end
+  elseif type(handler) ~= "function" then
+    return note(("%s.%s must be a function, or a table with one, not %s"):format(written(place), verb, a(handler)))
   end
   local file, line = where(4)
-  add(declared.routes, { verb = verb, handler = handler, file = file, line = line, place = place })
+  add(declared.routes, {
+    verb = verb, handler = handler, file = file, line = line, place = place, endpoint = endpoint,
+  })
 end
 
 local sockets = {} -- { declaration, file, line, place, at }
@@ -441,6 +447,7 @@ function M.seal(returned)
   settle_order(declared.limits)
   for number, route in ipairs(declared.routes) do
     tell(route)
+    if route.endpoint then native.endpoint_of(route.endpoint, number) end
     route.limits = limits_of(route, number)
     hooks.of_route(route)
     route.place = nil

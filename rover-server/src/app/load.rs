@@ -19,7 +19,6 @@ use crate::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
 use crate::proxy;
 use crate::response::Responder;
-use crate::route::RouteDecl;
 use crate::state;
 use crate::stdlib;
 use crate::stream;
@@ -28,6 +27,7 @@ use crate::turn::{self, Stint};
 use crate::websocket::{self, Sockets};
 
 use super::declared::{self, Declared, Hooks, Mistakes, Told, Unfinished};
+use super::endpoint::{self, Endpoint};
 use super::{App, Blueprint, Source, guarding, modules, natives};
 
 impl App {
@@ -100,14 +100,12 @@ async fn load(
     }
     let workers = Rc::new(Cell::new(blueprint.workers));
     let debug = Rc::new(Cell::new(false));
-
     let array_meta = lua.create_table()?;
     let body_meta = lua.create_table()?;
     let requests = Rc::default();
     let bodies = Rc::new(Bodies::new(lua, &body_meta, &requests)?);
     let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
     let installed = context::install(lua, requests, vocabulary.clone(), bodies, &body_meta)?;
-
     let mistake = lua::mistake_function(lua)?;
     let native = natives::early(lua, &display_name(&blueprint.source), &installed, declared, &told)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
@@ -126,11 +124,8 @@ async fn load(
     pace.breathe().await;
     let busy = lua::Busy::new(lua);
     let limits = Rc::default();
-    natives::limiting(
-        lua,
-        &native,
-        natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) },
-    )?;
+    let limiting = natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) };
+    natives::limiting(lua, &native, limiting)?;
     let (guards, patterns) = (Rc::default(), Rc::default());
     guarding::install(lua, &native, declared, &told)?;
     let guarded = guarding::Guarding {
@@ -141,16 +136,15 @@ async fn load(
     };
     guarding::install_late(lua, &native, guarded)?;
     native.raw_set("hooks", own(lua, "hooks", include_str!("hooks.lua"))?)?;
-    let joins: Joins = own(lua, "chain", include_str!("chain.lua"))?.call((
-        &native,
-        respond,
-        builders.raw_get::<Function>("error")?,
-    ))?;
+    let refusal: Function = builders.raw_get("error")?;
+    let collect = context::collecting(lua, &installed, &waits)?;
+    let joins: Joins = own(lua, "chain", include_str!("chain.lua"))?.call((&native, respond, &refusal, &collect))?;
     let figures = Arc::<Figures>::default();
     let tracing = Tracing::new(&installed.contexts.requests);
     let about = (&installed.contexts, &responder, &tracing);
     proxy::install(lua, &native, &installed.methods, &builders, about, &waits, &figures)?;
-    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders))?;
+    let read_endpoint: Function = own(lua, "endpoint", include_str!("endpoint.lua"))?.call(&native)?;
+    let dsl: Table = own(lua, "app", include_str!("dsl.lua"))?.call((&native, &mistake, &builders, read_endpoint))?;
     responder.knows_builders(&dsl.raw_get("builder")?);
 
     let rover =
@@ -168,7 +162,6 @@ async fn load(
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
-
     let chunk = chunk(lua, blueprint, &waits);
     drop(busy);
     pace.breathe().await;
@@ -203,8 +196,9 @@ async fn load(
     read(&sealed, told, &mut declared)?;
     let _ = patterns.set(declared.routes.iter().map(|route| route.pattern.clone()).collect());
 
-    let Entries { entries, takes_context, leaves_body, places, hooks } =
-        entries(lua, &sealed, joins, &declared.routes)?;
+    let Entries { entries, takes_context, endpoints, places, hooks, has_late } =
+        entries(lua, &sealed, joins, &declared)?;
+    context::install_late(lua, &installed, &waits, &collect, refusal, has_late)?;
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
     let app = App {
@@ -221,11 +215,12 @@ async fn load(
         sockets,
         places,
         takes_context,
-        leaves_body,
+        endpoints,
         debug,
         handler_timeout: Cell::default(),
         stores: blueprint.stores.clone(),
         budget: OnceCell::new(),
+        longest_body: Cell::new(u64::MAX),
         workers,
         watches_waits: Cell::new(false),
         sources: Sources::default(),
@@ -320,6 +315,7 @@ fn count_coroutines(app: &App) {
 fn read(table: &Table, told: Told, declared: &mut Declared) -> mlua::Result<()> {
     mistakes(table, declared)?;
     declared.routes = told.routes;
+    declared.endpoints = told.endpoints;
     declared.mistakes.0.extend(told.mistakes);
     declared::limits(table, told.limits, declared)
 }
@@ -342,27 +338,31 @@ fn mistakes(table: &Table, declared: &mut Declared) -> mlua::Result<()> {
 struct Entries {
     entries: Table,
     takes_context: Vec<bool>,
-    leaves_body: Vec<bool>,
+    endpoints: Vec<Endpoint>,
     places: Vec<String>,
     hooks: Hooks,
+    /// Whether there are requests whose body comes while Lua code runs.
+    has_late: bool,
 }
 
 /// The functions of `chain.lua`.
 type Joins = (Function, Function, Function, Function);
 
-/// The table of entry functions: the routes in the order of their ids, then the hooks.
+/// The table of entry functions: the routes in the order of their ids, then the hooks, then the functions of requests whose
+/// body comes late.
 fn entries(
     lua: &Lua,
     sealed: &Table,
     (join, join_all, or_missing, join_rest): Joins,
-    routes: &[RouteDecl],
+    declared: &Declared,
 ) -> mlua::Result<Entries> {
     let hooks: Table = sealed.raw_get("hooks")?;
     let on_error: Value = hooks.raw_get("on_error")?;
     // A route with a mistake has an entry but no declaration; such an app never serves.
-    let (entries, mut takes_context, mut leaves_body): (Table, Vec<bool>, Vec<bool>) =
+    let (entries, mut takes_context, passes, late): (Table, Vec<bool>, Vec<bool>, Table) =
         join_all.call((sealed.raw_get::<Table>("routes")?, &on_error))?;
-    let mut places: Vec<String> = routes.iter().map(|route| route.origin.to_string()).collect();
+    let mut endpoints = endpoint::of_routes(passes, &declared.endpoints);
+    let mut places: Vec<String> = declared.routes.iter().map(|route| route.origin.to_string()).collect();
     let mut found = Hooks::default();
     let mut add = |name: &str, answers: bool| -> mlua::Result<Option<c_int>> {
         let Some(hook) = hooks.raw_get::<Option<Function>>(name)? else { return Ok(None) };
@@ -389,19 +389,27 @@ fn entries(
     found.on_ready = add("on_ready", false)?;
     found.on_ready_check = add("on_ready_check", false)?;
     found.on_shutdown = add("on_shutdown", false)?;
+    let mut has_late = late.raw_len() > 0;
     if let Some(choose) = choose {
         let not_found: Value = hooks.raw_get("not_found")?;
-        entries.raw_push(join_rest.call::<Function>((choose, not_found, &on_error, "rover"))?)?;
+        let join_rest = |waits: bool| {
+            let function = join_rest.call::<Function>((&choose, &not_found, &on_error, "rover", waits))?;
+            entries.raw_push(function)?;
+            Ok::<_, mlua::Error>(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX))
+        };
+        let rest = join_rest(false)?;
         places.push("hooks".to_owned());
         takes_context.push(true);
-        // Where nobody asks for the body of what no route answers, it is not waited for.
-        leaves_body.resize(entries.raw_len(), false);
-        if let Some(last) = leaves_body.last_mut() {
-            *last = hooks.raw_get::<Value>("not_found")?.is_nil();
+        endpoints.resize(entries.raw_len(), Endpoint::default());
+        if let Some(last) = endpoints.last_mut() {
+            // Where no handler asks for the body, it is not waited for; a hook may.
+            last.later = if not_found.is_nil() { rest } else { join_rest(true)? };
         }
-        found.rest = Some(c_int::try_from(entries.raw_len()).unwrap_or(c_int::MAX));
+        found.rest = Some(rest);
+        has_late = true;
     }
-    Ok(Entries { entries, takes_context, leaves_body, places, hooks: found })
+    endpoint::add_late(&late, &entries, &mut endpoints)?;
+    Ok(Entries { entries, takes_context, endpoints, places, hooks: found, has_late })
 }
 
 /// One of Rover's own Lua files.

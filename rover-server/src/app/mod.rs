@@ -6,6 +6,7 @@
 
 mod code;
 mod declared;
+mod endpoint;
 mod guarding;
 mod load;
 mod modules;
@@ -21,10 +22,11 @@ use std::time::Duration;
 
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
+pub(crate) use endpoint::Endpoint;
 
-use crate::budget::{self, Budget, InFlight};
+use crate::budget::{self, Budget, InFlight, Share};
 use crate::config::Config;
-use crate::context::{Contexts, Guarded, Shapes};
+use crate::context::{Contexts, Guarded, Peer, Shapes};
 use crate::log::{self, Level};
 use crate::lua::{self, Coroutines, Outside, Waits};
 use crate::metrics::Sources;
@@ -132,12 +134,13 @@ pub(crate) struct App {
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
     takes_context: Vec<bool>,
-    /// Whether each route's handler passes the body of its requests on, and so gets it unread.
-    leaves_body: Vec<bool>,
+    /// What is known of the requests of each entry.
+    endpoints: Vec<Endpoint>,
     debug: Rc<Cell<bool>>,
     stores: Arc<Stores>,
     /// Known once the app is settled.
     budget: OnceCell<Rc<Budget>>,
+    longest_body: Cell<u64>,
     workers: Rc<Cell<usize>>,
     handler_timeout: Cell<Duration>,
     watches_waits: Cell<bool>,
@@ -177,9 +180,9 @@ impl App {
         self.debug.get()
     }
 
-    /// How long a handler may wait in all; zero for as long as it likes.
-    pub(crate) fn handler_timeout(&self) -> Duration {
-        self.handler_timeout.get()
+    /// How long the handler of `entry` may wait in all; zero for as long as it likes.
+    pub(crate) fn handler_timeout(&self, entry: c_int) -> Duration {
+        self.endpoint(entry).timeout.unwrap_or(self.handler_timeout.get())
     }
 
     /// Where the function of `entry` was declared, as `app.lua:12`.
@@ -187,9 +190,10 @@ impl App {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
     }
 
-    /// Whether the function of `entry` wants the body of its request unread.
-    pub(crate) fn leaves_body(&self, entry: c_int) -> bool {
-        self.leaves_body.get((entry - 1) as usize).is_some_and(|leaves| *leaves)
+    /// What is known of the requests that `entry` answers.
+    #[inline]
+    pub(crate) fn endpoint(&self, entry: c_int) -> Endpoint {
+        self.endpoints.get((entry - 1) as usize).copied().unwrap_or_default()
     }
 
     /// Whether the function of `entry` has a parameter that a context could be given to.
@@ -227,6 +231,18 @@ impl App {
         }
     }
 
+    /// A share that counts the body of a request on the connection with `peer`; `None` before the app is settled.
+    #[cold]
+    pub(crate) fn share(&self, peer: &Peer) -> Option<Share> {
+        self.budget.get().map(|budget| budget.share(peer.held(), budget::Kind::Request))
+    }
+
+    /// The longest body that the VM has room for.
+    #[inline]
+    pub(crate) fn longest_body(&self) -> u64 {
+        self.longest_body.get()
+    }
+
     /// The app serves from now on: what it runs is not cut into slices any more.
     pub(crate) fn serves(&self) {
         self.waits.slice(None);
@@ -261,9 +277,12 @@ impl App {
         self.contexts.vocabulary.limit(config.json_size_limit);
         limit_memory(self.coroutines.lua(), config.limits.memory_limit);
         let settings = &config.connections;
-        let largest = config.body_size_limit;
+        let largest = self.endpoints.iter().filter_map(|endpoint| endpoint.body_size_limit).max();
+        let largest = largest.unwrap_or(0).max(config.body_size_limit);
         let limits = budget::Limits::new(settings.buffer_limit, settings.buffer_limit_per_connection, largest);
-        let vm = OfVm { outside: Outside::of(self.coroutines.lua()), most: most_beside(config.limits.memory_limit) };
+        let most = most_beside(config.limits.memory_limit);
+        self.longest_body.set(u64::try_from(most).unwrap_or(u64::MAX));
+        let vm = OfVm { outside: Outside::of(self.coroutines.lua()), most };
         let _ = self.budget.set(Budget::new(self.stores.in_flight().clone(), limits, Arc::new(vm)));
     }
 }

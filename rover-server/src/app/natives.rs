@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use mlua::{Lua, Table};
+use mlua::{Lua, Table, Value};
 
 use crate::context::{self, Contexts, Installed};
 use crate::failure::{Asked, Failure};
@@ -17,6 +17,7 @@ use crate::response::Responder;
 use crate::route::Verb;
 
 use super::declared::{self, Declared, Told};
+use super::endpoint;
 
 /// Everything that `response.lua` and `dsl.lua` need before there are responses.
 ///
@@ -46,6 +47,17 @@ pub(super) fn early(
     let tell = Shared::new(lua, told.clone())?;
     native.raw_set("route", tell.function(lua, declared::route)?)?;
     native.raw_set("limit", tell.function(lua, declared::limit)?)?;
+    let reading = told.clone();
+    let key = lua.create_function(move |_, (key, value): (Value, Value)| Ok(endpoint::key(&reading, &key, value)))?;
+    native.raw_set("endpoint_key", key)?;
+    let reading = told.clone();
+    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(endpoint::end(&reading)))?)?;
+    let reading = told.clone();
+    let belongs = move |_: &Lua, (number, route): (usize, usize)| {
+        endpoint::belongs(&reading, number, route);
+        Ok(())
+    };
+    native.raw_set("endpoint_of", lua.create_function(belongs)?)?;
     let mounting = declared.clone();
     native.raw_set(
         "mount",

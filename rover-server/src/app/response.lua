@@ -1,8 +1,9 @@
 -- Responses as Lua values, and the builders that make them (`api.json`, `api.text`, …).
 --
 -- A response is an array that Rust reads in one go: [1] kind, [2] status, [3] value, [4] header names and values in
--- turn, [5] where the producer of a stream is written. Comes in: `native`, and `mistake`, which raises at the line of the app. Goes out: the metatable, the builders, and `respond`, which turns anything that a handler
--- may return into a response.
+-- turn, [5] where the producer of a stream is written. Comes in: `native`, and `mistake`, which raises at the line of the
+-- app. Goes out: the metatable, the builders, and `respond`, which turns anything that a handler may return into a response
+-- for hooks to change.
 
 local native, mistake = ...
 
@@ -228,11 +229,25 @@ end
 function builders.sse(producer, retry) return sse(200, producer, retry) end
 builders["sse.status"] = sse
 
--- What a handler may return, as a response.
+-- The same response, as another one: what hooks add to it is for one request, while the response may be returned for many.
+-- The value is shared, for nobody but its author can change it.
+local function copy_of(response)
+  local copy, headers = new(response[1], response[2], response[3]), response[4]
+  if headers then
+    local own = {}
+    for i = 1, #headers do own[i] = headers[i] end
+    copy[4] = own
+  end
+  -- A stream's place.
+  if response[5] then copy[5] = response[5] end
+  return copy
+end
+
+-- What a handler may return, as a response that belongs to this request alone.
 local function respond(value)
   local kind = type(value)
   if kind == "table" then
-    if getmetatable(value) == Response then return value end
+    if getmetatable(value) == Response then return copy_of(value) end
     return new(JSON, 200, value)
   elseif kind == "nil" then
     return new(EMPTY, 204)

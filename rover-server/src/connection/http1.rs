@@ -36,7 +36,9 @@ impl Requests {
     #[cold]
     fn expect(&self, request: &Request<Incoming>) {
         if !request.body().is_end_stream() {
-            let fault = self.socket.begin_body(request.body().size_hint().exact());
+            let length = request.body().size_hint().exact();
+            let fault = self.socket.begin_body(length);
+            self.client.peer.has_two_lengths.set(length.is_none() && self.socket.is_doubtful());
             self.client.peer.body_fault.set(fault.map(Fault::text));
         }
         if request.extensions().get::<OnUpgrade>().is_some() {

@@ -11,6 +11,7 @@ use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack};
 
 use super::lookup::{keep, push_cached};
 use super::request::{Requests, Ticket};
+use super::unread::is_late;
 use super::{Contexts, cached, ticket};
 
 /// Makes Body objects and reads them. A Body owns nothing: its bytes are the request's, and go with it, however long Lua
@@ -58,22 +59,26 @@ pub(super) fn install(lua: &Lua, shared: &Shared<Contexts>, meta: &Table) -> mlu
     Ok(())
 }
 
-/// `ctx:body()`.
+/// `ctx:body()`. False where the body is still to be waited for.
 pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "body()")?;
     if push_cached(stack, cached::BODY) {
         return Ok(1);
     }
-    if contexts.requests.get(ticket)?.body.is_some() {
+    let request = contexts.requests.get(ticket)?;
+    if request.body.is_some() {
+        drop(request);
         contexts.bodies.meta.push(stack, ticket);
         keep(stack, cached::BODY);
+    } else if is_late(&request)? {
+        stack.push_boolean(false);
     } else {
         stack.push_nil();
     }
     Ok(1)
 }
 
-/// `ctx:json()`: the decoded body, or an answer of 400 or 415.
+/// `ctx:json()`: the decoded body, or an answer of 400 or 415. Nil where the body is still to be waited for.
 pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "json()")?;
     if push_cached(stack, cached::JSON) {
@@ -84,6 +89,10 @@ pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
         (415, "the request body must be application/json".to_owned())
     } else {
         match &request.body {
+            None if is_late(&request)? => {
+                stack.push_nil();
+                return Ok(1);
+            }
             None => (400, "the request has no body".to_owned()),
             Some(body) => match json::decode(stack, body, &contexts.vocabulary) {
                 Ok(()) => {

@@ -1,6 +1,6 @@
 //! The context that a handler gets: one small Lua object, behind which the request waits in Rust.
 //!
-//! Comes in: a request whose route is known and whose body, if any, has been collected. Goes out: `ctx`, whose fields
+//! Comes in: a request whose route is known and whose body, if any, has been collected or can be asked for. Goes out: `ctx`, whose fields
 //! and methods turn into Lua values on first use. One metatable per VM holds every method; nothing per request is a
 //! closure. The object knows its request by a slot and a serial number: once the request is over, its serial number is
 //! gone for good, so a `ctx` that was kept finds nothing rather than somebody else's request.
@@ -16,6 +16,7 @@ mod params;
 mod query;
 mod request;
 pub(crate) mod trace;
+mod unread;
 
 use std::cell::OnceCell;
 use std::ffi::c_int;
@@ -31,6 +32,7 @@ pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
 pub(crate) use request::{Client, Close, Current, Guarded, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
+pub(crate) use unread::{collecting, install_late};
 
 use crate::header_names::HeaderNames;
 use crate::json::Vocabulary;

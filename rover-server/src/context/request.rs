@@ -7,15 +7,17 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response};
 
 use super::ClientCertificate;
-use crate::body::{Body, Unread};
+use crate::body::Body;
 use crate::budget;
 use crate::lua::Raise;
 use crate::route::{NamedValue, Params, RouteId};
 use crate::socket::Socket;
+use crate::unread::Unread;
 use crate::upgrade;
 
 /// Who is at the other end of a connection.
@@ -31,6 +33,8 @@ pub(crate) struct Peer {
     pub(crate) is_last: Cell<bool>,
     /// What is known to be wrong with the body of the request that is being begun.
     pub(crate) body_fault: Cell<Option<&'static str>>,
+    /// That body came with Transfer-Encoding and, as far as is known, with Content-Length beside it.
+    pub(crate) has_two_lengths: Cell<bool>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
     /// What the client has shown by TLS.
@@ -47,13 +51,14 @@ impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
         let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
-        let (is_last, body_fault) = (Cell::new(false), Cell::new(None));
+        let (is_last, body_fault, has_two_lengths) = (Cell::new(false), Cell::new(None), Cell::new(false));
         Peer {
             ip,
             scheme,
             upgrade,
             is_last,
             body_fault,
+            has_two_lengths,
             https_port: None,
             certificate: None,
             passing,
@@ -120,10 +125,10 @@ pub(crate) struct Guarded {
 /// A request as its handler sees it.
 pub(crate) struct Request {
     pub(crate) head: http::request::Parts,
-    /// The collected body; `None` where there is none, or where the method has none to collect.
+    /// The collected body; `None` where there is none, or as long as it is unread.
     pub(crate) body: Option<Bytes>,
-    /// The body of a request whose route leaves it unread, until somebody takes it.
-    pub(crate) unread: Option<Unread>,
+    /// The body of a request that was not collected before its handler.
+    pub(crate) unread: Option<Rc<Unread>>,
     /// The route that matched, and where the path holds its parameters; `None` for the app's `not_found`.
     pub(crate) route: Option<(RouteId, Params)>,
     /// What is known of the hooks of its path, where that depends on the path.
@@ -206,6 +211,32 @@ impl Request {
         if let Some(body) = self.body.as_mut().filter(|body| body.len() <= MOST_COPIED) {
             *body = Bytes::copy_from_slice(body);
         }
+    }
+}
+
+impl Request {
+    /// Takes over the body that was collected while a handler waited for it; `is_coded` as it came.
+    pub(crate) fn collected(&mut self, body: Bytes, is_coded: bool) {
+        let body = match body.len() {
+            0 => None,
+            1..=MOST_COPIED => Some(Bytes::copy_from_slice(&body)),
+            _ => Some(body),
+        };
+        self.receive(body, is_coded);
+    }
+
+    /// Takes over the body. The handler gets plain bytes, and may get another number of them than were sent.
+    pub(crate) fn receive(&mut self, body: Option<Bytes>, is_coded: bool) {
+        self.body = body;
+        if is_coded {
+            self.head.headers.remove(CONTENT_ENCODING);
+            self.head.headers.remove(CONTENT_LENGTH);
+        }
+    }
+
+    /// Whether the client is being waited for, to send more of the body.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.unread.as_ref().is_some_and(|unread| unread.is_awaited())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::response::Parts;
 use http::uri::PathAndQuery;
@@ -17,6 +18,7 @@ use crate::log::{self, Level};
 use crate::lua::{Kind, Name, Raise, Returns, Stack};
 use crate::otlp::ClientSpan;
 use crate::outbound::{Active, Failure, Inflow, Problem, is_idempotent};
+use crate::unread::Gone;
 
 use super::answer::{self, Through};
 use super::group::{Group, Turn, Upstream};
@@ -118,10 +120,17 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
 fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onward, Raise> {
     let ticket = context::ticket(stack, &proxy.contexts, "proxy(url)")?;
     let kept = kept_headers(stack)?;
-    let mut request = proxy.contexts.requests.get_mut(ticket)?;
-    let body = match request.unread.take() {
-        Some(unread) => RequestBody::unread(unread),
-        None => RequestBody::Known(request.body.clone().unwrap_or_default()),
+    let request = proxy.contexts.requests.get(ticket)?;
+    let body = match (&request.body, &request.unread) {
+        (None, Some(unread)) => match unread.pass(request.peer.passing()) {
+            Ok(body) => RequestBody::unread(body),
+            Err(Gone::Over) => RequestBody::Known(Bytes::new()),
+            Err(Gone::Passed) => return Err(Raise::mistake("the body of this request has been passed on already")),
+            Err(Gone::Begun) => {
+                return Err(Raise::mistake("ctx:proxy cannot pass on a body of which some has been read"));
+            }
+        },
+        (body, _) => RequestBody::Known(body.clone().unwrap_or_default()),
     };
     let head = &request.head;
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::body::{Broken, Unread};
+use crate::body::{Arriving, Broken};
 use crate::outbound::{Outgoing, Problem};
 
 /// A body that can be sent as long as nothing of it has been read.
@@ -19,7 +19,7 @@ pub(super) enum RequestBody {
 
 /// An unread body, and how much of it has been read.
 pub(super) struct Passing {
-    body: Mutex<Unread>,
+    body: Mutex<Arriving>,
     /// Pieces read so far.
     pieces: AtomicU64,
     is_begun: AtomicBool,
@@ -28,7 +28,7 @@ pub(super) struct Passing {
 }
 
 impl RequestBody {
-    pub(super) fn unread(body: Unread) -> RequestBody {
+    pub(super) fn unread(body: Arriving) -> RequestBody {
         RequestBody::Unread(Arc::new(Passing {
             body: Mutex::new(body),
             pieces: AtomicU64::new(0),
@@ -74,7 +74,7 @@ impl RequestBody {
 struct Share(Arc<Passing>);
 
 impl Share {
-    fn look<R>(&self, look: impl FnOnce(&mut Unread) -> R) -> R {
+    fn look<R>(&self, look: impl FnOnce(&mut Arriving) -> R) -> R {
         // Only one share is polled at a time, and on one thread.
         look(&mut self.0.body.lock().unwrap_or_else(PoisonError::into_inner))
     }

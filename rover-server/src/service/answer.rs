@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{Response, StatusCode};
 
 use super::{Site, UNMATCHED, panicked};
@@ -24,12 +23,15 @@ use crate::handler::Running;
 use crate::metrics::{Arrival, Meter};
 use crate::record::Record;
 use crate::route::RouteId;
+use crate::unread::{Drain, Held, Left};
 use crate::{edge, failure, lifecycle};
 
 /// The handler that answers a request.
 #[derive(Clone, Copy)]
 pub(super) struct Call {
     pub(super) entry: c_int,
+    /// The function that runs: the entry's own, or the one that waits for the body between the hooks and the handler.
+    pub(super) function: c_int,
     /// It is none of a route.
     pub(super) is_missing: bool,
     /// The connection ends with the response.
@@ -60,6 +62,8 @@ impl Call {
 pub(super) enum Stage<B> {
     Collecting(Box<Collecting<B>>),
     Running(Box<Waiting>),
+    /// What has arrived of a body that nobody has read is dropped, so that the connection can go on.
+    Draining(Box<(Drain, Response<Body>)>),
     Over,
 }
 
@@ -70,6 +74,8 @@ pub(super) struct Collecting<B> {
     pub(super) call: Call,
     pub(super) ending: Ending,
     pub(super) site: Rc<Site>,
+    /// The connection has been asked for the body.
+    pub(super) is_asked: bool,
 }
 
 /// A request whose handler waits.
@@ -88,6 +94,8 @@ pub(super) struct Ending {
     pub(super) pinned: bool,
     /// The request is HEAD: hyper leaves the length of a body out that has none.
     pub(super) is_head: bool,
+    /// The request's body, where it was not collected before its handler.
+    pub(super) unread: Option<Held>,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
@@ -152,6 +160,24 @@ impl<B> Answer<B> {
         }
     }
 
+    /// What is left of the request's body goes before the response: it is drained, or the connection ends.
+    #[cold]
+    pub(super) fn part(&mut self, unread: &Held) {
+        match unread.left() {
+            Left::Nothing => {}
+            Left::Unknown => {
+                if let Some(response) = &mut self.response {
+                    edge::close(response);
+                }
+            }
+            Left::Some(drain) => {
+                if let Some(response) = self.response.take() {
+                    self.stage = Stage::Draining(Box::new((drain, response)));
+                }
+            }
+        }
+    }
+
     /// The response is a file on its way: the connection is busy until its last piece.
     #[cold]
     pub(super) fn unaided(&mut self, response: &mut Response<Body>, peer: &Rc<Peer>) {
@@ -205,36 +231,57 @@ impl<B> Drop for Answer<B> {
     }
 }
 
-impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
+impl<B> Answer<B> {
+    /// The response is there, but for what every one carries.
+    fn end(&mut self, site: &Site, mut ending: Ending) {
+        let unread = ending.unread.take();
+        site.finish(&mut self.response, ending);
+        if let Some(unread) = unread {
+            self.part(&unread);
+        }
+    }
+}
+
+impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
     /// Goes on where there is no response yet.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.stage {
                 Stage::Collecting(collecting) => {
-                    let collected = ready!(collecting.collect.poll(cx));
+                    let collected = match collecting.collect.poll(cx) {
+                        Poll::Ready(collected) => Some(collected),
+                        Poll::Pending if !collecting.is_late() => return Poll::Pending,
+                        Poll::Pending if !std::mem::replace(&mut collecting.is_asked, true) => {
+                            // Asked again when the connection has looked at what it has received.
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        Poll::Pending => None,
+                    };
                     let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
                         return Poll::Ready(());
                     };
-                    let Collecting { request, call, ending, site, collect } = *collecting;
+                    let is_late = collecting.is_late();
+                    let Collecting { request, mut call, mut ending, site, collect, .. } = *collecting;
                     match collected {
-                        Ok(body) => {
-                            request.look(|request| {
-                                request.body = body;
-                                if collect.is_coded() {
-                                    // The handler gets plain bytes, and another number of them.
-                                    request.head.headers.remove(CONTENT_ENCODING);
-                                    request.head.headers.remove(CONTENT_LENGTH);
-                                }
-                            });
-                            if let Some(running) = site.start(request, call, &mut self.response) {
-                                self.wait(Waiting { running, call, ending, site });
-                                continue;
-                            }
+                        Some(Ok(body)) => {
+                            request.look(|request| request.receive(body, collect.is_coded()));
                         }
-                        Err(status) => self.response = Some(edge::closing(failure::answer(status))),
+                        Some(Err(status)) if !is_late => {
+                            self.response = Some(edge::closing(failure::refusal(status)));
+                        }
+                        other => site.defer(&request, collect, other.and_then(Result::err), &mut call, &mut ending),
                     }
-                    site.finish(&mut self.response, ending);
-                    return Poll::Ready(());
+                    if self.response.is_none()
+                        && let Some(running) = site.start(request, call, &mut self.response)
+                    {
+                        self.wait(Waiting { running, call, ending, site });
+                        continue;
+                    }
+                    self.end(&site, ending);
+                    if self.response.is_some() {
+                        return Poll::Ready(());
+                    }
                 }
                 Stage::Running(waiting) => {
                     let running = Pin::new(&mut *waiting.running);
@@ -247,11 +294,22 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
                         return Poll::Ready(());
                     };
                     waiting.call.finish(&mut response);
-                    waiting.site.finish(&mut response, waiting.ending);
+                    self.response = response;
+                    self.end(&waiting.site, waiting.ending);
                     if let Some(record) = self.record() {
                         record.waited(waiting.running.longest_wait());
                     }
-                    self.response = response;
+                }
+                Stage::Draining(draining) => {
+                    let is_drained = ready!(draining.0.poll(cx));
+                    let Stage::Draining(draining) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                        return Poll::Ready(());
+                    };
+                    let (_, mut response) = *draining;
+                    if !is_drained {
+                        edge::close(&mut response);
+                    }
+                    self.response = Some(response);
                 }
                 Stage::Over => return Poll::Ready(()),
             }
@@ -259,7 +317,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Answer<B> {
     }
 }
 
-impl<B: http_body::Body<Data = Bytes> + Unpin> Future for Answer<B> {
+impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Future for Answer<B> {
     type Output = Result<Response<Body>, Infallible>;
 
     #[inline(always)]

@@ -76,6 +76,9 @@ const REMEMBERED: usize = 64;
 /// Follows the bytes of one connection.
 pub(super) struct Framing {
     state: State,
+    /// The number of the first request, of those that hyper has not begun, or else of the last one, whose body may be as
+    /// long as either of two fields says.
+    doubtful: u64,
     /// The beginning of the last head: hyper drops a head that it can split into fields, and refuses then.
     begin: [u8; REMEMBERED],
     length: u8,
@@ -83,7 +86,7 @@ pub(super) struct Framing {
 
 impl Framing {
     pub(super) fn new() -> Framing {
-        Framing { state: State::Start, begin: [0; REMEMBERED], length: 0 }
+        Framing { state: State::Start, doubtful: 0, begin: [0; REMEMBERED], length: 0 }
     }
 
     /// The beginning of the last head, as far as it is remembered.
@@ -120,7 +123,13 @@ impl Framing {
         self.length = (known + length) as u8;
     }
 
-    /// Looks at what a read has brought.
+    /// Whether the request with this number, which hyper has just begun and whose body comes in chunks, may have had a
+    /// Content-Length beside Transfer-Encoding: hyper hides it.
+    pub(super) fn is_doubtful(&self, request: u64) -> bool {
+        self.doubtful == request
+    }
+
+    /// Looks at what a read has brought; hyper has begun so many `requests` before.
     ///
     /// A read mostly brings whole heads without a body and nothing else, which takes one pass over its bytes: 60
     /// instructions for a short GET.
@@ -128,7 +137,7 @@ impl Framing {
     /// # Errors
     /// The first byte that is wrong. Nothing may be looked at after it.
     #[inline]
-    pub(super) fn look(&mut self, bytes: &[u8]) -> Result<(), Found> {
+    pub(super) fn look(&mut self, bytes: &[u8], requests: u64) -> Result<(), Found> {
         if matches!(self.state, State::Start | State::Asking) {
             match scan::heads(bytes) {
                 Heads::One => {
@@ -144,19 +153,21 @@ impl Framing {
                 Heads::Unsure => {}
             }
         }
-        self.look_closely(bytes)
+        self.look_closely(bytes, requests)
     }
 
-    /// hyper has read a head with a body of `length` bytes, or in chunks.
+    /// hyper has read the head of `request`, with a body of `length` bytes, or in chunks.
     #[cold]
-    pub(super) fn declare(&mut self, length: Option<u64>) {
+    pub(super) fn declare(&mut self, length: Option<u64>, request: u64) {
         if matches!(self.state, State::Asking) {
             self.state = length.map_or(State::Chunks(Chunks::default()), State::Known);
+            // Nobody has looked for another length.
+            self.doubtful = request;
         }
     }
 
     #[inline(never)]
-    fn look_closely(&mut self, bytes: &[u8]) -> Result<(), Found> {
+    fn look_closely(&mut self, bytes: &[u8], requests: u64) -> Result<(), Found> {
         let (mut at, mut heads) = (0, 0);
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -167,22 +178,22 @@ impl Framing {
                     let mut head = Head::default();
                     let (read, step) = head.take(rest).map_err(|(place, fault)| wrong(place, fault, false))?;
                     at += read;
-                    self.state = match step {
-                        Step::Unfinished => State::Head(Box::new(head)),
-                        Step::Ended(length) => {
+                    match step {
+                        Step::Unfinished => self.state = State::Head(Box::new(head)),
+                        ended => {
                             heads += 1;
-                            behind(length)
+                            self.ended(ended, requests, heads);
                         }
-                    };
+                    }
                 }
                 State::Head(head) => {
                     let taken = head.take(rest).map_err(|(place, fault)| wrong(place, fault, false));
                     self.remember_more(rest);
                     let (read, step) = taken?;
                     at += read;
-                    if let Step::Ended(length) = step {
+                    if !matches!(step, Step::Unfinished) {
                         heads += 1;
-                        self.state = behind(length);
+                        self.ended(step, requests, heads);
                     }
                 }
                 State::Known(left) => {
@@ -203,6 +214,17 @@ impl Framing {
             }
         }
         Ok(())
+    }
+
+    /// A head is over, the one with this number of those that a read ended.
+    fn ended(&mut self, step: Step, requests: u64, heads: u64) {
+        self.state = match step {
+            Step::Ended(length) => behind(length),
+            Step::EndedDoubtful | Step::Unfinished => State::Chunks(Chunks::default()),
+        };
+        if matches!(step, Step::EndedDoubtful) && self.doubtful <= requests {
+            self.doubtful = requests + heads;
+        }
     }
 }
 

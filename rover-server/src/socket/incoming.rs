@@ -89,11 +89,17 @@ impl Incoming {
         self.requests += 1;
     }
 
+    /// Whether the body of the request just begun, which is in chunks, may have had a Content-Length as well.
+    #[cold]
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.framing.as_ref().is_none_or(|framing| framing.is_doubtful(self.requests))
+    }
+
     /// The request just begun has a body, so long where it is not in chunks. Gives what is known to be wrong with it.
     #[cold]
     pub(super) fn begin_body(&mut self, length: Option<u64>) -> Option<Fault> {
         if let Some(framing) = &mut self.framing {
-            framing.declare(length);
+            framing.declare(length, self.requests);
         }
         match &self.mode {
             Mode::Refused(refused) if refused.in_body && refused.request == self.requests => Some(refused.fault),
@@ -124,7 +130,7 @@ impl Incoming {
     #[inline]
     fn check(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
         match &mut self.framing {
-            Some(framing) => match framing.look(&buf.filled()[before..]) {
+            Some(framing) => match framing.look(&buf.filled()[before..], self.requests) {
                 Ok(()) => Poll::Ready(Ok(())),
                 Err(found) => self.refuse(found, buf, before),
             },

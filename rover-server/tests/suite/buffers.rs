@@ -94,7 +94,11 @@ function api.get() return 'small' end
 return api";
 
 fn start(all: &str, connection: &str) -> App {
-    let server = Server::from_source("app.lua", LARGE).workers(1);
+    start_with(LARGE, all, connection)
+}
+
+fn start_with(code: &str, all: &str, connection: &str) -> App {
+    let server = Server::from_source("app.lua", code).workers(1);
     App::start_server(
         server.set("management.port", "0").set("buffer_limit", all).set("buffer_limit_per_connection", connection),
     )
@@ -182,4 +186,89 @@ fn a_single_answer_always_has_room() {
     for _ in 0..3 {
         assert_eq!(app.get("/large").body.len(), 1 << 20);
     }
+}
+
+const BODIES: &str = "
+local api = rover.server { body_size_limit = '2MB' }
+function api.post(ctx) return #ctx:body() end
+function api.back.post(ctx) return ctx:body() end
+function api.get() return 'small' end
+return api";
+
+fn refused(app: &App) -> u64 {
+    let metrics = app.told("/metrics");
+    let found = metrics.text().lines().find_map(|line| line.strip_prefix("rover_buffers_refused_total "));
+    found.expect("the figure").parse().unwrap()
+}
+
+#[test]
+fn unfinished_bodies_have_a_bound_in_all() {
+    use std::io::Write;
+    let app = start_with(BODIES, "3MB", "0");
+    let mut clients: Vec<_> = (0..8).map(|_| app.connect()).collect();
+    for client in &mut clients {
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+        // One that is refused may be gone already.
+        let _ = client.socket().write_all(&[b'x'; 900_000]);
+    }
+    wait_until(|| refused(&app) >= 3);
+    let most = held(&app, "request");
+    assert!((900_000..=3 << 20).contains(&most), "{most}");
+    assert_eq!(app.get("/").text(), "small");
+    let mut statuses: Vec<u16> = Vec::new();
+    for client in &mut clients {
+        let _ = client.socket().write_all(&[b'x'; 100_000]);
+        let answer = client.answer();
+        if answer.status == 503 {
+            assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("1"), Some("close")));
+        } else {
+            assert_eq!(answer.text(), "1000000");
+        }
+        statuses.push(answer.status);
+    }
+    assert!(statuses.contains(&200) && statuses.iter().filter(|status| **status == 503).count() >= 3, "{statuses:?}");
+    wait_until(|| held(&app, "request") == 0);
+    assert_eq!(app.post("/", &"y".repeat(1_000_000)).text(), "1000000");
+}
+
+#[test]
+fn unfinished_bodies_have_a_bound_on_each_connection() {
+    let app = start_with(BODIES, "64MB", "3MB");
+    block_on(async {
+        let stream = AsyncStream::connect(app.address).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        let mut streams = Vec::new();
+        for _ in 0..8 {
+            let request = Request::post("http://test/").body(()).unwrap();
+            let (response, mut stream) = client.clone().ready().await.unwrap().send_request(request, false).unwrap();
+            stream.send_data(Bytes::from(vec![b'x'; 900_000]), false).unwrap();
+            streams.push((response, stream));
+        }
+        while refused(&app) < 3 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(held(&app, "request") <= 3 << 20);
+        let mut statuses = Vec::new();
+        for (response, mut stream) in streams {
+            let _ = stream.send_data(Bytes::new(), true);
+            statuses.push(response.await.unwrap().status().as_u16());
+        }
+        assert!(
+            statuses.contains(&200) && statuses.iter().filter(|status| **status == 503).count() >= 3,
+            "{statuses:?}"
+        );
+        connection.abort();
+    });
+    wait_until(|| held(&app, "request") == 0);
+}
+
+#[test]
+fn a_body_that_is_sent_back_is_held_until_it_is_sent() {
+    let app = start_with(BODIES, "64MB", "64MB");
+    for length in [0, 1, 20_000, 1_500_000] {
+        let body = "z".repeat(length);
+        assert_eq!(app.post("/back", &body).body.len(), length);
+    }
+    wait_until(|| held(&app, "request") + held(&app, "answer") == 0);
 }

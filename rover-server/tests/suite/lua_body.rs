@@ -1,5 +1,6 @@
 //! docs/body.md: `ctx:body()` and `ctx:json()`.
 
+use rover_server::Server;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, App, each_worker_count};
@@ -128,22 +129,51 @@ fn every_method_of_a_body() {
 }
 
 #[test]
-fn only_three_methods_have_a_body() {
+fn a_body_that_was_sent_and_not_collected_is_not_taken_for_none() {
     each_worker_count(|workers| {
-        let app = App::start(APP, workers);
+        let app = App::start_server(Server::from_source("app.lua", UNCOLLECTED).workers(workers));
         for method in ["POST", "PUT", "PATCH"] {
             assert_eq!(send(&app, method, "/body", "", "").text(), "none", "{method}");
-            assert_eq!(send(&app, method, "/back", "", "x").text(), "x", "{method}");
+            assert_eq!(send(&app, method, "/body", "", "x").text(), "x", "{method}");
         }
-        for method in ["GET", "DELETE"] {
+        for method in ["GET", "DELETE", "QUERY", "OPTIONS"] {
             let mut client = app.connect();
-            client.send(format!("{method} /body HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc"));
-            assert_eq!(client.answer().text(), "none", "{method}");
-            client.send("GET /body HTTP/1.1\r\nHost: t\r\n\r\n");
-            assert_eq!(client.answer().text(), "none", "{method}: the next request");
+            for path in ["/body", "/json", "/hooked"] {
+                client.send(format!("{method} {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n[]"));
+                let answer = client.answer();
+                let problem = format!(
+                    "the body of this {method} request was not collected, as only those of POST, PUT and PATCH are by \
+                     themselves: declare its route as a table, {{ body = true, function(ctx) … end }}, or pass the body \
+                     on with ctx:proxy"
+                );
+                assert_eq!(answer.status, 500, "{method} {path}");
+                let message = value(&answer)["message"].as_str().expect("a message").to_owned();
+                let (place, message) = message.split_once(": ").expect("a place");
+                assert_eq!(message, problem, "{method} {path}");
+                assert!(place.starts_with("app.lua:"), "{place}");
+                // Nothing was sent: nothing is missed, and the connection goes on.
+                client.send(format!("{method} {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+                let answer = client.answer();
+                assert_eq!(answer.status, if path == "/json" { 400 } else { 200 }, "{method} {path}");
+            }
+            client.send(format!("{method} /ignored HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n[]"));
+            assert_eq!(client.answer().text(), "ignored", "{method}");
         }
+        let message = value(&send(&app, "POST", "/streamed", "", "x"))["message"].as_str().expect("text").to_owned();
+        assert!(message.ends_with("so its body comes in pieces: read them with ctx:reader()"), "{message}");
     });
 }
+
+const UNCOLLECTED: &str = r#"
+local api = rover.server { debug = true }
+function api.body.any(ctx) return ctx:body() or "none" end
+function api.json.any(ctx) return ctx:json() end
+function api.ignored.any(ctx) return "ignored" end
+function api.hooked.before.look(ctx) ctx:body() end
+function api.hooked.any(ctx) return "fine" end
+api.streamed.post = { stream_body = true, body_size_limit = 10, function(ctx) return ctx:body() end }
+return api
+"#;
 
 #[test]
 fn chunks_are_joined_and_the_limit_holds() {

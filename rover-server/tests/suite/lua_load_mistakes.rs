@@ -42,7 +42,7 @@ rover.server {}
         "app.lua:1: unknown config key \"prot\", did you mean \"port\"?",
         "app.lua:1: workers must be a whole number from 1 to 1024, got \"many\"",
         "app.lua:2: api.users.gett: unknown verb 'gett'; did you mean 'get'? The verbs are get, head, post, put, patch, delete, options, any; for a path, write function api.users.gett.get(ctx)",
-        "app.lua:3: api.users.get must be a function, not a table",
+        "app.lua:3: api.users.get is a table without a function: write api.users.get = { …, function(ctx) … end }",
         "app.lua:5: GET /posts already has a handler (app.lua:4); remove one of the two",
         "app.lua:8: the segment \"a/b\" holds a \"/\"; write one field for each segment: api[\"a\"][\"b\"]",
         "app.lua:9: the parameter name \"a\" stands twice in one path; give each parameter its own name",
@@ -84,7 +84,7 @@ fn errors_of_the_top_level_name_their_line_and_do_not_hide_what_was_found_before
     assert_eq!(
         report(code),
         [
-            "app.lua:2: api.x.get must be a function, not a number",
+            "app.lua:2: api.x.get must be a function, or a table with one, not a number",
             "app.lua:3: boom",
             "  app.lua:3: in function 'f'",
             "  app.lua:4",
@@ -217,5 +217,39 @@ return api
         Server::from_source("app.lua", "local api = rover.server {}\nfunction api.before.all() end\nreturn api")
             .check()
             .is_ok()
+    );
+}
+
+#[test]
+fn the_table_of_an_endpoint_is_checked() {
+    let code = r#"local api = rover.server {}
+local function f() end
+api.a.post = { body = true, body_size_limit = "1MB", timeout = "500ms", stream_body = false, f }
+api.b.post = { bodi = true, f }
+api.c.post = { body_limit_size = 5, f }
+api.d.post = { body = 5, f }
+api.e.post = { body_size_limit = "much", timeout = -1, f }
+api.f.post = { f, f }
+api.g.post = { stream_body = true, f }
+api.h.post = { stream_body = "yes", body_size_limit = 5, f }
+api.i.post = { body = true }
+api.j.post = { colour = "red", f }
+api.k.any = { body = true, f }
+return api
+"#;
+    assert_eq!(
+        report(code),
+        [
+            "app.lua:4: api.b.post has an unknown key \"bodi\", did you mean \"body\"?",
+            "app.lua:5: api.c.post has an unknown key \"body_limit_size\"; the keys are body, body_size_limit, stream_body, timeout",
+            "app.lua:6: api.d.post body must be true, got 5",
+            "app.lua:7: api.e.post body_size_limit must be a size: a number of bytes, or text such as \"10MB\", got \"much\"",
+            "app.lua:7: api.e.post timeout must be a time: seconds, or text such as \"500ms\"; 0 lets the handler wait, got -1",
+            "app.lua:8: api.f.post has one function, and keys with names beside it",
+            "app.lua:9: api.g.post streams its body, which needs a limit of its own: add body_size_limit",
+            "app.lua:10: api.h.post stream_body must be true or false, got \"yes\"",
+            "app.lua:11: api.i.post is a table without a function: write api.i.post = { …, function(ctx) … end }",
+            "app.lua:12: api.j.post has an unknown key \"colour\"; the keys are body, body_size_limit, stream_body, timeout",
+        ]
     );
 }

@@ -10,7 +10,7 @@ impl Framing {
         let mut from = 0;
         for end in splits.iter().copied().filter(|end| *end < bytes.len()).chain([bytes.len()]) {
             if end > from {
-                self.look(&bytes[from..end]).map_err(|found| (from + found.at, found.fault))?;
+                self.look(&bytes[from..end], 0).map_err(|found| (from + found.at, found.fault))?;
                 from = end;
             }
         }
@@ -18,7 +18,11 @@ impl Framing {
     }
 
     fn is_between_messages(&self) -> bool {
-        matches!(self.state, State::Start | State::Asking)
+        match &self.state {
+            State::Start | State::Asking => true,
+            State::Head(head) => !head.has_begun(),
+            State::Known(_) | State::Chunks(_) => false,
+        }
     }
 }
 
@@ -96,15 +100,15 @@ proptest! {
         let ends: Vec<usize> =
             requests.iter().scan(0, |end, request| { *end += request.len(); Some(*end) }).collect();
         for end in splits.into_iter().filter(|end| *end < bytes.len()).chain([bytes.len()]) {
-            prop_assert_eq!(framing.look(&bytes[from..end]), Ok(()));
+            prop_assert_eq!(framing.look(&bytes[from..end], 0), Ok(()));
             if matches!(framing.state, State::Asking) {
                 let number = ends.iter().position(|&message| message >= end).unwrap();
                 let begin = ends[number] - requests[number].len();
                 match body_of(&requests[number]) {
                     (Length::None, _) => {}
-                    (Length::Chunked, _) => framing.declare(None),
+                    (Length::Chunked, _) => framing.declare(None, 0),
                     (Length::Known(0), _) => {}
-                    (Length::Known(length), _) => framing.declare(Some(length)),
+                    (Length::Known(length), _) => framing.declare(Some(length), 0),
                 }
                 prop_assert_eq!(end - begin, body_of(&requests[number]).1);
             }
@@ -118,7 +122,7 @@ proptest! {
     fn both_looks_agree(bytes in "GET /[ab#]{0,20}( HTTP/1.1)?(\r\n|\n|\r\nT|\r\nC|\r\n\r\n|\r\n\r|[a-z]{0,9}){0,9}(\r\n\r\n)?") {
         let bytes = bytes.as_bytes();
         let (mut quick, mut close) = (Framing::new(), Framing::new());
-        prop_assert_eq!(quick.look(bytes), close.look_closely(bytes));
+        prop_assert_eq!(quick.look(bytes, 0), close.look_closely(bytes, 0));
         prop_assert_eq!(quick.is_between_messages(), close.is_between_messages());
     }
 }
@@ -186,6 +190,25 @@ fn what_is_wrong_is_found_however_it_is_split() {
 }
 
 #[test]
+fn only_the_two_fields_tell_of_a_body() {
+    for name in
+        ["transferxencoding", "transfer-encodinG2", "content-lengthy", "contentxlength", "Content-Language", "Trailer"]
+    {
+        let head = format!("POST / HTTP/1.1\r\n{name}: 5\r\n\r\n");
+        assert_eq!(body_of(head.as_bytes()).0, Length::None, "{name}");
+    }
+    for (line, length) in [
+        ("CONTENT-LENGTH:5", Length::Known(5)),
+        ("content-length: \t18446744073709551615 ", Length::Known(u64::MAX)),
+        ("TRANSFER-encoding: chunked", Length::Chunked),
+    ] {
+        assert_eq!(body_of(format!("POST / HTTP/1.1\r\n{line}\r\n\r\n").as_bytes()).0, length, "{line}");
+    }
+    let too_long = b"POST / HTTP/1.1\r\nContent-Length: 18446744073709551616\r\n\r\n";
+    assert_eq!(Framing::new().look(too_long, 0).map_err(|found| found.fault), Err(Fault::Length));
+}
+
+#[test]
 fn a_length_that_cannot_be_kept_is_refused() {
     let line = format!("Content-Length:{}3\r\n\r\nabc", " ".repeat(200));
     let whole = format!("POST / HTTP/1.1\r\n{line}");
@@ -201,10 +224,45 @@ fn a_length_that_cannot_be_kept_is_refused() {
 fn wrong_bodies_are_told_from_wrong_heads() {
     let get = "GET / HTTP/1.1\r\n\r\n";
     let broken = format!("{get}{get}POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx");
-    let found = Framing::new().look(broken.as_bytes()).unwrap_err();
+    let found = Framing::new().look(broken.as_bytes(), 0).unwrap_err();
     assert_eq!((found.heads, found.in_body, found.at), (3, true, broken.len() - 1));
-    let found = Framing::new().look(format!("{get}GET / HTTP/1.1\n").as_bytes()).unwrap_err();
+    let found = Framing::new().look(format!("{get}GET / HTTP/1.1\n").as_bytes(), 0).unwrap_err();
     assert_eq!((found.heads, found.in_body), (1, false));
+}
+
+#[test]
+fn a_request_with_two_lengths_is_known_by_its_number() {
+    let plain = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    for fields in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+        "content-length: 3\r\nX: y\r\nTRANSFER-ENCODING: chunked",
+        "Content-Length:\t03\r\nContent-Length: 3\r\nTransfer-Encoding:chunked",
+    ] {
+        let both = format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n0\r\n\r\n");
+        let length = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+        let bytes = [plain, length, &both, plain, &both, plain].concat();
+        // In one read, the first of those that hyper has yet to begin.
+        let mut framing = Framing::new();
+        framing.look(bytes.as_bytes(), 7).unwrap();
+        assert!(framing.is_doubtful(10), "{fields}");
+        assert!((8..=13).all(|request| request == 10 || !framing.is_doubtful(request)), "{fields}");
+        // Each byte on its own, while hyper keeps up.
+        let (mut framing, mut begun) = (Framing::new(), 0);
+        let mut doubtful = Vec::new();
+        for message in [plain, length, &both, plain] {
+            for byte in message.as_bytes() {
+                framing.look(&[*byte], begun).unwrap();
+            }
+            begun += 1;
+            doubtful.push(framing.is_doubtful(begun));
+        }
+        assert_eq!(doubtful, [false, false, true, false], "{fields}");
+    }
+    // A head of which nobody has looked at the fields.
+    let mut framing = Framing::new();
+    framing.look(b"DELETE / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 0).unwrap();
+    framing.declare(None, 1);
+    assert!(framing.is_doubtful(1));
 }
 
 #[test]
@@ -218,7 +276,7 @@ fn the_beginning_of_the_last_head_is_remembered() {
     ] {
         let mut framing = Framing::new();
         for part in parts {
-            framing.look(part.as_bytes()).unwrap();
+            framing.look(part.as_bytes(), 0).unwrap();
         }
         assert_eq!(std::str::from_utf8(framing.begin()).unwrap(), begin);
     }
