@@ -61,6 +61,8 @@ pub(crate) struct Config {
     pub(crate) debug: bool,
     /// Bytes.
     pub(crate) body_size_limit: u64,
+    /// The most bytes of JSON that one value may make; 0 for any number.
+    pub(crate) json_size_limit: u64,
     /// Never zero.
     pub(crate) body_timeout: Duration,
     /// Bytes a second; 0 is no limit.
@@ -115,6 +117,7 @@ impl Default for Config {
             access_log: AccessLog::Auto,
             debug: false,
             body_size_limit: 1024 * 1024,
+            json_size_limit: 64 << 20,
             body_timeout: Duration::from_secs(30),
             body_min_rate: 240,
             shutdown_timeout: Duration::from_secs(10),

@@ -1,7 +1,10 @@
 //! The workers of a server as a whole: another one takes the place of each that is lost, until all are to end.
 //!
 //! Comes in: workers that are ready, and losses. Goes out: workers in their places, after a pause that grows where they
-//! are lost again and again. This module must not know why a worker was lost.
+//! are lost again and again; and routes that are closed where they cost too many. This module must not know why a worker
+//! was lost.
+
+mod damage;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -14,9 +17,11 @@ use tokio::sync::Notify;
 use crate::app::{Blueprint, Mistakes};
 use crate::log::{self, Level};
 use crate::version::Plan;
-use crate::watchdog::Watchdog;
-use crate::worker::Worker;
+use crate::watchdog::{Lost, Watchdog};
+use crate::worker::{self, Worker};
 use crate::workers::Workers;
+
+use damage::Damage;
 
 /// The pause before a place is filled for the second time in a row; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -27,10 +32,13 @@ const GOOD_LIFE: Duration = Duration::from_secs(60);
 /// What a call gets at least when the server stops.
 const SHORTEST_END: Duration = Duration::from_secs(1);
 
-/// How many threads may be stuck for each worker. They cannot be ended from within: beyond that, only a new process helps.
+/// How many threads may be stuck for each worker. They cannot be ended from within: beyond that, no place is filled until
+/// some have come back, and where no worker is left, only a new process helps.
 const MOST_STUCK: usize = 4;
 /// As many may be in any case.
 const FEW_STUCK: usize = 8;
+/// How often a place that waits for that is looked after.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The workers of one server.
 pub(crate) struct Crew {
@@ -40,11 +48,12 @@ pub(crate) struct Crew {
     watchdog: Watchdog,
     turns: Arc<Workers>,
     places: Mutex<Places>,
+    damage: Mutex<Damage>,
     /// A place was filled, or given up.
     settled: Notify,
     /// No place is filled any more.
     closed: Condvar,
-    /// Too many threads are stuck.
+    /// No worker is left, and so many threads are stuck that none takes their place.
     beyond_help: Notify,
     vacant: Arc<Vacant>,
 }
@@ -112,6 +121,7 @@ impl Crew {
             watchdog,
             turns,
             places,
+            damage: Mutex::default(),
             settled: Notify::new(),
             closed: Condvar::new(),
             beyond_help: Notify::new(),
@@ -125,9 +135,10 @@ impl Crew {
             }
         })?;
         let own = Arc::downgrade(&crew);
-        crew.watchdog.on_loss(move |worker, _| {
+        crew.watchdog.on_loss(move |lost| {
             if let Some(crew) = own.upgrade() {
-                crew.replace(worker);
+                crew.note(lost);
+                crew.replace(lost.worker);
             }
         });
         Ok(crew)
@@ -144,9 +155,6 @@ impl Crew {
         let lost = place.worker.take();
         place.failures = if place.since.elapsed() < GOOD_LIFE { place.failures + 1 } else { 1 };
         let failures = place.failures;
-        if self.has_too_many_stuck(places.list.len()) {
-            return;
-        }
         places.open += 1;
         drop(places);
         if let Some(thread) = lost.as_ref().and_then(Worker::thread) {
@@ -165,23 +173,53 @@ impl Crew {
         }
     }
 
-    /// Whether so many threads are stuck that no place is filled any more; the server learns of it.
-    fn has_too_many_stuck(&self, places: usize) -> bool {
-        let is_beyond_help =
-            self.watchdog.counters().stuck.load(Ordering::Acquire) > (MOST_STUCK * places).max(FEW_STUCK);
-        if is_beyond_help {
-            self.beyond_help.notify_one();
+    /// Closes the route that the worker was lost in, where it has cost too many.
+    fn note(&self, lost: &Lost) {
+        let plan = self.plan();
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        if damage.note(lost, &plan.router) {
+            drop(damage);
+            for (_, post) in self.turns.posts() {
+                worker::close_route(&post, &plan.router, lost.function);
+            }
         }
-        is_beyond_help
     }
 
-    /// Waits until so many threads are stuck in calls that do not come back that the process had better end.
+    /// Waits as long as so many threads are stuck that another one would be too many. False where the place is not to be
+    /// filled: the server stops, or no worker is left to serve meanwhile, which the server learns.
+    fn has_room(&self, number: usize) -> bool {
+        let mut places = self.places();
+        let mut is_told = false;
+        loop {
+            if places.is_closed {
+                return false;
+            }
+            let most = (MOST_STUCK * places.list.len()).max(FEW_STUCK);
+            let stuck = self.watchdog.counters().stuck.load(Ordering::Acquire);
+            if stuck <= most {
+                return true;
+            }
+            let serving = places.list.iter().filter(|place| place.worker.is_some()).count();
+            if serving == 0 {
+                self.beyond_help.notify_one();
+                return false;
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                let message = format!("worker {number} is not replaced as long as {stuck} threads do not come back");
+                log::event(Level::Error, &message).field("workers", serving as u64).emit();
+            }
+            (places, _) = self.closed.wait_timeout(places, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until no worker is left, and so many threads are stuck in calls that do not come back that the process had better
+    /// end.
     pub(crate) async fn beyond_help(&self) {
         self.beyond_help.notified().await;
     }
 
     fn fill(&self, number: usize, mut failures: u32) {
-        loop {
+        while self.has_room(number) {
             if failures > 1 {
                 let pause = (FIRST_PAUSE * (1 << (failures - 2).min(10))).min(LONGEST_PAUSE);
                 let _ = self.closed.wait_timeout_while(self.places(), pause, |places| !places.is_closed);
@@ -200,9 +238,6 @@ impl Crew {
                     let message = format!("worker {number} cannot be replaced yet: {mistakes}");
                     log::event(Level::Error, &message).emit();
                     failures += 1;
-                    if self.has_too_many_stuck(self.turns.places()) {
-                        break;
-                    }
                 }
             }
         }
@@ -234,6 +269,9 @@ impl Crew {
         }
         let post = worker.post();
         if let (Some(place), Some(post)) = (places.list.get_mut(number.wrapping_sub(1)), post) {
+            let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+            damage.closed(&plan.router).for_each(|function| worker::close_route(&post, &plan.router, function));
+            drop(damage);
             *place = Place { worker: Some(worker), since: Instant::now(), failures };
             self.turns.put_in(number, post);
             drop((current, places));

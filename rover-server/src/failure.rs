@@ -3,6 +3,8 @@
 //! Comes in: a status that Rover answers by itself, or an error that Lua raised. Goes out: the answer, and for what
 //! nobody foresaw a line in the log with the place in the Lua code. This module must not know of connections.
 
+mod value;
+
 use std::fmt::Write;
 
 use bytes::Bytes;
@@ -135,25 +137,16 @@ impl Failure {
                 "a response was raised as an error".to_owned()
             }
             Kind::Table => {
-                let mut body = Vec::new();
-                let encoded = json::encode(stack, index, &contexts.vocabulary, &mut body);
-                let message = match &encoded {
-                    Ok(()) => String::from_utf8_lossy(&body).into_owned(),
-                    Err(error) => format!("an error value that cannot be shown: {error}"),
-                };
-                if let (Ok(()), Some(status)) = (encoded, status_of(stack, index)) {
-                    asked = Some(Asked::Table(status, body.into()));
+                if let Some(status) = status_of(stack, index) {
+                    let mut body = Vec::new();
+                    if json::encode(stack, index, &contexts.vocabulary, &mut body).is_ok() {
+                        asked = Some(Asked::Table(status, body.into()));
+                    }
                 }
-                message
+                value::told(stack, index, lua).unwrap_or_else(|| value::shown(stack, index, &contexts.vocabulary))
             }
-            Kind::Userdata => {
-                stack.push_copy(index);
-                match lua::pop_value(lua, stack) {
-                    Ok(mlua::Value::Error(error)) => lua::plain_message(&error),
-                    _ => "an error value of type userdata".to_owned(),
-                }
-            }
-            kind => format!("an error value of type {}", kind.name()),
+            Kind::Number => stack.number_text(index),
+            _ => value::other(stack, index, lua),
         };
         if let Some(frame) = frames.first_mut() {
             frame.learn_line(&message);

@@ -22,7 +22,7 @@ use crate::log::{self, Level};
 use crate::lua::{self, Look, Watched};
 use crate::turn::{self, Allowance};
 
-pub(crate) use counters::{Counters, Loss};
+pub(crate) use counters::{Counters, Lost};
 use heart::{Beating, Heart};
 use rest::{Dog, Rest};
 pub(crate) use sockets::{Listed, Sockets};
@@ -40,8 +40,8 @@ const START: u32 = 10;
 /// A look that comes so late tells that the whole process stood still, say in a debugger or a paused container.
 const STANDSTILL: Duration = Duration::from_millis(500);
 
-/// Who is told of each loss, with the worker's number.
-type OnLoss = Arc<dyn Fn(usize, Loss) + Send + Sync>;
+/// Who is told of each loss.
+type OnLoss = Arc<dyn Fn(&Lost) + Send + Sync>;
 
 /// Lets go of whoever waits for a worker, and tells why.
 type Release = Box<dyn FnOnce(&str) + Send>;
@@ -87,6 +87,8 @@ pub(crate) struct Charge {
     is_ending: AtomicBool,
     /// It was given up.
     is_lost: AtomicBool,
+    /// It was given up, and its thread has come back.
+    is_back: Arc<AtomicBool>,
     rest: Rest,
     tally: Mutex<Tally>,
     sockets: Arc<Sockets>,
@@ -136,6 +138,7 @@ impl Watchdog {
             is_serving: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
+            is_back: Arc::default(),
             rest: Rest::new(&self.shared.own),
             tally: Mutex::default(),
             sockets: Arc::default(),
@@ -157,7 +160,7 @@ impl Watchdog {
     }
 
     /// Whom to tell of losses.
-    pub(crate) fn on_loss(&self, tell: impl Fn(usize, Loss) + Send + Sync + 'static) {
+    pub(crate) fn on_loss(&self, tell: impl Fn(&Lost) + Send + Sync + 'static) {
         *lock(&self.shared.on_loss) = Some(Arc::new(tell));
     }
 
@@ -238,7 +241,7 @@ impl Shared {
         self.own.gets_up();
     }
 
-    fn lose(&self, charge: &Charge, loss: Loss) {
+    fn lose(&self, charge: &Charge, function: u32) {
         lock(&self.charges).list.retain(|other| !std::ptr::eq(&raw const **other, charge));
         if !charge.is_serving.load(Ordering::Acquire) {
             return;
@@ -246,7 +249,7 @@ impl Shared {
         self.counters.lost.fetch_add(1, Ordering::Relaxed);
         let on_loss = lock(&self.on_loss).clone();
         if let Some(tell) = on_loss {
-            tell(charge.worker, loss);
+            tell(&Lost { worker: charge.worker, function, is_back: charge.is_back.clone() });
         }
     }
 }
@@ -364,7 +367,7 @@ impl Charge {
         lock(&self.tally).note(look);
         let limits = *lock(&self.limits);
         match lock(&self.heart).check(look, now, limits, || lock(&self.handle).clone()) {
-            Beating::Lost(time) => self.give_up(time),
+            Beating::Lost(time) => self.give_up(time, look),
             Beating::Idle if !look.is_in_lua() => return false,
             Beating::Idle | Beating::Busy => self.check_code(look, now, limits, counters),
         }
@@ -390,7 +393,7 @@ impl Charge {
             self.stop(seen, look.epoch, limit, counters);
         }
         if !limit.is_zero() && cpu >= limit + GRACE || is_over(limits.worker_stall_limit, time) {
-            self.give_up(time);
+            self.give_up(time, look);
         }
     }
 
@@ -409,7 +412,8 @@ impl Charge {
     }
 
     /// Nothing brings the worker back: it is left alone from here on.
-    fn give_up(&self, time: Duration) {
+    fn give_up(&self, time: Duration, look: Look) {
+        let function = if look.is_in_lua() { look.label } else { 0 };
         self.watched.give_up();
         if let Some(dog) = self.dog.upgrade() {
             dog.counters.stuck.fetch_add(1, Ordering::AcqRel);
@@ -422,18 +426,18 @@ impl Charge {
             worker => format!("worker {worker} is lost"),
         };
         let message = format!("{who}: it has been in one call for {seconds} s");
-        self.lost(Loss::Stuck, &message);
+        self.lost(function, &message);
         let cut = self.sockets.shut_down();
         if cut > 0 {
             log::event(Level::Warn, "the connections of a lost worker are cut").field("connections", cut as u64).emit();
         }
     }
 
-    fn lost(&self, loss: Loss, message: &str) {
+    fn lost(&self, function: u32, message: &str) {
         log::event(Level::Error, message).emit();
         // First, so that whoever learns of the loss finds that the worker gets no more connections.
         if let Some(dog) = self.dog.upgrade() {
-            dog.lose(self, loss);
+            dog.lose(self, function);
         }
         self.let_go(message);
     }
@@ -469,6 +473,7 @@ impl Drop for OnDuty {
     fn drop(&mut self) {
         turn::allow(None);
         if self.charge.is_lost.load(Ordering::Acquire) {
+            self.charge.is_back.store(true, Ordering::Release);
             if let Some(dog) = self.charge.dog.upgrade() {
                 dog.counters.stuck.fetch_sub(1, Ordering::AcqRel);
             }
@@ -476,7 +481,7 @@ impl Drop for OnDuty {
         }
         if thread::panicking() {
             let message = format!("worker {} has panicked; this is a bug in Rover", self.charge.worker);
-            return self.charge.lost(Loss::Panicked, &message);
+            return self.charge.lost(0, &message);
         }
         self.charge.dismiss();
     }

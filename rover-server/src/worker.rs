@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{oneshot, watch};
 
-pub(crate) use here::{adopt, announce, check, discard, prepare, switch};
+pub(crate) use here::{adopt, announce, check, close_route, discard, prepare, switch};
 pub(crate) use report::{Figures, report};
 
 use crate::app::{App, Blueprint, Declared, Mistakes, Unfinished};

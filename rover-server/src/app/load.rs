@@ -225,6 +225,8 @@ async fn load(
         watches_waits: Cell::new(false),
         sources: Sources::default(),
         gc_rounds: own(lua, "gc", include_str!("gc.lua"))?.call(())?,
+        close: own(lua, "close", include_str!("close.lua"))?
+            .call((&entries, builders.raw_get::<Function>("error")?))?,
     };
     count_coroutines(&app);
     count_requests_to_others(&app, figures);

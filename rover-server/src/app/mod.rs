@@ -148,6 +148,8 @@ pub(crate) struct App {
     pub(crate) sources: Sources,
     /// Lua: how many rounds the garbage collector has finished.
     gc_rounds: mlua::Function,
+    /// Lua: closes the entry of a number.
+    close: mlua::Function,
 }
 
 impl App {
@@ -210,6 +212,13 @@ impl App {
         self.gc_rounds.call::<f64>(()).map_or(0, |rounds| rounds as u64)
     }
 
+    /// Has the entry of this number answer 503 from now on, without running its function.
+    pub(crate) fn close(&self, entry: u32) {
+        if let Err(error) = self.close.call::<()>(entry) {
+            log::event(Level::Error, &lua::plain_message(&error)).emit();
+        }
+    }
+
     /// Asks the app's function of `cors.origins` about an origin. One that raises allows nothing.
     pub(crate) fn allows_origin(&self, origin: &str) -> bool {
         let Some(function) = &self.cors_origins else { return false };
@@ -265,6 +274,7 @@ impl App {
         self.sockets.settle(&config.websocket);
         self.workers.set(config.workers);
         self.handler_timeout.set(config.connections.handler_timeout);
+        self.contexts.vocabulary.limit(config.json_size_limit);
         limit_memory(self.coroutines.lua(), config.limits.memory_limit);
         let settings = &config.connections;
         let largest = self.endpoints.iter().filter_map(|endpoint| endpoint.body_size_limit).max();

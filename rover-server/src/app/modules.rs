@@ -81,5 +81,11 @@ pub(super) fn keep(lua: &Lua, files: &Files, code: &Code, waits: &Rc<Waits>) -> 
     })?;
     let waits = waits.clone();
     let is_loaded = lua.create_function(move |_, ()| Ok(waits.is_loaded()))?;
-    super::load::own(lua, "modules", include_str!("modules.lua"))?.call((known, keep, note, is_loaded))
+    super::load::own(lua, "modules", include_str!("modules.lua"))?.call((
+        known,
+        keep,
+        note,
+        is_loaded,
+        crate::lua::mistake_function(lua)?,
+    ))
 }

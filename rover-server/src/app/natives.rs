@@ -11,7 +11,7 @@ use mlua::{Lua, Table, Value};
 use crate::context::{self, Contexts, Installed};
 use crate::failure::{Asked, Failure};
 use crate::header_names::MOST_FIELDS;
-use crate::lua::{Kind, Raise, Returns, Shared, Stack, Waits, traceback};
+use crate::lua::{Kind, Raise, Returns, Shared, Stack, Waits, number_text_function, traceback};
 use crate::rate_limit::RateLimits;
 use crate::response::Responder;
 use crate::route::Verb;
@@ -31,6 +31,7 @@ pub(super) fn early(
 ) -> mlua::Result<Table> {
     let native = lua.create_table()?;
     native.raw_set("name", name)?;
+    native.raw_set("number_text", number_text_function(lua)?)?;
     native.raw_set("most_fields", MOST_FIELDS)?;
     native.raw_set("set_cookie", lua.create_function(context::set_cookie)?)?;
     native.raw_set("is_body", installed.shared.function(lua, context::is_body)?)?;

@@ -10,6 +10,13 @@ local native, mistake = ...
 local type, tostring, setmetatable, getmetatable, select = type, tostring, setmetatable, getmetatable, select
 local lower, format, find, gsub, byte = string.lower, string.format, string.find, string.gsub, string.byte
 local getinfo = debug.getinfo
+local number_text = native.number_text
+
+-- A value as text. `tostring` would round integers from 10^14 on.
+local function text(value)
+  if type(value) == "number" and (value >= 1e14 or value <= -1e14) then return number_text(value) end
+  return tostring(value)
+end
 local MOST_FIELDS = native.most_fields
 
 -- The kinds, as `response.rs` knows them.
@@ -35,7 +42,7 @@ end
 local function shown(value)
   local kind = type(value)
   if kind == "string" then return format("%q", value) end
-  if kind == "number" or kind == "nil" then return tostring(value) end
+  if kind == "number" or kind == "nil" then return text(value) end
   return "a " .. kind
 end
 
@@ -53,7 +60,7 @@ end
 local function check_header(name, value, is_stream)
   local kind = type(value)
   if kind == "number" or kind == "boolean" then
-    value = tostring(value)
+    value = text(value)
   elseif kind ~= "string" then
     mistake(format("the value of the header %s is a string, not a %s", tostring(name), kind))
   end
@@ -122,6 +129,7 @@ end
 --- `res:cookie(name, value, options)` adds a Set-Cookie header.
 function Response:cookie(name, value, options)
   check_receiver(self, "cookie(name, value, options)")
+  if type(value) == "number" then value = text(value) end
   local line, problem = native.set_cookie(name, value, options)
   if not line then mistake(problem) end
   return self:header("Set-Cookie", line)
@@ -133,7 +141,7 @@ local builders = {}
 local function text_of(value)
   local kind = type(value)
   if kind == "string" then return value end
-  if kind == "number" or kind == "boolean" then return tostring(value) end
+  if kind == "number" or kind == "boolean" then return text(value) end
   if native.is_body(value) then return tostring(value) end
   mistake("the text of a response is a string, not " .. shown(value))
 end
@@ -172,7 +180,7 @@ function builders.error(status, message)
   check_status(status)
   local body = message
   if type(message) ~= "table" then
-    body = { error = message == nil and native.reason(status) or tostring(message) }
+    body = { error = message == nil and native.reason(status) or text(message) }
   end
   return new(JSON, status, body)
 end
@@ -244,7 +252,7 @@ local function respond(value)
   elseif kind == "nil" then
     return new(EMPTY, 204)
   elseif kind == "string" or kind == "number" or kind == "boolean" then
-    return new(TEXT, 200, tostring(value))
+    return new(TEXT, 200, text(value))
   end
   return new(JSON, 200, value)
 end

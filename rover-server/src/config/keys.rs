@@ -149,6 +149,17 @@ pub(super) static KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        name: "json_size_limit",
+        what: "largest value as JSON, or as a table of rover.shared; 0 sets no limit",
+        takes: "a size: a number of bytes, or text such as \"64MB\"",
+        default: "64MB",
+        example: "\"256MB\"",
+        store: |config, value| {
+            config.json_size_limit = value.size().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
         name: "body_timeout",
         what: "seconds a client may stop sending its body before 408",
         takes: "a time above 0: seconds, or text such as \"500ms\"",

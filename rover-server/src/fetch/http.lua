@@ -9,6 +9,7 @@ local ipairs, pairs, tonumber, tostring, type = ipairs, pairs, tonumber, tostrin
 local byte, find, format, gsub, lower, match, upper =
   string.byte, string.find, string.format, string.gsub, string.lower, string.match, string.upper
 local concat, sort, floor = table.concat, table.sort, math.floor
+local number_text = native.number_text
 local send, new_client, stats, is_text, random = native.send, native.client, native.stats, native.is_text, native.random
 
 -- A value in a message: text in quotes, numbers and truths as they are, everything else by its type.
@@ -149,9 +150,8 @@ local function form_escaped(text) return (gsub(gsub(text, "[^%w%-%._* ]", percen
 local function text_of(value, name)
   local kind = type(value)
   if kind == "string" then return value end
-  -- `tostring` would round integers beyond 10^14.
-  if kind == "number" and value % 1 == 0 and value >= -2 ^ 53 and value <= 2 ^ 53 then return format("%.0f", value) end
-  if kind == "number" or kind == "boolean" then return tostring(value) end
+  if kind == "number" then return number_text(value) end
+  if kind == "boolean" then return tostring(value) end
   if is_text(value) then return tostring(value) end
   wrong(name, "a string, number or boolean, or an array of them", value)
 end
@@ -265,7 +265,8 @@ local function body_of(cfg, data, call)
   if parts then return multipart(parts) end
   if body == nil or type(body) == "string" or type(body) == "function" then return body end
   if is_text(body) then return tostring(body) end
-  if type(body) == "number" or type(body) == "boolean" then return tostring(body) end
+  if type(body) == "number" then return number_text(body) end
+  if type(body) == "boolean" then return tostring(body) end
   wrong("the body of " .. call, "a string or a function that returns chunks", body)
 end
 

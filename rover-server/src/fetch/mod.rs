@@ -19,7 +19,9 @@ use mlua::{Function, Lua, Table};
 use self::reader::{Reader, State};
 use crate::json::Vocabulary;
 use crate::log::{self, Level};
-use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function, times};
+use crate::lua::{
+    OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function, number_text_function, times,
+};
 use crate::otlp::Tracing;
 use crate::outbound::{BreakerOptions, Client, Figures, LimitOptions, Settings, TlsOptions};
 use crate::tasks::Tasks;
@@ -94,6 +96,7 @@ pub(crate) fn install(
     native.raw_set("is_text", shared.function(lua, is_text)?)?;
     native.raw_set("random", shared.function(lua, random)?)?;
     native.raw_set("default", shared.function(lua, default_client)?.call::<mlua::Value>(())?)?;
+    native.raw_set("number_text", number_text_function(lua)?)?;
     let encode: Function = rover.raw_get::<Table>("json")?.raw_get("encode")?;
     let times = times(lua, |message| log::event(Level::Warn, message).emit())?;
     let http = lua.load(include_str!("http.lua")).set_name("=rover/http");

@@ -6,11 +6,11 @@
 use std::cell::Cell;
 use std::ffi::c_void;
 
+use super::bounds::Bounds;
 use super::{MOST_LEVELS, number, text};
 use crate::lua::{Light, TableView, View};
 
 /// What one VM's values are recognised by.
-#[derive(Debug)]
 pub(super) struct Known {
     /// The identity of the metatable of arrays.
     pub(super) array: *const c_void,
@@ -19,13 +19,13 @@ pub(super) struct Known {
     /// The identity of the metatable of contexts, and of that of responses, once they are known.
     pub(super) context: Cell<*const c_void>,
     pub(super) response: Cell<*const c_void>,
+    pub(super) bounds: Bounds,
 }
 
 /// The value is not one of the usual ones.
 pub(super) struct Unusual;
 
 /// Appends `value` as compact JSON to `out`, at the end of which part of it may stand where it is refused.
-///
 #[inline]
 pub(super) fn write(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result<(), Unusual> {
     match value {
@@ -37,13 +37,13 @@ pub(super) fn write(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result
 #[inline(always)]
 fn write_plain(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result<(), Unusual> {
     match value {
-        View::String(bytes) => text::write(bytes, out),
+        View::String(bytes) if known.bounds.has_room(bytes.len(), out) => text::write(bytes, out),
         View::Number(number) if number::write(number, out) => {}
         View::Boolean(true) => out.extend_from_slice(b"true"),
         View::Boolean(false) => out.extend_from_slice(b"false"),
         View::Nil => out.extend_from_slice(b"null"),
         View::Light(light) if light == known.null => out.extend_from_slice(b"null"),
-        View::Number(_) | View::Table(_) | View::Light(_) | View::Other => return Err(Unusual),
+        View::String(_) | View::Number(_) | View::Table(_) | View::Light(_) | View::Other => return Err(Unusual),
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ fn write_plain(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result<(), 
 /// Writes a table in which at most so many `levels` may be open.
 fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u8>) -> Result<(), Unusual> {
     // A context has such an item.
-    if levels == 0 || table.has_zeroth() {
+    if levels == 0 || table.has_zeroth() || !known.bounds.admit(table, out) {
         return Err(Unusual);
     }
     let mut pairs = table.pairs();
@@ -67,6 +67,9 @@ fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u
                 if matches!(item, View::Nil) {
                     break;
                 }
+                if !known.bounds.has_room(0, out) {
+                    return Err(Unusual);
+                }
                 out.push(b',');
                 write_inner(item, known, levels, out)?;
             }
@@ -79,7 +82,15 @@ fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u
     }
     let Some(mut pair) = first else {
         if matches!(table.items().next(), None | Some(View::Nil)) {
-            out.extend_from_slice(if table.metatable_identity() == known.array { b"[]" } else { b"{}" });
+            let metatable = table.metatable_identity();
+            if metatable == known.array {
+                out.extend_from_slice(b"[]");
+            } else if metatable.is_null() {
+                out.extend_from_slice(b"{}");
+            } else {
+                // Some library's mark, or an app's own kind of object.
+                return Err(Unusual);
+            }
         }
         return Ok(());
     };
@@ -90,7 +101,8 @@ fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u
         out.push(b':');
         write_inner(value, known, levels, out)?;
         match pairs.next() {
-            Some(next) => pair = next,
+            Some(next) if known.bounds.has_room(0, out) => pair = next,
+            Some(_) => return Err(Unusual),
             None => break,
         }
         out.push(b',');

@@ -12,9 +12,10 @@ use std::ffi::c_int;
 
 use super::classify::{Shape, shape};
 use super::error::{EncodeError, Problem};
+use super::foreign::{Foreign, meaning};
 use super::locate::{SLOTS, locate};
 use super::{MOST_LEVELS, Vocabulary, direct, number, text};
-use crate::lua::{Kind, Stack, Value};
+use crate::lua::{Kind, Stack, Value, View};
 
 /// Room is made for so many levels at once, to save calls.
 const LEVELS_AT_ONCE: c_int = 8;
@@ -35,11 +36,62 @@ pub(crate) fn encode(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let start = out.len();
+    vocabulary.known.bounds.begin(usize::MAX, out);
     if direct::write(stack.view(index), &vocabulary.known, out).is_ok() {
         return Ok(());
     }
+    again(stack, index, vocabulary, start, out)
+}
+
+/// What [`direct`] has refused.
+#[cold]
+fn again(
+    stack: &mut Stack<'_>,
+    index: c_int,
+    vocabulary: &Vocabulary,
+    start: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     out.truncate(start);
-    run::<false>(stack, index, vocabulary, out)
+    if vocabulary.known.bounds.is_exceeded() {
+        return Err(EncodeError::size(vocabulary.size_limit()));
+    }
+    vocabulary.known.bounds.begin(usize::MAX, out);
+    run::<false>(stack, index, vocabulary, out).inspect_err(|_| out.truncate(start))
+}
+
+/// Like [`encode`], but of JSON that becomes longer than `most` bytes `out` gets only the beginning, of about that length.
+/// Whether it is all.
+///
+/// # Errors
+/// As [`encode`], for what comes within the beginning.
+#[cold]
+pub(crate) fn encode_beginning(
+    stack: &mut Stack<'_>,
+    index: c_int,
+    vocabulary: &Vocabulary,
+    most: usize,
+    out: &mut Vec<u8>,
+) -> Result<bool, EncodeError> {
+    let start = out.len();
+    let bounds = &vocabulary.known.bounds;
+    bounds.begin(most, out);
+    if direct::write(stack.view(index), &vocabulary.known, out).is_ok() {
+        return Ok(true);
+    }
+    if !bounds.is_exceeded() {
+        out.truncate(start);
+        bounds.begin(most, out);
+        match run::<false>(stack, index, vocabulary, out) {
+            Ok(()) => return Ok(true),
+            Err(_) if bounds.is_exceeded() => {}
+            Err(error) => {
+                out.truncate(start);
+                return Err(error);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Like [`encode`], for people to read: one item a line, indented by two spaces a level.
@@ -52,9 +104,12 @@ pub(crate) fn encode_pretty(
     vocabulary: &Vocabulary,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    run::<true>(stack, index, vocabulary, out)
+    let start = out.len();
+    vocabulary.known.bounds.begin(usize::MAX, out);
+    run::<true>(stack, index, vocabulary, out).inspect_err(|_| out.truncate(start))
 }
 
+/// Leaves in `out` what there was until an error.
 #[cold]
 fn run<const PRETTY: bool>(
     stack: &mut Stack<'_>,
@@ -62,11 +117,13 @@ fn run<const PRETTY: bool>(
     vocabulary: &Vocabulary,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    let (start, top) = (out.len(), stack.top());
+    let top = stack.top();
     let mut encoder = Encoder::<PRETTY> { stack, vocabulary, out, bottom: top + 1, hopes: 0 };
     encoder.value(index, top + 1).map_err(|problem| {
-        out.truncate(start);
-        let error = locate(stack, index, top, *problem);
+        let error = match *problem {
+            Problem::Size(limit) => EncodeError::size(limit),
+            problem => locate(stack, index, top, problem),
+        };
         stack.truncate(top);
         error
     })
@@ -94,6 +151,13 @@ struct Encoder<'e, 'lua, const PRETTY: bool> {
 impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     #[inline(always)]
     fn value(&mut self, index: c_int, key: c_int) -> Outcome {
+        let length = match self.stack.value(index) {
+            Value::String(bytes) => bytes.len(),
+            _ => 0,
+        };
+        if !self.vocabulary.known.bounds.has_room(length, self.out) {
+            return fail(Problem::Size(self.vocabulary.size_limit()));
+        }
         match self.stack.value(index) {
             Value::String(bytes) => text::write(bytes, self.out),
             Value::Number(number) => {
@@ -123,6 +187,16 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
             text::write(&bytes, self.out);
             return Ok(());
         }
+        if let Some(integer) = self.stack.wide_integer(index) {
+            self.out.extend_from_slice(itoa::Buffer::new().format(integer).as_bytes());
+            return Ok(());
+        }
+        if kind == Kind::LightUserdata
+            && let Some(Foreign::Array) = meaning(self.stack, index, self.vocabulary.loaded)
+        {
+            self.out.extend_from_slice(b"[]");
+            return Ok(());
+        }
         fail(Problem::Kind(kind))
     }
 
@@ -131,6 +205,11 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
         let level = (key - self.bottom) / SLOTS;
         if level >= MOST_LEVELS {
             return fail(Problem::Depth);
+        }
+        if let View::Table(table) = self.stack.view(index)
+            && !self.vocabulary.known.bounds.admit(table, self.out)
+        {
+            return fail(Problem::Size(self.vocabulary.size_limit()));
         }
         let metatable = self.stack.metatable_identity(index);
         if metatable == self.vocabulary.known.context.get() {
@@ -156,8 +235,19 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     fn empty(&mut self, index: c_int) {
-        let array = self.stack.metatable_identity(index) == self.vocabulary.known.array;
-        self.out.extend_from_slice(if array { b"[]" } else { b"{}" });
+        let metatable = self.stack.metatable_identity(index);
+        let text: &[u8] = if metatable == self.vocabulary.known.array {
+            b"[]"
+        } else if metatable.is_null() {
+            b"{}"
+        } else {
+            match meaning(self.stack, index, self.vocabulary.loaded) {
+                Some(Foreign::Array) => b"[]",
+                Some(Foreign::Null) => b"null",
+                None => b"{}",
+            }
+        };
+        self.out.extend_from_slice(text);
     }
 
     /// Writes an object whose first pair is on the stack.

@@ -12,6 +12,13 @@ pub(crate) struct EncodeError {
     pub(super) problem: Problem,
 }
 
+impl EncodeError {
+    /// The value makes more bytes than this.
+    pub(super) fn size(limit: usize) -> EncodeError {
+        EncodeError { path: String::new(), problem: Problem::Size(limit) }
+    }
+}
+
 /// What is wrong with a value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Problem {
@@ -29,6 +36,8 @@ pub(super) enum Problem {
     Cycle(String),
     /// A tagged array with `items` items, the last one at `last`.
     Holes { items: u32, last: u32 },
+    /// More bytes of JSON than this.
+    Size(usize),
     /// Lua's stack has no room.
     Room,
     /// A request's context.
@@ -68,6 +77,12 @@ impl fmt::Display for EncodeError {
             }
             Problem::Holes { items, last } => {
                 write!(f, "{path} is an array with too many holes: {items} items up to index {last}")
+            }
+            Problem::Size(limit) => {
+                write!(
+                    f,
+                    "{path} is more than {limit} bytes of JSON (json_size_limit); does a table stand in it many times?"
+                )
             }
             Problem::Room => write!(f, "{path} is nested too deeply for the Lua stack"),
             Problem::Context => write!(f, "{path} is a context, which JSON cannot hold"),

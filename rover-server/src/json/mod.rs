@@ -9,11 +9,13 @@
 //! No metamethod is called in either direction, so user code cannot run (or change a table) while it is read.
 //! `benches/benches/json.rs` compares both directions with the route through serde that mlua offers.
 
+mod bounds;
 mod classify;
 mod decode;
 mod direct;
 mod encode;
 mod error;
+mod foreign;
 mod locate;
 mod number;
 mod shapes;
@@ -33,7 +35,7 @@ use self::shapes::Shapes;
 use crate::lua::{Light, OwnedMeta, Stack, anchor, null};
 
 pub(crate) use decode::decode;
-pub(crate) use encode::{encode, encode_pretty};
+pub(crate) use encode::{encode, encode_beginning, encode_pretty};
 pub(crate) use text::write as push_text;
 
 /// The most tables or documents inside one another, in both directions; the outermost is the first level.
@@ -66,6 +68,8 @@ pub(crate) struct Vocabulary {
     /// Where the metatable that marks arrays is kept.
     array: c_int,
     known: direct::Known,
+    /// Where the table of loaded modules is kept.
+    loaded: c_int,
     /// Userdata that are encoded as their text: request bodies.
     texts: Rc<dyn Texts>,
     shapes: Shapes,
@@ -87,14 +91,27 @@ impl Vocabulary {
             // Never those of a table.
             context: Cell::new(ptr::dangling()),
             response: Cell::new(ptr::dangling()),
+            bounds: bounds::Bounds::new(),
         };
-        Ok(Vocabulary { array: anchor(lua, array_metatable)?, known, texts, shapes: Shapes::new(lua)? })
+        let loaded = lua.globals().get::<mlua::Table>("package")?.get::<mlua::Table>("loaded")?;
+        let (array, loaded) = (anchor(lua, array_metatable)?, anchor(lua, loaded)?);
+        Ok(Vocabulary { array, known, loaded, texts, shapes: Shapes::new(lua)? })
     }
 
     /// Notes the identities of the metatables of contexts and responses, which are tables that no document may have in it.
     pub(crate) fn refuses(&self, context: *const c_void, response: *const c_void) {
         self.known.context.set(context);
         self.known.response.set(response);
+    }
+
+    /// Sets how many bytes of JSON one value may make; 0 for any number.
+    pub(crate) fn limit(&self, bytes: u64) {
+        self.known.bounds.set(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// How many bytes one value may make.
+    pub(crate) fn size_limit(&self) -> usize {
+        self.known.bounds.limit()
     }
 
     /// Whether the value at `index` is a userdata that is encoded as its text.

@@ -382,6 +382,21 @@ unsafe extern "C-unwind" fn broken_into(state: *mut ffi::lua_State, hook: *mut f
     }
 }
 
+/// Whether the code that runs on this thread has been told to stop. For functions that take their time.
+pub(crate) fn is_condemned() -> bool {
+    PULSE.with(|pulse| pulse.wanted.load(Ordering::Relaxed) & STOP != 0)
+}
+
+/// Ends condemned code right here, in a C function, as the hook does it at the next instruction. Returns where it is not
+/// condemned.
+///
+/// # Safety
+/// `state` is alive and runs the C function; no frame up to the next protected call owns anything.
+pub(super) unsafe fn end_here(state: *mut ffi::lua_State) {
+    // SAFETY: the caller's promise.
+    unsafe { broken_into(state, null_mut()) };
+}
+
 /// Has the code that runs on this thread collect garbage at its next instruction. Called by the VM's allocator.
 ///
 /// # Safety

@@ -37,7 +37,14 @@ mod offset {
     /// Tells Lua's own functions apart from C functions. A coroutine, which stands for the function at the bottom of its
     /// stack, has the same value there as a C function.
     pub(super) const FUNCTION_KIND: usize = 10;
+    /// The number of the type of an FFI object.
+    pub(super) const CDATA_TYPE: usize = 10;
+    pub(super) const CDATA_DATA: usize = 16;
 }
+
+/// The numbers of the types `int64_t` and `uint64_t`, as LuaJIT's FFI counts them.
+const INT64: u16 = 11;
+const UINT64: u16 = 12;
 
 /// A value as LuaJIT stores it: a double, or a tag above 47 bits of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +123,25 @@ impl Slot {
         unsafe {
             let length = self.object().add(offset::STRING_LENGTH).cast::<u32>().read();
             Some(std::slice::from_raw_parts(self.object().add(offset::STRING_DATA), length as usize))
+        }
+    }
+
+    /// The integer of 64 bits that an FFI object is, such as `1LL`; `None` for another kind.
+    ///
+    /// # Safety
+    /// The value is alive.
+    pub(super) unsafe fn wide_integer(self) -> Option<i128> {
+        if self.tag() != 10 {
+            return None;
+        }
+        // SAFETY: the number of the type tells what follows.
+        unsafe {
+            let data = self.object().add(offset::CDATA_DATA);
+            match self.object().add(offset::CDATA_TYPE).cast::<u16>().read() {
+                INT64 => Some(data.cast::<i64>().read().into()),
+                UINT64 => Some(data.cast::<u64>().read().into()),
+                _ => None,
+            }
         }
     }
 
@@ -341,6 +367,24 @@ pub(super) unsafe fn runs_lua(state: *mut lua_State, current: usize) -> bool {
     }
 }
 
+/// Which function of Lua's library the C function on top of the stack is, as LuaJIT's compiler knows it; 1 for those of others.
+///
+/// # Safety
+/// `state` is alive, and a C function is on top.
+pub(super) unsafe fn function_kind(state: *mut lua_State) -> u8 {
+    // SAFETY: the caller's promise.
+    unsafe { get(state, top(state)).object().add(offset::FUNCTION_KIND).read() }
+}
+
+/// Has LuaJIT's compiler take the C function on top of the stack for that one of Lua's library.
+///
+/// # Safety
+/// `state` is alive, and a C function is on top that does what the other one does.
+pub(super) unsafe fn set_function_kind(state: *mut lua_State, kind: u8) {
+    // SAFETY: the caller's promise.
+    unsafe { get(state, top(state)).object().cast_mut().add(offset::FUNCTION_KIND).write(kind) }
+}
+
 /// Whether the LuaJIT behind `lua` keeps its values as this module believes.
 pub(super) fn holds(lua: &mlua::Lua) -> bool {
     let mut holds = false;
@@ -430,6 +474,15 @@ unsafe fn agrees(state: *mut lua_State) -> bool {
             same = same && kind(ffi::lua_gettop(state)) == 0;
         }
         ffi::lua_settop(state, -2);
+        if ffi::luaL_loadstring(state, c"return -7LL, 18446744073709551615ULL".as_ptr()) == ffi::LUA_OK {
+            // Without `ffi` there are no such values.
+            if ffi::lua_pcall(state, 0, 2, 0) == ffi::LUA_OK {
+                let top = ffi::lua_gettop(state);
+                same = same && get(state, top - 1).wide_integer() == Some(-7);
+                same = same && get(state, top).wide_integer() == Some(u64::MAX.into());
+            }
+        }
+        ffi::lua_settop(state, first + 7);
         if same {
             let pushed = push(state, number(f64::NAN)) && push(state, get(state, table));
             same = pushed && ffi::lua_type(state, -2) == ffi::LUA_TNUMBER && ffi::lua_rawequal(state, -1, table) == 1;

@@ -13,13 +13,15 @@
 //! refused with Lua's own "not enough memory", but only to Lua code and Lua's own library: an error raised within Rust
 //! code could not be caught. What Rust code takes beyond the limit is found at the next instruction of Lua.
 
+mod region;
+
 use std::ffi::c_void;
 use std::ptr::{self, null_mut};
 
 use super::weight::{self, Outside};
 use super::{interrupt, layout};
 use mlua::ffi;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{Advice, madvise, munmap};
 
 /// Blocks up to this size come from pages, in bytes.
 const SMALL_MOST: usize = 512;
@@ -93,7 +95,7 @@ pub(super) struct Limit {
 /// Puts `lua`, which must have just been created, on memory of its own.
 pub(super) fn install(lua: &mlua::Lua) -> mlua::Result<()> {
     // Without a region, everything comes from the other allocator, and is counted.
-    let region = if cfg!(vm_on_system_memory) { None } else { reserve() };
+    let region = if cfg!(vm_on_system_memory) { None } else { region::reserve() };
     // SAFETY: the allocator is exchanged while no allocation is under way; blocks that exist stay with the old one,
     // whose function and state are kept for them. `exchange` frees the new state with the VM's last block.
     unsafe {
@@ -166,6 +168,15 @@ pub(super) unsafe fn collect(state: *mut ffi::lua_State) -> Option<String> {
     }
 }
 
+/// How many bytes the VM may still have.
+///
+/// # Safety
+/// As for [`collect`].
+pub(super) unsafe fn left(state: *mut ffi::lua_State) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { of(state).map_or(usize::MAX, |memory| memory.limit.most.saturating_sub(memory.used_in_all())) }
+}
+
 /// Raises Lua's "not enough memory", which `pcall` catches and no message handler sees. Returns where it cannot.
 ///
 /// # Safety
@@ -190,18 +201,6 @@ pub(super) unsafe fn relieve(state: *mut ffi::lua_State) {
         if of(state).is_some_and(|memory| memory.used_in_all() > memory.limit.soft) {
             collect(state);
         }
-    }
-}
-
-/// Addresses for the pages of one VM.
-fn reserve() -> Option<*mut u8> {
-    // SAFETY: the mapping is anonymous and private.
-    unsafe {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let region = mmap_anonymous(null_mut(), REGION + PAGE, ProtFlags::READ | ProtFlags::WRITE, flags).ok()?;
-        // A page in use must not make 2 MB resident.
-        let _ = madvise(region, REGION + PAGE, Advice::LinuxNoHugepage);
-        Some(region.cast())
     }
 }
 

@@ -49,7 +49,7 @@ fn size(random: &mut fastrand::Rng) -> usize {
 fn blocks_keep_their_bytes_through_a_random_life() {
     for seed in 0..8 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut memory = Memory::new(reserve(), 0, system, null_mut());
+        let mut memory = Memory::new(region::reserve(), 0, system, null_mut());
         let mut held: Vec<Held> = Vec::new();
         for step in 0..40_000 {
             // The number of blocks swells and ebbs, so that pages fill up, empty and come back.

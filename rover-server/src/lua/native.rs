@@ -89,6 +89,31 @@ impl<T: 'static> Shared<T> {
     }
 }
 
+/// A C function that owns nothing when it raises, and gives the number of its results in a whole register, see [`call`].
+pub(super) type Plain = unsafe extern "C-unwind" fn(*mut ffi::lua_State) -> isize;
+
+/// Pushes a closure of `function`, which takes the `upvalues` topmost values.
+///
+/// # Safety
+/// `l` is alive, has room, and so many values.
+pub(super) unsafe fn push_plain(l: *mut ffi::lua_State, function: Plain, upvalues: c_int) {
+    // SAFETY: called by LuaJIT's assembly alone, which takes the number of results from the whole register.
+    unsafe {
+        let function =
+            std::mem::transmute::<Plain, unsafe extern "C-unwind" fn(*mut ffi::lua_State) -> c_int>(function);
+        ffi::lua_pushcclosure(l, function, upvalues);
+    }
+}
+
+/// Makes `function` callable from Lua.
+///
+/// # Errors
+/// When Lua is out of memory.
+pub(super) fn plain_function(lua: &mlua::Lua, function: Plain) -> mlua::Result<mlua::Function> {
+    // SAFETY: pushes one closure without upvalues.
+    unsafe { lua.exec_raw::<mlua::Function>((), |l| push_plain(l, function, 0)) }
+}
+
 unsafe extern "C-unwind" fn drop_slot<T: 'static>(l: *mut ffi::lua_State) -> c_int {
     // SAFETY: called by Lua with the userdata whose metatable this is. Taking the value leaves `None` behind, which
     // functions called later, by other finalizers, find.
@@ -147,6 +172,19 @@ pub(crate) fn mistake_function(lua: &mlua::Lua) -> mlua::Result<mlua::Function> 
             kind => kind.name().to_owned(),
         };
         Err(Raise::Mistake(message))
+    })
+}
+
+/// `number_text(n)` for Rover's own Lua code: a number as text wherever Rover makes one of it. An integer is there in full as
+/// far as each has a double of its own, where `tostring` rounds it from 10^14 on.
+///
+/// # Errors
+/// Memory errors of mlua.
+pub(crate) fn number_text_function(lua: &mlua::Lua) -> mlua::Result<mlua::Function> {
+    Shared::new(lua, Rc::new(()))?.function(lua, |stack, ()| {
+        let text = stack.number_text(1);
+        stack.push_bytes(text.as_bytes());
+        Ok(1)
     })
 }
 

@@ -175,6 +175,23 @@ impl<'lua> Stack<'lua> {
         self.kind(index) == Kind::LightUserdata && unsafe { ffi::lua_touserdata(self.state, index).is_null() }
     }
 
+    /// The integer of 64 bits that stands at `index` as an FFI object; `None` for another kind.
+    pub(crate) fn wide_integer(&self, index: c_int) -> Option<i128> {
+        // SAFETY: what stands on the stack is alive.
+        unsafe { self.slot(index).wide_integer() }
+    }
+
+    /// Pushes the metatable of the value at `index`; false, and nothing pushed, where it has none.
+    pub(crate) fn push_metatable(&mut self, index: c_int) -> bool {
+        // SAFETY: rule 2; any positive index may be asked for.
+        unsafe { ffi::lua_getmetatable(self.state, index) != 0 }
+    }
+
+    /// Whether the values at both places are the same one.
+    pub(crate) fn is_same(&self, one: c_int, other: c_int) -> bool {
+        self.slot(one) == self.slot(other)
+    }
+
     /// The identity of the table, function, thread or userdata at `index`; null for other types.
     #[inline]
     pub(crate) fn identity(&self, index: c_int) -> *const c_void {

@@ -76,6 +76,13 @@ impl<'s> TableView<'s> {
         unsafe { self.table.array().first().is_some_and(|slot| slot.kind() != Kind::Nil) }
     }
 
+    /// How many items and pairs the table has room for.
+    #[inline]
+    pub(crate) fn places(self) -> usize {
+        // SAFETY: the table is alive.
+        unsafe { self.table.array().len() + self.table.pairs().len() }
+    }
+
     /// The item with the key 0, or nil; it may also be among the pairs.
     #[inline]
     pub(crate) fn zeroth(self) -> View<'s> {

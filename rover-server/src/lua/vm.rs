@@ -23,6 +23,7 @@ pub(crate) fn new_vm() -> mlua::Lua {
     let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new().catch_rust_panics(true)) };
     let _ = super::memory::install(&lua);
     let _ = lua.load_std_libs(StdLib::ALL);
+    let _ = super::pattern::install(&lua);
     lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().step_multiplier(GC_STEP_MULTIPLIER)));
     assert!(super::layout::holds(&lua), "Rover was built with a LuaJIT that keeps its values in a form unknown to it");
     lua

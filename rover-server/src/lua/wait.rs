@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::traceback::{frame_text, outer_c_function};
-use super::{Coroutine, Kind, Raise, Resumed, Returns, Shared, Stack, anchor, traceback};
+use super::{Coroutine, Kind, Raise, Resumed, Returns, Shared, Stack, anchor, pattern, traceback};
 
 /// Pushes what the waiting call returns and says how many values that is, or fails: a mistake is raised at the line of
 /// the app, a value as it is.
@@ -148,6 +148,9 @@ impl Waits {
             }
         }
         learn("", globals);
+        if let Ok(own) = lua.named_registry_value::<mlua::Table>(pattern::OWN) {
+            learn("", own);
+        }
         // Code that these two call may wait.
         names.retain(|_, name| name != "pcall" && name != "xpcall");
         Ok(())

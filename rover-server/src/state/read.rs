@@ -4,7 +4,7 @@
 //! or what cannot be copied and where it stands.
 
 use crate::json::{MOST_LEVELS, Vocabulary};
-use crate::lua::{Raise, Stack, TableView, View};
+use crate::lua::{Raise, Stack, TableView, View, is_condemned};
 use crate::store::Datum;
 
 /// The first byte of each value within a table.
@@ -23,15 +23,12 @@ pub(super) mod tag {
     pub(in super::super) const ARRAY: u8 = 7;
 }
 
-/// The largest table, in bytes: beyond that something is wrong, such as a table that holds another twice, thirty levels
-/// deep.
-const LARGEST: usize = 256 * 1024 * 1024;
-
 enum Problem {
     Kind(&'static str),
     Key(&'static str),
     Levels,
-    Size,
+    /// More bytes than this; a table may hold another twice, which holds another twice, and so on.
+    Size(usize),
 }
 
 /// What went wrong, and the way there, innermost first.
@@ -54,7 +51,9 @@ impl Trouble {
             Problem::Levels => {
                 format!("{call} cannot store a value of more than {MOST_LEVELS} levels, or one that holds itself")
             }
-            Problem::Size => format!("{call} cannot store a table of more than {LARGEST} bytes"),
+            Problem::Size(limit) => {
+                format!("{call} cannot store a table of more than {limit} bytes (json_size_limit)")
+            }
         }
     }
 }
@@ -71,7 +70,7 @@ pub(super) fn read(stack: &Stack<'_>, index: i32, vocabulary: &Vocabulary, call:
         View::String(bytes) => Datum::String(bytes.into()),
         View::Light(light) if vocabulary.is_null(light) => Datum::Null,
         View::Table(table) => {
-            let mut writer = Writer { vocabulary, out: Vec::new() };
+            let mut writer = Writer { vocabulary, out: Vec::new(), left: vocabulary.size_limit() };
             writer.table(table, 1).map_err(|trouble| Raise::Mistake(trouble.message(call)))?;
             Datum::Table(writer.out.into())
         }
@@ -86,12 +85,21 @@ pub(super) fn read(stack: &Stack<'_>, index: i32, vocabulary: &Vocabulary, call:
 struct Writer<'v> {
     vocabulary: &'v Vocabulary,
     out: Vec<u8>,
+    /// How long the output may become; less, where looking through tables takes more time than writing them.
+    left: usize,
 }
+
+/// How many places of a table take as long to be looked through as one byte to be written.
+const PLACES_PER_BYTE: usize = 8;
 
 impl Writer<'_> {
     fn table(&mut self, table: TableView<'_>, level: i32) -> Result<(), Box<Trouble>> {
         if level > MOST_LEVELS {
             return Err(Trouble::new(Problem::Levels));
+        }
+        self.left = self.left.saturating_sub(table.places() / PLACES_PER_BYTE);
+        if self.out.len() > self.left || is_condemned() {
+            return Err(Trouble::new(Problem::Size(self.vocabulary.size_limit())));
         }
         let is_array = self.vocabulary.is_array(table.metatable_identity());
         self.out.push(if is_array { tag::ARRAY } else { tag::TABLE });
@@ -141,8 +149,8 @@ impl Writer<'_> {
                 )));
             }
         }
-        match self.out.len() > LARGEST {
-            true => Err(Trouble::new(Problem::Size)),
+        match self.out.len() > self.left {
+            true => Err(Trouble::new(Problem::Size(self.vocabulary.size_limit()))),
             false => Ok(()),
         }
     }

@@ -9,6 +9,9 @@ use crate::json::{self, Vocabulary};
 use crate::log::{self, LONGEST_TEXT, Level};
 use crate::lua::{Kind, Raise, Returns, Shared, Stack};
 
+/// Of a field's JSON, so many bytes are made before it is cut; a long text that stands in a table is whole until then.
+const LOOKED_AT: usize = 1 << 20;
+
 /// The table of the four functions.
 pub(super) fn functions(lua: &Lua, vocabulary: &Rc<Vocabulary>) -> mlua::Result<Table> {
     let shared = Shared::new(lua, vocabulary.clone())?;
@@ -84,9 +87,10 @@ fn encode(stack: &mut Stack<'_>, value: c_int, vocabulary: &Vocabulary) -> Resul
         encoded.map_err(|error| error.to_string())?;
         return Ok(String::from_utf8(json).unwrap_or_default());
     }
-    json::encode(stack, value, vocabulary, &mut json).map_err(|error| error.to_string())?;
-    let mut json = String::from_utf8(json).unwrap_or_default();
-    if stack.kind(value) != Kind::String && json.len() > LONGEST_TEXT {
+    let is_all = json::encode_beginning(stack, value, vocabulary, LOOKED_AT, &mut json);
+    let is_all = is_all.map_err(|error| error.to_string())?;
+    let mut json = String::from_utf8_lossy(&json).into_owned();
+    if !is_all || stack.kind(value) != Kind::String && json.len() > LONGEST_TEXT {
         let mut text = Vec::new();
         log::push_json_text(&json, &mut text);
         json = String::from_utf8(text).unwrap_or_default();

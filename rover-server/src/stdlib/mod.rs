@@ -21,7 +21,7 @@ use std::sync::Arc;
 use mlua::{Function, LightUserData, Lua, Table};
 
 use crate::json::Vocabulary;
-use crate::lua::{Raise, Shared, Waits, mistake_function};
+use crate::lua::{Raise, Shared, Waits, mistake_function, number_text_function};
 use crate::resources;
 use crate::store::Stores;
 
@@ -55,6 +55,7 @@ pub(crate) fn install(
     exec::install(lua, &rover, waits, stores)?;
     let native = lua.create_table()?;
     native.raw_set("array", array_meta)?;
+    native.raw_set("number_text", number_text_function(lua)?)?;
     native.raw_set("log", log.raw_get::<Function>("info")?)?;
     let (array, print): (Function, Function) =
         lua.load(include_str!("stdlib.lua")).set_name("=rover/stdlib").call((native, mistake_function(lua)?))?;

@@ -16,7 +16,10 @@ end
 --- `print(…)` logs its arguments at info.
 local function print(...)
   local words = { ... }
-  for i = 1, select("#", ...) do words[i] = tostring(words[i]) end
+  for i = 1, select("#", ...) do
+    local word = words[i]
+    words[i] = type(word) == "number" and native.number_text(word) or tostring(word)
+  end
   native.log(concat(words, "\t"))
 end
 

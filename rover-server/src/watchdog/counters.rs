@@ -1,6 +1,7 @@
 //! What a watchdog has done.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 /// What a watchdog has done, for a page of metrics.
 #[derive(Debug, Default)]
@@ -15,11 +16,12 @@ pub(crate) struct Counters {
     pub(crate) stuck: AtomicUsize,
 }
 
-/// How a worker came to an end that nobody asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
-    /// It does not come back from a call.
-    Stuck,
-    /// Its thread has panicked.
-    Panicked,
+/// A worker that was lost.
+pub(crate) struct Lost {
+    /// Its number, counted from 1.
+    pub(crate) worker: usize,
+    /// The number of the function that it was in, as [`label`](crate::lua::label) counts them; 0 where it was in none.
+    pub(crate) function: u32,
+    /// Its thread has come back after all.
+    pub(crate) is_back: Arc<AtomicBool>,
 }

@@ -27,6 +27,7 @@ use crate::log::{self, Level};
 use crate::metrics::{Archive, Lag};
 use crate::proxy_protocol;
 use crate::readiness;
+use crate::route::FastRouter;
 use crate::service::Current;
 use crate::socket::{Agreed, SpareBuffers, Transport};
 use crate::tls::{self, Tls};
@@ -96,6 +97,19 @@ pub(crate) async fn switch(post: &Post) {
 /// Has a worker end the version that has been prepared, which is not to serve.
 pub(crate) fn discard(post: &Post) {
     post.handle.spawn(async { here(|this| this.discard()) });
+}
+
+/// Has the version of this router answer 503 for the function of this number, without running it.
+pub(crate) fn close_route(post: &Post, version: &Arc<FastRouter>, function: u32) {
+    let version = version.clone();
+    post.handle.spawn(async move {
+        here(|this| {
+            let site = this.current.site();
+            if Arc::ptr_eq(&site.router, &version) {
+                site.app.close(function);
+            }
+        });
+    });
 }
 
 /// Asks the app in a worker whether it is ready. Dropping the future cancels the app's check.

@@ -223,3 +223,53 @@ return api
         assert_eq!(app.send("POST /known HTTP/1.1\r\nHost: t\r\n\r\n").status, 405);
     });
 }
+
+/// Also where hooks run after the handler, which then fails within Lua.
+#[test]
+fn error_objects_say_what_they_are() {
+    let code = r#"
+        local api = rover.server { debug = true }
+        local told = setmetatable({ code = 7 }, { __tostring = function(e) return "told " .. e.code end })
+        local broken = setmetatable({ code = 8 }, { __tostring = function(e) return nothing.field end })
+        local endless = setmetatable({ code = 9 }, { __tostring = function(e) while true do end end })
+        local mixed = { message = "mixed", handler = print, {} }
+        local cycle = { code = 1 }
+        cycle.self = cycle
+        local errors = {
+          told = told, broken = broken, endless = endless, mixed = mixed, cycle = cycle, number = 123456789012345,
+          wide = 9007199254740993LL, context = false,
+        }
+        function api.plain.p_kind.get(ctx) error(errors[ctx:params().kind], 0) end
+        function api.hooked.p_kind.get(ctx) error(errors[ctx:params().kind], 0) end
+        function api.hooked.after.look(ctx, res) return nil end
+        function api.task.p_kind.get(ctx)
+          local kind = ctx:params().kind
+          local ok, problem = rover.spawn(function() error(errors[kind], 0) end):join()
+          return { same = problem == errors[kind] }
+        end
+        return api"#;
+    each_worker_count(|workers| {
+        let server = rover_server::Server::from_source("app.lua", code).workers(workers);
+        let app = App::start_server(server.handler_cpu_limit(std::time::Duration::from_millis(300)));
+        for (kind, message) in [
+            ("told", "told 7"),
+            ("broken", r#"{"code":8}"#),
+            ("mixed", r#"{"1":{},"handler":"a function","message":"mixed"}"#),
+            ("cycle", r#"{"code":1,"self":"a table"}"#),
+            ("number", "123456789012345"),
+            ("wide", "9007199254740993"),
+            ("context", "an error value of type boolean"),
+        ] {
+            for (path, line) in [("plain", 13), ("hooked", 14)] {
+                let answer = app.get(&format!("/{path}/{kind}"));
+                assert_eq!(answer.status, 500, "{path} {kind}");
+                assert_eq!(value(&answer)["message"], format!("app.lua:{line}: {message}"), "{path} {kind}");
+            }
+            assert_eq!(app.get(&format!("/task/{kind}")).text(), r#"{"same":true}"#, "{kind}");
+        }
+        // A worker does not hang in it.
+        for path in ["/plain/endless", "/hooked/endless"] {
+            assert!(matches!(app.get(path).status, 500 | 503), "{path}");
+        }
+    });
+}

@@ -95,3 +95,57 @@ fn a_missing_or_unreadable_app_is_said_plainly() {
     let directory = Server::from_file(folder.0.join("dir")).check().expect_err("a folder").to_string();
     assert_eq!(directory, format!("cannot read {}: it is a directory", folder.0.join("dir").display()));
 }
+
+#[test]
+fn a_module_that_has_failed_says_each_time_why() {
+    let folder = Folder::new(
+        "modules-again",
+        &[
+            (
+                "app.lua",
+                "local api = rover.server {}
+package.preload.preloaded = function() error('preloaded', 0) end
+local function problem(name) return select(2, pcall(require, name)) end
+function api.p_name.get(ctx) return problem(ctx:params().name) end
+function api.works.get() return require('later') end
+return api",
+            ),
+            ("fails.lua", "local nothing\nreturn nothing.field"),
+            ("one.lua", "return require('two')"),
+            ("two.lua", "local one = require 'one' return one"),
+            ("later.lua", "tries = (tries or 0) + 1 if tries < 3 then error('not yet', 0) end return 'try ' .. tries"),
+        ],
+    );
+    each_worker_count(|workers| {
+        let app = App::start_server(folder.server().workers(workers));
+        for _ in 0..3 * workers {
+            assert!(app.get("/fails").text().ends_with("fails.lua:2: attempt to index local 'nothing' (a nil value)"));
+            assert_eq!(app.get("/preloaded").text(), "preloaded");
+            let loops = app.get("/one").text().to_owned();
+            assert!(loops.contains("loop or previous error loading module 'one'"), "{loops}");
+        }
+    });
+    let app = App::start_server(folder.server().workers(1));
+    let problems = [app.get("/later").text().to_owned(), app.get("/later").text().to_owned()];
+    assert_eq!(problems, ["not yet", "not yet"]);
+    assert_eq!(app.get("/works").text(), "try 3");
+    assert_eq!(app.get("/works").text(), "try 3");
+}
+
+#[test]
+fn a_module_with_a_syntax_error_is_told_with_the_line_that_requires_it() {
+    let folder = Folder::new(
+        "modules-syntax",
+        &[
+            ("app.lua", "local api = rover.server {}\nlocal users = require 'users'\nreturn api"),
+            ("users.lua", "local function get()\n  return {\nend"),
+        ],
+    );
+    let problem = folder.server().check().expect_err("a syntax error").to_string();
+    let (app, users) = (folder.0.join("app.lua"), folder.0.join("users.lua"));
+    let (app, users) = (app.display(), users.display());
+    let expected = format!(
+        "{app}:2: error loading module 'users' from file '{users}':\n\t{users}:3: unexpected symbol near 'end'"
+    );
+    assert!(problem.starts_with(&expected), "{problem}");
+}

@@ -66,6 +66,7 @@ mod otlp;
 #[cfg(not(feature = "otlp"))]
 mod otlp_absent;
 mod lua_streams;
+mod lua_values;
 mod lua_websockets;
 mod lua_tasks;
 mod shortages;

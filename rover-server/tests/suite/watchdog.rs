@@ -187,8 +187,59 @@ fn an_app_that_never_loads_is_an_error() {
     }
 }
 
-/// Takes longer than anybody waits, and never comes back to Lua.
-const STUCK: &str = "(('a'):rep(40) .. 'b'):find(('a?'):rep(40) .. ('a*'):rep(20) .. 'c')";
+/// Never comes back to Lua: LuaJIT calls no hook while it runs a finalizer.
+const STUCK: &str = "(function()
+    getmetatable(newproxy(true)).__gc = function() while true do end end
+    collectgarbage()
+    collectgarbage()
+  end)()";
+
+/// Takes time exponential in its length.
+const BACKTRACKING: &str = "('a?'):rep(40) .. ('a*'):rep(20) .. 'c'";
+
+#[test]
+fn patterns_that_backtrack_without_end() {
+    is_stopped(&format!("function api.busy.get() return (('a'):rep(40) .. 'b'):find({BACKTRACKING}) end"));
+    is_stopped(&format!(
+        "local pattern = {BACKTRACKING}
+         function api.busy.get() while true do pcall(string.match, ('a'):rep(40), pattern) end end"
+    ));
+    is_stopped(&format!("function api.busy.get() for _ in ('a'):rep(40):gmatch({BACKTRACKING}) do end end"));
+    is_stopped(&format!("function api.busy.get() return (('a'):rep(40):gsub({BACKTRACKING}, '')) end"));
+    is_stopped(&format!(
+        "local pattern = {BACKTRACKING}
+         function api.busy.get()
+           return coroutine.wrap(function()
+             return (('x'):gsub('x', function() return (('a'):rep(40):match(pattern)) end))
+           end)()
+         end"
+    ));
+}
+
+/// The usual trim: time by the square of the blanks.
+#[test]
+fn patterns_that_take_long_for_long_texts() {
+    is_stopped("function api.busy.get() return (('x' .. (' '):rep(1e6) .. 'x'):match('^%s*(.-)%s*$')) end");
+    is_stopped("function api.busy.get() return (('('):rep(2e6):find('%b()')) end");
+    is_stopped("function api.busy.get() return (('a'):rep(1e6):gsub('a-b', '')) end");
+    is_stopped("function api.busy.get() return (('a'):rep(2e6):find(('a?'):rep(150) .. 'b')) end");
+}
+
+/// The order that takes a sort the longest, by the square of its length.
+#[test]
+fn an_order_that_takes_a_sort_long() {
+    is_stopped(
+        "local list = {}
+         local function hardest(first, last)
+           local n = last - first + 1
+           for i = 1, n do list[i] = i end
+           for i = 2, n - 1 do local middle = math.floor((1 + i) / 2) list[i], list[middle] = list[middle], list[i] end
+         end
+         function api.busy.get()
+           while true do hardest(1, 20000) table.sort(list) end
+         end",
+    );
+}
 
 #[test]
 fn a_worker_that_never_comes_back_is_replaced() {
