@@ -337,7 +337,7 @@ impl Requests {
         };
         let filled = &mut slots[slot as usize];
         filled.serial = serial;
-        let request = filled.request.insert(Request {
+        filled.request = Some(Request {
             head,
             body: None,
             unread: None,
@@ -349,7 +349,10 @@ impl Requests {
             told: None,
             opened: None,
         });
-        prepare(&mut request.head);
+        // What `insert` gives would be put together elsewhere first.
+        if let Some(request) = &mut filled.request {
+            prepare(&mut request.head);
+        }
         Open { requests: self.clone(), ticket: Ticket { slot, serial } }
     }
 

@@ -17,7 +17,19 @@ const BEFORE: usize = 2;
 /// Whether a read holds one head and nothing else. Whether a body follows is not known.
 #[inline(always)]
 pub(super) fn is_head(bytes: &[u8]) -> bool {
-    usual(bytes).is_some_and(|bytes| !some(bytes, special))
+    usual(bytes).is_some_and(|bytes| {
+        !(bytes.len() > LONG && begins_with_head(bytes))
+            && !some(bytes, |byte, before, two_before| special(byte, before, two_before))
+    })
+}
+
+/// From how many bytes on a read mostly holds several heads.
+const LONG: usize = 512;
+
+/// Whether the first of several heads is over soon: no need to look at them all.
+#[inline(never)]
+fn begins_with_head(bytes: &[u8]) -> bool {
+    some(&bytes[..LONG / 2], |byte, before, two_before| special(byte, before, two_before))
 }
 
 /// A read that may hold nothing but heads without a body, but for its last byte. POST, PUT and PATCH mostly have a body:
@@ -53,7 +65,10 @@ pub(super) fn are_heads(bytes: &[u8]) -> bool {
 #[inline(always)]
 fn some(bytes: &[u8], look: impl Fn(u8, u8, u8) -> u8) -> bool {
     let Some((_, last)) = bytes.split_last_chunk::<{ BEFORE + LANES }>() else { return true };
-    let mut found: [u8; LANES] = std::array::from_fn(|n| look(last[n + 2], last[n + 1], last[n]));
+    let mut found = [0; LANES];
+    for n in 0..LANES {
+        found[n] = look(last[n + 2], last[n + 1], last[n]);
+    }
     let shown = bytes.len() - BEFORE;
     let groups = |from| bytes[from..from + shown].as_chunks::<LANES>().0;
     for ((two_before, before), group) in groups(0).iter().zip(groups(1)).zip(groups(2)) {
@@ -150,11 +165,17 @@ fn look_for_end(bytes: &[u8], from: usize, mut specials: u128, length: &mut Opti
 fn left(bytes: &[u8], end: usize, place: usize) -> Option<u64> {
     let value = &bytes[place..end];
     let value = value.strip_prefix(b" ").unwrap_or(value);
-    let digits = value.iter().position(|byte| !byte.is_ascii_digit()).filter(|digits| (1..=18).contains(digits))?;
-    if value[digits] != b'\r' || value.get(digits + 1) != Some(&b'\n') {
+    let (mut number, mut digits) = (0_u64, 0);
+    while let Some(digit @ b'0'..=b'9') = value.get(digits) {
+        number = number * 10 + u64::from(digit - b'0');
+        digits += 1;
+        if digits > 18 {
+            return None;
+        }
+    }
+    if digits == 0 || value.get(digits) != Some(&b'\r') || value.get(digits + 1) != Some(&b'\n') {
         return None;
     }
-    let number = value[..digits].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
     number.checked_sub((bytes.len() - end) as u64)
 }
 
