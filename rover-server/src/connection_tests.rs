@@ -213,10 +213,10 @@ fn strict_and_lenient_see_the_same_messages() {
     let site = |lenient: &str| {
         let code = format!(
             "local api = rover.server {{ access_log = false, http1 = {{ lenient = {lenient} }} }}
-            api['{{*path}}'].any = function(ctx)
-              local body = ctx.method ~= 'GET' and ctx.method ~= 'DELETE' and ctx:body()
+            api['{{*path}}'].any = {{ body = true, function(ctx)
+              local body = ctx:body()
               return ctx.method .. ctx.path .. ':' .. (body and body:text() or '') .. '.'
-            end
+            end }}
             return api"
         );
         Current::new(Server::from_source("app.lua", code).site(false).unwrap())
