@@ -45,7 +45,9 @@ const CODE: &str = "
     local api = rover.server { management = { port = 0 } }
     local held = {}
     function api.get() return 'home' end
-    function api.limit.get() return rover.exec { cmd = 'sh', args = { '-c', 'ulimit -Sn; ulimit -Hn' } }.stdout end
+    -- The limit is set while the program begins.
+    local limit = 'n=0; until [ $(ulimit -Sn) = 40 ] || [ $n = 1000 ]; do n=$((n + 1)); done; ulimit -Sn; ulimit -Hn'
+    function api.limit.get() return rover.exec { cmd = 'sh', args = { '-c', limit } }.stdout end
     function api.shell.get()
       local file = io.popen('ulimit -Sn; echo $1')
       local text = file:read('*a')

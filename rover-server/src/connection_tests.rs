@@ -213,10 +213,10 @@ fn strict_and_lenient_see_the_same_messages() {
     let site = |lenient: &str| {
         let code = format!(
             "local api = rover.server {{ access_log = false, http1 = {{ lenient = {lenient} }} }}
-            api['{{*path}}'].any = function(ctx)
-              local body = ctx.method ~= 'GET' and ctx.method ~= 'DELETE' and ctx:body()
+            api['{{*path}}'].any = {{ body = true, function(ctx)
+              local body = ctx:body()
               return ctx.method .. ctx.path .. ':' .. (body and body:text() or '') .. '.'
-            end
+            end }}
             return api"
         );
         Current::new(Server::from_source("app.lua", code).site(false).unwrap())
@@ -235,7 +235,8 @@ fn strict_and_lenient_see_the_same_messages() {
                 answer.split("\r\n").filter(|line| !line.starts_with("date:") && !line.starts_with("connection:"));
             lines.collect::<Vec<_>>().join("|")
         };
-        text.split("HTTP/1.").skip(1).map(without_date).collect::<Vec<_>>()
+        let closes = text.rsplit("HTTP/1.").next().is_some_and(|last| last.contains("\r\nconnection: close\r\n"));
+        (text.split("HTTP/1.").skip(1).map(without_date).collect::<Vec<_>>(), closes)
     };
     let mut random = fastrand::Rng::with_seed(7);
     let (mut refused, mut taken) = (0, 0);
@@ -248,8 +249,10 @@ fn strict_and_lenient_see_the_same_messages() {
             let rest = bytes.split_off(random.usize(1..=most));
             parts.push(std::mem::replace(&mut bytes, rest));
         }
-        let (mut strict, lenient) = (answers(&sites[0], parts.clone()), answers(&sites[1], parts));
-        if strict == lenient {
+        let (mut strict, _) = answers(&sites[0], parts.clone());
+        let (lenient, lenient_closes) = answers(&sites[1], parts);
+        // Nobody who does not look knows whether a request in chunks had a length as well, so its connection ends.
+        if strict == lenient || lenient_closes && strict.starts_with(&lenient) {
             taken += 1;
             continue;
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 thread_local! {
@@ -72,9 +73,16 @@ impl Lifecycle {
         self.tick.set(tick);
         self.origin.set(Some((Instant::now(), self.now.get())));
         self.stands.set(false);
+        // The connections that a look was due for have had it, and said when they want the next one.
+        let mut has_looked = false;
         loop {
-            sleep_until(self.time_of(self.now.get().saturating_add(1))).await;
-            self.advance();
+            if has_looked {
+                yield_now().await;
+            } else {
+                sleep_until(self.time_of(self.now.get().saturating_add(1))).await;
+                self.advance();
+            }
+            has_looked = false;
             let next = self.next_due();
             if next <= self.now.get().saturating_add(1) {
                 continue;
@@ -93,6 +101,7 @@ impl Lifecycle {
                 () = due => {
                     self.stands.set(false);
                     self.advance();
+                    has_looked = true;
                 }
             }
         }

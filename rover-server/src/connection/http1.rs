@@ -123,8 +123,11 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
         }
         let body = match fault {
             Some(fault) if status == StatusCode::BAD_REQUEST => failure::error_body(fault.text()),
-            // hyper tells its reasons apart by their words alone, and has let go of the line.
-            None if status == StatusCode::BAD_REQUEST && error.to_string() == "invalid URI" => {
+            // hyper tells its reasons apart by their words alone, and has let go of the line; its beginning is known.
+            None if status == StatusCode::BAD_REQUEST
+                && error.to_string() == "invalid URI"
+                && refusal::has_odd_bytes(begin) =>
+            {
                 failure::error_body(refusal::BAD_TARGET)
             }
             _ => failure::body_of(status),

@@ -42,6 +42,11 @@ fn is_for_head(head: &[u8]) -> bool {
 pub(super) const BAD_TARGET: &str =
     "the request target is no URL: <, > and ` are sent as %3C, %3E and %60, and \" behind the ? as %22";
 
+/// Whether the line that a head begins with holds one of the bytes that [`BAD_TARGET`] names.
+pub(super) fn has_odd_bytes(head: &[u8]) -> bool {
+    head.iter().take_while(|&&byte| byte != b'\n').any(|byte| b"<>`\"".contains(byte))
+}
+
 /// Appends the answer that Rover gives by itself to the beginning of a `head`, after which the connection ends, with the
 /// `config`'s headers; gives the length of its body.
 pub(super) fn write(

@@ -153,8 +153,10 @@ impl Incoming {
     #[cold]
     fn poll_refused(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Mode::Refused(refused) = &mut self.mode else { return Poll::Pending };
+        // Another protocol begins behind the body of the request that asks for it.
         if let Some((request, is_open)) = &self.switching
             && *request == self.requests
+            && !(refused.in_body && refused.request == *request)
             && is_open()
         {
             return Poll::Pending;

@@ -216,5 +216,6 @@ fn where_no_worker_is_left_the_server_ends_for_a_new_process() {
     let message = "too many threads are in calls that do not come back: the server has to be started anew";
     assert_eq!(ended.unwrap_err().to_string(), message);
     let losses = client.join().unwrap();
-    assert!((10..30).contains(&losses), "{losses} workers were lost");
+    // More, where clients come while the last worker is being given up.
+    assert!(losses >= 10, "{losses} workers were lost");
 }

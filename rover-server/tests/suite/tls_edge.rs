@@ -63,14 +63,14 @@ fn the_proxy_s_header_stands_before_the_handshake() {
             let body = String::from_utf8(body).unwrap();
             assert!(body.contains(r#""ip":"192.0.2.7""#) && body.contains(r#""scheme":"https""#), "{body}");
         }
-        // A handshake without the header before it is none, and neither is a header without the handshake.
+        // A handshake without the header before it is none, and what speaks plain HTTP behind the header is told so.
         assert!(connect(address(&app), &offer(&[], false, None), "localhost").is_err());
         let mut plain = TcpStream::connect(address(&app)).unwrap();
         plain.set_read_timeout(Some(DEADLINE)).unwrap();
         plain.write_all(&[&header[..], HOME.as_bytes()].concat()).unwrap();
         let mut rest = Vec::new();
         let _ = plain.read_to_end(&mut rest);
-        assert!(!rest.starts_with(b"HTTP"));
+        assert!(rest.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&rest));
         // On the port that leads to https it stands as well.
         let mut client = app.connect();
         client.send([&header[..], b"GET /a HTTP/1.1\r\nHost: shop.example\r\n\r\n"].concat());
