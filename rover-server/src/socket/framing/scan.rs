@@ -18,8 +18,8 @@ const BEFORE: usize = 2;
 #[inline(always)]
 pub(super) fn is_head(bytes: &[u8]) -> bool {
     usual(bytes).is_some_and(|bytes| {
-        !(bytes.len() > LONG && begins_with_head(bytes))
-            && !some(bytes, |byte, before, two_before| special(byte, before, two_before))
+        let holds_several = bytes.len() > LONG && begins_with_head(bytes);
+        !holds_several && !some(bytes, special)
     })
 }
 
@@ -29,7 +29,7 @@ const LONG: usize = 512;
 /// Whether the first of several heads is over soon: no need to look at them all.
 #[inline(never)]
 fn begins_with_head(bytes: &[u8]) -> bool {
-    some(&bytes[..LONG / 2], |byte, before, two_before| special(byte, before, two_before))
+    some(&bytes[..LONG / 2], special)
 }
 
 /// A read that may hold nothing but heads without a body, but for its last byte. POST, PUT and PATCH mostly have a body:
