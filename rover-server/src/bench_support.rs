@@ -13,15 +13,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{LocalOptions, LocalRuntime};
 
 use crate::connection::Connection;
-use crate::context::Peer;
 use crate::error::Error;
-use crate::handler;
+use crate::exchange::context::Peer;
 use crate::json::{self, Vocabulary};
-use crate::lifecycle::Lifecycle;
 use crate::lua::{OwnedMeta, Raise, Shared};
 use crate::server::Server;
 use crate::service::Current;
-use crate::socket::{Agreed, SpareBuffers, Transport};
+use crate::service::handler;
+use crate::transport::lifecycle::Lifecycle;
+use crate::transport::socket::{Agreed, SpareBuffers, Transport};
 
 /// A VM that encodes and decodes as the server does, many times for one call from Rust.
 #[derive(Debug)]

@@ -40,92 +40,39 @@
 //! # }
 //! ```
 //!
-//! The modules below stand in the order in which a request meets them; `ARCHITECTURE.md` tells the whole story, and
+//! The wings below stand in the order in which a request meets them, and import only what stands below; `ARCHITECTURE.md` tells the whole story, and
 //! `tests/layering.rs` holds who may import whom.
 
-// The way of a request.
-mod server; // the public face: start and stop
-mod management; // where it tells of itself
-mod handover; // sockets from one process to its successor
-mod crew; // the workers as a whole, and who takes a lost one's place
-mod workers; // whose turn it is
-mod admission; // how many connections there may be
-mod accept; // listens
-mod tls; // certificates and keys
-mod worker; // one thread, one runtime, one Lua VM
-mod version; // one version of the app in a worker
-mod profile; // where Lua code spends its time
-mod watchdog; // stops code that runs for too long
-mod lifecycle; // the connections of a worker as a whole
-mod connection; // one connection, by hyper
-mod socket; // the bytes under it
-mod upgrade; // what it becomes after a 101
-mod proxy_protocol; // what a proxy tells before the first byte
-mod local; // instead of the above: an app without a socket
-mod service; // one request through all stages
-mod guard; // what is refused or answered by configuration
-mod forwarded; // what proxies tell of the client
-mod cors; // pages of other sites
-mod shed; // too much to do
-mod rate_limit; // too often
-mod security_headers; // what every answer carries
-mod edge; // what HTTP itself refuses
+mod server; // starts, stops, reloads, supervises, tells of itself
+mod connection; // one connection: HTTP/1, HTTP/2, their limits and ends
+mod service; // one request through its stages, in order
+mod listen; // sockets, TLS, who gets in
+mod script; // what an app sees: its declaration, `rover.*`, what waits
+mod policy; // answers and limits that need no Lua; files
+mod observe; // what is noted of a request
+mod exchange; // a request and its response as Lua sees them
 #[doc(hidden)]
 pub mod route; // method and path to handler
-mod assets; // files, where no route answers
-mod collect; // the request body, all of it
-mod unread; // the request body, as long as nobody has asked for it
-mod handler; // the handler's coroutine
-mod readiness; // whether the app is ready
-mod context; // what the handler gets
-mod response; // what it returned
-mod compression; // a coding for it, where the client takes one
-mod body; // its bytes, at once or over time
-mod budget; // how many bytes may be in flight
-mod coding; // how bytes may be compressed for a client
-mod failure; // what went wrong, as a response
-mod record; // what is noted of it
-mod access_log; // the line about it
-mod metrics; // and its figures
-
-// What the stages stand on.
-mod app; // loads an app into a VM
-mod websocket; // connections that speak WebSocket
-mod proxy; // requests that go on to other servers
-mod fetch; // `rover.http`
-mod stream; // bodies that Lua functions make piece by piece
-mod state; // rover.shared and rover.cache
-mod tasks; // functions that run beside handlers
-mod turn; // how long they go on before others have theirs
-mod stdlib; // the `rover` table
-#[cfg(feature = "otlp")]
-mod otlp; // traces
-#[cfg(not(feature = "otlp"))]
-#[path = "otlp/absent.rs"]
-mod otlp;
 mod outbound; // requests to other servers
-mod decode; // content codings of bodies that come in
+mod message; // bodies and other bytes of messages
+mod transport; // bytes under a connection
 mod store; // what all workers share
-mod blocking; // work that blocks a thread
-mod random; // bytes that nobody can foresee
-mod resources; // what the system lets the process have
+mod runtime; // what the process has to give: threads, turns, descriptors, bytes
 mod json; // from and to the Lua stack
-mod wildcard; // names with a star
-mod header_names; // names that Lua writes, parsed once
 mod lua; // the border to LuaJIT
-mod config;
-mod log;
-mod error;
+mod config; // what can be configured
+mod log; // lines, written by a thread of their own
+mod error; // what stops a server from starting
 
 #[doc(hidden)]
 pub mod bench_support;
 
 pub use config::{ConfigKey, config_keys};
 pub use error::Error;
-pub use local::LocalApp;
 pub use log::Level;
 pub use mlua;
-pub use profile::Profiler;
+pub use server::local::LocalApp;
+pub use server::profile::Profiler;
 pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 
 /// The README's Rust code compiles.

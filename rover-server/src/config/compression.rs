@@ -1,6 +1,6 @@
 //! The keys of `compression = { … }`: which responses are compressed.
 
-use super::ConfigKey;
+use super::key::ConfigKey;
 use super::value::ConfigValue;
 
 /// Which responses are compressed, for clients that take it.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::ConfigValue;
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 
 /// What one connection, and all together, may take. 0 stands for no limit where a field says so.
 #[derive(Clone, Debug, PartialEq)]

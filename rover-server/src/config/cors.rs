@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 use super::value::{ConfigValue, is_token};
 
 /// Which pages of other origins may use the server, and how.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 
 /// What HTTP/2 lets a client do.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,6 +9,7 @@ use super::compression::COMPRESSION_KEYS;
 use super::connections::CONNECTION_KEYS;
 use super::cors::CORS_KEYS;
 use super::http2::HTTP2_KEYS;
+use super::key::ConfigKey;
 use super::load_shedding::LOAD_SHEDDING_KEYS;
 use super::operating::OPERATING_KEYS;
 use super::otlp::OTLP_KEYS;
@@ -18,35 +19,10 @@ use super::security_headers::SECURITY_HEADER_KEYS;
 use super::socket_file::SOCKET_FILE_KEYS;
 use super::store::STORE_KEYS;
 use super::tls::TLS_KEYS;
-use super::value::ConfigValue;
 use super::watch::WATCH_KEYS;
 use super::websocket::WEBSOCKET_KEYS;
-use super::{Config, Host, TrailingSlash};
+use super::{Host, TrailingSlash};
 use crate::log::Level;
-
-/// One config key: what it is called, means and takes.
-#[derive(Debug)]
-pub struct ConfigKey {
-    /// The name in `rover.server { … }`. One with a dot stands in a table: `tls.cert` is `tls = { cert = … }`.
-    pub name: &'static str,
-    /// What it sets, in one line.
-    pub what: &'static str,
-    /// What it takes, worded to follow "must be".
-    pub takes: &'static str,
-    /// The default as one writes it, or in words.
-    pub default: &'static str,
-    /// A value as Lua writes it.
-    pub example: &'static str,
-    /// Stores the value, or gives a hint (possibly empty) that goes behind "must be …, got …".
-    pub(super) store: fn(&mut Config, &ConfigValue) -> Result<(), &'static str>,
-}
-
-impl ConfigKey {
-    /// The environment variable that sets the key: `ROVER_LOG_LEVEL` for `log_level`.
-    pub fn variable(&self) -> String {
-        format!("ROVER_{}", self.name.to_ascii_uppercase().replace('.', "_"))
-    }
-}
 
 /// Every config key, in the order in which documentation shows them.
 pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
@@ -259,6 +235,8 @@ pub(crate) fn misspelt_variables(names: impl Iterator<Item = String>) -> Vec<Str
 
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
+    use super::super::value::ConfigValue;
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 
 /// When requests are refused because a worker has too much to do.
 #[derive(Clone, Debug, PartialEq)]

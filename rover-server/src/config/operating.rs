@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 use super::{Endpoint, Host};
 
 /// What the log tells of each request.

@@ -7,7 +7,7 @@ use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::ConfigMistake;
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 use super::value::{ConfigValue, is_token};
 
 /// What becomes of the server's traces. Only a build with the feature `otlp` takes anything but the defaults.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 use super::value::ConfigValue;
 
 /// The proxies in front of the server.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 use super::value::{ConfigValue, is_token};
 
 /// The limit of all requests, and what all limits share.

@@ -1,7 +1,7 @@
 //! Comes in: the keys in `security_headers = { … }`. Goes out: the values of the headers that every answer carries. Must
 //! not know: answers.
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 use super::value::ConfigValue;
 
 /// The headers by which browsers are told to be careful. `None`: not sent.

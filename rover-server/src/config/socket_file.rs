@@ -1,6 +1,6 @@
 //! The keys of the file that a Unix socket has. Comes in: a value. Goes out: who may connect. Must not know: where it lies.
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 
 /// Who may connect to a Unix socket: whoever may write to its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Comes in: nothing; the keys of what all workers share, and how much of it there may be. Goes out: [`StoreLimits`]. Must
 //! not know: what is stored.
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 
 const MB: usize = 1024 * 1024;
 

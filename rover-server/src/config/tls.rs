@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ConfigMistake;
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 use super::value::ConfigValue;
 
 /// How connections are encrypted, if they are.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::keys::ConfigKey;
+use super::key::ConfigKey;
 
 /// What the app's code may take.
 #[derive(Clone, Copy, Debug, PartialEq)]

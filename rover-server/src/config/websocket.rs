@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ConfigKey;
+use super::key::ConfigKey;
 use super::value::ConfigValue;
 
 /// How WebSockets behave.

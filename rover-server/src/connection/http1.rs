@@ -12,10 +12,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::upgrade::OnUpgrade;
 
-use crate::body::Body;
-use crate::failure;
+use crate::exchange::failure;
+use crate::message::body::Body;
 use crate::service::Answer;
-use crate::socket::{Fault, Socket, SocketHandle};
+use crate::transport::socket::{Fault, Socket, SocketHandle};
 
 use super::refusal;
 use super::requests::Client;

@@ -21,12 +21,12 @@ use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::body::{Aborted, Body};
-use crate::context::Peer;
-use crate::failure;
+use crate::exchange::context::Peer;
+use crate::exchange::failure;
+use crate::message::body::{Aborted, Body};
+use crate::runtime::turn;
 use crate::service::Answer;
-use crate::socket::{Socket, SocketHandle};
-use crate::turn;
+use crate::transport::socket::{Socket, SocketHandle};
 
 use super::requests::Client;
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::StatusCode;
 
 use crate::config::SecurityHeaders;
-use crate::security_headers;
+use crate::policy::security_headers;
 
 /// How long hyper's own refusal is at most.
 const BARE_MOST: usize = 200;

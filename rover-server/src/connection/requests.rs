@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 
-use crate::context::Peer;
+use crate::exchange::context::Peer;
 use crate::service::{Answer, Current};
 
 /// Who is at the other end of a connection, and what it has asked.

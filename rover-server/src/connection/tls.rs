@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::failure;
+use crate::exchange::failure;
 use crate::log::{self, Level};
-use crate::socket::{Agreed, Transport};
+use crate::transport::socket::{Agreed, Transport};
 
 use super::LINGER;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Config;
-use crate::lifecycle::Seat;
-use crate::socket::{Socket, Traffic};
+use crate::transport::lifecycle::Seat;
+use crate::transport::socket::{Socket, Traffic};
 
 use super::requests::Client;
 

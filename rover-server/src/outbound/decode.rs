@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::task::coop;
 
 use super::Problem;
-use crate::decode::{BodyCoding, Broken, Codec, coding};
+use crate::message::decode::{BodyCoding, Broken, Codec, coding};
 
 /// What requests say they understand.
 pub(super) const ACCEPTED: &str = "gzip, br, zstd";

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use super::Problem;
-use crate::blocking;
-use crate::resources;
+use crate::runtime::blocking;
+use crate::runtime::resources;
 
 /// How many names one client looks up at once; further ones wait. A resolver that hangs takes no more threads.
 const MOST_LOOKUPS: usize = 16;

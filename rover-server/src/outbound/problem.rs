@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use h2::Reason;
 use rustls::CertificateError;
 
-use crate::resources;
+use crate::runtime::resources;
 
 /// What went wrong. Its text is what `rover.http` returns behind nil.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::sync::OnceCell;
 
 use super::Problem;
-use crate::blocking;
-use crate::resources;
+use crate::runtime::blocking;
+use crate::runtime::resources;
 
 /// How a client speaks TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use super::AppInfo;
 use super::control::{Control, Phase, Shared};
 use crate::log;
-use crate::management::{Asked, Page, Pages, Told};
-use crate::metrics::Samples;
-use crate::worker::{self, Figures, Post};
+use crate::observe::metrics::Samples;
+use crate::server::management::{Asked, Page, Pages, Told};
+use crate::server::worker::{self, Figures, Post};
 
 /// How long a worker gets to answer, before its last figures stand for it.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::start::Settled;
 use super::{AppInfo, Server};
-use crate::app::{Blueprint, Code};
 use crate::error::Error;
-use crate::tls::Tls;
-use crate::watchdog::{Charge, Watchdog, roomy_thread};
+use crate::listen::tls::Tls;
+use crate::script::app::{Blueprint, Code};
+use crate::server::watchdog::{Charge, Watchdog, roomy_thread};
 
 impl Server {
     /// Loads the app in one VM and says what it declares.

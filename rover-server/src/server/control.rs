@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use super::Server;
-use crate::accept::Listeners;
-use crate::profile::Profiler;
-use crate::version::Plan;
-use crate::watchdog::Watchdog;
-use crate::workers::Workers;
+use crate::listen::accept::Listeners;
+use crate::server::dispatcher::Workers;
+use crate::server::profile::Profiler;
+use crate::server::version::Plan;
+use crate::server::watchdog::Watchdog;
 
 /// A handle to a server that listens. Clones are handles to the same one; it may outlive the server.
 #[derive(Clone)]

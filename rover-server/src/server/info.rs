@@ -1,6 +1,6 @@
 //! What an app declares, for whoever asks from outside.
 
-use crate::assets::Mounts;
+use crate::policy::assets::Mounts;
 use crate::route::FastRouter;
 
 /// What an app declares.

@@ -11,15 +11,15 @@ use tokio::sync::oneshot;
 
 use super::AppInfo;
 use super::control::{Control, Phase, Shared};
-use crate::accept::Listeners;
-use crate::admission::Admission;
-use crate::crew::Crew;
 use crate::error::Error;
-use crate::handover::Predecessor;
+use crate::listen::accept::Listeners;
+use crate::listen::admission::Admission;
+use crate::listen::handover::Predecessor;
 use crate::log::{self, Level};
-use crate::management::Management;
-use crate::profile::Profiler;
-use crate::resources::Descriptors;
+use crate::runtime::resources::Descriptors;
+use crate::server::management::Management;
+use crate::server::profile::Profiler;
+use crate::server::supervisor::Crew;
 
 /// A server whose workers are ready and whose address is bound.
 ///

@@ -13,14 +13,14 @@ use super::check::{died, load_apart};
 use super::control::Phase;
 use super::start::Settled;
 use super::{Control, Server};
-use crate::app::{Blueprint, Code};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{self, Level};
-use crate::rate_limit::RateLimits;
-use crate::version::Plan;
-use crate::watchdog::Charge;
-use crate::worker::{self, Post};
+use crate::policy::rate_limit::RateLimits;
+use crate::script::app::{Blueprint, Code};
+use crate::server::version::Plan;
+use crate::server::watchdog::Charge;
+use crate::server::worker::{self, Post};
 
 impl Control {
     /// Loads the app anew, and serves the new version once it is ready in every worker. Requests that have begun end

@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex};
 use super::board;
 use super::control::Shared;
 use super::{AppInfo, Listening, Server};
-use crate::accept::{Given, Listeners, Role};
-use crate::app::{App, Blueprint, Code, Declared, Mistakes, Unfinished};
-use crate::assets::Mounts;
-use crate::blocking;
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
-use crate::crew::Crew;
 use crate::error::Error;
+use crate::listen::accept::{Given, Listeners, Role};
+use crate::listen::tls::Tls;
 use crate::log::{self, Level};
-use crate::management::{Management, Names};
-use crate::rate_limit::{RateLimits, RouteLimits};
-use crate::resources;
+use crate::policy::assets::Mounts;
+use crate::policy::rate_limit::{RateLimits, RouteLimits};
 use crate::route::FastRouter;
-use crate::tls::Tls;
-use crate::version::Plan;
-use crate::watchdog::Watchdog;
-use crate::worker::Worker;
-use crate::workers::Workers;
+use crate::runtime::blocking;
+use crate::runtime::resources;
+use crate::script::app::{App, Blueprint, Code, Declared, Mistakes, Unfinished};
+use crate::server::dispatcher::Workers;
+use crate::server::management::{Management, Names};
+use crate::server::supervisor::Crew;
+use crate::server::version::Plan;
+use crate::server::watchdog::Watchdog;
+use crate::server::worker::Worker;
 
 /// What a server needs of what its app declares.
 pub(super) struct Settled {

@@ -10,9 +10,9 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::{Control, Server};
-use crate::accept::Given;
 use crate::error::Error;
-use crate::handover::{Predecessor, Successor};
+use crate::listen::accept::Given;
+use crate::listen::handover::{Predecessor, Successor};
 use crate::log::{self, Level};
 
 /// What a server gets from outside before it binds. Shared by its clones, for it can be used only once.

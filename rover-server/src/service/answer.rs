@@ -14,17 +14,19 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{Site, UNMATCHED, panicked};
-use crate::body::Body;
-use crate::collect::Collect;
-use crate::compression::Negotiation;
-use crate::context::{Client, Open, Peer};
-use crate::guard::Pass;
-use crate::handler::Running;
-use crate::metrics::{Arrival, Meter};
-use crate::record::Record;
+use crate::exchange::context::{Client, Open, Peer};
+use crate::exchange::failure;
+use crate::message::body::Body;
+use crate::message::collect::Collect;
+use crate::message::unread::{Drain, Held, Left};
+use crate::observe::metrics::{Arrival, Meter};
+use crate::observe::record::Record;
+use crate::policy::compression::Negotiation;
+use crate::policy::http_checks;
 use crate::route::RouteId;
-use crate::unread::{Drain, Held, Left};
-use crate::{edge, failure, lifecycle};
+use crate::service::handler::Running;
+use crate::service::request_policy::Pass;
+use crate::transport::lifecycle;
 
 /// The handler that answers a request.
 #[derive(Clone, Copy)]
@@ -53,7 +55,7 @@ impl Call {
         }
         let Some(response) = response else { return };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            edge::close(response);
+            http_checks::close(response);
         }
     }
 }
@@ -167,7 +169,7 @@ impl<B> Answer<B> {
             Left::Nothing => {}
             Left::Unknown => {
                 if let Some(response) = &mut self.response {
-                    edge::close(response);
+                    http_checks::close(response);
                 }
             }
             Left::Some(drain) => {
@@ -268,7 +270,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                             request.look(|request| request.receive(body, collect.is_coded()));
                         }
                         Some(Err(status)) if !is_late => {
-                            self.response = Some(edge::closing(failure::refusal(status)));
+                            self.response = Some(http_checks::closing(failure::refusal(status)));
                         }
                         other => site.defer(&request, collect, other.and_then(Result::err), &mut call, &mut ending),
                     }
@@ -307,7 +309,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                     };
                     let (_, mut response) = *draining;
                     if !is_drained {
-                        edge::close(&mut response);
+                        http_checks::close(&mut response);
                     }
                     self.response = Some(response);
                 }
@@ -329,7 +331,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Future for Answe
         if lifecycle::is_ending()
             && let Some(response) = &mut self.response
         {
-            edge::close(response);
+            http_checks::close(response);
         }
         if let Some(notes) = self.notes.take() {
             self.response = self.response.take().map(|response| notes.apply(response));

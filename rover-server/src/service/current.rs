@@ -8,8 +8,8 @@ use http::request::Parts;
 use http::{Request, StatusCode};
 
 use super::{Answer, Site};
-use crate::context::Peer;
-use crate::record::Record;
+use crate::exchange::context::Peer;
+use crate::observe::record::Record;
 
 /// The version of the app that requests go to from now on. A connection asks for it at each request, so that it serves
 /// the next version with its next request; what has begun ends in the version where it began.

@@ -11,11 +11,12 @@ use http::{Response, StatusCode, Version};
 
 use super::Site;
 use super::answer::{Call, Collecting, Ending};
-use crate::body::Body;
-use crate::collect::Collect;
-use crate::context::{self, Open};
-use crate::unread::{Held, Purpose, Unread};
-use crate::{decode, edge};
+use crate::exchange::context::{self, Open};
+use crate::message::body::Body;
+use crate::message::collect::Collect;
+use crate::message::decode;
+use crate::message::unread::{Held, Purpose, Unread};
+use crate::policy::http_checks;
 
 /// The longest body that is looked for beside its head, in bytes: about what a connection reads at once.
 const BESIDE_HEAD: u64 = 8 * 1024;
@@ -34,10 +35,10 @@ impl Site {
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         if close {
-            edge::close(&mut response);
+            http_checks::close(&mut response);
         } else if !body.is_end_stream() {
             let left = Collect::of_any_length(body, u64::MAX, self.pace(), None).boxed();
-            let is_held_back = edge::holds_body_back(&request.head);
+            let is_held_back = http_checks::holds_body_back(&request.head);
             let unread = Unread::new(Purpose::Nothing, left).sent(is_held_back, is_multiplexed(request));
             hold(request, ending, unread);
         }
@@ -66,7 +67,7 @@ impl Site {
             Purpose::Read => endpoint.body_size_limit.unwrap_or(self.config.body_size_limit),
         };
         let coding = decode::coding(&request.head.headers);
-        let is_held_back = edge::holds_body_back(&request.head);
+        let is_held_back = http_checks::holds_body_back(&request.head);
         let is_near = body.size_hint().lower() <= BESIDE_HEAD.min(limit);
         let begun = Collect::of_any_length(body, limit, self.pace(), coding.unwrap_or_default());
         let begun = match purpose {

@@ -20,8 +20,8 @@ pub(crate) use datum::Datum;
 pub(crate) use dictionary::{Dictionary, Refusal};
 pub(crate) use gate::{Gate, Turn};
 
-use crate::budget::InFlight;
 use crate::config::StoreLimits;
+use crate::runtime::budget::InFlight;
 
 /// How many dictionaries, and how many caches, a server has at most: names come from the app's text, not from clients.
 const MOST_NAMES: usize = 1024;

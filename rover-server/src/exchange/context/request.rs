@@ -1,0 +1,491 @@
+//! The requests of one worker that a handler may still ask about.
+
+use std::cell::{Cell, OnceCell, Ref, RefCell, RefMut};
+use std::ffi::c_void;
+use std::net::IpAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Response};
+
+use super::ClientCertificate;
+use crate::lua::Raise;
+use crate::message::body::Body;
+use crate::message::unread::Unread;
+use crate::route::{NamedValue, Params, RouteId};
+use crate::runtime::budget;
+use crate::transport::socket::Socket;
+use crate::transport::upgrade;
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// `None` on a Unix socket.
+    pub(crate) ip: Option<IpAddr>,
+    /// "http", or "https" once TLS is in front.
+    pub(crate) scheme: &'static str,
+    /// What the connection becomes after a 101.
+    pub(crate) upgrade: upgrade::Slot,
+    /// The request that comes next, or is being answered, is the connection's last.
+    pub(crate) is_last: Cell<bool>,
+    /// What is known to be wrong with the body of the request that is being begun.
+    pub(crate) body_fault: Cell<Option<&'static str>>,
+    /// That body came with Transfer-Encoding and, as far as is known, with Content-Length beside it.
+    pub(crate) has_two_lengths: Cell<bool>,
+    /// Where every request is sent, on a connection that only leads to https.
+    pub(crate) https_port: Option<u16>,
+    /// What the client has shown by TLS.
+    pub(crate) certificate: Option<Rc<ClientCertificate>>,
+    /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
+    passing: OnceCell<Arc<()>>,
+    /// The bytes that its requests and their answers hold.
+    held: OnceCell<budget::Connection>,
+    /// What the connection's bytes go over; not there for requests without a connection.
+    socket: Weak<Socket>,
+}
+
+impl Peer {
+    /// The other end of a connection that speaks HTTP.
+    pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
+        let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
+        let (is_last, body_fault, has_two_lengths) = (Cell::new(false), Cell::new(None), Cell::new(false));
+        Peer {
+            ip,
+            scheme,
+            upgrade,
+            is_last,
+            body_fault,
+            has_two_lengths,
+            https_port: None,
+            certificate: None,
+            passing,
+            socket: Weak::new(),
+            held: OnceCell::new(),
+        }
+    }
+
+    /// What counts the bytes that the connection holds.
+    pub(crate) fn held(&self) -> &budget::Connection {
+        self.held.get_or_init(budget::Connection::default)
+    }
+
+    /// The same, reached over `socket`.
+    pub(crate) fn over(mut self, socket: &Rc<Socket>) -> Peer {
+        self.socket = Rc::downgrade(socket);
+        self
+    }
+
+    /// Sends an interim answer (1xx) to a client of HTTP/1.1 that waits for its answer. It is left out where the client has
+    /// yet to take the answer to an earlier request.
+    pub(crate) fn interject(&self, bytes: &[u8]) {
+        if let Some(socket) = self.socket.upgrade() {
+            socket.interject(bytes);
+        }
+    }
+
+    /// What the body of a request has to keep that is passed on: it may outlast the response.
+    pub(crate) fn passing(&self) -> Arc<()> {
+        self.passing.get_or_init(Arc::default).clone()
+    }
+
+    /// Whether the body of a request is being passed on.
+    #[inline]
+    pub(crate) fn is_passing(&self) -> bool {
+        self.passing.get().is_some_and(|passing| Arc::strong_count(passing) > 1)
+    }
+}
+
+/// The client behind trusted proxies, as they tell of it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// `None` on a Unix socket.
+    pub(crate) ip: Option<IpAddr>,
+    /// "http" or "https".
+    pub(crate) scheme: &'static str,
+    /// The host that it asked for, where that is another one than the request itself says.
+    pub(crate) host: Option<Box<str>>,
+}
+
+/// What guards a path beyond that which its route says.
+#[derive(Default)]
+pub(crate) struct Guarded {
+    /// The places whose hooks run, as `chain.lua` knows them.
+    pub(crate) key: String,
+    /// The values of their parameters.
+    pub(crate) values: Vec<NamedValue>,
+    /// What is answered if they let the request pass and no handler answers it.
+    pub(crate) response: Option<Response<Body>>,
+    /// Nothing is there, as far as hooks have let the request pass: an answer that names no status has 404.
+    pub(crate) is_missing: bool,
+}
+
+/// A request as its handler sees it.
+pub(crate) struct Request {
+    pub(crate) head: http::request::Parts,
+    /// The collected body; `None` where there is none, or as long as it is unread.
+    pub(crate) body: Option<Bytes>,
+    /// The body of a request that was not collected before its handler.
+    pub(crate) unread: Option<Rc<Unread>>,
+    /// The route that matched, and where the path holds its parameters; `None` for the app's `not_found`.
+    pub(crate) route: Option<(RouteId, Params)>,
+    /// What is known of the hooks of its path, where that depends on the path.
+    pub(crate) guarded: Option<Box<Guarded>>,
+    pub(crate) peer: Rc<Peer>,
+    /// Set where trusted proxies told of somebody behind the peer.
+    pub(crate) client: Option<Rc<Client>>,
+    /// Set when somebody asked for it; sent back as `X-Request-ID`.
+    pub(crate) id: Option<HeaderValue>,
+    /// What the answer carries besides, whoever makes it.
+    pub(crate) told: Option<Box<HeaderMap>>,
+    /// What its handler has opened.
+    opened: Option<Box<Opened>>,
+}
+
+/// Something that a handler opens for its request, such as a connection to an upstream: it ends with the request, unless
+/// it has become part of the answer.
+pub(crate) trait Close {
+    /// Lets go of it. Must not run Lua code.
+    fn close(&self);
+}
+
+/// What is to be closed when this is dropped.
+struct Opened(Vec<Rc<dyn Close>>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|one| one.close());
+    }
+}
+
+impl Request {
+    /// The client's address; `None` on a Unix socket.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.client.as_ref().map_or(self.peer.ip, |client| client.ip)
+    }
+
+    /// "http" or "https", as the client speaks it.
+    #[inline]
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.client.as_ref().map_or(self.peer.scheme, |client| client.scheme)
+    }
+
+    /// The request's id: the client's where it is a sane token, else a new random one.
+    pub(crate) fn id(&mut self) -> &HeaderValue {
+        let headers = &self.head.headers;
+        self.id.get_or_insert_with(|| sent_id(headers).cloned().unwrap_or_else(new_id))
+    }
+}
+
+impl Request {
+    /// Has `one` closed when the request is over.
+    #[cold]
+    pub(crate) fn opens(&mut self, one: Rc<dyn Close>) {
+        self.opened.get_or_insert_with(|| Box::new(Opened(Vec::new()))).0.push(one);
+    }
+
+    /// Copies what lies in the connection's read buffer, so that the buffer is free again while a handler waits: it is
+    /// 8 KB large, the part of the head that is copied mostly a few hundred bytes, and hyper takes another one when this
+    /// one is in use. Measured with 10 000 handlers asleep.
+    #[cold]
+    pub(crate) fn detach(&mut self) {
+        let uri = &mut self.head.uri;
+        if uri.authority().is_none()
+            && let Some(target) = uri.path_and_query()
+            && let Ok(own) = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(target.as_str().as_bytes()))
+        {
+            *uri = own.into();
+        }
+        let values = self.head.headers.values();
+        let mut copy = Vec::with_capacity(values.map(HeaderValue::len).sum());
+        self.head.headers.values().for_each(|value| copy.extend_from_slice(value.as_bytes()));
+        let mut copy = Bytes::from(copy);
+        for value in self.head.headers.values_mut() {
+            // What hyper has let through may not pass here; then it stays where it is.
+            if let Ok(own) = HeaderValue::from_maybe_shared(copy.split_to(value.len())) {
+                *value = own;
+            }
+        }
+        if let Some(body) = self.body.as_mut().filter(|body| body.len() <= MOST_COPIED) {
+            *body = Bytes::copy_from_slice(body);
+        }
+    }
+}
+
+impl Request {
+    /// Takes over the body that was collected while a handler waited for it; `is_coded` as it came.
+    pub(crate) fn collected(&mut self, body: Bytes, is_coded: bool) {
+        let body = match body.len() {
+            0 => None,
+            1..=MOST_COPIED => Some(Bytes::copy_from_slice(&body)),
+            _ => Some(body),
+        };
+        self.receive(body, is_coded);
+    }
+
+    /// Takes over the body. The handler gets plain bytes, and may get another number of them than were sent.
+    pub(crate) fn receive(&mut self, body: Option<Bytes>, is_coded: bool) {
+        self.body = body;
+        if is_coded {
+            self.head.headers.remove(CONTENT_ENCODING);
+            self.head.headers.remove(CONTENT_LENGTH);
+        }
+    }
+
+    /// Whether the client is being waited for, to send more of the body.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.unread.as_ref().is_some_and(|unread| unread.is_awaited())
+    }
+}
+
+/// The largest body that is copied out of the read buffer, where only small ones lie.
+const MOST_COPIED: usize = 8 * 1024;
+
+/// The longest request id that is taken over from a client, in bytes.
+const LONGEST_ID: usize = 128;
+
+/// Letters, digits and `-_.:/+=@`: what ids are made of in practice, and nothing that a log could stumble on.
+fn is_sane_id(id: &[u8]) -> bool {
+    (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b))
+}
+
+/// The id that the client gave its request, where that is a sane token.
+pub(crate) fn sent_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get("x-request-id").filter(|id| is_sane_id(id.as_bytes()))
+}
+
+/// A random id for a request.
+pub(crate) fn new_id() -> HeaderValue {
+    let text = format!("{:032x}", fastrand::u128(..));
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+/// Names a request for as long as it lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) slot: u32,
+    pub(crate) serial: u64,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The serial number of the request in this slot; 0 while it is free.
+    serial: u64,
+    request: Option<Request>,
+}
+
+/// The context of the handler that runs at the moment, by its identity, and the request behind it.
+///
+/// The handler's coroutine holds the object, so its identity is nobody else's as long as it stands here.
+#[derive(Clone, Copy)]
+pub(crate) struct Current {
+    pub(super) context: *const c_void,
+    pub(super) ticket: Ticket,
+}
+
+impl Current {
+    /// A handler without a context, or no handler at all.
+    pub(crate) const NONE: Current = Current { context: std::ptr::null(), ticket: Ticket { slot: 0, serial: 0 } };
+
+    /// A handler that takes no context.
+    #[inline]
+    pub(crate) fn without_context(ticket: Ticket) -> Current {
+        Current { context: std::ptr::null(), ticket }
+    }
+}
+
+/// The open requests of one worker.
+pub(crate) struct Requests {
+    slots: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<u32>>,
+    served: Cell<u64>,
+    current: Cell<Current>,
+    /// The body of the request whose answer is being made: nobody else can look at the request meanwhile.
+    answered: RefCell<Option<(Ticket, Bytes)>>,
+}
+
+impl Default for Requests {
+    fn default() -> Requests {
+        Requests {
+            slots: RefCell::default(),
+            free: RefCell::default(),
+            served: Cell::default(),
+            current: Cell::new(Current::NONE),
+            answered: RefCell::default(),
+        }
+    }
+}
+
+impl Requests {
+    /// Keeps a request until what this gives is dropped. `prepare` gets its head there first.
+    ///
+    /// The request is put together in its slot, for each move of it costs.
+    #[inline(always)]
+    pub(crate) fn open(self: &Rc<Self>, head: Parts, peer: &Rc<Peer>, prepare: impl FnOnce(&mut Parts)) -> Open {
+        let serial = self.served.get() + 1;
+        self.served.set(serial);
+        let mut slots = self.slots.borrow_mut();
+        let slot = match self.free.borrow_mut().pop() {
+            Some(slot) => slot,
+            None => {
+                slots.push(Slot::default());
+                (slots.len() - 1) as u32
+            }
+        };
+        let filled = &mut slots[slot as usize];
+        filled.serial = serial;
+        filled.request = Some(Request {
+            head,
+            body: None,
+            unread: None,
+            route: None,
+            guarded: None,
+            peer: peer.clone(),
+            client: None,
+            id: None,
+            told: None,
+            opened: None,
+        });
+        // What `insert` gives would be put together elsewhere first.
+        if let Some(request) = &mut filled.request {
+            prepare(&mut request.head);
+        }
+        Open { requests: self.clone(), ticket: Ticket { slot, serial } }
+    }
+
+    /// Says whose handler runs from now on.
+    #[inline]
+    pub(crate) fn enter(&self, current: Current) {
+        self.current.set(current);
+    }
+
+    /// Looks at the request whose handler runs. `None` where what runs is no handler.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn running<R>(&self, look: impl FnOnce(&Request) -> R) -> Option<R> {
+        let request = self.get(self.current.get().ticket).ok()?;
+        Some(look(&request))
+    }
+
+    /// The request of the running handler, if `context` is the identity of its context.
+    #[inline]
+    pub(super) fn current(&self, context: *const c_void) -> Option<Ticket> {
+        let current = self.current.get();
+        (current.context == context && !context.is_null()).then_some(current.ticket)
+    }
+
+    /// The request of `ticket`.
+    ///
+    /// # Errors
+    /// Raises when the request is over.
+    #[inline]
+    pub(crate) fn get(&self, ticket: Ticket) -> Result<Ref<'_, Request>, Raise> {
+        let slots = self.slots.try_borrow().map_err(|_| busy())?;
+        Ref::filter_map(slots, |slots| {
+            let slot = slots.get(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+            slot.request.as_ref()
+        })
+        .map_err(|_| over())
+    }
+
+    /// The body of the request of `ticket`; `None` once the request is over.
+    pub(super) fn body(&self, ticket: Ticket) -> Option<Bytes> {
+        if let Ok(slots) = self.slots.try_borrow() {
+            let slot = slots.get(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+            return slot.request.as_ref()?.body.clone();
+        }
+        let answered = self.answered.try_borrow().ok()?;
+        answered.as_ref().filter(|(known, _)| *known == ticket).map(|(_, body)| body.clone())
+    }
+
+    /// As [`Requests::get`], to change it.
+    #[inline]
+    pub(crate) fn get_mut(&self, ticket: Ticket) -> Result<RefMut<'_, Request>, Raise> {
+        let slots = self.slots.try_borrow_mut().map_err(|_| busy())?;
+        RefMut::filter_map(slots, |slots| {
+            let slot = slots.get_mut(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+            slot.request.as_mut()
+        })
+        .map_err(|_| over())
+    }
+}
+
+/// A request in its slot. Dropping it ends the request: a context that was kept finds nothing from then on.
+pub(crate) struct Open {
+    requests: Rc<Requests>,
+    ticket: Ticket,
+}
+
+impl Open {
+    /// What the request's context knows it by.
+    #[inline]
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// Looks at the request for the last time, while its answer is made of what its handler returned: its body may be part
+    /// of that.
+    #[inline(always)]
+    pub(crate) fn look_last<R>(&self, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
+        self.look(|request| {
+            let _lent = request.body.take().map(|body| Lent::new(&self.requests, self.ticket, body));
+            look(request)
+        })
+    }
+
+    /// Looks at the request, or changes it.
+    ///
+    /// `look` must not run Lua code: a context that asks for its request meanwhile is refused.
+    #[inline(always)]
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
+        let mut request = self.requests.get_mut(self.ticket).ok()?;
+        Some(look(&mut request))
+    }
+}
+
+impl Drop for Open {
+    #[inline]
+    fn drop(&mut self) {
+        // Nobody looks at a request while it is dropped; if somebody did, its slot would only stay taken.
+        let Ok(mut slots) = self.requests.slots.try_borrow_mut() else { return };
+        let mut opened = None;
+        if let Some(slot) = slots.get_mut(self.ticket.slot as usize) {
+            slot.serial = 0;
+            opened = slot.request.as_mut().and_then(|request| request.opened.take());
+            slot.request = None;
+            self.requests.free.borrow_mut().push(self.ticket.slot);
+        }
+        // Whatever that sets off finds the requests in order.
+        drop(slots);
+        drop(opened);
+    }
+}
+
+/// The body of a request while its answer is made. Dropped, it is gone.
+struct Lent<'a>(&'a Requests);
+
+impl Lent<'_> {
+    fn new(requests: &Requests, ticket: Ticket, body: Bytes) -> Lent<'_> {
+        requests.answered.replace(Some((ticket, body)));
+        Lent(requests)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.answered.take();
+    }
+}
+
+#[cold]
+fn over() -> Raise {
+    Raise::mistake("this request is over: ctx can be used only until its response is sent")
+}
+
+/// A finalizer (`__gc`) that runs while its VM reads a request may find it borrowed.
+#[cold]
+fn busy() -> Raise {
+    Raise::mistake("the request is in use: ctx cannot be used in a finalizer")
+}

@@ -1,0 +1,199 @@
+//! The functions by which `hooks.lua` and `chain.lua` learn which hooks guard a route or a path.
+//!
+//! Comes in: the places of hooks, then routes, then requests. Goes out: the places whose hooks run, as Lua values.
+
+use std::cell::{OnceCell, RefCell};
+use std::fmt::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::StatusCode;
+use mlua::{Lua, Table};
+
+use crate::exchange::context::{self, Contexts, Guarded};
+use crate::exchange::response::Responder;
+use crate::lua::{Returns, Shared, Stack};
+use crate::policy::assets::MountDecl;
+use crate::route::{Guards, NamedValue, Origin, Pattern, Reach, RouteId};
+
+use super::declared::{Declared, Told};
+
+/// The places of hooks while the app loads.
+#[derive(Default)]
+pub(super) struct Places {
+    patterns: Vec<Pattern>,
+    guards: Option<Guards>,
+    /// Those that something declared lies at or below.
+    reached: Vec<bool>,
+}
+
+impl Places {
+    fn guards(&mut self) -> &Guards {
+        let patterns = &mut self.patterns;
+        self.guards.get_or_insert_with(|| {
+            self.reached = vec![false; patterns.len()];
+            Guards::new(std::mem::take(patterns))
+        })
+    }
+
+    /// What guards the app's paths, once it has loaded; `None` where nothing does.
+    pub(super) fn finish(mut self) -> Option<Guards> {
+        self.guards();
+        self.guards.filter(|_| !self.reached.is_empty())
+    }
+}
+
+/// Lends to `hooks.lua` what it needs.
+pub(super) fn install(
+    lua: &Lua,
+    native: &Table,
+    declared: &Rc<RefCell<Declared>>,
+    told: &Rc<RefCell<Told>>,
+) -> mlua::Result<()> {
+    let shared = Shared::new(lua, told.clone())?;
+    native.raw_set("guard", shared.function(lua, guard)?)?;
+    native.raw_set("guards_of_route", shared.function(lua, of_route)?)?;
+    let (declared, told) = (declared.clone(), told.clone());
+    let idle = lua.create_function(move |_, ()| Ok(idle(&declared.borrow().mounts, &mut told.borrow_mut().places)))?;
+    native.raw_set("idle_guards", idle)
+}
+
+/// `guard(file, line, segment…)`, with the last segment of the place first: whether it is one. A wrong one leaves its
+/// mistake in `told`.
+fn guard(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
+    let told = &mut *told.borrow_mut();
+    let fields: Vec<&[u8]> = (3..=stack.top()).rev().map(|index| stack.bytes(index).unwrap_or_default()).collect();
+    let is_place = match Pattern::parse(&fields) {
+        Ok(pattern) if told.places.patterns.len() < usize::from(u16::MAX) => {
+            told.places.patterns.push(pattern);
+            true
+        }
+        Ok(_) => false,
+        Err(mistake) => {
+            let file = String::from_utf8_lossy(stack.bytes(1).unwrap_or_default());
+            let origin = Origin { file: Arc::from(file), line: stack.number(2) as u32 };
+            told.mistakes.push(format!("{origin}: {mistake}"));
+            false
+        }
+    };
+    stack.push_boolean(is_place);
+    Ok(1)
+}
+
+/// `guards_of_route()`: the places above all paths of the last route, counted from 1, as an array from the outermost inward;
+/// and whether there are others, above some of them.
+fn of_route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
+    let told = &mut *told.borrow_mut();
+    let mut places = Vec::new();
+    if let Some(route) = told.routes.last() {
+        places.extend(told.places.guards().of_route(&route.pattern));
+    }
+    stack.push_table(places.len(), 0);
+    let array = stack.top();
+    let (mut n, mut depends) = (0, false);
+    for (place, reach) in places {
+        if let Some(reached) = told.places.reached.get_mut(usize::from(place)) {
+            *reached = true;
+        }
+        match reach {
+            Reach::Always => {
+                n += 1;
+                stack.push_number(f64::from(place) + 1.0);
+                stack.set_item(array, n);
+            }
+            _ => depends = true,
+        }
+    }
+    stack.push_boolean(depends);
+    Ok(2)
+}
+
+/// The places, counted from 1, that no route and no folder of files has anything to do with.
+fn idle(mounts: &[MountDecl], places: &mut Places) -> Vec<usize> {
+    places.guards();
+    for mount in mounts {
+        let rest = b"{*path}".to_vec();
+        let fields = || mount.fields.iter().filter(|field| !field.is_empty());
+        let files = Pattern::parse(&fields().chain([&rest]).collect::<Vec<_>>());
+        let folder = Pattern::parse(&fields().collect::<Vec<_>>());
+        for pattern in [files, folder].into_iter().flatten() {
+            let guards = places.guards.iter().flat_map(|guards| guards.of_route(&pattern));
+            for (place, _) in guards {
+                if let Some(reached) = places.reached.get_mut(usize::from(place)) {
+                    *reached = true;
+                }
+            }
+        }
+    }
+    (1..).zip(&places.reached).filter(|(_, reached)| !**reached).map(|(number, _)| number).collect()
+}
+
+/// What the functions of `chain.lua` share.
+pub(super) struct Guarding {
+    pub(super) contexts: Rc<Contexts>,
+    pub(super) responder: Rc<Responder>,
+    /// Known once the app has loaded, where there are hooks.
+    pub(super) guards: Rc<OnceCell<Guards>>,
+    /// The pattern of each route.
+    pub(super) routes: Rc<OnceCell<Vec<Pattern>>>,
+}
+
+/// Lends to `chain.lua` what it needs.
+pub(super) fn install_late(lua: &Lua, native: &Table, guarding: Guarding) -> mlua::Result<()> {
+    let shared = Shared::new(lua, Rc::new(guarding))?;
+    native.raw_set("guards_at", shared.function(lua, at)?)?;
+    native.raw_set("prepared", shared.function(lua, prepared)?)
+}
+
+/// `guards_at(ctx)`: the places whose hooks run for the request, as text.
+fn at(stack: &mut Stack<'_>, guarding: &Guarding) -> Returns {
+    let ticket = context::ticket(stack, &guarding.contexts, "request_id()")?;
+    let mut request = guarding.contexts.requests.get_mut(ticket)?;
+    let key = match &request.guarded {
+        Some(guarded) => guarded.key.clone(),
+        None => {
+            let mut guarded = Guarded::default();
+            let route = request.route.as_ref().map(|(id, _)| *id);
+            let known = route.and_then(|id: RouteId| guarding.routes.get()?.get(id.index()));
+            if let Some(guards) = guarding.guards.get() {
+                guarded.key = key(guards, request.head.uri.path(), known, &mut guarded.values).unwrap_or_default();
+            }
+            let key = guarded.key.clone();
+            request.guarded = Some(Box::new(guarded));
+            key
+        }
+    };
+    stack.push_bytes(key.as_bytes());
+    Ok(1)
+}
+
+/// The places at and above a path, as [`at`] tells of them; `None` where there are none.
+pub(super) fn key(
+    guards: &Guards,
+    path: &str,
+    known: Option<&Pattern>,
+    values: &mut Vec<NamedValue>,
+) -> Option<String> {
+    let mut key = String::new();
+    for place in guards.at(path, known, values) {
+        let _ = write!(key, "{} ", usize::from(place) + 1);
+    }
+    (!key.is_empty()).then_some(key)
+}
+
+/// `prepared(ctx)`: the response that Rover has ready for the request, if it has one.
+fn prepared(stack: &mut Stack<'_>, guarding: &Guarding) -> Returns {
+    let ticket = context::ticket(stack, &guarding.contexts, "request_id()")?;
+    let mut request = guarding.contexts.requests.get_mut(ticket)?;
+    let response = request.guarded.as_mut().and_then(|guarded| {
+        let response = guarded.response.take();
+        guarded.is_missing = response.as_ref().is_none_or(|response| response.status() == StatusCode::NOT_FOUND);
+        response
+    });
+    drop(request);
+    match response {
+        Some(response) => guarding.responder.push_response(stack, response),
+        None => stack.push_nil(),
+    }
+    Ok(1)
+}

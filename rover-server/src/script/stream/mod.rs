@@ -1,0 +1,44 @@
+//! Bodies that a Lua function makes piece by piece: `api.stream` and `api.sse`.
+//!
+//! Comes in: a producer. Goes out: a body, which calls the producer whenever the client has room for the next piece, and
+//! cancels it when the client is gone. This module must not know of handlers or connections.
+
+mod event;
+mod producer;
+
+use std::rc::{Rc, Weak};
+
+use mlua::{Lua, Table};
+
+use crate::exchange::response::Responder;
+use crate::lua::{Raise, Returns, Shared, Stack};
+use crate::script::tasks::{Held, Tasks};
+
+use producer::{Events, Producer};
+
+struct Streams {
+    tasks: Weak<Tasks>,
+    responder: Rc<Responder>,
+}
+
+/// Adds the function behind the builders to `native`.
+///
+/// # Errors
+/// Memory errors of mlua.
+pub(crate) fn install(lua: &Lua, native: &Table, tasks: &Rc<Tasks>, responder: &Rc<Responder>) -> mlua::Result<()> {
+    let streams = Streams { tasks: Rc::downgrade(tasks), responder: responder.clone() };
+    native.raw_set("stream", Shared::new(lua, Rc::new(streams))?.function(lua, stream)?)
+}
+
+/// `stream(producer, place, is_sse, retry)`: what a response of the kind STREAM holds. The arguments have been checked.
+fn stream(stack: &mut Stack<'_>, streams: &Streams) -> Returns {
+    let tasks = streams.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))?;
+    let place = String::from_utf8_lossy(stack.bytes(2).unwrap_or_default()).into();
+    let function = Held::copies(&tasks, stack, 1, 1)?;
+    let events = stack.boolean(3).then(|| {
+        let retry = stack.number(4);
+        Events::new(&tasks, (retry > 0.0).then_some(retry as u64))
+    });
+    streams.responder.push_stream(stack, Box::pin(Producer::new(&tasks, function, place, events)));
+    Ok(1)
+}

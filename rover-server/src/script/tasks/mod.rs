@@ -1,0 +1,222 @@
+//! Functions that run beside the handler that started them: `rover.spawn`, `every`, `all` and `timeout`.
+//!
+//! Comes in: Lua functions. Goes out: what they return, to whoever waits for it. A [`Run`] is one function in a coroutine
+//! of its own; dropping it cancels the function. Those of `all` and `timeout` lie within the wait of their caller, and so
+//! end with it; spawned ones lie in the worker's [`Driver`]. This module must not know of routes or handlers.
+
+mod functions;
+mod run;
+mod spawned;
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::mem::take;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::exchange::context::Contexts;
+use crate::exchange::response::Responder;
+use crate::json::Vocabulary;
+use crate::lua::{Coroutines, Waits};
+use crate::observe::otlp::Tracing;
+use crate::runtime::turn;
+use crate::transport::upgrade::Ending;
+
+pub(crate) use functions::install;
+pub(crate) use run::{Held, Run};
+use spawned::Spawned;
+
+/// How many functions one worker runs beside its handlers, at most.
+const MOST_TASKS: usize = 50_000;
+
+/// How deep functions lie within the waits of others, at most: each takes some of the stack of the thread.
+const DEEPEST: u32 = 200;
+
+/// What the tasks of one worker share.
+pub(crate) struct Tasks {
+    coroutines: Coroutines,
+    waits: Rc<Waits>,
+    contexts: Rc<Contexts>,
+    responder: Rc<Responder>,
+    /// Spawned since the driver last looked.
+    incoming: RefCell<Vec<Spawned>>,
+    driver: RefCell<Option<Waker>>,
+    running: Cell<usize>,
+    /// Timers between two calls.
+    waiting: Cell<usize>,
+    /// Coroutines that hold values, and run nothing.
+    holding: Cell<u64>,
+    /// How deep the function that runs lies within the waits of others; 0 for a handler.
+    depth: Cell<u32>,
+    is_stopping: Cell<bool>,
+    ending: Ending,
+    keep_alive: Cell<Duration>,
+    /// Held by whatever serves a client on after its request has ended.
+    guests: Rc<()>,
+    /// That of the function that runs.
+    scope: RefCell<Option<Scope>>,
+    tracing: Tracing,
+}
+
+/// Functions that run beside handlers, and the coroutines for them.
+pub(crate) struct Counts {
+    /// They run or wait, timers also for their next call.
+    pub(crate) tasks: u64,
+    /// Coroutines that are ready.
+    pub(crate) idle: u64,
+    /// That run or wait.
+    pub(crate) busy: u64,
+    /// That hold values: what a task has returned, the function of a timer or a stream.
+    pub(crate) held: u64,
+    /// Made so far.
+    pub(crate) created: u64,
+}
+
+/// On whose behalf a function runs: handed on to every function that it starts. What it is, only its maker knows.
+pub(crate) type Scope = Rc<dyn Any>;
+
+impl Tasks {
+    /// # Errors
+    /// Memory errors of mlua.
+    pub(crate) fn new(
+        lua: &mlua::Lua,
+        waits: &Rc<Waits>,
+        contexts: &Rc<Contexts>,
+        responder: &Rc<Responder>,
+        tracing: &Tracing,
+    ) -> mlua::Result<Rc<Tasks>> {
+        Ok(Rc::new(Tasks {
+            coroutines: Coroutines::new(lua, Vec::new(), waits)?,
+            waits: waits.clone(),
+            contexts: contexts.clone(),
+            responder: responder.clone(),
+            incoming: RefCell::default(),
+            driver: RefCell::default(),
+            running: Cell::new(0),
+            waiting: Cell::new(0),
+            holding: Cell::new(0),
+            depth: Cell::new(0),
+            is_stopping: Cell::new(false),
+            ending: Ending::default(),
+            keep_alive: Cell::new(Duration::from_secs(15)),
+            guests: Rc::default(),
+            scope: RefCell::default(),
+            tracing: tracing.clone(),
+        }))
+    }
+
+    /// What there is of them, for a page of metrics.
+    pub(crate) fn counts(&self) -> Counts {
+        let (idle, used, created) = self.coroutines.counts();
+        let held = self.holding.get();
+        let tasks = (self.running.get() + self.waiting.get()) as u64;
+        Counts { tasks, idle, busy: used.saturating_sub(held), held, created }
+    }
+
+    /// Lets no more tasks be spawned.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.set(true);
+    }
+
+    /// Tells what never ends by itself that it has to: streams of events, and WebSockets.
+    pub(crate) fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// After how long a silence a stream of events sends a comment.
+    pub(crate) fn keep_alive(&self) -> Duration {
+        self.keep_alive.get()
+    }
+
+    /// Sets what [`keep_alive`](Tasks::keep_alive) gives.
+    pub(crate) fn set_keep_alive(&self, time: Duration) {
+        self.keep_alive.set(time);
+    }
+
+    /// To be held by whatever serves a client on after its request has ended: streams and WebSockets.
+    pub(crate) fn guest(&self) -> Rc<()> {
+        self.guests.clone()
+    }
+
+    /// Whether a client is served on after its request has ended.
+    pub(crate) fn has_guests(&self) -> bool {
+        Rc::strong_count(&self.guests) > 1
+    }
+
+    /// On whose behalf the running function runs.
+    pub(crate) fn scope(&self) -> Option<Scope> {
+        self.scope.borrow().clone()
+    }
+
+    /// What is known of traces in this VM.
+    pub(crate) fn tracing(&self) -> &Tracing {
+        &self.tracing
+    }
+
+    /// What JSON needs to know of this VM.
+    pub(crate) fn vocabulary(&self) -> &Vocabulary {
+        &self.contexts.vocabulary
+    }
+
+    /// How Lua code waits in this VM.
+    pub(crate) fn waits(&self) -> &Rc<Waits> {
+        &self.waits
+    }
+
+    fn add(&self, task: Spawned) {
+        self.incoming.borrow_mut().push(task);
+        let waker = self.driver.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Runs the spawned tasks of a worker; never ends by itself. Dropping it cancels them all.
+pub(crate) struct Driver {
+    tasks: Rc<Tasks>,
+    crowd: FuturesUnordered<Spawned>,
+}
+
+impl Driver {
+    /// There should be one for each worker.
+    pub(crate) fn new(tasks: Rc<Tasks>) -> Driver {
+        Driver { tasks, crowd: FuturesUnordered::new() }
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        turn::begin();
+        let this = &mut *self;
+        let mut is_first = true;
+        loop {
+            if !take(&mut is_first) {
+                // Tasks that start others must not keep the worker for themselves.
+                ready!(turn::poll_more(cx));
+            }
+            *this.tasks.driver.borrow_mut() = Some(cx.waker().clone());
+            let incoming = this.tasks.incoming.take();
+            this.crowd.extend(incoming);
+            let ended = matches!(this.crowd.poll_next_unpin(cx), Poll::Ready(Some(())));
+            if !ended && this.tasks.incoming.borrow().is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.crowd.clear();
+        drop(self.tasks.incoming.take());
+    }
+}

@@ -1,0 +1,320 @@
+//! One Lua function in a coroutine of its own.
+
+use std::ffi::c_int;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, ready};
+
+use crate::exchange::context::Current;
+use crate::exchange::failure::Failure;
+use crate::log::{self, Level};
+use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
+use crate::observe::otlp::Inherited;
+use crate::runtime::turn::Stint;
+
+use super::{DEEPEST, MOST_TASKS, Scope, Tasks};
+
+/// The number under which a profiler counts tasks; entries of the app count from 1.
+const TASK: u32 = 0;
+
+/// Values that wait on a stack of their own until somebody takes copies.
+pub(crate) struct Held {
+    /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
+    tasks: Weak<Tasks>,
+    coroutine: Option<Coroutine>,
+    /// Where a function that they hold belongs in a trace.
+    inherited: Inherited,
+    /// On whose behalf a function that they hold runs.
+    scope: Option<Scope>,
+    /// How deep a function that they hold lies within the waits of others.
+    depth: u32,
+}
+
+impl Held {
+    /// The values `first..=last` of `stack`.
+    pub(crate) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
+        let inherited = tasks.tracing.inherit();
+        let (own, scope) = (tasks.coroutines.take(), tasks.scope());
+        tasks.holding.set(tasks.holding.get() + 1);
+        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(own), inherited, scope, depth: 0 };
+        let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
+        if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
+    }
+
+    /// The same, for a function that runs within a wait of the one that runs now.
+    ///
+    /// # Errors
+    /// Too many lie within each other.
+    pub(crate) fn nested(mut self, tasks: &Tasks) -> Result<Held, Raise> {
+        self.depth = tasks.depth.get() + 1;
+        if self.depth > DEEPEST {
+            return Err(Raise::Mistake(format!(
+                "more than {DEEPEST} functions wait for each other, each within the last"
+            )));
+        }
+        Ok(self)
+    }
+
+    /// The stack that holds them, from index 1.
+    pub(crate) fn stack(&mut self) -> Option<Stack<'_>> {
+        self.coroutine.as_mut().map(Coroutine::stack)
+    }
+
+    /// Pushes copies of all values and says how many.
+    pub(super) fn push_all(&mut self, stack: &mut Stack<'_>) -> Returns {
+        let Some(coroutine) = &mut self.coroutine else { return Ok(0) };
+        let mut own = coroutine.stack();
+        let n = own.top();
+        if own.copy_to(1, n, stack) { Ok(n) } else { Err(Raise::mistake("too many results")) }
+    }
+
+    /// Pushes a copy of the first value, or nil.
+    pub(crate) fn push_first(&mut self, stack: &mut Stack<'_>) {
+        let copied = self.coroutine.as_mut().is_some_and(|coroutine| {
+            let mut own = coroutine.stack();
+            own.top() > 0 && own.copy_to(1, 1, stack)
+        });
+        if !copied {
+            stack.push_nil();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let (Some(coroutine), Some(tasks)) = (self.coroutine.take(), self.tasks.upgrade()) {
+            tasks.holding.set(tasks.holding.get() - 1);
+            tasks.coroutines.put_back(coroutine);
+        }
+    }
+}
+
+/// A function being run. Dropping it cancels the function, which cleans up before this returns.
+pub(crate) struct Run {
+    tasks: Rc<Tasks>,
+    /// `None` once it has ended.
+    coroutine: Option<Coroutine>,
+    args: c_int,
+    /// `None` before it has begun.
+    wait: Option<Wait>,
+    stint: Stint,
+    /// Where it was started.
+    place: Rc<str>,
+    /// Its error is logged: nobody may ask for it.
+    is_logged: bool,
+    scope: Option<Scope>,
+    inherited: Inherited,
+    depth: u32,
+}
+
+impl Run {
+    /// Prepares the function at `first` of `stack` with the arguments up to `last`, which is to run within a wait of the
+    /// function that runs now. It begins when it is polled.
+    ///
+    /// # Errors
+    /// The worker runs too many, or too many lie within each other.
+    pub(crate) fn nested(
+        tasks: &Rc<Tasks>,
+        stack: &mut Stack<'_>,
+        first: c_int,
+        last: c_int,
+        place: &Rc<str>,
+    ) -> Result<Run, Raise> {
+        let held = Held::copies(tasks, stack, first, last)?.nested(tasks)?;
+        Run::of(tasks, held, last - first, place)
+    }
+
+    /// As [`Run::nested`], for a function that runs beside the one that runs now.
+    ///
+    /// # Errors
+    /// The worker runs too many.
+    pub(crate) fn new(
+        tasks: &Rc<Tasks>,
+        stack: &mut Stack<'_>,
+        first: c_int,
+        last: c_int,
+        place: &Rc<str>,
+    ) -> Result<Run, Raise> {
+        let held = Held::copies(tasks, stack, first, last)?;
+        Run::of(tasks, held, last - first, place)
+    }
+
+    fn of(tasks: &Rc<Tasks>, mut held: Held, args: c_int, place: &Rc<str>) -> Result<Run, Raise> {
+        if tasks.running.get() >= MOST_TASKS {
+            return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
+        }
+        let coroutine = held.coroutine.take();
+        tasks.holding.set(tasks.holding.get() - u64::from(coroutine.is_some()));
+        let mut run = Run::with(tasks, coroutine, args, place, std::mem::take(&mut held.inherited));
+        run.depth = held.depth;
+        Ok(run)
+    }
+
+    /// Prepares the function that `push` pushes, with as many arguments behind it as it says. `None` where the worker runs
+    /// too many.
+    pub(crate) fn prepare(
+        tasks: &Rc<Tasks>,
+        place: &Rc<str>,
+        push: impl FnOnce(&mut Stack<'_>) -> c_int,
+    ) -> Option<Run> {
+        (tasks.running.get() < MOST_TASKS).then(|| Run::prepare_anyway(tasks, place, push))
+    }
+
+    /// As [`prepare`](Run::prepare), however many run: for what has to run, and whose number has a bound of its own.
+    pub(crate) fn prepare_anyway(
+        tasks: &Rc<Tasks>,
+        place: &Rc<str>,
+        push: impl FnOnce(&mut Stack<'_>) -> c_int,
+    ) -> Run {
+        let mut coroutine = tasks.coroutines.take();
+        let args = push(&mut coroutine.stack());
+        Run::with(tasks, Some(coroutine), args, place, Inherited::default())
+    }
+
+    fn with(
+        tasks: &Rc<Tasks>,
+        coroutine: Option<Coroutine>,
+        args: c_int,
+        place: &Rc<str>,
+        inherited: Inherited,
+    ) -> Run {
+        tasks.running.set(tasks.running.get() + 1);
+        let (tasks, scope) = (tasks.clone(), tasks.scope());
+        let (place, stint) = (place.clone(), Stint::default());
+        Run { tasks, coroutine, args, wait: None, stint, place, is_logged: false, scope, inherited, depth: 0 }
+    }
+
+    /// The same, on behalf of `scope`, as is everything that it starts.
+    pub(crate) fn within(mut self, scope: Scope) -> Run {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// As [`Run::new`], for the function that `held` holds.
+    pub(crate) fn again(tasks: &Rc<Tasks>, held: &mut Held, place: &Rc<str>) -> Result<Run, Raise> {
+        match &mut held.coroutine {
+            Some(coroutine) => {
+                let mut run = Run::new(tasks, &mut coroutine.stack(), 1, 1, place)?;
+                run.inherited.clone_from(&held.inherited);
+                run.scope.clone_from(&held.scope);
+                run.depth = held.depth;
+                Ok(run)
+            }
+            None => Err(Raise::mistake("nothing to run")),
+        }
+    }
+
+    /// The same, with its error logged.
+    pub(crate) fn logged(mut self) -> Run {
+        self.is_logged = true;
+        self
+    }
+
+    fn raised(&mut self, mut coroutine: Coroutine) -> Held {
+        let mut stack = coroutine.stack();
+        let error = stack.top();
+        let held = Held::copies(&self.tasks, &mut stack, error, error);
+        if self.is_logged {
+            self.log(&mut coroutine);
+        }
+        self.tasks.coroutines.discard(coroutine);
+        let tasks = Rc::downgrade(&self.tasks);
+        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: Inherited::default(), scope: None, depth: 0 })
+    }
+
+    /// Logs the error on top of the stack, where it was raised and where its function was started.
+    fn log(&self, coroutine: &mut Coroutine) {
+        let tasks = &self.tasks;
+        let mut stack = coroutine.stack();
+        let frames = traceback(&stack, 0);
+        let (index, lua) = (stack.top(), tasks.coroutines.lua());
+        let failure = Failure::read(&mut stack, index, lua, &tasks.contexts, &tasks.responder, frames);
+        let failure = failure.placed(&self.place);
+        log::event(Level::Error, &failure.message)
+            .field("task", &*self.place)
+            .field("traceback", failure.trace().as_str())
+            .emit();
+    }
+
+    /// The function runs from now on, no handler does. Gives on whose behalf another one ran.
+    fn enter(&self) -> (Option<Scope>, Inherited, u32) {
+        self.tasks.contexts.requests.enter(Current::NONE);
+        let depth = self.tasks.depth.replace(self.depth);
+        (self.tasks.scope.replace(self.scope.clone()), self.tasks.tracing.enter(self.inherited.clone()), depth)
+    }
+
+    fn leave(&self, (scope, inherited, depth): (Option<Scope>, Inherited, u32)) {
+        self.tasks.depth.set(depth);
+        self.tasks.scope.replace(scope);
+        self.tasks.tracing.enter(inherited);
+    }
+
+    #[cold]
+    fn cancel(&mut self, mut coroutine: Coroutine) {
+        if self.wait.take().is_none() {
+            return self.tasks.coroutines.put_back(coroutine);
+        }
+        let outer = self.enter();
+        let cancelled = self.tasks.waits.cancel(&mut coroutine);
+        self.leave(outer);
+        match cancelled {
+            Cancelled::Returned => return self.tasks.coroutines.put_back(coroutine),
+            Cancelled::Through => {}
+            Cancelled::Raised => self.log(&mut coroutine),
+            Cancelled::Stuck => {
+                log::event(Level::Warn, "a cancelled task went on to wait, and was ended where it stood")
+                    .field("task", &*self.place)
+                    .emit();
+            }
+        }
+        self.tasks.coroutines.discard(coroutine);
+    }
+}
+
+impl Future for Run {
+    /// What the function returned, or what it raised.
+    type Output = Result<Held, Held>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Held, Held>> {
+        let this = &mut *self;
+        loop {
+            let resume = match &mut this.wait {
+                Some(wait) => Some(ready!(this.stint.poll(cx, |cx| wait.as_mut().poll(cx)))),
+                None => None,
+            };
+            let Some(mut coroutine) = this.coroutine.take() else { return Poll::Pending };
+            label(TASK);
+            let outer = this.enter();
+            let step = match resume {
+                Some(resume) => this.tasks.waits.go_on(&mut coroutine, resume, this.stint.excess()),
+                None => this.tasks.waits.advance(&mut coroutine, this.args),
+            };
+            this.leave(outer);
+            match step {
+                Step::Waits(wait) => {
+                    this.wait = Some(wait);
+                    this.coroutine = Some(coroutine);
+                }
+                Step::Returned => {
+                    let (tasks, inherited) = (Rc::downgrade(&this.tasks), Inherited::default());
+                    let coroutine = Some(coroutine);
+                    this.tasks.holding.set(this.tasks.holding.get() + 1);
+                    return Poll::Ready(Ok(Held { tasks, coroutine, inherited, scope: None, depth: 0 }));
+                }
+                Step::Raised => return Poll::Ready(Err(this.raised(coroutine))),
+            }
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.tasks.running.set(self.tasks.running.get() - 1);
+        let Some(coroutine) = self.coroutine.take() else { return };
+        if catch_unwind(AssertUnwindSafe(|| self.cancel(coroutine))).is_err() {
+            log::event(Level::Error, "Rover panicked while it cancelled a task; this is a bug in Rover").emit();
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The listener on which a server tells of itself, apart from the one that serves the app.
+//!
+//! Comes in: bound sockets, and a function from paths to pages. Goes out: the pages, over HTTP/1.1, from a thread of its
+//! own, so that a worker that is stuck does not keep an operator from asking. Pages of other sites that a browser shows get
+//! nothing. This module must not know what the pages tell.
+
+mod origin;
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::LocalOptions;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::sleep;
+
+pub(crate) use origin::Names;
+
+use crate::listen::accept::{Listeners, Stream};
+use crate::log::{self, Level};
+
+/// Connections at one time; further ones are closed at once.
+const MOST_CONNECTIONS: usize = 64;
+
+/// How long a client may take to send a request, and to take the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is answered to a path.
+pub(crate) struct Page {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: String,
+}
+
+/// What is asked: the path, the query, and whether by POST, as for what acts.
+pub(crate) struct Asked {
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) is_post: bool,
+}
+
+/// What there is under a path.
+pub(crate) enum Told {
+    Page(Page),
+    Nothing,
+    /// Something that only these methods are for.
+    Only(&'static str),
+}
+
+/// Answers what is asked.
+pub(crate) type Pages = Arc<dyn Fn(Asked) -> Pin<Box<dyn Future<Output = Told>>> + Send + Sync>;
+
+/// The thread that answers. Dropping it ends it.
+pub(crate) struct Management {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Management {
+    /// Starts to answer on `listeners` to those who know the server by one of `names`.
+    ///
+    /// # Errors
+    /// The system refuses a thread or an event queue.
+    pub(crate) fn start(listeners: Arc<Listeners>, names: Names, pages: Pages) -> io::Result<Management> {
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("rover-manage".to_owned()).spawn(move || {
+            let built = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime = match built {
+                Ok(runtime) => runtime,
+                Err(error) => return failed(&error),
+            };
+            let serving = serve(listeners, Rc::new(names), pages);
+            runtime.block_on(async {
+                tokio::select! {
+                    served = serving => if let Err(error) = served { failed(&error) },
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Management { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Management {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn failed(error: &io::Error) {
+    log::event(Level::Error, "the management listener has ended").field("error", error.to_string().as_str()).emit();
+}
+
+async fn serve(listeners: Arc<Listeners>, names: Rc<Names>, pages: Pages) -> io::Result<()> {
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    listeners
+        .accept_here(|accepted| {
+            let Ok(place) = room.clone().try_acquire_owned() else { return };
+            let (names, pages) = (names.clone(), pages.clone());
+            tokio::task::spawn_local(async move {
+                let _place = place;
+                match accepted.stream {
+                    Stream::Tcp(stream) => {
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            converse(TokioIo::new(stream), &names, &pages).await;
+                        }
+                    }
+                    Stream::Unix(stream) => {
+                        if let Ok(stream) = UnixStream::from_std(stream) {
+                            // Out of a page's reach, by whatever name.
+                            converse(TokioIo::new(stream), &Names::any(), &pages).await;
+                        }
+                    }
+                }
+            });
+        })
+        .await
+}
+
+/// Answers one request. A client that is slow to send it, or to take the answer, is not waited for.
+async fn converse(stream: impl Read + Write + Unpin, names: &Names, pages: &Pages) {
+    let is_made = Cell::new(false);
+    let service = service_fn(|request| {
+        is_made.set(true);
+        let (answer, is_made) = (answer(request, names, pages), &is_made);
+        async move {
+            let answer = answer.await;
+            is_made.set(false);
+            answer
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
+    let mut serving = pin!(builder.serve_connection(stream, service));
+    loop {
+        tokio::select! {
+            // What goes wrong here is the client's doing.
+            _ = serving.as_mut() => return,
+            () = sleep(PATIENCE) => {
+                if !is_made.get() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn answer(request: Request<Incoming>, names: &Names, pages: &Pages) -> Result<Response<Full<Bytes>>, Infallible> {
+    let plain = |status: StatusCode| Page {
+        status,
+        content_type: "text/plain; charset=utf-8",
+        body: format!("{}\n", status.canonical_reason().unwrap_or("Error")),
+    };
+    let is_post = request.method() == Method::POST;
+    let refusal = names.refuses(request.headers(), request.uri());
+    let told = match *request.method() {
+        _ if refusal.is_some() => {
+            Told::Page(Page { body: format!("{}\n", refusal.unwrap_or_default()), ..plain(StatusCode::FORBIDDEN) })
+        }
+        Method::GET | Method::HEAD | Method::POST => {
+            let path = request.uri().path().to_owned();
+            pages(Asked { path, query: request.uri().query().unwrap_or_default().to_owned(), is_post }).await
+        }
+        _ => Told::Only("GET, HEAD"),
+    };
+    let (page, allow) = match told {
+        Told::Page(page) => (page, None),
+        Told::Nothing => (plain(StatusCode::NOT_FOUND), None),
+        Told::Only(allow) => (plain(StatusCode::METHOD_NOT_ALLOWED), Some(allow)),
+    };
+    let mut response = Response::new(Full::new(page.body.into()));
+    *response.status_mut() = page.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(allow) = allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    Ok(response)
+}

@@ -1,0 +1,311 @@
+//! The public face: configure a server, start it, learn where it listens, run it until it is told to stop.
+//!
+//! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
+//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile; `check`
+//! loads an app that is not served.
+
+pub(crate) mod management; // where it tells of itself
+pub(crate) mod supervisor; // the workers as a whole, and who takes a lost one's place
+pub(crate) mod dispatcher; // whose turn it is
+pub(crate) mod worker; // one thread, one runtime, one Lua VM
+pub(crate) mod local; // instead of the above: an app without a socket
+pub(crate) mod version; // one version of the app in a worker
+pub(crate) mod readiness; // whether the app is ready
+pub(crate) mod profile; // where Lua code spends its time
+pub(crate) mod watchdog; // stops code that runs for too long
+mod board;
+mod check;
+mod control;
+mod info;
+mod listening;
+mod reload;
+mod start;
+mod succession;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlua::{FromLuaMulti, IntoLuaMulti, Lua};
+
+pub use control::Control;
+pub use info::{AppInfo, RouteInfo};
+pub use listening::Listening;
+
+use start::Settled;
+use succession::Inheritance;
+
+use crate::config::{self, AccessLog, Overrides, TrailingSlash};
+use crate::error::Error;
+use crate::exchange::context::Peer;
+use crate::log::Level;
+use crate::lua::{self, async_function};
+use crate::observe::metrics::Archive;
+use crate::observe::otlp::Tracer;
+use crate::policy::rate_limit::RateLimits;
+use crate::script::app::{Blueprint, Code, Files, Source};
+use crate::server::local::LocalApp;
+use crate::service::Site;
+
+/// A server to be: an app, and what the embedding program decides about it.
+///
+/// What is set here wins over environment variables (`ROVER_*`), and those over the app's own `rover.server { … }`.
+///
+/// ```
+/// # fn main() -> Result<(), rover_server::Error> {
+/// let server = rover_server::Server::from_source(
+///     "hello.lua",
+///     "local api = rover.server {} function api.get(ctx) return double(21) end return api",
+/// )
+/// .port(0)
+/// .workers(1)
+/// .function("double", |_, n: i64| Ok(2 * n));
+/// let listening = server.bind()?;
+/// assert!(listening.addresses()[0].starts_with("http://127.0.0.1:"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Server {
+    blueprint: Blueprint,
+    overrides: Overrides,
+    inheritance: Inheritance,
+}
+
+impl Server {
+    /// A server for the app in a file. `require` looks beside it.
+    pub fn from_file(path: impl Into<PathBuf>) -> Server {
+        Server::new(Source::File(path.into()))
+    }
+
+    /// A server for an app given as text; `name` is what errors call it, e.g. `app.lua`.
+    pub fn from_source(name: impl Into<String>, code: impl Into<String>) -> Server {
+        Server::new(Source::Text { name: name.into(), code: code.into() })
+    }
+
+    fn new(source: Source) -> Server {
+        let blueprint = Blueprint {
+            source,
+            setup: Vec::new(),
+            stores: Arc::default(),
+            worker: 1,
+            workers: num_cpus::get(),
+            memory_limit: 0,
+            files: Files::default(),
+            code: Code::default(),
+            hub: Arc::default(),
+        };
+        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
+    }
+
+    /// Listens on this address, name or Unix socket instead of the app's `host`.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Server {
+        self.overrides.host = Some(host.into());
+        self
+    }
+
+    /// Listens on this port instead of the app's; 0 lets the system pick one.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Server {
+        self.overrides.port = Some(port);
+        self
+    }
+
+    /// Runs so many workers, 1 to 1024, each with a Lua VM of its own. The default is a worker for each core.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Server {
+        self.overrides.workers = Some(workers);
+        self
+    }
+
+    /// Logs from this level on.
+    #[must_use]
+    pub fn log_level(mut self, level: Level) -> Server {
+        self.overrides.log_level = Some(level);
+        self
+    }
+
+    /// Logs a line for each request, at level info. On by default.
+    #[must_use]
+    pub fn access_log(mut self, on: bool) -> Server {
+        self.overrides.access_log = Some(on);
+        self
+    }
+
+    /// Shows messages and tracebacks of errors in answers. For development; off by default.
+    #[must_use]
+    pub fn debug(mut self, on: bool) -> Server {
+        self.overrides.debug = Some(on);
+        self
+    }
+
+    /// Refuses request bodies above so many bytes with 413. The default is 1 MiB.
+    #[must_use]
+    pub fn body_size_limit(mut self, bytes: u64) -> Server {
+        self.overrides.body_size_limit = Some(bytes);
+        self
+    }
+
+    /// Answers 408 when a client sends nothing of its body for so long. The default is 30 s.
+    #[must_use]
+    pub fn body_timeout(mut self, patience: Duration) -> Server {
+        self.overrides.body_timeout = Some(patience);
+        self
+    }
+
+    /// Gives running requests so much time when the server stops. The default is 10 s.
+    #[must_use]
+    pub fn shutdown_timeout(mut self, time: Duration) -> Server {
+        self.overrides.shutdown_timeout = Some(time);
+        self
+    }
+
+    /// Stops Lua code that takes more CPU time than this between two waits, and answers 503. The default is 1 s; zero
+    /// sets no limit. The app's top level and `on_start` get ten times as much.
+    #[must_use]
+    pub fn handler_cpu_limit(mut self, time: Duration) -> Server {
+        self.overrides.handler_cpu_limit = Some(time);
+        self
+    }
+
+    /// Puts another worker in the place of one that has been in the same call for so long. The default is 30 s; zero
+    /// sets no limit.
+    #[must_use]
+    pub fn worker_stall_limit(mut self, time: Duration) -> Server {
+        self.overrides.worker_stall_limit = Some(time);
+        self
+    }
+
+    /// Lets each worker's Lua VM hold so many bytes. The default is 1 GiB; 0 sets no limit.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Server {
+        self.overrides.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Goes on accepting connections for so long after the stop signal, while the readiness check fails already. The
+    /// default is 0.
+    #[must_use]
+    pub fn drain_delay(mut self, time: Duration) -> Server {
+        self.overrides.drain_delay = Some(time);
+        self
+    }
+
+    /// Sends a client that missed or added the slash at the end of a path to the other spelling, with 308. Off by
+    /// default.
+    #[must_use]
+    pub fn redirect_trailing_slash(mut self, on: bool) -> Server {
+        self.overrides.trailing_slash = Some(if on { TrailingSlash::Redirect } else { TrailingSlash::Strict });
+        self
+    }
+
+    /// Sets any config key by its name, with a value as its `ROVER_*` variable would have it; what is wrong is reported
+    /// when the server starts. [`config_keys`](crate::config_keys) lists them.
+    #[must_use]
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
+        self.overrides.named.push((key.into(), value.into()));
+        self
+    }
+
+    /// Prepares the VM of every worker before the app's code runs in it.
+    ///
+    /// # Errors
+    /// An error of `setup` stops the start of the server.
+    #[must_use]
+    pub fn setup(mut self, setup: impl Fn(&Lua) -> mlua::Result<()> + Send + Sync + 'static) -> Server {
+        self.blueprint.setup.push(Arc::new(move |lua, _| setup(lua)));
+        self
+    }
+
+    /// Gives the app a global function. It runs on the worker's thread, which serves nothing else meanwhile.
+    ///
+    /// An error of `function` is raised in Lua.
+    #[must_use]
+    pub fn function<A, R, F>(mut self, name: impl Into<String>, function: F) -> Server
+    where
+        A: FromLuaMulti + 'static,
+        R: IntoLuaMulti + 'static,
+        F: Fn(&Lua, A) -> mlua::Result<R> + Clone + Send + Sync + 'static,
+    {
+        let name = name.into();
+        self.blueprint
+            .setup
+            .push(Arc::new(move |lua, _| lua.globals().raw_set(name.as_str(), lua::function(lua, function.clone())?)));
+        self
+    }
+
+    /// Gives the app a global function that may wait. The handler that calls it is suspended until the future is done;
+    /// its worker serves other requests meanwhile.
+    ///
+    /// The future runs in the worker's tokio runtime, with its timers and its IO. When the client goes away while the
+    /// handler waits, the future is dropped. An error is raised in Lua.
+    #[must_use]
+    pub fn async_function<A, R, F, Fut>(mut self, name: impl Into<String>, function: F) -> Server
+    where
+        A: FromLuaMulti + 'static,
+        R: IntoLuaMulti + 'static,
+        F: Fn(Lua, A) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = mlua::Result<R>> + 'static,
+    {
+        let name = name.into();
+        self.blueprint.setup.push(Arc::new(move |lua, waits| {
+            lua.globals().raw_set(name.as_str(), async_function(lua, waits, &name, function.clone())?)
+        }));
+        self
+    }
+
+    /// Gives the app a module, which `require(name)` returns. `load` makes it, once for each worker.
+    #[must_use]
+    pub fn module<F>(mut self, name: impl Into<String>, load: F) -> Server
+    where
+        F: Fn(&Lua) -> mlua::Result<mlua::Table> + Clone + Send + Sync + 'static,
+    {
+        let name = name.into();
+        self.blueprint.setup.push(Arc::new(move |lua, _| {
+            let load = load.clone();
+            let preload: mlua::Table = lua.globals().get::<mlua::Table>("package")?.get("preload")?;
+            preload.raw_set(name.as_str(), lua.create_function(move |lua, _: mlua::MultiValue| load(lua))?)
+        }));
+        self
+    }
+
+    /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the app, its routes and its config.
+    pub fn load(&self) -> Result<LocalApp, Error> {
+        Ok(LocalApp::new(self.site(false)?, Peer::new(Some([127, 0, 0, 1].into()), "http")))
+    }
+
+    /// The app on the calling thread, as its only worker. One that exports traces needs a tokio runtime around.
+    pub(crate) fn site(&self, exports: bool) -> Result<Rc<Site>, Error> {
+        let blueprint =
+            Blueprint { workers: 1, stores: Arc::default(), code: Code::default(), ..self.blueprint.clone() };
+        let (app, settled) = self.load_and_settle(&blueprint)?;
+        let Settled { mut config, router, limits, mounts } = settled;
+        config.workers = 1;
+        config.access_log = AccessLog::Off;
+        // Such an app may run without tokio, whose clock this needs.
+        config.connections.handler_timeout = Duration::ZERO;
+        let limits = RateLimits::new(&config.rate_limit, &limits);
+        let archive = Archive::default();
+        let patterns = router.routes().iter().map(|route| route.pattern.to_string());
+        let tracer = if exports { Tracer::start(&config.otlp, patterns) } else { None };
+        Ok(Site::new(app, Arc::new(router), Arc::new(config), limits, Arc::new(mounts), &archive, tracer))
+    }
+}
+
+/// What is odd about the variables of the environment that begin as Rover's do.
+fn misspelt_variables() -> Vec<String> {
+    let set = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    config::misspelt_variables(set.filter_map(|(name, _)| name.into_string().ok()))
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("source", &self.blueprint.source).finish_non_exhaustive()
+    }
+}

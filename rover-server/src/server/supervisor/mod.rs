@@ -1,0 +1,332 @@
+//! The workers of a server as a whole: another one takes the place of each that is lost, until all are to end.
+//!
+//! Comes in: workers that are ready, and losses. Goes out: workers in their places, after a pause that grows where they
+//! are lost again and again; and routes that are closed where they cost too many. This module must not know why a worker
+//! was lost.
+
+mod damage;
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::log::{self, Level};
+use crate::script::app::{Blueprint, Mistakes};
+use crate::server::dispatcher::Workers;
+use crate::server::version::Plan;
+use crate::server::watchdog::{Lost, Watchdog};
+use crate::server::worker::{self, Worker};
+
+use damage::Damage;
+
+/// The pause before a place is filled for the second time in a row; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A worker that has lived for so long was no failure.
+const GOOD_LIFE: Duration = Duration::from_secs(60);
+
+/// What a call gets at least when the server stops.
+const SHORTEST_END: Duration = Duration::from_secs(1);
+
+/// How many threads may be stuck for each worker. They cannot be ended from within: beyond that, no place is filled until
+/// some have come back, and where no worker is left, only a new process helps.
+const MOST_STUCK: usize = 4;
+/// As many may be in any case.
+const FEW_STUCK: usize = 8;
+/// How often a place that waits for that is looked after.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The workers of one server.
+pub(crate) struct Crew {
+    blueprint: Blueprint,
+    /// Of the version that serves.
+    plan: Arc<Mutex<Plan>>,
+    watchdog: Watchdog,
+    turns: Arc<Workers>,
+    places: Mutex<Places>,
+    damage: Mutex<Damage>,
+    /// A place was filled, or given up.
+    settled: Notify,
+    /// No place is filled any more.
+    closed: Condvar,
+    /// No worker is left, and so many threads are stuck that none takes their place.
+    beyond_help: Notify,
+    vacant: Arc<Vacant>,
+}
+
+/// Places that are to be filled, for the thread that sees to it.
+#[derive(Default)]
+struct Vacant {
+    state: Mutex<Vacancies>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Vacancies {
+    /// Numbers of workers, and how often in a row the place has become vacant.
+    list: Vec<(usize, u32)>,
+    is_closed: bool,
+}
+
+impl Vacant {
+    fn change(&self, change: impl FnOnce(&mut Vacancies)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits for a place; `None` once none will become vacant any more.
+    fn next(&self) -> Option<(usize, u32)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_calm = |state: &mut Vacancies| state.list.is_empty() && !state.is_closed;
+        let mut state = self.changed.wait_while(state, is_calm).unwrap_or_else(PoisonError::into_inner);
+        state.list.pop()
+    }
+}
+
+struct Places {
+    list: Vec<Place>,
+    is_closed: bool,
+    /// How many places are being filled.
+    open: usize,
+}
+
+struct Place {
+    worker: Option<Worker>,
+    since: Instant,
+    failures: u32,
+}
+
+impl Crew {
+    /// Keeps the places of `workers`, which are ready.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(crate) fn new(
+        blueprint: Blueprint,
+        plan: Arc<Mutex<Plan>>,
+        watchdog: Watchdog,
+        turns: Arc<Workers>,
+        workers: Vec<Worker>,
+    ) -> io::Result<Arc<Crew>> {
+        let since = Instant::now();
+        let list = workers.into_iter().map(|worker| Place { worker: Some(worker), since, failures: 0 }).collect();
+        let places = Mutex::new(Places { list, is_closed: false, open: 0 });
+        let crew = Arc::new(Crew {
+            blueprint,
+            plan,
+            watchdog,
+            turns,
+            places,
+            damage: Mutex::default(),
+            settled: Notify::new(),
+            closed: Condvar::new(),
+            beyond_help: Notify::new(),
+            vacant: Arc::default(),
+        });
+        let (own, vacant) = (Arc::downgrade(&crew), crew.vacant.clone());
+        // Started now, for the system may have no thread to spare when a worker is lost.
+        thread::Builder::new().name("rover-crew".to_owned()).spawn(move || {
+            while let (Some((worker, failures)), Some(crew)) = (vacant.next(), own.upgrade()) {
+                crew.fill_beside(worker, failures);
+            }
+        })?;
+        let own = Arc::downgrade(&crew);
+        crew.watchdog.on_loss(move |lost| {
+            if let Some(crew) = own.upgrade() {
+                crew.note(lost);
+                crew.replace(lost.worker);
+            }
+        });
+        Ok(crew)
+    }
+
+    /// Fills the place of a worker that was lost.
+    fn replace(self: &Arc<Self>, worker: usize) {
+        self.turns.take_out(worker);
+        let mut places = self.places();
+        if places.is_closed {
+            return;
+        }
+        let Some(place) = places.list.get_mut(worker.wrapping_sub(1)) else { return };
+        let lost = place.worker.take();
+        place.failures = if place.since.elapsed() < GOOD_LIFE { place.failures + 1 } else { 1 };
+        let failures = place.failures;
+        places.open += 1;
+        drop(places);
+        if let Some(thread) = lost.as_ref().and_then(Worker::thread) {
+            self.blueprint.stores.abandon(thread);
+        }
+        drop(lost);
+        self.vacant.change(|vacant| vacant.list.push((worker, failures)));
+    }
+
+    /// Fills a place on a thread of its own, or on this one where there is none to be had: then others wait.
+    fn fill_beside(self: Arc<Self>, worker: usize, failures: u32) {
+        let crew = self.clone();
+        let filling = thread::Builder::new().name("rover-restart".to_owned());
+        if filling.spawn(move || crew.fill(worker, failures)).is_err() {
+            self.fill(worker, failures);
+        }
+    }
+
+    /// Closes the route that the worker was lost in, where it has cost too many.
+    fn note(&self, lost: &Lost) {
+        let plan = self.plan();
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        if damage.note(lost, &plan.router) {
+            drop(damage);
+            for (_, post) in self.turns.posts() {
+                worker::close_route(&post, &plan.router, lost.function);
+            }
+        }
+    }
+
+    /// Waits as long as so many threads are stuck that another one would be too many. False where the place is not to be
+    /// filled: the server stops, or no worker is left to serve meanwhile, which the server learns.
+    fn has_room(&self, number: usize) -> bool {
+        let mut places = self.places();
+        let mut is_told = false;
+        loop {
+            if places.is_closed {
+                return false;
+            }
+            let most = (MOST_STUCK * places.list.len()).max(FEW_STUCK);
+            let stuck = self.watchdog.counters().stuck.load(Ordering::Acquire);
+            if stuck <= most {
+                return true;
+            }
+            let serving = places.list.iter().filter(|place| place.worker.is_some()).count();
+            if serving == 0 {
+                self.beyond_help.notify_one();
+                return false;
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                let message = format!("worker {number} is not replaced as long as {stuck} threads do not come back");
+                log::event(Level::Error, &message).field("workers", serving as u64).emit();
+            }
+            (places, _) = self.closed.wait_timeout(places, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until no worker is left, and so many threads are stuck in calls that do not come back that the process had better
+    /// end.
+    pub(crate) async fn beyond_help(&self) {
+        self.beyond_help.notified().await;
+    }
+
+    fn fill(&self, number: usize, mut failures: u32) {
+        while self.has_room(number) {
+            if failures > 1 {
+                let pause = (FIRST_PAUSE * (1 << (failures - 2).min(10))).min(LONGEST_PAUSE);
+                let _ = self.closed.wait_timeout_while(self.places(), pause, |places| !places.is_closed);
+            }
+            if self.places().is_closed {
+                break;
+            }
+            match self.start(number) {
+                Ok((worker, plan)) => {
+                    if self.settle(number, worker, &plan, failures) {
+                        break;
+                    }
+                }
+                Err(_) if self.places().is_closed => break,
+                Err(mistakes) => {
+                    let message = format!("worker {number} cannot be replaced yet: {mistakes}");
+                    log::event(Level::Error, &message).emit();
+                    failures += 1;
+                }
+            }
+        }
+        self.close_place();
+    }
+
+    fn start(&self, worker: usize) -> Result<(Worker, Plan), Mistakes> {
+        let plan = self.plan();
+        // The version that serves, whatever the files are by now.
+        let blueprint = Blueprint { worker, code: plan.code.clone(), ..self.blueprint.clone() };
+        let mut worker = Worker::start(blueprint, &self.watchdog, plan.config.limits)
+            .map_err(|error| Mistakes(vec![format!("cannot start a thread: {error}")]))?;
+        worker.loaded()?;
+        worker.go(plan.clone());
+        worker.ready(Some(plan.config.reload_timeout))?;
+        Ok((worker, plan))
+    }
+
+    /// Lets the worker serve; false where its version has been replaced meanwhile.
+    fn settle(&self, number: usize, worker: Worker, plan: &Plan, failures: u32) -> bool {
+        let mut places = self.places();
+        if places.is_closed {
+            return true;
+        }
+        // Kept until the worker has its turns: a reload either finds it there, or has it start again.
+        let current = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&plan.router, &current.router) {
+            return false;
+        }
+        let post = worker.post();
+        if let (Some(place), Some(post)) = (places.list.get_mut(number.wrapping_sub(1)), post) {
+            let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+            damage.closed(&plan.router).for_each(|function| worker::close_route(&post, &plan.router, function));
+            drop(damage);
+            *place = Place { worker: Some(worker), since: Instant::now(), failures };
+            self.turns.put_in(number, post);
+            drop((current, places));
+            self.watchdog.counters().restarts.fetch_add(1, Ordering::Relaxed);
+            log::event(Level::Info, &format!("worker {number} has been replaced")).emit();
+        }
+        true
+    }
+
+    fn plan(&self) -> Plan {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn close_place(&self) {
+        self.places().open -= 1;
+        self.settled.notify_one();
+    }
+
+    /// Asks all workers to finish what they have begun, and waits until they have ended, but not for a call that does not
+    /// come back. Nobody is replaced any more.
+    pub(crate) async fn end(&self) {
+        self.turns.close();
+        let longest = self.plan().config.shutdown_timeout.max(SHORTEST_END);
+        let workers: Vec<Worker> = {
+            let mut places = self.places();
+            places.is_closed = true;
+            places.list.iter_mut().filter_map(|place| place.worker.take()).collect()
+        };
+        self.vacant.change(|vacant| vacant.is_closed = true);
+        self.closed.notify_all();
+        for charge in self.watchdog.charges() {
+            charge.ends(longest);
+        }
+        for worker in &workers {
+            worker.stop();
+        }
+        for worker in workers {
+            worker.ended().await;
+        }
+        // One that was being started ends by itself, as nobody keeps it.
+        while self.places().open > 0 {
+            self.settled.notified().await;
+        }
+        self.watchdog.end();
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.vacant.change(|vacant| vacant.is_closed = true);
+        self.turns.close();
+        self.watchdog.end();
+    }
+}

@@ -1,0 +1,497 @@
+//! Watches over the workers: code that runs for too long is stopped, and a worker that cannot be is given up.
+//!
+//! Comes in: the [`Charge`] of each worker. Goes out: signals that stop Lua code, and a call where a worker is lost. One
+//! thread looks at all workers some times a second; what they count for it is one word each, written without a system
+//! call or a lock. This module must not know what workers do, nor how another takes a lost one's place.
+
+mod counters;
+mod heart;
+mod rest;
+mod sockets;
+mod tally;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use tokio::runtime::Handle;
+
+use crate::config::Limits;
+use crate::log::{self, Level};
+use crate::lua::{self, Look, Watched};
+use crate::runtime::turn::{self, Allowance};
+
+pub(crate) use counters::{Counters, Lost};
+use heart::{Beating, Heart};
+use rest::{Dog, Rest};
+pub(crate) use sockets::{Listed, Sockets};
+pub(crate) use tally::CpuTimes;
+use tally::Tally;
+
+/// How often the workers are looked at while one of them runs Lua code.
+const EAGER: Duration = Duration::from_millis(10);
+/// How often while none does.
+const CALM: Duration = Duration::from_millis(40);
+/// How much CPU time stopped code gets to come back to the next instruction of Lua.
+const GRACE: Duration = Duration::from_secs(1);
+/// How many times longer an app may take to start.
+const START: u32 = 10;
+/// A look that comes so late tells that the whole process stood still, say in a debugger or a paused container.
+const STANDSTILL: Duration = Duration::from_millis(500);
+
+/// Who is told of each loss.
+type OnLoss = Arc<dyn Fn(&Lost) + Send + Sync>;
+
+/// Lets go of whoever waits for a worker, and tells why.
+type Release = Box<dyn FnOnce(&str) + Send>;
+
+/// The thread that watches, and what it shares with the workers. Clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct Watchdog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    charges: Mutex<Charges>,
+    changed: Condvar,
+    counters: Arc<Counters>,
+    on_loss: Mutex<Option<OnLoss>>,
+    /// Nothing is watched until a worker has something to do.
+    own: Dog,
+    /// A profile is being recorded.
+    is_recorded: AtomicBool,
+}
+
+#[derive(Default)]
+struct Charges {
+    list: Vec<Arc<Charge>>,
+    has_ended: bool,
+}
+
+/// A worker under watch.
+pub(crate) struct Charge {
+    /// Its number, counted from 1.
+    worker: usize,
+    watched: Arc<Watched>,
+    limits: Mutex<Limits>,
+    /// Its runtime, once there is one.
+    handle: Mutex<Option<Handle>>,
+    seen: Mutex<Option<Seen>>,
+    heart: Mutex<Heart>,
+    /// What code may take that goes on from wait to wait without having had to.
+    allowance: Arc<Allowance>,
+    /// It has started; before that, whoever waits for it is told of a loss, and nobody else.
+    is_serving: AtomicBool,
+    /// The server stops: its limits stay as they are.
+    is_ending: AtomicBool,
+    /// It was given up.
+    is_lost: AtomicBool,
+    /// It was given up, and its thread has come back.
+    is_back: Arc<AtomicBool>,
+    rest: Rest,
+    tally: Mutex<Tally>,
+    sockets: Arc<Sockets>,
+    /// Lets go of whoever waits for the worker.
+    release: Mutex<Option<Release>>,
+    dog: std::sync::Weak<Shared>,
+}
+
+/// What the worker did when its count last moved.
+#[derive(Clone, Copy)]
+struct Seen {
+    look: Look,
+    since: Instant,
+    is_condemned: bool,
+}
+
+impl Watchdog {
+    /// Starts the thread, which ends when it is told to.
+    ///
+    /// # Errors
+    /// The system refuses another thread.
+    pub(crate) fn start() -> io::Result<Watchdog> {
+        let shared = Arc::new(Shared {
+            charges: Mutex::default(),
+            changed: Condvar::new(),
+            counters: Arc::default(),
+            on_loss: Mutex::default(),
+            own: Dog::default(),
+            is_recorded: AtomicBool::new(false),
+        });
+        let own = shared.clone();
+        thread::Builder::new().name("rover-watchdog".to_owned()).spawn(move || own.watch())?;
+        Ok(Watchdog { shared })
+    }
+
+    /// Takes worker number `worker` under watch, which may take ten times as long as `limits` say until it
+    /// [serves](Charge::serves).
+    pub(crate) fn charge(&self, worker: usize, limits: Limits) -> Arc<Charge> {
+        let charge = Arc::new(Charge {
+            worker,
+            watched: Watched::new(),
+            limits: Mutex::new(limits),
+            handle: Mutex::default(),
+            seen: Mutex::default(),
+            heart: Mutex::default(),
+            allowance: Arc::default(),
+            is_serving: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+            is_lost: AtomicBool::new(false),
+            is_back: Arc::default(),
+            rest: Rest::new(&self.shared.own),
+            tally: Mutex::default(),
+            sockets: Arc::default(),
+            release: Mutex::default(),
+            dog: Arc::downgrade(&self.shared),
+        });
+        charge.starts(limits);
+        let mut charges = lock(&self.shared.charges);
+        charges.list.push(charge.clone());
+        self.shared.own.gets_up();
+        drop(charges);
+        self.shared.changed.notify_all();
+        charge
+    }
+
+    /// What it has done so far.
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        self.shared.counters.clone()
+    }
+
+    /// Whom to tell of losses.
+    pub(crate) fn on_loss(&self, tell: impl Fn(&Lost) + Send + Sync + 'static) {
+        *lock(&self.shared.on_loss) = Some(Arc::new(tell));
+    }
+
+    /// The workers that run.
+    pub(crate) fn charges(&self) -> Vec<Arc<Charge>> {
+        lock(&self.shared.charges).list.clone()
+    }
+
+    /// The right to record a profile, until the result is dropped; `None` while somebody has it.
+    pub(crate) fn recording(&self) -> Option<Recording> {
+        let is_free = !self.shared.is_recorded.swap(true, Ordering::AcqRel);
+        is_free.then(|| Recording(self.shared.clone()))
+    }
+
+    /// Ends the watch.
+    pub(crate) fn end(&self) {
+        lock(&self.shared.charges).has_ended = true;
+        *lock(&self.shared.on_loss) = None;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// The right to record a profile.
+pub(crate) struct Recording(Arc<Shared>);
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.0.is_recorded.store(false, Ordering::Release);
+    }
+}
+
+impl Shared {
+    fn watch(&self) {
+        let mut last = Instant::now();
+        let mut turns = 0;
+        loop {
+            let charges = lock(&self.charges);
+            if charges.has_ended {
+                return;
+            }
+            let list = charges.list.clone();
+            drop(charges);
+            let now = Instant::now();
+            let pause = now - std::mem::replace(&mut last, now);
+            let mut is_busy = false;
+            for charge in &list {
+                if pause > STANDSTILL {
+                    charge.excuse(pause);
+                }
+                is_busy |= charge.check(now, &self.counters);
+            }
+            let period = if is_busy { EAGER } else { CALM };
+            let charges = lock(&self.charges);
+            if charges.has_ended {
+                return;
+            }
+            let so_far = charges.turns();
+            let is_quiet = std::mem::replace(&mut turns, so_far) == so_far && !is_busy;
+            let charges = match is_quiet && self.own.lies_down(charges.list.iter().map(|charge| &charge.rest)) {
+                false => charges,
+                true => {
+                    self.sleep(charges);
+                    let woken = Instant::now();
+                    list.iter().for_each(|charge| charge.excuse(woken - now));
+                    last = woken;
+                    continue;
+                }
+            };
+            // Woken by a new charge or by the end.
+            let _ = self.changed.wait_timeout(charges, period).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn sleep(&self, mut charges: MutexGuard<'_, Charges>) {
+        while self.own.sleeps() && !charges.has_ended {
+            charges = self.changed.wait(charges).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.own.gets_up();
+    }
+
+    fn lose(&self, charge: &Charge, function: u32) {
+        lock(&self.charges).list.retain(|other| !std::ptr::eq(&raw const **other, charge));
+        if !charge.is_serving.load(Ordering::Acquire) {
+            return;
+        }
+        self.counters.lost.fetch_add(1, Ordering::Relaxed);
+        let on_loss = lock(&self.on_loss).clone();
+        if let Some(tell) = on_loss {
+            tell(&Lost { worker: charge.worker, function, is_back: charge.is_back.clone() });
+        }
+    }
+}
+
+impl Charges {
+    /// How often all workers together have found something to do.
+    fn turns(&self) -> u64 {
+        self.list.iter().map(|charge| charge.rest.turns()).fold(0, u64::wrapping_add)
+    }
+}
+
+impl Charge {
+    /// The worker waits for something to do.
+    pub(crate) fn parks(&self) {
+        self.rest.begins();
+    }
+
+    /// The worker has found something. Only its own thread says so.
+    pub(crate) fn unparks(&self) {
+        if self.rest.ends() {
+            self.wake_dog();
+        }
+    }
+
+    #[cold]
+    fn wake_dog(&self) {
+        if let Some(dog) = self.dog.upgrade() {
+            let charges = lock(&dog.charges);
+            dog.own.gets_up();
+            drop(charges);
+            dog.changed.notify_all();
+        }
+    }
+
+    /// Watches the calling thread, the worker's own, until the result is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> OnDuty {
+        turn::allow(Some(self.allowance.clone()));
+        OnDuty { _watch: self.watched.begin(), charge: self.clone() }
+    }
+
+    /// The worker's runtime, in which it can be asked to come round.
+    pub(crate) fn runs_in(&self, handle: Handle) {
+        *lock(&self.handle) = Some(handle);
+    }
+
+    /// Where to count the CPU time of functions from now on.
+    pub(crate) fn counts_into(&self, times: Option<CpuTimes>) {
+        lock(&self.tally).times = times;
+    }
+
+    /// The worker begins to load an app, for which it may take ten times as long as `limits` say.
+    pub(crate) fn starts(&self, limits: Limits) {
+        if self.is_ending.load(Ordering::Acquire) {
+            return;
+        }
+        let handler_cpu_limit = limits.handler_cpu_limit.saturating_mul(START);
+        self.allowance.set(handler_cpu_limit);
+        *lock(&self.limits) =
+            Limits { handler_cpu_limit, worker_stall_limit: limits.worker_stall_limit.saturating_mul(START), ..limits };
+    }
+
+    /// The worker has started, and is held to these limits from now on.
+    pub(crate) fn serves(&self, limits: Limits) {
+        if !self.is_ending.load(Ordering::Acquire) {
+            self.allowance.set(limits.handler_cpu_limit);
+            *lock(&self.limits) = limits;
+        }
+        self.is_serving.store(true, Ordering::Release);
+    }
+
+    /// The server stops: a call that takes longer than `time` is not waited for, and neither is a worker that starts.
+    pub(crate) fn ends(&self, time: Duration) {
+        self.is_ending.store(true, Ordering::Release);
+        let mut limits = lock(&self.limits);
+        let limit = &mut limits.worker_stall_limit;
+        *limit = if limit.is_zero() { time } else { time.min(*limit) };
+        drop(limits);
+        if !self.is_serving.load(Ordering::Acquire) {
+            self.let_go("the server stops");
+        }
+    }
+
+    /// What is to happen, and how it is explained, where the worker is given up.
+    pub(crate) fn on_release(&self, release: impl FnOnce(&str) + Send + 'static) {
+        *lock(&self.release) = Some(Box::new(release));
+    }
+
+    /// The worker's connections.
+    pub(crate) fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// The worker's thread, for a profiler.
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// The worker's runtime.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        lock(&self.handle).clone()
+    }
+
+    /// Does not count the time in which nothing ran.
+    fn excuse(&self, pause: Duration) {
+        if let Some(seen) = &mut *lock(&self.seen) {
+            seen.since += pause;
+        }
+        lock(&self.heart).excuse(pause);
+    }
+
+    /// Looks at the worker, and acts. Whether it does anything.
+    fn check(&self, now: Instant, counters: &Counters) -> bool {
+        counters.stops.fetch_add(self.allowance.take_excesses(), Ordering::Relaxed);
+        let Some(look) = self.watched.look() else { return false };
+        lock(&self.tally).note(look);
+        let limits = *lock(&self.limits);
+        match lock(&self.heart).check(look, now, limits, || lock(&self.handle).clone()) {
+            Beating::Lost(time) => self.give_up(time, look),
+            Beating::Idle if !look.is_in_lua() => return false,
+            Beating::Idle | Beating::Busy => self.check_code(look, now, limits, counters),
+        }
+        true
+    }
+
+    /// Sees whether Lua code has run for too long.
+    fn check_code(&self, look: Look, now: Instant, limits: Limits, counters: &Counters) {
+        let mut seen = lock(&self.seen);
+        let seen = match &mut *seen {
+            Some(seen) if seen.look.epoch == look.epoch => seen,
+            other => {
+                *other = Some(Seen { look, since: now, is_condemned: false });
+                return;
+            }
+        };
+        if !look.is_in_lua() {
+            return;
+        }
+        let limit = limits.handler_cpu_limit;
+        let (cpu, time) = (look.cpu.saturating_sub(seen.look.cpu), now.saturating_duration_since(seen.since));
+        if is_over(limit, cpu) {
+            self.stop(seen, look.epoch, limit, counters);
+        }
+        if !limit.is_zero() && cpu >= limit + GRACE || is_over(limits.worker_stall_limit, time) {
+            self.give_up(time, look);
+        }
+    }
+
+    /// Stops the code that runs, again at every look until it has ended.
+    fn stop(&self, seen: &mut Seen, epoch: u64, limit: Duration, counters: &Counters) {
+        let stopped = self.watched.stop(epoch, limit);
+        if !seen.is_condemned {
+            seen.is_condemned = true;
+            counters.stops.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = stopped {
+                log::event(Level::Error, "cannot stop Lua code that runs for too long")
+                    .field("error", error.to_string().as_str())
+                    .emit();
+            }
+        }
+    }
+
+    /// Nothing brings the worker back: it is left alone from here on.
+    fn give_up(&self, time: Duration, look: Look) {
+        let function = if look.is_in_lua() { look.label } else { 0 };
+        self.watched.give_up();
+        if let Some(dog) = self.dog.upgrade() {
+            dog.counters.stuck.fetch_add(1, Ordering::AcqRel);
+        }
+        self.is_lost.store(true, Ordering::Release);
+        self.allowance.lose();
+        let seconds = format!("{:.1}", time.as_secs_f64());
+        let who = match self.worker {
+            0 => "loading the app is given up".to_owned(),
+            worker => format!("worker {worker} is lost"),
+        };
+        let message = format!("{who}: it has been in one call for {seconds} s");
+        self.lost(function, &message);
+        let cut = self.sockets.shut_down();
+        if cut > 0 {
+            log::event(Level::Warn, "the connections of a lost worker are cut").field("connections", cut as u64).emit();
+        }
+    }
+
+    fn lost(&self, function: u32, message: &str) {
+        log::event(Level::Error, message).emit();
+        // First, so that whoever learns of the loss finds that the worker gets no more connections.
+        if let Some(dog) = self.dog.upgrade() {
+            dog.lose(self, function);
+        }
+        self.let_go(message);
+    }
+
+    /// Ends the watch: the worker has ended, or its thread could not be started.
+    pub(crate) fn dismiss(&self) {
+        if let Some(dog) = self.dog.upgrade() {
+            lock(&dog.charges).list.retain(|other| !std::ptr::eq(&raw const **other, self));
+        }
+    }
+
+    /// Whoever waits for the worker waits no more.
+    fn let_go(&self, reason: &str) {
+        let release = lock(&self.release).take();
+        if let Some(release) = release {
+            release(reason);
+        }
+    }
+}
+
+/// A thread to be, for Lua code to run in: its stack has room for what such code takes of it.
+pub(crate) fn roomy_thread(name: String) -> thread::Builder {
+    thread::Builder::new().name(name).stack_size(lua::STACK)
+}
+
+/// Held by a worker's thread as long as it works.
+pub(crate) struct OnDuty {
+    _watch: lua::Watch,
+    charge: Arc<Charge>,
+}
+
+impl Drop for OnDuty {
+    fn drop(&mut self) {
+        turn::allow(None);
+        if self.charge.is_lost.load(Ordering::Acquire) {
+            self.charge.is_back.store(true, Ordering::Release);
+            if let Some(dog) = self.charge.dog.upgrade() {
+                dog.counters.stuck.fetch_sub(1, Ordering::AcqRel);
+            }
+            return;
+        }
+        if thread::panicking() {
+            let message = format!("worker {} has panicked; this is a bug in Rover", self.charge.worker);
+            return self.charge.lost(0, &message);
+        }
+        self.charge.dismiss();
+    }
+}
+
+/// Whether what was taken is beyond a limit; zero is none.
+fn is_over(limit: Duration, taken: Duration) -> bool {
+    !limit.is_zero() && taken >= limit
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,473 @@
+//! Runs a handler from its first line to its response.
+//!
+//! Comes in: a request and the number of the function that answers it. Goes out: the response, at once when the handler
+//! does not wait, else as a future. Handlers are coroutines from the VM's pool: one that waits is suspended, and the
+//! worker serves others meanwhile. This module must not know how the request came in, nor how routes are found.
+
+use std::ffi::c_int;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use http::{Method, Response, StatusCode};
+use tokio::task::coop;
+use tokio::time::{Sleep, sleep};
+
+use crate::exchange::context::{self, Current, Open, Request};
+use crate::exchange::failure::{self, Failure, trace_text};
+use crate::log::{self, Level};
+use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
+use crate::message::body::{self, Body};
+use crate::runtime::budget;
+use crate::runtime::turn::Stint;
+use crate::script::app::App;
+
+/// A handler being called.
+#[derive(Clone, Copy)]
+struct Call {
+    /// Its number among the app's entries.
+    entry: c_int,
+    /// Where the stack holds its results, once it has returned.
+    results: c_int,
+    current: Current,
+}
+
+/// Runs a function on the request until it ends or waits: the one with the number of the entry, or another that answers for
+/// it.
+///
+/// Most handlers end without having waited: their response is then in `response`, where it need not be moved again.
+#[inline(always)]
+pub(crate) fn start(
+    app: &Rc<App>,
+    (entry, function): (c_int, c_int),
+    request: Open,
+    response: &mut Option<Response<Body>>,
+) -> Option<Box<Running>> {
+    let mut coroutine = app.coroutines.take();
+    let mut stack = coroutine.stack();
+    let (current, args) = if app.takes_context(function) {
+        // The copy below the function keeps the context alive, whatever the handler does with its own.
+        let current = context::push(&mut stack, request.ticket(), App::CONTEXT_META);
+        stack.push_item(App::ENTRIES, function);
+        stack.push_copy(App::BASE + 1);
+        (current, 1)
+    } else {
+        stack.push_item(App::ENTRIES, function);
+        (Current::without_context(request.ticket()), 0)
+    };
+    let call = Call { entry, results: App::BASE + 1 + args, current };
+    match advance(app, &mut coroutine, entry, current, args) {
+        Step::Returned => finish(app, coroutine, &request, call, response),
+        Step::Raised => *response = fail(app, coroutine, &request, call),
+        Step::Waits(wait) => {
+            request.look(Request::detach);
+            let longest = app.watches_waits().then(Longest::begin);
+            return Some(Box::new(Running {
+                app: app.clone(),
+                call,
+                coroutine: Some(coroutine),
+                request,
+                wait,
+                stint: Stint::default(),
+                clock: None,
+                left: None,
+                is_late: false,
+                longest,
+            }));
+        }
+    }
+    None
+}
+
+#[inline]
+fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, args: c_int) -> Step {
+    label(entry.cast_unsigned());
+    app.contexts.requests.enter(current);
+    app.waits.advance(coroutine, args)
+}
+
+/// Lets a handler go on with what its wait brought.
+fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume, stint: &Stint) -> Step {
+    label(call.entry.cast_unsigned());
+    app.contexts.requests.enter(call.current);
+    app.waits.go_on(coroutine, resume, stint.excess())
+}
+
+/// Sends what the handler returned.
+#[inline]
+fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
+    let mut stack = coroutine.stack();
+    request.look_last(|request| {
+        let headers = &mut request.head.headers;
+        if let Err(problem) = app.responder.respond(&mut stack, call.results, &app.contexts, headers, response) {
+            *response = Some(refuse(app, &problem, request, call.entry));
+        }
+        let Some(response) = response else { return };
+        if let Some(id) = &request.id {
+            response.headers_mut().insert("x-request-id", id.clone());
+        }
+        if let Some(told) = request.told.take() {
+            response.headers_mut().extend(*told);
+        }
+        if let Some(guarded) = &request.guarded
+            && guarded.is_missing
+            && response.status().is_success()
+        {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
+        if response.body().len() > budget::SMALL as u64 {
+            keep(app, request, response);
+        } else if let Body::Stream(_) = response.body() {
+            stream(app, request, response);
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(upgrade) = request.peer.upgrade.take()
+        {
+            let app = app.clone();
+            request.peer.upgrade.put(Box::new(move |upgraded| {
+                let work = upgrade(upgraded);
+                Box::pin(async move {
+                    let _kept = app;
+                    work.await;
+                })
+            }));
+        }
+    });
+    app.coroutines.put_back(coroutine);
+}
+
+/// A response that streams: HEAD gets only its head. Until the last piece the connection is busy, and the app is in use,
+/// also where another version has taken its place.
+#[cold]
+fn stream(app: &Rc<App>, request: &Request, response: &mut Response<Body>) {
+    let Body::Stream(stream) = response.body_mut() else { return };
+    let own = std::mem::replace(stream, body::nothing());
+    if request.head.method != Method::HEAD {
+        *stream = body::keeping(own, (app.clone(), request.peer.clone()));
+    }
+}
+
+/// Counts a large answer until it has been sent. Where there is no room for it, the client gets 503 instead.
+#[cold]
+fn keep(app: &App, request: &Request, response: &mut Response<Body>) {
+    let (Some(budget), Body::Full(bytes)) = (app.budget(), response.body_mut()) else { return };
+    match budget.keep(request.peer.held(), std::mem::take(bytes)) {
+        Some(kept) => *bytes = kept,
+        None => {
+            log::event(
+                Level::Warn,
+                "there is no room for an answer: buffer_limit or buffer_limit_per_connection is reached",
+            )
+            .field("method", request.head.method.as_str())
+            .field("path", request.head.uri.path())
+            .emit();
+            *response = failure::refusal(StatusCode::SERVICE_UNAVAILABLE);
+        }
+    }
+}
+
+/// The handler returned what cannot be sent.
+#[cold]
+fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Response<Body> {
+    // No 101 goes out: the connection stays what it is.
+    drop(request.peer.upgrade.take());
+    let failure = Failure::at(&app.place_of(entry), &format!("the returned value cannot be sent: {problem}"));
+    answer(app, failure, request)
+}
+
+/// The handler raised: the error is on top of its stack.
+#[cold]
+fn fail(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
+    let mut stack = coroutine.stack();
+    let frames = traceback(&stack, 0);
+    let index = stack.top();
+    let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames)
+        .placed(&app.place_of(call.entry));
+    app.coroutines.discard(coroutine);
+    request.look(|request| answer(app, failure, request))
+}
+
+fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> {
+    let id = request.id().clone();
+    failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
+    let mut response = failure.into_response(&id, app.debug());
+    if response.body().len() > budget::SMALL as u64 {
+        keep(app, request, &mut response);
+    }
+    response.headers_mut().insert("x-request-id", id);
+    if let Some(told) = request.told.take() {
+        response.headers_mut().extend(*told);
+    }
+    response
+}
+
+/// A handler that waits. Dropping it, as happens when the client goes away, cancels the handler: its wait raises, and
+/// it runs to its end.
+pub(crate) struct Running {
+    app: Rc<App>,
+    call: Call,
+    /// `None` once it has ended.
+    coroutine: Option<Coroutine>,
+    request: Open,
+    wait: Wait,
+    stint: Stint,
+    /// Runs from the first wait on, where handlers have only so much time.
+    clock: Option<Pin<Box<Sleep>>>,
+    /// What is left of that time while the client is waited for, which has its own.
+    left: Option<Duration>,
+    is_late: bool,
+    /// Noted only where slow requests are logged.
+    longest: Option<Longest>,
+}
+
+/// The longest wait of a handler.
+struct Longest {
+    /// When the wait began that it is in.
+    since: Instant,
+    wait: Duration,
+    /// The call stack in the longest one.
+    place: Vec<Frame>,
+}
+
+impl Longest {
+    #[cold]
+    fn begin() -> Longest {
+        Longest { since: Instant::now(), wait: Duration::ZERO, place: Vec::new() }
+    }
+
+    /// A wait is over, or seen from outside.
+    #[cold]
+    fn note(&mut self, coroutine: &mut Coroutine) {
+        let wait = self.since.elapsed();
+        if wait > self.wait {
+            self.wait = wait;
+            self.place = traceback(&coroutine.stack(), 0);
+        }
+    }
+}
+
+impl Running {
+    /// Whether the handler has had all its time.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.app.handler_timeout(self.call.entry);
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        if self.request.look(|request| request.is_receiving()).unwrap_or_default() {
+            let clock = self.clock.take();
+            self.left =
+                clock.map(|clock| clock.deadline().saturating_duration_since(Instant::now().into())).or(self.left);
+            return Poll::Pending;
+        }
+        let left = self.left.take().unwrap_or(limit);
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(left))).as_mut();
+        // Also where what was waited for has used up the task's turn.
+        pin!(coop::unconstrained(clock)).poll(cx)
+    }
+
+    /// The target of the request, which holds nothing of the connection's.
+    pub(crate) fn uri(&self) -> Option<http::Uri> {
+        self.request.look(|request| request.head.uri.clone())
+    }
+
+    /// How long the handler has waited at once, and the call stack there. `None` unless slow requests are logged.
+    pub(crate) fn longest_wait(&mut self) -> Option<(Duration, String)> {
+        let longest = self.longest.as_mut()?;
+        if let Some(coroutine) = &mut self.coroutine {
+            longest.note(coroutine);
+        }
+        Some((longest.wait, trace_text(&longest.place)))
+    }
+}
+
+impl Future for Running {
+    /// `None` where the request was gone.
+    type Output = Option<Response<Body>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>> {
+        loop {
+            let this = &mut *self;
+            let wait = &mut this.wait;
+            let Poll::Ready(resume) = this.stint.poll(cx, |cx| wait.as_mut().poll(cx)) else {
+                ready!(this.poll_late(cx));
+                this.is_late = true;
+                if let (Some(longest), Some(coroutine)) = (&mut this.longest, &mut this.coroutine) {
+                    longest.note(coroutine);
+                }
+                this.end();
+                return Poll::Ready(Some(failure::answer(StatusCode::SERVICE_UNAVAILABLE)));
+            };
+            let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
+            if let Some(longest) = &mut this.longest {
+                longest.note(&mut coroutine);
+            }
+            match go_on(&this.app, &mut coroutine, this.call, resume, &this.stint) {
+                Step::Returned => {
+                    let mut response = None;
+                    finish(&this.app, coroutine, &this.request, this.call, &mut response);
+                    return Poll::Ready(response);
+                }
+                Step::Raised => return Poll::Ready(fail(&this.app, coroutine, &this.request, this.call)),
+                Step::Waits(wait) => {
+                    this.coroutine = Some(coroutine);
+                    this.wait = wait;
+                    if let Some(longest) = &mut this.longest {
+                        longest.since = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Running {
+    /// Cancels the handler, unless it has ended.
+    fn end(&mut self) {
+        let Some(coroutine) = self.coroutine.take() else { return };
+        // First what it waits for, then itself.
+        self.wait = Box::pin(std::future::pending());
+        let (app, call, request, is_late) = (&self.app, self.call, &self.request, self.is_late);
+        if catch_unwind(AssertUnwindSafe(|| cancel(app, coroutine, request, call, is_late))).is_err() {
+            log::event(Level::Error, "Rover panicked while it cancelled a handler; this is a bug in Rover").emit();
+        }
+    }
+}
+
+/// The client of a handler that waits has gone away, or its time is over: the handler finds an error at its wait, and may
+/// clean up.
+#[cold]
+fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_late: bool) {
+    app.contexts.requests.enter(call.current);
+    let cancelled = app.waits.cancel(&mut coroutine);
+    let place = app.place_of(call.entry);
+    let about = |level: Level, message: &str| {
+        request.look(|request| {
+            log::event(level, message)
+                .field("method", request.head.method.as_str())
+                .field("path", request.head.uri.path())
+                .field("handler", place.as_str())
+                .emit();
+        });
+    };
+    let (level, reason) = match is_late {
+        true => (Level::Warn, "a handler was cancelled, for its handler_timeout was over"),
+        false => (Level::Debug, "the client went away while its handler waited"),
+    };
+    match cancelled {
+        Cancelled::Returned => {
+            about(level, reason);
+            return app.coroutines.put_back(coroutine);
+        }
+        Cancelled::Through => about(level, reason),
+        Cancelled::Stuck => about(Level::Warn, "a cancelled handler went on to wait, and was ended where it stood"),
+        Cancelled::Raised => {
+            let mut stack = coroutine.stack();
+            let frames = traceback(&stack, 0);
+            let index = stack.top();
+            let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames)
+                .placed(&place);
+            request.look(|request| {
+                let id = request.id().clone();
+                failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
+            });
+        }
+    }
+    app.coroutines.discard(coroutine);
+}
+
+/// Runs a hook, a function without arguments, to its end.
+///
+/// # Errors
+/// What the hook raised.
+pub(crate) async fn run_hook(app: &Rc<App>, entry: c_int) -> Result<(), Failure> {
+    run_to_end(app, entry, |_, _| ()).await
+}
+
+/// Runs a hook, and reads what it returned: `read` is given where the stack holds its results.
+///
+/// # Errors
+/// What the hook raised.
+pub(crate) async fn run_to_end<R>(
+    app: &Rc<App>,
+    entry: c_int,
+    read: impl FnOnce(&mut Stack<'_>, c_int) -> R,
+) -> Result<R, Failure> {
+    let mut held = Held { app, entry, coroutine: app.coroutines.take(), is_waiting: false };
+    held.coroutine.stack().push_item(App::ENTRIES, entry);
+    let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
+    let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
+    let mut stint = Stint::default();
+    loop {
+        match step {
+            Step::Returned => return Ok(read(&mut held.coroutine.stack(), App::BASE + 1)),
+            Step::Raised => {
+                let mut stack = held.coroutine.stack();
+                let frames = traceback(&stack, 0);
+                let index = stack.top();
+                let lua = app.coroutines.lua();
+                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
+                return Err(failure.placed(&app.place_of(entry)));
+            }
+            Step::Waits(wait) => {
+                held.is_waiting = true;
+                let resume = stint.wait(wait).await;
+                held.is_waiting = false;
+                step = go_on(app, &mut held.coroutine, call, resume, &stint);
+            }
+        }
+    }
+}
+
+/// The coroutine of a hook. Hooks are rare, so theirs is not used again. Dropping it while it waits cancels the hook, as
+/// happens when the server stops or the hook takes too long.
+struct Held<'a> {
+    app: &'a Rc<App>,
+    entry: c_int,
+    coroutine: Coroutine,
+    is_waiting: bool,
+}
+
+impl Held<'_> {
+    #[cold]
+    fn cancel(&mut self) {
+        let app = self.app;
+        app.contexts.requests.enter(Current::NONE);
+        let place = app.place_of(self.entry);
+        match app.waits.cancel(&mut self.coroutine) {
+            Cancelled::Returned | Cancelled::Through => {}
+            Cancelled::Stuck => {
+                log::event(Level::Warn, "a cancelled hook went on to wait, and was ended where it stood")
+                    .field("hook", place.as_str())
+                    .emit();
+            }
+            Cancelled::Raised => {
+                let mut stack = self.coroutine.stack();
+                let frames = traceback(&stack, 0);
+                let (index, lua) = (stack.top(), app.coroutines.lua());
+                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
+                let failure = failure.placed(&place);
+                log::event(Level::Error, &failure.message)
+                    .field("hook", place.as_str())
+                    .field("traceback", failure.trace().as_str())
+                    .emit();
+            }
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.is_waiting && catch_unwind(AssertUnwindSafe(|| self.cancel())).is_err() {
+            log::event(Level::Error, "Rover panicked while it cancelled a hook; this is a bug in Rover").emit();
+        }
+    }
+}
