@@ -40,8 +40,8 @@
 //! # }
 //! ```
 //!
-//! The wings below stand in the order in which a request meets them, and import only what stands below; `ARCHITECTURE.md` tells the whole story, and
-//! `tests/layering.rs` holds who may import whom.
+//! The wings below stand in the order in which a request meets them, and import only what stands below; `ARCHITECTURE.md`
+//! tells the whole story, and `tests/layering.rs` holds who may import whom.
 
 mod server; // starts, stops, reloads, supervises, tells of itself
 mod connection; // one connection: HTTP/1, HTTP/2, their limits and ends
