@@ -16,7 +16,7 @@ use crate::websocket_client::WebSocket;
 fn server(code: &str) -> Server {
     let code = format!("local api = rover.server {{}} {code} function api.get() return 'on' end return api");
     let server = Server::from_source("app.lua", code).function("block", |_, ()| {
-        thread::sleep(DEADLINE);
+        thread::sleep(3 * DEADLINE);
         Ok(())
     });
     server.handler_cpu_limit(Duration::ZERO).port(0).log_level(Level::Nope)
@@ -126,7 +126,7 @@ fn a_replacement_runs_the_version_that_serves() {
     write(&version("one", ""));
     let server = folder.server().workers(1).worker_stall_limit(Duration::from_millis(100));
     let server = server.handler_cpu_limit(Duration::ZERO).function("block", |_, ()| {
-        thread::sleep(DEADLINE);
+        thread::sleep(3 * DEADLINE);
         Ok(())
     });
     let app = App::start_server(server);
@@ -187,7 +187,7 @@ fn a_route_that_costs_worker_after_worker_is_closed() {
 /// A server whose workers are lost in calls that do not come back, in as many routes as it takes.
 fn with_many_routes() -> Server {
     let routes: String = (0..40).map(|n| format!("function api.block{n}.get() block() end ")).collect();
-    server(&routes).worker_stall_limit(Duration::from_millis(400)).shutdown_timeout(Duration::from_millis(100))
+    server(&routes).worker_stall_limit(Duration::from_millis(1200)).shutdown_timeout(Duration::from_millis(100))
 }
 
 #[test]
@@ -216,6 +216,6 @@ fn where_no_worker_is_left_the_server_ends_for_a_new_process() {
     let message = "too many threads are in calls that do not come back: the server has to be started anew";
     assert_eq!(ended.unwrap_err().to_string(), message);
     let losses = client.join().unwrap();
-    // More, where clients come while the last worker is being given up.
-    assert!(losses >= 10, "{losses} workers were lost");
+    // More, where clients come while the last worker is being given up; fewer, where a busy machine holds up a worker.
+    assert!(losses >= 5, "{losses} workers were lost");
 }
