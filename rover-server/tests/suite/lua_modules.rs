@@ -142,10 +142,10 @@ fn a_module_with_a_syntax_error_is_told_with_the_line_that_requires_it() {
         ],
     );
     let problem = folder.server().check().expect_err("a syntax error").to_string();
-    let (app, users) = (folder.0.join("app.lua"), folder.0.join("users.lua"));
-    let (app, users) = (app.display(), users.display());
-    let expected = format!(
-        "{app}:2: error loading module 'users' from file '{users}':\n\t{users}:3: unexpected symbol near 'end'"
-    );
-    assert!(problem.starts_with(&expected), "{problem}");
+    // Lua cuts the beginning off long paths.
+    let (place, cause) = problem.split_once(" error loading module 'users' from file '").expect("what is wrong");
+    assert!(place.ends_with("modules-syntax/app.lua:2:"), "{problem}");
+    let cause = cause.strip_prefix(&*folder.0.join("users.lua").to_string_lossy()).expect("the file");
+    let (head, told) = cause.split_once("users.lua:3: ").expect("the line");
+    assert!(head.starts_with("':\n\t") && told.starts_with("unexpected symbol near 'end'"), "{problem}");
 }
