@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::support::{App, DEADLINE, each_worker_count, wait_until};
-use crate::tls::{APP, HOME, address, ask, certificate, connect, folder, offer, pem};
+use super::tls::{APP, HOME, address, ask, certificate, connect, folder, offer, pem};
 
 fn line<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
