@@ -11,8 +11,8 @@ use rover_server::Server;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConnection, HandshakeKind, StreamOwned};
 
-use crate::support::{App, DEADLINE, each_worker_count, wait_until};
 use super::tls::{APP, HOME, address, ask, certificate, connect, folder, offer, pem};
+use crate::support::{App, DEADLINE, each_worker_count, wait_until};
 
 fn line<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
