@@ -58,7 +58,7 @@ impl Server {
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
 
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
-        let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
+        let is_known = self.overrides.has("workers") || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
         resources::prepare().map_err(|error| Error::io("cannot handle signals", error))?;
         blocking::start().map_err(|error| Error::io("cannot start a thread", error))?;
