@@ -3,7 +3,7 @@
 //! Comes in: accepted sockets. Goes out: each to the runtime of the next worker in turn. The list is behind a lock that
 //! only the acceptor takes for a connection: none for a request.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::listen::accept::Accepted;
 use crate::listen::admission::Permit;
@@ -41,7 +41,7 @@ impl Workers {
             if turns.is_closed {
                 return;
             }
-            turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut turns);
         }
     }
 
@@ -87,7 +87,7 @@ impl Workers {
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.lock()
     }
 }
 

@@ -9,8 +9,9 @@ mod files;
 mod names;
 mod reload;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::server::{ProducesTickets, ServerConfig, WebPkiClientVerifier};
@@ -63,7 +64,7 @@ impl Tls {
 
     /// What the next handshake begins with.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().clone()
     }
 
     /// Reads all files again. Handshakes from now on use them; connections that stand are left alone.
@@ -77,7 +78,7 @@ impl Tls {
             None => self.tickets.clone(),
         };
         let config = build(&self.settings, &self.own_names, &self.protocols, &tickets)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        *self.current.write() = Arc::new(config);
         Ok(())
     }
 }
