@@ -4,6 +4,9 @@
 //! Comes in: an accepted stream. Goes out: the client that the proxy speaks for; not a byte behind the header is read.
 //! Version 2 takes two or three reads, version 1 one for each byte beyond its shortest form. This module must not know
 //! whose word is taken.
+//!
+//! Not by `ppp` 2.3: it refuses what the document lets pass, such as a family in the header of a proxy's own check, and
+//! words or bytes behind UNKNOWN that no address has.
 
 use std::io;
 use std::net::IpAddr;
