@@ -308,6 +308,14 @@ impl Future for Connection {
                     // A client of HTTP/2 may still be about to say that it has had its last answer.
                     let is_told = matches!((&this.stage, &this.http), (Stage::Told, Http::One(_)));
                     this.stage = match this.client.peer.upgrade.take() {
+                    if let Http::Two(_) = this.http
+                        && served.is_pending()
+                        && http2::is_restless(&this.client)
+                    {
+                        http2::calm(&this.socket);
+                        this.stage = Stage::Closing(LastBytes::default());
+                        continue;
+                    }
                         Some(upgrade) if served.is_ok() => this.switch(upgrade),
                         _ if is_told && served.is_ok() => Stage::Leaving(LastBytes::default()),
                         _ => Stage::Closing(LastBytes::default()),

@@ -73,6 +73,12 @@ impl Peer {
         self.held.get_or_init(budget::Connection::default)
     }
 
+    /// How often there was no room for a body on the connection, since there last was.
+    #[inline]
+    pub(crate) fn refused_in_a_row(&self) -> usize {
+        self.held.get().map_or(0, budget::Connection::refused_in_a_row)
+    }
+
     /// The same, reached over `socket`.
     pub(crate) fn over(mut self, socket: &Rc<Socket>) -> Peer {
         self.socket = Rc::downgrade(socket);

@@ -62,11 +62,17 @@ pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
-/// As [`answer`]; 503 is one for a moment, and the client may come back.
+/// Marks the response to a request whose body, or whose answer, there was no room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoRoom;
+
+/// As [`answer`], of a body that cannot be had; 503 says that there is no room for it at the moment, and the client may come
+/// back.
 #[cold]
 pub(crate) fn refusal(status: StatusCode) -> Response<Body> {
     let mut response = answer(status);
     if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.extensions_mut().insert(NoRoom);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response

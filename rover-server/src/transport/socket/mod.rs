@@ -299,6 +299,11 @@ impl Socket {
 
     /// Sends what has been collected.
     ///
+    /// Whether hyper has bytes for which there is no room: its last message is not whole yet.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.inner.borrow().io.inner().is_blocked
+    }
+
     /// # Errors
     /// What the system says about the stream.
     #[inline]
