@@ -85,6 +85,30 @@ fn an_upstream_s_answer_that_is_not_sent_ends_with_its_request() {
     assert!(message(&app, "/kept").contains("only by its request"));
 }
 
+/// The same with clients: each keeps a connection, and an app that makes one for every request makes many.
+#[test]
+fn clients_that_nobody_holds_are_collected() {
+    use std::sync::atomic::Ordering;
+    let upstream = Upstream::start(|_, stream| crate::upstream::answer(stream, "200 OK", "", b"x"));
+    let code = format!(
+        "local api = rover.server {{}}
+         function api.get(ctx)
+           local client = rover.http.create {{ name = 'one' }}
+           local res, err = client:get('http://{}')
+           return res and res.status or err
+         end
+         return api",
+        upstream.address
+    );
+    let app = App::start(&code, 1);
+    let mut most = 0;
+    for _ in 0..300 {
+        assert_eq!(app.get("/").text(), "200");
+        most = most.max(upstream.open.load(Ordering::SeqCst));
+    }
+    assert!(most < 100, "{most} connections of 300 clients stood at once");
+}
+
 const LARGE: &str = "
 local api = rover.server {}
 local large = ('x'):rep(2 ^ 20)
