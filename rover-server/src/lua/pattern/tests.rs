@@ -228,3 +228,41 @@ fn sorting_many_and_inserting_far_below_end() {
     let each = "code:11: bad argument #2 to 'insert' (position out of bounds)";
     assert_eq!(told, [each; 4].join(";"));
 }
+
+/// What goes in pieces is compiled to the same as in one go.
+#[test]
+fn long_code_is_loaded_as_short_code_is() {
+    let (old, new) = (old_vm(), new_vm());
+    let long = |line: &str| format!("{{}}\n{}", format!("{line}\n").repeat(20_000 / line.len()));
+    for (what, code) in [
+        ("a name", format!("local a = 1 {}return a, debug.getinfo(1, 'S').source == (...)", " ".repeat(30_000))),
+        ("a mistake", long("local x = = 1").replacen("{}", "", 1)),
+        ("a string without an end", format!("return '{}", "x".repeat(30_000))),
+        ("a long string", format!("return #[==[{}]==]", "x]=]".repeat(10_000))),
+        ("too many locals", "local a\n".repeat(3_000)),
+        ("too deep", format!("return {}1{}", "(".repeat(10_000), ")".repeat(10_000))),
+    ] {
+        for load in [
+            "loadstring(text)",
+            "loadstring(text, '=named')",
+            "load(text)",
+            "load(text, '@named', 't')",
+            "load(text, nil, 'b')",
+            "load(text, 'named', 't', { debug = debug })",
+            "load(text, 'named', 't', nil)",
+            "load(function() local all = text text = nil return all end)",
+            "load(function() local all = text text = nil return all end, '=named')",
+            "load(function() return 5 + nil end)",
+            "load(function() return {} end)",
+        ] {
+            let run = format!(
+                "local text = ...
+                local whole, f, problem = text, {load}
+                if not f then return 'nil ' .. #problem .. problem:sub(1, 100) .. problem:sub(-100) end
+                local ok, a, b = pcall(f, whole) return tostring(ok) .. tostring(a) .. tostring(b)"
+            );
+            let told = |lua: &Lua| lua.load(&run).set_name("=run").call::<String>(code.as_str()).unwrap();
+            assert_eq!(told(&old), told(&new), "{what}: {load}");
+        }
+    }
+}
