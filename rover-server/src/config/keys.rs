@@ -195,6 +195,17 @@ pub(super) static KEYS: &[ConfigKey] = &[
         },
     },
     ConfigKey {
+        name: "path_guards",
+        what: "whether hooks run for all requests at and below their path, whoever answers; off: for the routes declared there",
+        takes: "\"on\" or \"off\"",
+        default: "on",
+        example: "\"off\"",
+        store: |config, value| {
+            config.path_guards = value.truth().ok_or("")?;
+            Ok(())
+        },
+    },
+    ConfigKey {
         name: "sse.keep_alive",
         what: "seconds of silence after which a stream of events sends a comment",
         takes: "a time above 0: seconds, or text such as \"500ms\"",
