@@ -2,12 +2,12 @@
 -- library may take longer than anybody waits without an instruction of Lua at which it could be stopped.
 --
 -- Comes in: `find`, for everything else. Goes out: LuaJIT's own functions by their names, which stand behind the ones that replace
--- them here: `string.find`, `table.sort`, `table.insert`, `load` and `loadstring`.
+-- them here: `string.find`, `table.sort` and `table.insert`.
 
 local find = ...
 
-local error, load, loadstring, select, tonumber, type = error, load, loadstring, select, tonumber, type
-local plain_find, sub, insert, sort, getinfo = string.find, string.sub, table.insert, table.sort, debug.getinfo
+local error, select, tonumber, type = error, select, tonumber, type
+local plain_find, insert, sort, getinfo = string.find, table.insert, table.sort, debug.getinfo
 local clear = require("table.clear")
 
 -- LuaJIT's search takes time by the product of both lengths at worst: this much is some ten milliseconds.
@@ -66,50 +66,6 @@ function table.sort(list, less)
   return sort(list, less)
 end
 
--- LuaJIT compiles in one go what it has been given: some chains of operators take time by the square of their length. So it
--- gets long texts in pieces, from a function in Lua, which can be stopped.
-local PIECE = 4096
-
--- As `read`, which gives one text after the other, but none longer than a piece.
-local function in_pieces(read)
-  local text, at
-  return function()
-    if not text then
-      local whole = read()
-      if type(whole) ~= "string" or #whole <= PIECE then return whole end
-      text, at = whole, 1
-    end
-    local piece = sub(text, at, at + PIECE - 1)
-    at = at + PIECE
-    if at > #text then text = nil end
-    return piece
-  end
-end
-
--- Gives the text, and then nothing.
-local function once(text)
-  return function()
-    local whole = text
-    text = nil
-    return whole
-  end
-end
-
-function _G.load(code, name, ...)
-  if type(code) == "string" and #code > 4 * PIECE then
-    return load(in_pieces(once(code)), name == nil and code or name, ...)
-  end
-  if type(code) == "function" then return load(in_pieces(code), name, ...) end
-  return load(code, name, ...)
-end
-
-function _G.loadstring(code, name, ...)
-  if type(code) == "string" and #code > 4 * PIECE then
-    return load(in_pieces(once(code)), name == nil and code or name, ...)
-  end
-  return loadstring(code, name, ...)
-end
-
 -- LuaJIT moves everything from the place on, also where that is far below the first, and takes what is no `int` for one of
 -- those.
 function table.insert(list, ...)
@@ -122,10 +78,4 @@ function table.insert(list, ...)
   return insert(list, ...)
 end
 
-return {
-  ["string.find"] = plain_find,
-  ["table.insert"] = insert,
-  ["table.sort"] = sort,
-  load = load,
-  loadstring = loadstring,
-}
+return { ["string.find"] = plain_find, ["table.insert"] = insert, ["table.sort"] = sort }

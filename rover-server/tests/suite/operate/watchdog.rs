@@ -250,15 +250,6 @@ fn a_sort_by_a_function_in_c() {
     );
 }
 
-/// A chain of operators takes its compiler time by the square of its length.
-#[test]
-fn code_that_takes_long_to_compile() {
-    let chains = "local code = ('x = ' .. ('a or '):rep(30000) .. 'a\\n'):rep(50)";
-    for call in ["load(code)", "loadstring(code)", "load(function() local all = code code = nil return all end)"] {
-        is_stopped(&format!("{chains} function api.busy.get() return {call} ~= nil end"));
-    }
-}
-
 #[test]
 fn a_worker_that_never_comes_back_is_replaced() {
     let _alone = alone();
