@@ -1,7 +1,7 @@
-//! What went wrong, and the one place where it becomes a response.
+//! Turns errors of every kind into responses; the only place that does.
 //!
-//! Comes in: a status that Rover answers by itself, or an error that Lua raised. Goes out: the answer, and for what
-//! nobody foresaw a line in the log with the place in the Lua code. This module must not know of connections.
+//! Comes in: a status that Rover answers by itself, or an error that Lua raised. Goes out: the answer, and for
+//! unforeseen errors a line in the log with the place in the Lua code. This module must not know of connections.
 
 mod value;
 
@@ -18,13 +18,13 @@ use crate::log::{self, Level};
 use crate::lua::{self, Frame, Kind, Stack, Stopped};
 use crate::message::body::Body;
 
-/// The answer that Rover gives by itself: `{"error":"Not Found"}` with the status's own words.
+/// Rover's own answer for a status: `{"error":"Not Found"}` with its reason phrase.
 #[cold]
 pub(crate) fn answer(status: StatusCode) -> Response<Body> {
     with_message(status, status.canonical_reason().unwrap_or("Error"))
 }
 
-/// As [`answer`], in other words.
+/// Like [`answer`], with another message.
 #[cold]
 pub(crate) fn with_message(status: StatusCode, message: &str) -> Response<Body> {
     json_response(status, error_body(message).into())
@@ -62,12 +62,11 @@ pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
-/// Marks the response to a request whose body, or whose answer, there was no room for.
+/// Marks a 503 that was sent because there was no room for the request's body, or for the answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoRoom;
 
-/// As [`answer`], of a body that cannot be had; 503 says that there is no room for it at the moment, and the client may come
-/// back.
+/// Like [`answer`]; 503 says that there is no room at the moment, and gets a `Retry-After`.
 #[cold]
 pub(crate) fn refusal(status: StatusCode) -> Response<Body> {
     let mut response = answer(status);
@@ -100,9 +99,9 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The Lua code that was active, innermost first.
     pub(crate) frames: Vec<Frame>,
-    /// What the error itself asks to be answered with.
+    /// The answer that the error itself asks for.
     pub(crate) asked: Option<Asked>,
-    /// The answer's status, where the error asks for none.
+    /// The answer's status if the error asks for none.
     status: StatusCode,
 }
 
@@ -180,7 +179,7 @@ impl Failure {
         Failure { message: format!("{place}: {message}"), frames: Vec::new(), asked: None, status }
     }
 
-    /// The same failure, at `place` where Lua does not know a better one: a tail call leaves no trace of its caller.
+    /// The same failure, at `place` if Lua knows no better one: a tail call removes its caller from the stack.
     pub(crate) fn placed(mut self, place: &str) -> Failure {
         if self.frames.is_empty() && self.asked.is_none() && !has_place(&self.message) {
             self.message = format!("{place}: {}", self.message);
@@ -244,7 +243,7 @@ impl Failure {
     }
 }
 
-/// The `status` of an error table, where it is one of an error: 400 to 599.
+/// The `status` of an error table, if it is from 400 to 599.
 fn status_of(stack: &mut Stack<'_>, index: i32) -> Option<StatusCode> {
     stack.push_bytes(b"status");
     stack.get_field(index);
