@@ -15,7 +15,7 @@ use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
-use super::interrupt;
+use super::{pulse, signal};
 
 /// Bytes of stack for a thread that runs Lua code. What is never touched costs addresses only.
 pub(crate) const STACK: usize = 16 << 20;
@@ -59,8 +59,8 @@ thread_local! {
 /// What was there before.
 static BEFORE: OnceLock<Option<libc::sigaction>> = OnceLock::new();
 
-/// Guards the calling thread's stack, if it is large enough. `signal` is the one by which `interrupt.rs` is asked to look.
-pub(super) fn guard(signal: Option<c_int>) {
+/// Guards the calling thread's stack, if it is large enough.
+pub(super) fn guard() {
     let is_handled = BEFORE.get_or_init(handle).is_some();
     if is_handled
         && has_other_stack()
@@ -69,8 +69,8 @@ pub(super) fn guard(signal: Option<c_int>) {
     {
         let start = (lowest + RESERVE).next_multiple_of(ZONE);
         if here() > start + 2 * (ZONE + CLEAR) {
-            TIMER.set(signal.and_then(make_timer));
-            OWN.set(Zones { start, open: u8::MAX });
+            TIMER.set(signal::number().and_then(signal::make_timer));
+            set_own(Zones { start, open: u8::MAX });
             close();
         }
     }
@@ -78,7 +78,8 @@ pub(super) fn guard(signal: Option<c_int>) {
 
 /// Lets go of the calling thread's stack, which another thread may get.
 pub(super) fn release() {
-    let zones = OWN.replace(Zones::NONE);
+    let zones = OWN.get();
+    set_own(Zones::NONE);
     if let Some(timer) = TIMER.take() {
         // SAFETY: `guard` made it, and nobody else has it.
         unsafe { libc::timer_delete(timer) };
@@ -90,8 +91,14 @@ pub(super) fn release() {
     }
 }
 
+/// Notes what is open, also for the signal by which the hook is asked for again.
+fn set_own(zones: Zones) {
+    OWN.set(zones);
+    pulse::set_deep(zones.open != 0);
+}
+
 /// Whether the code has come so deep, and the zones are not closed again.
-pub(super) fn is_open() -> bool {
+fn is_open() -> bool {
     OWN.get().open != 0
 }
 
@@ -107,26 +114,12 @@ pub(super) fn close() -> bool {
     if zones.open != 0 && !is_exhausted() {
         let is_left_open = |n: &usize| zones.open & 1 << n != 0 && !set(zones.address(*n), libc::PROT_NONE);
         let open = (0..ZONES).filter(is_left_open).fold(0, |open, n| open | 1 << n);
-        OWN.set(Zones { open, ..zones });
+        set_own(Zones { open, ..zones });
         if open == 0 {
             set_timer(0);
         }
     }
     !is_open()
-}
-
-/// A timer that sends `signal` to the calling thread.
-pub(super) fn make_timer(signal: c_int) -> Option<libc::timer_t> {
-    // SAFETY: the system fills `timer` in where it says so.
-    unsafe {
-        let mut event = MaybeUninit::<libc::sigevent>::zeroed().assume_init();
-        event.sigev_notify = libc::SIGEV_THREAD_ID;
-        event.sigev_signo = signal;
-        event.sigev_notify_thread_id = libc::gettid();
-        let mut timer = MaybeUninit::<libc::timer_t>::zeroed();
-        let is_made = libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, timer.as_mut_ptr()) == 0;
-        is_made.then(|| timer.assume_init())
-    }
 }
 
 /// Has the timer send its signal each `nanoseconds` from now on; 0 stops it. Safe within a signal's handler.
@@ -203,9 +196,9 @@ extern "C" fn on_fault(number: c_int, info: *mut libc::siginfo_t, context: *mut 
         && let Some(n) = (0..ZONES).find(touched)
         && set(zones.address(n), libc::PROT_READ | libc::PROT_WRITE)
     {
-        OWN.set(Zones { open: zones.open | 1 << n, ..zones });
+        set_own(Zones { open: zones.open | 1 << n, ..zones });
         set_timer(AGAIN);
-        return interrupt::exhausted();
+        return pulse::exhausted();
     }
     // SAFETY: does what would have been done without this handler.
     unsafe {

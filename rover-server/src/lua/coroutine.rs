@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mlua::ffi;
 
-use super::{Stack, Waits, interrupt, memory, slice};
+use super::{Marks, Stack, interrupt, memory, pulse, slice};
 
 /// How many finished coroutines a VM keeps; beyond that they are left to the garbage collector.
 const IDLE_LIMIT: usize = 1024;
@@ -69,7 +69,7 @@ impl Coroutine {
     /// what it waits for.
     #[inline]
     pub(crate) fn resume(&mut self, args: c_int) -> Resumed {
-        let is_outermost = interrupt::enter(self.state);
+        let is_outermost = pulse::enter(self.state);
         // SAFETY: the coroutine is fresh or suspended, which `Coroutines` sees to, and holds the arguments.
         let status = unsafe { ffi::lua_resume_(self.state, args) };
         if is_outermost && interrupt::leave() && !matches!(status, ffi::LUA_OK | ffi::LUA_YIELD) {
@@ -108,7 +108,7 @@ impl Coroutine {
     #[cold]
     pub(super) fn condemn(&mut self, limit: Duration) {
         // SAFETY: the anchor keeps the state alive, which belongs to this thread; it is resumed next.
-        unsafe { interrupt::condemn(self.state, limit) }
+        unsafe { pulse::condemn(self.state, limit) }
     }
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct Coroutines {
     /// Values that stand at the bottom of every coroutine's stack.
     base: Vec<c_int>,
     /// The table in which every coroutine is marked as Rover's own, so that no app resumes it.
-    marks: Option<c_int>,
+    marks: Marks,
     /// `ffi.istype` and a type for it, see [`forget`](Coroutines::forget).
     is_type: Option<(c_int, c_int)>,
     idle: RefCell<Vec<Coroutine>>,
@@ -136,7 +136,7 @@ impl Drop for Coroutines {
 
 impl Coroutines {
     /// A pool whose coroutines all begin with `base` (references from [`Stack::anchor`]) at index 1 and up.
-    pub(crate) fn new(lua: &mlua::Lua, base: Vec<c_int>, waits: &Waits) -> mlua::Result<Coroutines> {
+    pub(crate) fn new(lua: &mlua::Lua, base: Vec<c_int>, marks: Marks) -> mlua::Result<Coroutines> {
         let mut main = std::ptr::null_mut();
         // SAFETY: only copies the pointer; outside of any call the current state is the main one.
         unsafe { lua.exec_raw::<()>((), |l| main = l)? };
@@ -145,7 +145,7 @@ impl Coroutines {
             main,
             home: Rc::new(Home { main, gone: Cell::new(0), is_open: Cell::new(true) }),
             base,
-            marks: waits.marks(),
+            marks,
             is_type: is_type(lua),
             idle: RefCell::default(),
             created: Cell::new(0),
@@ -197,14 +197,12 @@ impl Coroutines {
         unsafe {
             let state = ffi::lua_newthread(self.main);
             let anchor = ffi::luaL_ref(self.main, ffi::LUA_REGISTRYINDEX);
-            if let Some(marks) = self.marks {
-                ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, marks);
-                ffi::lua_pushthread(state);
-                ffi::lua_xmove(state, self.main, 1);
-                ffi::lua_pushboolean(self.main, 1);
-                ffi::lua_rawset(self.main, -3);
-                ffi::lua_settop(self.main, -2);
-            }
+            ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, self.marks.0);
+            ffi::lua_pushthread(state);
+            ffi::lua_xmove(state, self.main, 1);
+            ffi::lua_pushboolean(self.main, 1);
+            ffi::lua_rawset(self.main, -3);
+            ffi::lua_settop(self.main, -2);
             for &value in &self.base {
                 ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, value);
             }
@@ -243,7 +241,7 @@ impl Coroutines {
         unsafe {
             let top = ffi::lua_gettop(self.main);
             if ffi::lua_checkstack(self.main, 8) != 0 {
-                interrupt::interpose();
+                pulse::interpose();
                 ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, function);
                 ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, kind);
                 ffi::lua_pushnumber(self.main, 0.0);
@@ -271,8 +269,7 @@ mod tests {
 
     fn pool() -> (mlua::Lua, Coroutines) {
         let lua = crate::lua::new_vm();
-        let waits = Waits::install(&lua).unwrap();
-        let pool = Coroutines::new(&lua, Vec::new(), &waits).unwrap();
+        let pool = Coroutines::new(&lua, Vec::new(), Marks::new(&lua).unwrap().1).unwrap();
         (lua, pool)
     }
 

@@ -11,7 +11,7 @@ use std::ptr::null_mut;
 
 use mlua::ffi;
 
-use super::{c_stack, interrupt, watched};
+use super::{pulse, signal};
 
 /// How long a slice is, in nanoseconds.
 const SLICE: libc::c_long = 2_000_000;
@@ -32,7 +32,7 @@ thread_local! {
 
 fn timer() -> Option<libc::timer_t> {
     if let Timer::Unasked = TIMER.get() {
-        TIMER.set(watched::signal().and_then(c_stack::make_timer).map_or(Timer::None, Timer::Some));
+        TIMER.set(signal::number().and_then(signal::make_timer).map_or(Timer::None, Timer::Some));
     }
     match TIMER.get() {
         Timer::Some(timer) => Some(timer),
@@ -53,7 +53,7 @@ fn set(timer: libc::timer_t, nanoseconds: libc::c_long) {
 /// The coroutine that is resumed next on this thread is cut when it has run for a slice; to be told to [`end`].
 pub(super) fn begin(state: *mut ffi::lua_State) {
     if let Some(timer) = timer()
-        && interrupt::may_cut(state)
+        && pulse::may_cut(state)
     {
         set(timer, SLICE);
     }
@@ -71,7 +71,7 @@ pub(super) fn end() -> bool {
     if let Timer::Some(timer) = TIMER.get() {
         set(timer, 0);
     }
-    interrupt::was_cut()
+    pulse::was_cut()
 }
 
 /// Lets go of the calling thread's timer.
@@ -80,18 +80,4 @@ pub(super) fn release() {
         // SAFETY: `timer` made it, and nobody else has it.
         unsafe { libc::timer_delete(timer) };
     }
-}
-
-/// Whether the coroutine that runs can be suspended where it is: no C function stands between it and its resumer.
-///
-/// # Safety
-/// `state` is alive.
-pub(super) unsafe fn is_yieldable(state: *mut ffi::lua_State) -> bool {
-    // SAFETY: only looks at the state.
-    unsafe { lua_isyieldable(state) != 0 }
-}
-
-unsafe extern "C-unwind" {
-    /// LuaJIT has it as Lua 5.3 does; mlua's list for LuaJIT leaves it out.
-    fn lua_isyieldable(state: *mut ffi::lua_State) -> libc::c_int;
 }

@@ -9,42 +9,7 @@ use std::marker::PhantomData;
 use mlua::ffi;
 
 use super::layout::{self, Slot};
-use super::{Value, slice};
-
-/// The type of a Lua value, as `type()` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Nothing at that index, or nil.
-    Nil,
-    Boolean,
-    /// A pointer without identity of its own; the null pointer is `rover.null`.
-    LightUserdata,
-    Number,
-    String,
-    Table,
-    Function,
-    Userdata,
-    Thread,
-    /// A LuaJIT FFI object.
-    Cdata,
-}
-
-impl Kind {
-    /// The name a Lua author knows.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Kind::Nil => "nil",
-            Kind::Boolean => "boolean",
-            Kind::LightUserdata | Kind::Userdata => "userdata",
-            Kind::Number => "number",
-            Kind::String => "string",
-            Kind::Table => "table",
-            Kind::Function => "function",
-            Kind::Thread => "thread",
-            Kind::Cdata => "cdata",
-        }
-    }
-}
+use super::{Kind, Value};
 
 /// The stack of one coroutine.
 ///
@@ -278,7 +243,7 @@ impl<'lua> Stack<'lua> {
     /// Whether the running coroutine could be suspended: no C function stands between it and its resumer.
     pub(super) fn can_yield(&self) -> bool {
         // SAFETY: only looks at the state.
-        unsafe { slice::is_yieldable(self.state) }
+        unsafe { lua_isyieldable(self.state) != 0 }
     }
 
     /// Pushes `rover.null`.
@@ -421,4 +386,9 @@ impl<'lua> Stack<'lua> {
         // SAFETY: the number came from `pop_anchor`, and is used no more.
         unsafe { ffi::luaL_unref(self.state, ffi::LUA_REGISTRYINDEX, anchor) }
     }
+}
+
+unsafe extern "C-unwind" {
+    /// LuaJIT has it as Lua 5.3 does; mlua's list for LuaJIT leaves it out.
+    fn lua_isyieldable(state: *mut ffi::lua_State) -> c_int;
 }

@@ -21,6 +21,7 @@ pub(crate) fn new_vm() -> mlua::Lua {
     // SAFETY: an app is its operator's own code, and may do through `ffi` whatever a C program may.
     // Without this option mlua replaces `pcall` by a C function of its own, which no coroutine could yield through.
     let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new().catch_rust_panics(true)) };
+    super::interrupt::install();
     let _ = super::memory::install(&lua);
     let _ = lua.load_std_libs(StdLib::ALL);
     let _ = super::pattern::install(&lua);

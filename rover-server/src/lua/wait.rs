@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::traceback::{frame_text, outer_c_function};
-use super::{Coroutine, Kind, Raise, Resumed, Returns, Shared, Stack, anchor, pattern, traceback};
+use super::{Coroutine, Kind, Marks, Raise, Resumed, Returns, Shared, Stack, pattern, traceback};
 
 /// Pushes what the waiting call returns and says how many values that is, or fails: a mistake is raised at the line of
 /// the app, a value as it is.
@@ -61,7 +61,6 @@ struct Pending {
 }
 
 /// The place where a VM's native functions leave what they wait for.
-#[derive(Default)]
 pub(crate) struct Waits {
     pending: RefCell<Option<Pending>>,
     /// The app has loaded; its top level cannot wait.
@@ -74,7 +73,7 @@ pub(crate) struct Waits {
     wrappers: OnceCell<(mlua::RegistryKey, mlua::RegistryKey)>,
     /// Names of Lua's own functions, by their identity.
     names: RefCell<HashMap<*const c_void, String>>,
-    marks: OnceCell<c_int>,
+    marks: Marks,
 }
 
 /// Why a coroutine came back.
@@ -104,13 +103,17 @@ impl Waits {
     /// # Errors
     /// Memory errors of mlua.
     pub(crate) fn install(lua: &mlua::Lua) -> mlua::Result<Rc<Waits>> {
-        let waits = Rc::new(Waits::default());
+        let (table, marks) = Marks::new(lua)?;
+        let waits = Rc::new(Waits {
+            pending: RefCell::default(),
+            is_loaded: Cell::default(),
+            between: Cell::default(),
+            refused: Cell::default(),
+            wrappers: OnceCell::default(),
+            names: RefCell::default(),
+            marks,
+        });
         waits.learn_names(lua)?;
-        let marks = lua.create_table()?;
-        let weak = lua.create_table()?;
-        weak.raw_set("__mode", "k")?;
-        marks.set_metatable(Some(weak))?;
-        let _ = waits.marks.set(anchor(lua, &marks)?);
         let shared = Shared::new(lua, waits.clone())?;
         let refuse = shared.function(lua, |stack, waits: &Waits| {
             let pending = waits.pending.borrow_mut().take();
@@ -124,7 +127,7 @@ impl Waits {
         let mistake = super::mistake_function(lua)?;
         let sign = mlua::LightUserData(sign().cast_mut());
         let chunk = lua.load(include_str!("coroutine.lua")).set_name("=rover/coroutine");
-        chunk.call::<()>((sign, marks, refuse, &mistake))?;
+        chunk.call::<()>((sign, table, refuse, &mistake))?;
         let chunk = lua.load(include_str!("wait.lua")).set_name("=rover/wait");
         let (waiting, asynchronous): (mlua::Function, mlua::Function) =
             chunk.call((mistake, super::function::plain(lua)?))?;
@@ -172,9 +175,9 @@ impl Waits {
         self.between.set(between);
     }
 
-    /// The registry reference of the table of coroutines that an app may not resume.
-    pub(super) fn marks(&self) -> Option<c_int> {
-        self.marks.get().copied()
+    /// The coroutines that an app may not resume.
+    pub(crate) fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// Whether the coroutine that runs is being cancelled.

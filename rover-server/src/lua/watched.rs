@@ -1,53 +1,15 @@
 //! A thread that runs Lua code, as a watchdog on another thread sees it: how long the code has been running, and a
 //! signal to break into it.
-//!
-//! The signal is the first real-time signal from `SIGRTMIN + 8` on that nobody handles; it is taken when the first
-//! watchdog of the process starts, and kept. A handler that somebody else has is left alone.
 
-use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::interrupt::{self, Pulse};
-use super::{c_stack, slice};
-
-/// Where the search for a signal begins, above `SIGRTMIN`: the lowest ones are popular.
-const FIRST: c_int = 8;
-
-/// The signal, or `None` where every one has a handler.
-static SIGNAL: OnceLock<Option<c_int>> = OnceLock::new();
-
-/// The signal, where there is one.
-pub(super) fn signal() -> Option<c_int> {
-    *SIGNAL.get_or_init(|| (libc::SIGRTMIN() + FIRST..=libc::SIGRTMAX()).find(|&number| take(number)))
-}
-
-/// Handles this signal from now on, unless somebody else does.
-fn take(number: c_int) -> bool {
-    // SAFETY: asks for what there is before it is changed; the handler may run at any time from then on.
-    unsafe {
-        let mut before = MaybeUninit::<libc::sigaction>::zeroed();
-        if libc::sigaction(number, std::ptr::null(), before.as_mut_ptr()) != 0 {
-            return false;
-        }
-        if before.assume_init().sa_sigaction != libc::SIG_DFL {
-            return false;
-        }
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
-        action.sa_sigaction = on_signal as extern "C" fn(c_int) as *const () as usize;
-        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-        libc::sigemptyset(&raw mut action.sa_mask);
-        libc::sigaction(number, &raw const action, null_mut()) == 0
-    }
-}
-
-extern "C" fn on_signal(_: c_int) {
-    interrupt::signalled();
-}
+use super::pulse::{self, Pulse};
+use super::{c_stack, signal, slice};
 
 /// A thread under watch. Ends with the thread's [`Watch`].
 pub(crate) struct Watched {
@@ -104,7 +66,7 @@ impl Watched {
         let mut clock = 0;
         // SAFETY: ask about the calling thread, and let the signal through that others may have blocked for it.
         let (known, id) = unsafe {
-            if let Some(number) = signal() {
+            if let Some(number) = signal::number() {
                 let mut set = MaybeUninit::<libc::sigset_t>::zeroed().assume_init();
                 libc::sigemptyset(&raw mut set);
                 libc::sigaddset(&raw mut set, number);
@@ -113,9 +75,9 @@ impl Watched {
             (libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) == 0, libc::gettid())
         };
         if known {
-            *self.lock() = Some(Thread { pulse: interrupt::own(), id, clock });
+            *self.lock() = Some(Thread { pulse: pulse::own(), id, clock });
         }
-        c_stack::guard(signal());
+        c_stack::guard();
         Watch { watched: self.clone(), here: std::marker::PhantomData }
     }
 
@@ -154,7 +116,8 @@ impl Watched {
     }
 
     fn break_in(&self, ask: impl FnOnce(&Pulse)) -> io::Result<()> {
-        let number = signal().ok_or_else(|| io::Error::other("every real-time signal has a handler already"))?;
+        let number =
+            signal::number().ok_or_else(|| io::Error::other("every real-time signal has a handler already"))?;
         let thread = self.lock();
         let Some(thread) = thread.as_ref() else { return Ok(()) };
         // SAFETY: the pulse and its thread are alive while the lock is held, see `Thread`.
@@ -202,7 +165,7 @@ fn duration(time: libc::timespec) -> Duration {
 #[inline]
 pub(crate) fn beat() {
     // SAFETY: the calling thread's own pulse.
-    unsafe { (*interrupt::own()).beat() }
+    unsafe { (*pulse::own()).beat() }
 }
 
 /// Ends what the socket of this number carries, whichever thread owns it; false where there is none. Somebody has to see

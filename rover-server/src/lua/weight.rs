@@ -9,23 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlua::ffi;
 
-use super::{Stack, memory};
+use super::Stack;
 
 /// Bytes outside of a VM that are held on its behalf. Whoever holds some may be on another thread when it lets go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outside(Arc<AtomicUsize>);
 
 impl Outside {
-    /// Where what is held on behalf of `lua` is counted.
-    pub(crate) fn of(lua: &mlua::Lua) -> Outside {
-        let mut found = None;
-        // SAFETY: nobody else looks at the VM's memory now.
-        let _ = unsafe {
-            lua.exec_raw::<()>((), |state| found = memory::of(state).map(|memory| memory.limit.outside.clone()))
-        };
-        found.unwrap_or_default()
-    }
-
     /// How many there are.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {

@@ -13,13 +13,15 @@
 //! refused with Lua's own "not enough memory", but only to Lua code and Lua's own library: an error raised within Rust
 //! code could not be caught. What Rust code takes beyond the limit is found at the next instruction of Lua.
 
+mod page;
 mod region;
 
 use std::ffi::c_void;
 use std::ptr::{self, null_mut};
 
+use self::page::{Block, FIRST, Page};
 use super::weight::{self, Outside};
-use super::{interrupt, layout};
+use super::{layout, pulse};
 use mlua::ffi;
 use rustix::mm::{Advice, madvise, munmap};
 
@@ -34,30 +36,6 @@ const PAGE: usize = 16 * 1024;
 const REGION: usize = 1 << 30;
 /// Empty pages that are kept for the next burst.
 const SPARE_MOST: usize = 16;
-
-#[repr(C)]
-struct Page {
-    /// Blocks that were given back.
-    free: *mut Block,
-    /// Where the first block that was never handed out begins, from the start of the page.
-    fresh: usize,
-    /// Size of its blocks.
-    size: usize,
-    /// Blocks that are in use.
-    live: usize,
-    /// Neighbours among the pages of its size that have room.
-    previous: *mut Page,
-    next: *mut Page,
-    has_room: bool,
-}
-
-/// Blocks begin behind the page's own record.
-const FIRST: usize = size_of::<Page>().next_multiple_of(STEP);
-
-#[repr(C)]
-struct Block {
-    next: *mut Block,
-}
 
 pub(super) struct Memory {
     /// The pages with room, by size.
@@ -129,6 +107,18 @@ pub(crate) fn limit_memory(lua: &mlua::Lua, bytes: usize) -> mlua::Result<()> {
         })?;
     }
     if is_set { Ok(()) } else { Err(mlua::Error::runtime("memory_limit cannot be kept here")) }
+}
+
+impl Outside {
+    /// Where what is held on behalf of `lua` is counted.
+    pub(crate) fn of(lua: &mlua::Lua) -> Outside {
+        let mut found = None;
+        // SAFETY: nobody else looks at the VM's memory now.
+        let _ = unsafe {
+            lua.exec_raw::<()>((), |state| found = self::of(state).map(|memory| memory.limit.outside.clone()))
+        };
+        found.unwrap_or_default()
+    }
 }
 
 /// Where collecting begins when little is in use.
@@ -287,13 +277,11 @@ impl Memory {
         let Limit { most, main, current, .. } = self.limit;
         // SAFETY: the main coroutine lives as long as the VM, and this is its thread.
         unsafe {
-            if !interrupt::is_running(main) {
+            if !pulse::is_running(main) {
                 return true;
             }
-            interrupt::want_collection(main);
-            self.used_in_all().saturating_add(more) <= most
-                || interrupt::is_nested()
-                || !layout::runs_lua(main, current)
+            pulse::want_collection(main);
+            self.used_in_all().saturating_add(more) <= most || pulse::is_nested() || !layout::runs_lua(main, current)
         }
     }
 

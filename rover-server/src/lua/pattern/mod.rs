@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use mlua::ffi;
 
 use self::matcher::{Capture, Matcher, Problem};
-use super::{Stack, interrupt, layout, native};
+use super::{Stack, interrupt, layout, native, pulse};
 
 /// What LuaJIT's compiler knows the iterators of `string.gmatch` by. Other functions in C it tells apart one by one, and would
 /// compile every loop anew.
@@ -272,7 +272,7 @@ unsafe extern "C-unwind" fn gmatch_next(l: *mut ffi::lua_State) -> isize {
         if from > text.len() {
             return 0;
         }
-        let mut matcher = Matcher::new(text, pattern, interrupt::is_condemned);
+        let mut matcher = Matcher::new(text, pattern, pulse::is_condemned);
         match guarded(|| matcher.from(from)) {
             Ok(Some((start, end))) => {
                 let next = if end == start { end + 1 } else { end };
@@ -289,7 +289,7 @@ unsafe extern "C-unwind" fn gmatch_next(l: *mut ffi::lua_State) -> isize {
 /// A matcher for `pattern`, whose `^` is for [`search`].
 #[inline]
 fn matcher<'s>(text: &'s [u8], pattern: &'s [u8]) -> Matcher<'s> {
-    Matcher::new(text, pattern.strip_prefix(b"^").unwrap_or(pattern), interrupt::is_condemned)
+    Matcher::new(text, pattern.strip_prefix(b"^").unwrap_or(pattern), pulse::is_condemned)
 }
 
 #[inline]

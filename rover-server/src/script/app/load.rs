@@ -26,8 +26,10 @@ use crate::script::stream;
 use crate::script::tasks::{self, Counts, Tasks};
 use crate::script::websocket::{self, Sockets};
 
-use super::declared::{self, Declared, Hooks, Mistakes, Told, Unfinished};
+use super::chunk::own;
+use super::declared::{self, Declared, Hooks, Mistakes, Unfinished};
 use super::endpoint::{self, Endpoint};
+use super::told::Told;
 use super::{App, Blueprint, Source, guarding, modules, natives};
 
 impl App {
@@ -202,7 +204,7 @@ async fn load(
     let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
     let app = App {
-        coroutines: Coroutines::new(lua, base, &waits)?,
+        coroutines: Coroutines::new(lua, base, waits.marks())?,
         contexts: installed.contexts,
         responder,
         waits,
@@ -412,11 +414,6 @@ fn entries(
     Ok(Entries { entries, takes_context, endpoints, places, hooks: found, has_late })
 }
 
-/// One of Rover's own Lua files.
-pub(super) fn own(lua: &Lua, name: &str, code: &str) -> mlua::Result<Function> {
-    lua.load(code).set_name(format!("=rover/{name}")).into_function()
-}
-
 fn display_name(source: &Source) -> String {
     match source {
         Source::File(path) => path.display().to_string(),
@@ -448,7 +445,7 @@ fn chunk(lua: &Lua, blueprint: &Blueprint, waits: &Rc<Waits>) -> mlua::Result<Fu
 
 /// Runs it in a coroutine, so that it can be cut into slices, and gives back what it returned.
 async fn run(lua: &Lua, waits: &Rc<Waits>, dsl: &Table, chunk: Function) -> mlua::Result<Value> {
-    let coroutines = Coroutines::new(lua, Vec::new(), waits)?;
+    let coroutines = Coroutines::new(lua, Vec::new(), waits.marks())?;
     let mut coroutine = coroutines.take();
     let called = (dsl.raw_get::<Function>("run")?, chunk).into_lua_multi(lua)?;
     lua::push_values(lua, &mut coroutine.stack(), called)?;

@@ -4,13 +4,17 @@
 //! its [`Declared`] config and routes as plain data, which may cross threads. This module must not know of sockets or
 //! workers.
 
+mod chunk;
 mod code;
+mod config_value;
 mod declared;
 mod endpoint;
 mod guarding;
 mod load;
 mod modules;
 mod natives;
+mod places;
+mod told;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Table};
 
+use super::chunk::own;
 use super::{Code, Files};
 use crate::lua::Waits;
 
@@ -81,7 +82,7 @@ pub(super) fn keep(lua: &Lua, files: &Files, code: &Code, waits: &Rc<Waits>) -> 
     })?;
     let waits = waits.clone();
     let is_loaded = lua.create_function(move |_, ()| Ok(waits.is_loaded()))?;
-    super::load::own(lua, "modules", include_str!("modules.lua"))?.call((
+    own(lua, "modules", include_str!("modules.lua"))?.call((
         known,
         keep,
         note,

@@ -16,8 +16,8 @@ use crate::message::header_names::MOST_FIELDS;
 use crate::policy::rate_limit::RateLimits;
 use crate::route::Verb;
 
-use super::declared::{self, Declared, Told};
-use super::endpoint;
+use super::declared::{self, Declared};
+use super::told::{self, Told};
 
 /// Everything that `response.lua` and `dsl.lua` need before there are responses.
 ///
@@ -45,16 +45,17 @@ pub(super) fn early(
     )?;
     native.raw_set("unknown_verb", lua.create_function(|_, (name, verb)| Ok(unknown_verb(name, verb)))?)?;
     let tell = Shared::new(lua, told.clone())?;
-    native.raw_set("route", tell.function(lua, declared::route)?)?;
-    native.raw_set("limit", tell.function(lua, declared::limit)?)?;
+    native.raw_set("route", tell.function(lua, told::route)?)?;
+    native.raw_set("limit", tell.function(lua, told::limit)?)?;
     let reading = told.clone();
-    let key = lua.create_function(move |_, (key, value): (Value, Value)| Ok(endpoint::key(&reading, &key, value)))?;
+    let key =
+        lua.create_function(move |_, (key, value): (Value, Value)| Ok(told::endpoint_key(&reading, &key, value)))?;
     native.raw_set("endpoint_key", key)?;
     let reading = told.clone();
-    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(endpoint::end(&reading)))?)?;
+    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(told::endpoint_end(&reading)))?)?;
     let reading = told.clone();
     let belongs = move |_: &Lua, (number, route): (usize, usize)| {
-        endpoint::belongs(&reading, number, route);
+        told::endpoint_of(&reading, number, route);
         Ok(())
     };
     native.raw_set("endpoint_of", lua.create_function(belongs)?)?;

@@ -92,7 +92,7 @@ impl Tasks {
         tracing: &Tracing,
     ) -> mlua::Result<Rc<Tasks>> {
         Ok(Rc::new(Tasks {
-            coroutines: Coroutines::new(lua, Vec::new(), waits)?,
+            coroutines: Coroutines::new(lua, Vec::new(), waits.marks())?,
             waits: waits.clone(),
             contexts: contexts.clone(),
             responder: responder.clone(),

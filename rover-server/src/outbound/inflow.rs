@@ -1,4 +1,4 @@
-//! The bodies of requests that go out, and of the responses that come back.
+//! The body of a response on its way in.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -7,78 +7,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::Problem;
-use super::client::Active;
+use super::active::Active;
 use super::decode::Decoder;
-
-/// The body of a request. hyper sends it on a task of its own, so it crosses no VM.
-#[derive(Default)]
-pub(crate) enum Outgoing {
-    #[default]
-    Empty,
-    Full(Bytes),
-    /// Chunks as they are made; the length is not known.
-    Chunks(mpsc::Receiver<Bytes>),
-    /// What another connection brings.
-    Passed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Problem> + Send>>),
-}
-
-impl Outgoing {
-    /// The same body once more, where that is possible.
-    pub(super) fn again(&self) -> Option<Outgoing> {
-        match self {
-            Outgoing::Empty => Some(Outgoing::Empty),
-            Outgoing::Full(bytes) => Some(Outgoing::Full(bytes.clone())),
-            Outgoing::Chunks(_) | Outgoing::Passed(_) => None,
-        }
-    }
-}
-
-impl http_body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = Problem;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
-        let this = self.get_mut();
-        match this {
-            Outgoing::Empty => Poll::Ready(None),
-            Outgoing::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *this = Outgoing::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            // An empty chunk is how a producer says that it has come to the end; one that is cut off just goes.
-            Outgoing::Chunks(chunks) => match ready!(chunks.poll_recv(cx)) {
-                Some(chunk) if chunk.is_empty() => Poll::Ready(None),
-                Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
-                None => Poll::Ready(Some(Err(Problem::BodyBrokeOff))),
-            },
-            Outgoing::Passed(body) => body.as_mut().poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Outgoing::Empty => true,
-            Outgoing::Full(_) | Outgoing::Chunks(_) => false,
-            Outgoing::Passed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Outgoing::Empty => SizeHint::with_exact(0),
-            Outgoing::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Outgoing::Chunks(_) => SizeHint::default(),
-            Outgoing::Passed(body) => body.size_hint(),
-        }
-    }
-}
 
 /// The body of a response on its way in. Dropping it before its end closes the connection, as far as the connection is
 /// not shared with other requests.
