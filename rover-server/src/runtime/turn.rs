@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use rover_lua::{Resume, Stack, Wait};
 use tokio::task::{coop, yield_now};
-
-use crate::lua::{self, Resume, Stack, Wait};
 
 /// How long the functions of a worker go on in one round, all together. A worker that serves others meanwhile is late by
 /// that much.
@@ -91,7 +90,7 @@ impl Wake for NextRound {
 
 impl Rounds {
     fn begin(&self) {
-        lua::beat();
+        rover_lua::beat();
         self.began.set(None);
         self.is_over.set(false);
         let Waiting { first, last } = self.waiting.take();
@@ -132,7 +131,7 @@ pub(crate) fn allow(allowance: Option<Arc<Allowance>>) {
 /// The runtime has called one of its tasks: this thread comes round.
 #[inline]
 pub(crate) fn begin() {
-    lua::beat();
+    rover_lua::beat();
 }
 
 /// Whether this thread was given up: nothing that it sends reaches its clients any more.
@@ -204,7 +203,7 @@ impl Stint {
             }
         }
         if self.goes_on && self.since.is_none() {
-            self.since = Some(lua::cpu_time());
+            self.since = Some(rover_lua::cpu_time());
         }
         let before = refusals();
         let polled = wait(cx);
@@ -232,7 +231,7 @@ impl Stint {
     fn pause(&mut self) {
         self.goes_on = true;
         let Some(since) = self.since.take() else { return };
-        self.cpu += lua::cpu_time().saturating_sub(since);
+        self.cpu += rover_lua::cpu_time().saturating_sub(since);
         if self.excess.is_none() {
             self.excess = exceeded_by(self.cpu);
         }

@@ -1,8 +1,7 @@
 //! The trace that a request belongs to: the `traceparent` header of the W3C's Trace Context.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-
-use crate::lua::{Returns, Stack};
+use rover_lua::{Returns, Stack};
 
 use super::{Contexts, ticket};
 

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use mlua::{Table, Value};
+use rover_lua::described_type;
 
 use super::config_value::{DEEPEST_CONFIG, config_value};
 use super::endpoint::Endpoint;
 use crate::config::{ConfigValue, LimitRule};
-use crate::lua::described_type;
 use crate::policy::assets::MountDecl;
 use crate::policy::rate_limit::RouteLimits;
 use crate::route::{Origin, RouteDecl};

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use mlua::{Lua, Table};
+use rover_lua::{Returns, Shared, Stack};
 
 use crate::exchange::context::{self, Contexts, Guarded};
 use crate::exchange::response::Responder;
-use crate::lua::{Returns, Shared, Stack};
 use crate::route::{Guards, NamedValue, Origin, Pattern, Reach, RouteId};
 
 use super::declared::Declared;

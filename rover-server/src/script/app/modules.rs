@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
+use rover_lua::Waits;
 
 use super::chunk::own;
 use super::{Code, Files};
-use crate::lua::Waits;
 
 /// Where `require` looks once it has found nothing beside the app and where LuaJIT looks by itself: where Debian and
 /// others install Lua modules as packages.
@@ -87,6 +87,6 @@ pub(super) fn keep(lua: &Lua, files: &Files, code: &Code, waits: &Rc<Waits>) -> 
         keep,
         note,
         is_loaded,
-        crate::lua::mistake_function(lua)?,
+        rover_lua::mistake_function(lua)?,
     ))
 }

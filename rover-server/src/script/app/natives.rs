@@ -7,11 +7,11 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use mlua::{Lua, Table, Value};
+use rover_lua::{Kind, Raise, Returns, Shared, Stack, Waits, number_text_function, traceback};
 
 use crate::exchange::context::{self, Contexts, Installed};
 use crate::exchange::failure::{Asked, Failure};
 use crate::exchange::response::Responder;
-use crate::lua::{Kind, Raise, Returns, Shared, Stack, Waits, number_text_function, traceback};
 use crate::message::header_names::MOST_FIELDS;
 use crate::policy::rate_limit::RateLimits;
 use crate::route::Verb;
@@ -232,7 +232,7 @@ fn read(stack: &mut Stack<'_>, failing: &Failing) -> Option<Failure> {
             stack.push_item(entry, part);
         }
         let text = |index| stack.bytes(index).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        frames.push(crate::lua::Frame {
+        frames.push(rover_lua::Frame {
             file: text(entry + 1).unwrap_or_default(),
             line: stack.number(entry + 2) as u32,
             function: text(entry + 3),

@@ -6,11 +6,11 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use mlua::Value;
+use rover_lua::{Returns, Stack};
 
 use super::config_value::{DEEPEST_CONFIG, config_value};
 use super::endpoint::{Endpoint, KEYS};
 use super::places::Places;
-use crate::lua::{Returns, Stack};
 use crate::route::{Origin, Pattern, RouteDecl, Verb};
 
 /// The routes as `dsl.lua` tells of them.

@@ -1,6 +1,7 @@
 //! `stats()`: what the clients of this worker have counted, as a table.
 
-use crate::lua::{Returns, Stack};
+use rover_lua::{Returns, Stack};
+
 use crate::outbound::Row;
 
 use super::Fetch;

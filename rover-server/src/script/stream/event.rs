@@ -2,8 +2,8 @@
 
 use std::ffi::c_int;
 
-use crate::json::{self, Vocabulary};
-use crate::lua::{Kind, Stack};
+use rover_lua::json::{self, Vocabulary};
+use rover_lua::{Kind, Stack};
 
 /// What is sent when nothing has been for a while, so that nobody between takes the connection for dead.
 pub(super) const KEEP_ALIVE: &[u8] = b":\n\n";

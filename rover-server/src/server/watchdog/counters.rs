@@ -20,7 +20,7 @@ pub(crate) struct Counters {
 pub(crate) struct Lost {
     /// Its number, counted from 1.
     pub(crate) worker: usize,
-    /// The number of the function that it was in, as [`label`](crate::lua::label) counts them; 0 where it was in none.
+    /// The number of the function that it was in, as [`label`](rover_lua::label) counts them; 0 where it was in none.
     pub(crate) function: u32,
     /// Its thread has come back after all.
     pub(crate) is_back: Arc<AtomicBool>,

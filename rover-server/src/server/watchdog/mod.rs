@@ -15,11 +15,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use rover_lua::{Look, Watched};
 use tokio::runtime::Handle;
 
 use crate::config::Limits;
 use crate::log::{self, Level};
-use crate::lua::{self, Look, Watched};
 use crate::runtime::turn::{self, Allowance};
 
 pub(crate) use counters::{Counters, Lost};
@@ -460,12 +460,12 @@ impl Charge {
 
 /// A thread to be, for Lua code to run in: its stack has room for what such code takes of it.
 pub(crate) fn roomy_thread(name: String) -> thread::Builder {
-    thread::Builder::new().name(name).stack_size(lua::STACK)
+    thread::Builder::new().name(name).stack_size(rover_lua::STACK)
 }
 
 /// Held by a worker's thread as long as it works.
 pub(crate) struct OnDuty {
-    _watch: lua::Watch,
+    _watch: rover_lua::Watch,
     charge: Arc<Charge>,
 }
 

@@ -10,8 +10,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use crate::lua;
-
 /// The open connections of one worker.
 #[derive(Default)]
 pub(crate) struct Sockets(Mutex<HashSet<RawFd>>);
@@ -21,7 +19,7 @@ impl Sockets {
     pub(super) fn shut_down(&self) -> usize {
         let descriptors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // What is in the list is open: its owner takes it out before it closes it, and waits for the lock meanwhile.
-        descriptors.iter().filter(|&&descriptor| lua::cut(descriptor)).count()
+        descriptors.iter().filter(|&&descriptor| rover_lua::cut(descriptor)).count()
     }
 }
 
