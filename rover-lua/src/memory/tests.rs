@@ -131,7 +131,7 @@ fn without_pages_the_limit_is_not_approached_by_a_collection_for_each_block() {
         })
         .unwrap();
     }
-    let busy = interrupt::Busy::new(&lua);
+    let busy = crate::Busy::new(&lua);
     let (problem, collections): (String, u32) = lua
         .load(
             "local collections = 0
