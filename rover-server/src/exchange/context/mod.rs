@@ -23,6 +23,8 @@ use std::ffi::c_int;
 use std::rc::Rc;
 
 use mlua::Lua;
+use rover_lua::json::Vocabulary;
+use rover_lua::{Kind, Raise, Shared, Stack, anchor, mistake_function};
 
 pub(crate) use crate::route::SentPath;
 pub(crate) use body::{Bodies, is_body};
@@ -34,8 +36,6 @@ pub(crate) use request::{Client, Close, Current, Guarded, Open, Peer, Request, R
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 pub(crate) use unread::{collecting, install_late};
 
-use crate::json::Vocabulary;
-use crate::lua::{Kind, Raise, Shared, Stack, anchor, mistake_function};
 use crate::message::header_names::HeaderNames;
 
 /// What the functions of `ctx` share in one VM.

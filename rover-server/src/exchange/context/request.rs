@@ -11,9 +11,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response};
+use rover_lua::Raise;
 
 use super::ClientCertificate;
-use crate::lua::Raise;
 use crate::message::body::Body;
 use crate::message::unread::Unread;
 use crate::route::{NamedValue, Params, RouteId};
