@@ -55,7 +55,7 @@ impl Server {
         self.blueprint.code = Code::default();
         // Until the app's own table is known, the log follows the environment and the embedding program.
         let early = self.early();
-        log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
+        log::init(early.log_level, self.log_sink.as_ref()).map_err(|error| Error::io("cannot start the log", error))?;
 
         // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
@@ -80,7 +80,7 @@ impl Server {
         }
         let declared = workers[0].loaded().map_err(|unfinished| self.settle_unfinished(unfinished))?;
         let Settled { config, router, limits: route_limits, mounts } = self.settle(declared)?;
-        let _ = log::init(config.log_level);
+        log::set_level(config.log_level);
         for warning in super::misspelt_variables() {
             log::event(Level::Warn, &warning).emit();
         }

@@ -1,6 +1,7 @@
 //! What tests are made of: a server under test, clients that speak in bytes, and servers that it asks itself.
 
 mod app;
+pub mod apart;
 mod client;
 #[cfg(feature = "otlp")]
 pub mod collector;
