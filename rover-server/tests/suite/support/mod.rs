@@ -5,6 +5,7 @@ pub mod apart;
 mod client;
 #[cfg(feature = "otlp")]
 pub mod collector;
+mod snippets;
 pub mod takes_any;
 pub mod upstream;
 mod wait;
@@ -14,6 +15,7 @@ use std::io::Read;
 
 pub use app::App;
 pub use client::{Answer, Client};
+pub use snippets::Snippets;
 pub use wait::{DEADLINE, wait_until};
 
 /// The JSON that `target` answers.
