@@ -61,6 +61,7 @@ mod runtime; // what the process has to give: threads, turns, descriptors, bytes
 mod json; // from and to the Lua stack
 mod lua; // the border to LuaJIT
 mod config; // what can be configured
+mod spelling; // the name that an author meant
 mod log; // lines, written by a thread of their own
 mod error; // what stops a server from starting
 

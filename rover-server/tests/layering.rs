@@ -47,6 +47,7 @@ const WINGS: &[(&str, &[&str])] = &[
     ("lua", &[]),
     ("route", &[]),
     ("config", &[]),
+    ("spelling", &[]),
     ("log", &[]),
 ];
 

@@ -11,6 +11,7 @@ use mlua::{Function, Table, Value};
 
 use crate::config::ConfigValue;
 use crate::message::unread::Purpose;
+use crate::spelling;
 
 use super::declared::{DEEPEST_CONFIG, Told, config_value};
 
@@ -83,9 +84,8 @@ pub(super) fn key(told: &RefCell<Told>, key: &Value, value: Value) -> Option<Str
         return Some("has one function, and keys with names beside it".to_owned());
     };
     if !KEYS.contains(&name.as_str()) {
-        let nearest = KEYS.iter().map(|known| (strsim::damerau_levenshtein(known, &name), known)).min();
-        return Some(match nearest.filter(|&(distance, _)| distance <= 3) {
-            Some((_, known)) => format!("has an unknown key {name:?}, did you mean {known:?}?"),
+        return Some(match spelling::nearest(&name, KEYS) {
+            Some(known) => format!("has an unknown key {name:?}, did you mean {known:?}?"),
             None => format!("has an unknown key {name:?}; the keys are {}", KEYS.join(", ")),
         });
     }

@@ -17,8 +17,10 @@ use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
@@ -102,7 +104,7 @@ impl Files {
     const MOST: usize = 10_000;
 
     fn note(&self, file: PathBuf) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.0.lock();
         if files.len() < Files::MOST {
             files.insert(file);
         }
@@ -110,7 +112,7 @@ impl Files {
 
     /// In the order of their names.
     pub(crate) fn list(&self) -> Vec<PathBuf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.lock().iter().cloned().collect()
     }
 }
 
