@@ -39,6 +39,7 @@ pub(crate) enum Transport {
     /// One of the others, encrypted. Boxed, for the state of a session is large.
     Tls(Box<TlsStream<Transport>>),
     /// Anything else that carries bytes.
+    #[cfg_attr(not(feature = "bench_support"), allow(dead_code, reason = "only benches bring one"))]
     Other(Box<dyn Duplex>),
 }
 
