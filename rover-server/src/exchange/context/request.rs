@@ -42,6 +42,8 @@ pub(crate) struct Peer {
     pub(crate) certificate: Option<Rc<ClientCertificate>>,
     /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
     passing: OnceCell<Arc<()>>,
+    /// The body of the request that is being answered, where nobody has read it before its handler.
+    unread: RefCell<Weak<Unread>>,
     /// The bytes that its requests and their answers hold.
     held: OnceCell<budget::Connection>,
     /// What the connection's bytes go over; not there for requests without a connection.
@@ -64,6 +66,7 @@ impl Peer {
             certificate: None,
             passing,
             socket: Weak::new(),
+            unread: RefCell::default(),
             held: OnceCell::new(),
         }
     }
@@ -71,6 +74,22 @@ impl Peer {
     /// What counts the bytes that the connection holds.
     pub(crate) fn held(&self) -> &budget::Connection {
         self.held.get_or_init(budget::Connection::default)
+    }
+
+    /// How often there was no room for a body on the connection, since there last was.
+    #[inline]
+    pub(crate) fn refused_in_a_row(&self) -> usize {
+        self.held.get().map_or(0, budget::Connection::refused_in_a_row)
+    }
+
+    /// A request of the connection has a body that is left for whoever asks.
+    pub(crate) fn leave(&self, unread: &Rc<Unread>) {
+        self.unread.replace(Rc::downgrade(unread));
+    }
+
+    /// Whether such a body lies unread while its request is being answered.
+    pub(crate) fn has_body_lying(&self) -> bool {
+        self.unread.borrow().upgrade().is_some_and(|unread| unread.lies())
     }
 
     /// The same, reached over `socket`.
