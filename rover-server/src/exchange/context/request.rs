@@ -18,7 +18,7 @@ use crate::message::body::Body;
 use crate::message::unread::Unread;
 use crate::route::{NamedValue, Params, RouteId};
 use crate::runtime::budget;
-use crate::transport::socket::Socket;
+use crate::transport::socket::{Fault, Socket};
 use crate::transport::upgrade;
 
 /// Who is at the other end of a connection.
@@ -34,8 +34,6 @@ pub(crate) struct Peer {
     pub(crate) is_last: Cell<bool>,
     /// What is known to be wrong with the body of the request that is being begun.
     pub(crate) body_fault: Cell<Option<&'static str>>,
-    /// That body came with Transfer-Encoding and, as far as is known, with Content-Length beside it.
-    pub(crate) has_two_lengths: Cell<bool>,
     /// Where every request is sent, on a connection that only leads to https.
     pub(crate) https_port: Option<u16>,
     /// What the client has shown by TLS.
@@ -54,14 +52,13 @@ impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
         let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
-        let (is_last, body_fault, has_two_lengths) = (Cell::new(false), Cell::new(None), Cell::new(false));
+        let (is_last, body_fault) = (Cell::new(false), Cell::new(None));
         Peer {
             ip,
             scheme,
             upgrade,
             is_last,
             body_fault,
-            has_two_lengths,
             https_port: None,
             certificate: None,
             passing,
@@ -104,6 +101,12 @@ impl Peer {
         if let Some(socket) = self.socket.upgrade() {
             socket.interject(bytes);
         }
+    }
+
+    /// Tells what is wrong with the body of the request being answered, as far as it has come. HTTP/1 has one at a time.
+    pub(crate) fn faults(&self) -> impl Fn() -> Option<&'static str> + 'static {
+        let socket = self.socket.clone();
+        move || socket.upgrade()?.body_fault().map(Fault::text)
     }
 
     /// What the body of a request has to keep that is passed on: it may outlast the response.
