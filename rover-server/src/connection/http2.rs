@@ -13,7 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -117,6 +118,7 @@ impl hyper::service::Service<Request<Incoming>> for Streams {
 
     fn call(&self, mut request: Request<Incoming>) -> StreamAnswer {
         name_host(&mut request);
+        encode_target(&mut request);
         StreamAnswer {
             is_head: request.method() == Method::HEAD,
             answer: self.client.answer(request.map(RequestBody), |_, _| {}),
@@ -137,6 +139,19 @@ fn name_host<B>(request: &mut Request<B>) {
     if !is_named && let Ok(host) = HeaderValue::from_str(authority) {
         request.headers_mut().append(HOST, host);
     }
+}
+
+/// Percent-encodes what the h2 crate lets into a `:path` and clients should have encoded, as it is done with targets of
+/// HTTP/1: `"` in the path, a backtick in the query. It refuses the others.
+fn encode_target<B>(request: &mut Request<B>) {
+    let is_plain = |target: &PathAndQuery| memchr::memchr2(b'"', b'`', target.as_str().as_bytes()).is_none();
+    let Some(target) = request.uri().path_and_query().filter(|target| !is_plain(target)) else { return };
+    let encoded = target.as_str().replace('"', "%22").replace('`', "%60");
+    let Ok(target) = PathAndQuery::try_from(encoded) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.path_and_query = Some(target);
+    // The other parts were a URI's before, with a path.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// The body of a request on a stream. A type of its own keeps the code of both kinds of HTTP apart: the compiler then

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use mlua::{Function, Lua, Table};
+use rover_lua::{Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits};
 
-use crate::lua::{Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits};
 use crate::message::decode;
 use crate::message::unread::{Gone, Purpose, Unread};
 

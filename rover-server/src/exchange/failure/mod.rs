@@ -10,12 +10,12 @@ use std::fmt::Write;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use rover_lua::json;
+use rover_lua::{Frame, Kind, Stack, Stopped};
 
 use crate::exchange::context::Contexts;
 use crate::exchange::response::{Responder, name_status};
-use crate::json;
 use crate::log::{self, Level};
-use crate::lua::{self, Frame, Kind, Stack, Stopped};
 use crate::message::body::Body;
 
 /// Rover's own answer for a status: `{"error":"Not Found"}` with its reason phrase.
@@ -129,7 +129,7 @@ impl Failure {
         responder: &Responder,
         mut frames: Vec<Frame>,
     ) -> Failure {
-        if let Some(stopped) = lua::stopped() {
+        if let Some(stopped) = rover_lua::stopped() {
             return Failure::stopped(stopped);
         }
         let mut asked = None;

@@ -9,39 +9,14 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use mlua::{Lua, Table};
+use rover_lua::{Returns, Shared, Stack};
 
 use crate::exchange::context::{self, Contexts, Guarded};
 use crate::exchange::response::Responder;
-use crate::lua::{Returns, Shared, Stack};
-use crate::policy::assets::MountDecl;
 use crate::route::{Guards, NamedValue, Origin, Pattern, Reach, RouteId};
 
-use super::declared::{Declared, Told};
-
-/// The places of hooks while the app loads.
-#[derive(Default)]
-pub(super) struct Places {
-    patterns: Vec<Pattern>,
-    guards: Option<Guards>,
-    /// Those that something declared lies at or below.
-    reached: Vec<bool>,
-}
-
-impl Places {
-    fn guards(&mut self) -> &Guards {
-        let patterns = &mut self.patterns;
-        self.guards.get_or_insert_with(|| {
-            self.reached = vec![false; patterns.len()];
-            Guards::new(std::mem::take(patterns))
-        })
-    }
-
-    /// What guards the app's paths, once it has loaded; `None` where nothing does.
-    pub(super) fn finish(mut self) -> Option<Guards> {
-        self.guards();
-        self.guards.filter(|_| !self.reached.is_empty())
-    }
-}
+use super::declared::Declared;
+use super::told::Told;
 
 /// Lends to `hooks.lua` what it needs.
 pub(super) fn install(
@@ -54,7 +29,7 @@ pub(super) fn install(
     native.raw_set("guard", shared.function(lua, guard)?)?;
     native.raw_set("guards_of_route", shared.function(lua, of_route)?)?;
     let (declared, told) = (declared.clone(), told.clone());
-    let idle = lua.create_function(move |_, ()| Ok(idle(&declared.borrow().mounts, &mut told.borrow_mut().places)))?;
+    let idle = lua.create_function(move |_, ()| Ok(told.borrow_mut().places.idle(&declared.borrow().mounts)))?;
     native.raw_set("idle_guards", idle)
 }
 
@@ -106,26 +81,6 @@ fn of_route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
     }
     stack.push_boolean(depends);
     Ok(2)
-}
-
-/// The places, counted from 1, that no route and no folder of files has anything to do with.
-fn idle(mounts: &[MountDecl], places: &mut Places) -> Vec<usize> {
-    places.guards();
-    for mount in mounts {
-        let rest = b"{*path}".to_vec();
-        let fields = || mount.fields.iter().filter(|field| !field.is_empty());
-        let files = Pattern::parse(&fields().chain([&rest]).collect::<Vec<_>>());
-        let folder = Pattern::parse(&fields().collect::<Vec<_>>());
-        for pattern in [files, folder].into_iter().flatten() {
-            let guards = places.guards.iter().flat_map(|guards| guards.of_route(&pattern));
-            for (place, _) in guards {
-                if let Some(reached) = places.reached.get_mut(usize::from(place)) {
-                    *reached = true;
-                }
-            }
-        }
-    }
-    (1..).zip(&places.reached).filter(|(_, reached)| !**reached).map(|(number, _)| number).collect()
 }
 
 /// What the functions of `chain.lua` share.

@@ -4,13 +4,17 @@
 //! its [`Declared`] config and routes as plain data, which may cross threads. This module must not know of sockets or
 //! workers.
 
+mod chunk;
 mod code;
+mod config_value;
 mod declared;
 mod endpoint;
 mod guarding;
 mod load;
 mod modules;
 mod natives;
+mod places;
+mod told;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
@@ -25,12 +29,12 @@ use parking_lot::Mutex;
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 pub(crate) use endpoint::Endpoint;
+use rover_lua::{Coroutines, Outside, Waits};
 
 use crate::config::Config;
 use crate::exchange::context::{Contexts, Guarded, Peer, Shapes};
 use crate::exchange::response::Responder;
 use crate::log::{self, Level};
-use crate::lua::{self, Coroutines, Outside, Waits};
 use crate::observe::metrics::Sources;
 use crate::observe::otlp::{Tracer, Tracing};
 use crate::policy::rate_limit::RateLimits;
@@ -219,7 +223,7 @@ impl App {
     /// Has the entry of this number answer 503 from now on, without running its function.
     pub(crate) fn close(&self, entry: u32) {
         if let Err(error) = self.close.call::<()>(entry) {
-            log::event(Level::Error, &lua::plain_message(&error)).emit();
+            log::event(Level::Error, &rover_lua::plain_message(&error)).emit();
         }
     }
 
@@ -229,7 +233,7 @@ impl App {
         match function.call::<mlua::Value>(origin) {
             Ok(answer) => !matches!(answer, mlua::Value::Nil | mlua::Value::Boolean(false)),
             Err(error) => {
-                log::event(Level::Error, &lua::plain_message(&error)).field("function", "cors.origins").emit();
+                log::event(Level::Error, &rover_lua::plain_message(&error)).field("function", "cors.origins").emit();
                 false
             }
         }
@@ -318,7 +322,7 @@ impl budget::Tally for OfVm {
 
 /// Sets how much the VM may hold, as far as that is possible.
 fn limit_memory(lua: &mlua::Lua, bytes: u64) {
-    if let Err(error) = lua::limit_memory(lua, usize::try_from(bytes).unwrap_or(usize::MAX)) {
-        log::event(Level::Warn, &lua::plain_message(&error)).emit();
+    if let Err(error) = rover_lua::limit_memory(lua, usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        log::event(Level::Warn, &rover_lua::plain_message(&error)).emit();
     }
 }

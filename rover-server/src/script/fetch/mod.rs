@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Function, Lua, Table};
-
-use self::reader::{Reader, State};
-use crate::json::Vocabulary;
-use crate::log::{self, Level};
-use crate::lua::{
+use rover_lua::json::Vocabulary;
+use rover_lua::{
     OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function, number_text_function, press, times,
 };
+
+use self::reader::{Reader, State};
+use crate::log::{self, Level};
 use crate::observe::otlp::Tracing;
 use crate::outbound::{BreakerOptions, Client, Figures, LimitOptions, Settings, TlsOptions};
 use crate::script::tasks::Tasks;

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::{Lua, Table};
+use rover_lua::{Name, Raise, Returns, Shared, Stack, Waits, press};
 use tokio::time::Instant;
 
-use crate::lua::{Name, Raise, Returns, Shared, Stack, Waits, press};
 use crate::outbound::{Inflow, Problem};
 
 use super::{CONNECTION, Fetch, not_a, push_problem};

@@ -40,6 +40,7 @@ pub(crate) enum Transport {
     /// One of the others, encrypted. Boxed, for the state of a session is large.
     Tls(Box<TlsStream<Transport>>),
     /// Anything else that carries bytes.
+    #[cfg_attr(not(feature = "bench_support"), allow(dead_code, reason = "only benches bring one"))]
     Other(Box<dyn Duplex>),
 }
 
@@ -212,7 +213,7 @@ impl Socket {
     pub(crate) fn spoken(&self) -> Option<Spoken> {
         match &self.inner.borrow().io.inner().mode {
             Mode::Opening(preface) => preface.spoken(),
-            Mode::Plain | Mode::Ended | Mode::Refused(_) => Some(Spoken::Http1),
+            Mode::Plain | Mode::Ended | Mode::Refused(_) | Mode::Held(_) => Some(Spoken::Http1),
         }
     }
 
@@ -222,17 +223,16 @@ impl Socket {
         self.inner.borrow_mut().io.inner_mut().begin_request();
     }
 
-    /// The request just begun has a body, so long where it is not in chunks. Gives what is known to be wrong with it.
+    /// The request just begun has a body, so long where it is not in chunks.
     #[cold]
-    pub(crate) fn begin_body(&self, length: Option<u64>) -> Option<Fault> {
-        self.inner.borrow_mut().io.inner_mut().begin_body(length)
+    pub(crate) fn begin_body(&self, length: Option<u64>) {
+        self.inner.borrow_mut().io.inner_mut().begin_body(length);
     }
 
-    /// Whether the body of the request just begun, which is in chunks, may have had a Content-Length as well: what others read
-    /// of it is not known then.
+    /// What is wrong with the body of the request that was begun last, as far as it has been read.
     #[cold]
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.inner.borrow().io.inner().is_doubtful()
+    pub(crate) fn body_fault(&self) -> Option<Fault> {
+        self.inner.borrow().io.inner().body_fault()
     }
 
     /// The request just begun may end in a switch to another protocol, as long as `is_open` says so: what follows it need
@@ -256,15 +256,12 @@ impl Socket {
     /// What is wrong with the head that hyper has refused, where it is that. Takes off its end what hyper has got in place
     /// of its first wrong byte.
     pub(crate) fn take_fault(&self, head: &mut Bytes) -> Option<Fault> {
-        match &self.inner.borrow().io.inner().mode {
-            Mode::Refused(refused) if !refused.in_body => {
-                if head.ends_with(SPOILED) {
-                    head.truncate(head.len() - SPOILED.len());
-                }
-                Some(refused.fault)
-            }
-            _ => None,
+        let inner = self.inner.borrow();
+        let refused = inner.io.inner().refused().filter(|refused| refused.is_spoiled)?;
+        if head.ends_with(SPOILED) {
+            head.truncate(head.len() - SPOILED.len());
         }
+        Some(refused.fault)
     }
 
     /// Whether the client has closed its side; to be asked at the beginning of each turn.
