@@ -2,6 +2,8 @@
 //! 0 for success, 1 for a failure (one message on stderr), 2 for a mistake of usage.
 //! Must not know: anything of the library but its public names.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod profile;
 mod program;

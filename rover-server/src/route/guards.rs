@@ -49,6 +49,20 @@ impl Guards {
         all.filter(|(_, reach)| *reach != Reach::Never)
     }
 
+    /// Finds the places whose hooks run for all paths of a route, from the outermost inward. The values of parameters go into
+    /// `values`, as they are in `path`.
+    pub fn always_of(&self, route: &Pattern, path: &str, values: &mut Vec<NamedValue>) -> SmallVec<[u16; 8]> {
+        let always = |number: &&u16| {
+            let place = self.places.get(usize::from(**number));
+            let holds = self.reach(**number, route) == Reach::Always;
+            if holds && let Some(place) = place {
+                lies_above(place, path, values);
+            }
+            holds
+        };
+        self.inward.iter().filter(always).copied().collect()
+    }
+
     /// Finds the places at and above a path, from the outermost inward. `known` is the pattern that matches the path, where
     /// there is one. The values of parameters go into `values`.
     pub fn at(&self, path: &str, known: Option<&Pattern>, values: &mut Vec<NamedValue>) -> SmallVec<[u16; 8]> {
@@ -206,6 +220,9 @@ mod tests {
         ] {
             assert_eq!(at(path), places, "{path}");
         }
+        let known = pattern("/users/{uid}/x");
+        assert_eq!(&guards.always_of(&known, "/users/7/x", &mut Vec::new())[..], [2, 6, 3, 0]);
+        assert_eq!(&guards.always_of(&pattern("/{*rest}"), "/users/7/x", &mut Vec::new())[..], [2]);
         let known = pattern("/users/me");
         assert_eq!(&guards.at("/users/me", Some(&known), &mut Vec::new())[..], [2, 6]);
     }

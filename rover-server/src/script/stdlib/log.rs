@@ -4,10 +4,10 @@ use std::ffi::c_int;
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
+use rover_lua::json::{self, Vocabulary};
+use rover_lua::{Kind, Raise, Returns, Shared, Stack};
 
-use crate::json::{self, Vocabulary};
 use crate::log::{self, LONGEST_TEXT, Level};
-use crate::lua::{Kind, Raise, Returns, Shared, Stack};
 
 /// How many bytes of a field's JSON are made before it is cut; a long text in a table is whole until then.
 const LOOKED_AT: usize = 1 << 20;

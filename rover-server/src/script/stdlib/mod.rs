@@ -19,9 +19,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mlua::{Function, LightUserData, Lua, Table};
+use rover_lua::json::Vocabulary;
+use rover_lua::{Raise, Shared, Waits, mistake_function, number_text_function};
 
-use crate::json::Vocabulary;
-use crate::lua::{Raise, Shared, Waits, mistake_function, number_text_function};
 use crate::runtime::resources;
 use crate::store::Stores;
 

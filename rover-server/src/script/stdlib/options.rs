@@ -1,7 +1,8 @@
 //! Reads the arguments of functions that take a table of options.
 
+use rover_lua::{Kind, Raise, Stack, Value, View};
+
 use crate::config::ConfigValue;
-use crate::lua::{Kind, Raise, Stack, Value, View};
 
 /// Checks that at `index` there is nil, or a table with no other keys than `known`; then says whether it is a table.
 pub(super) fn are_options(stack: &Stack<'_>, index: i32, call: &str, known: &[&str]) -> Result<bool, Raise> {

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mlua::{Function, Lua, Table};
+use rover_lua::{Kind, Raise, Returns, Shared, Stack};
 
-use crate::lua::{Kind, Raise, Returns, Shared, Stack};
 use crate::runtime::random;
 
 /// The most bytes of one call.

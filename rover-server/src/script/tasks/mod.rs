@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use rover_lua::json::Vocabulary;
+use rover_lua::{Coroutines, Waits};
 
 use crate::exchange::context::Contexts;
 use crate::exchange::response::Responder;
-use crate::json::Vocabulary;
-use crate::lua::{Coroutines, Waits};
 use crate::observe::otlp::Tracing;
 use crate::runtime::turn;
 use crate::transport::upgrade::Ending;
@@ -92,7 +92,7 @@ impl Tasks {
         tracing: &Tracing,
     ) -> mlua::Result<Rc<Tasks>> {
         Ok(Rc::new(Tasks {
-            coroutines: Coroutines::new(lua, Vec::new(), waits)?,
+            coroutines: Coroutines::new(lua, Vec::new(), waits.marks())?,
             waits: waits.clone(),
             contexts: contexts.clone(),
             responder: responder.clone(),

@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
+use rover_lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
+
 use crate::exchange::context::Current;
 use crate::exchange::failure::Failure;
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
 use crate::observe::otlp::Inherited;
 use crate::runtime::turn::Stint;
 

@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use rover_lua::{Returns, Stack};
 use tokio::sync::Notify;
 
 use crate::log::{self, Level};
-use crate::lua::{Returns, Stack};
 
 use super::run::Held;
 
