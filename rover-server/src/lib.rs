@@ -40,8 +40,11 @@
 //! # }
 //! ```
 //!
-//! The wings below stand in the order in which a request meets them, and import only what stands below; `ARCHITECTURE.md`
+//! The wings below stand in the order in which a request meets them, and import only what stands below, as well as the
+//! crate `rover-lua`, the border to LuaJIT; `ARCHITECTURE.md`
 //! tells the whole story, and `tests/layering.rs` holds who may import whom.
+
+#![forbid(unsafe_code)]
 
 mod server; // starts, stops, reloads, supervises, tells of itself
 mod connection; // one connection: HTTP/1, HTTP/2, their limits and ends
@@ -58,8 +61,6 @@ mod message; // bodies and other bytes of messages
 mod transport; // bytes under a connection
 mod store; // what all workers share
 mod runtime; // what the process has to give: threads, turns, descriptors, bytes
-mod json; // from and to the Lua stack
-mod lua; // the border to LuaJIT
 mod config; // what can be configured
 mod spelling; // the name that an author meant
 mod log; // lines, written by a thread of their own

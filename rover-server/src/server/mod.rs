@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua};
+use rover_lua::async_function;
 
 pub use control::Control;
 pub use info::{AppInfo, RouteInfo};
@@ -41,7 +42,6 @@ use crate::config::{self, AccessLog, Overrides};
 use crate::error::Error;
 use crate::exchange::context::Peer;
 use crate::log::{Level, LogRecord, LogSink};
-use crate::lua::{self, async_function};
 use crate::observe::metrics::Archive;
 use crate::observe::otlp::Tracer;
 use crate::policy::rate_limit::RateLimits;
@@ -245,9 +245,9 @@ impl Server {
         F: Fn(&Lua, A) -> mlua::Result<R> + Clone + Send + Sync + 'static,
     {
         let name = name.into();
-        self.blueprint
-            .setup
-            .push(Arc::new(move |lua, _| lua.globals().raw_set(name.as_str(), lua::function(lua, function.clone())?)));
+        self.blueprint.setup.push(Arc::new(move |lua, _| {
+            lua.globals().raw_set(name.as_str(), rover_lua::function(lua, function.clone())?)
+        }));
         self
     }
 

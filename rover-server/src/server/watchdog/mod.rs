@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use rover_lua::{Look, Watched};
 use tokio::runtime::Handle;
 
 use crate::config::Limits;
 use crate::log::{self, Level};
-use crate::lua::{self, Look, Watched};
 use crate::runtime::turn::{self, Allowance};
 
 pub(crate) use counters::{Counters, Lost};
@@ -460,12 +460,12 @@ impl Charge {
 
 /// Builds a thread with a stack that is large enough for Lua code.
 pub(crate) fn roomy_thread(name: String) -> thread::Builder {
-    thread::Builder::new().name(name).stack_size(lua::STACK)
+    thread::Builder::new().name(name).stack_size(rover_lua::STACK)
 }
 
 /// Held by a worker's thread while it is watched.
 pub(crate) struct OnDuty {
-    _watch: lua::Watch,
+    _watch: rover_lua::Watch,
     charge: Arc<Charge>,
 }
 

@@ -12,8 +12,6 @@ use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
 
-use crate::lua;
-
 /// The open connections of one worker.
 #[derive(Default)]
 pub(crate) struct Sockets(Mutex<HashSet<RawFd>>);
@@ -23,7 +21,7 @@ impl Sockets {
     pub(super) fn shut_down(&self) -> usize {
         let descriptors = self.0.lock();
         // Every listed descriptor is open: its owner removes it before it closes it, and waits for this lock meanwhile.
-        descriptors.iter().filter(|&&descriptor| lua::cut(descriptor)).count()
+        descriptors.iter().filter(|&&descriptor| rover_lua::cut(descriptor)).count()
     }
 }
 

@@ -10,6 +10,15 @@ local api = rover.server { body_timeout = 5, access_log = false }
 function api.get(ctx) return "home" end
 function api.echo.any(ctx) local body = ctx:body() return body and body:text() or "none" end
 function api.wait.get() rover.sleep(0.05) return "waited" end
+function api.wait.done.delete() rover.sleep(0.05) return api:error(409, "busy") end
+function api.wait.stream.get() rover.sleep(0.05) return api.stream(200, "text/plain", function() return nil end) end
+local function read(ctx)
+  local reader = ctx:reader()
+  repeat local piece = reader:read() until not piece
+  return "read"
+end
+api.read.any = { stream_body = true, body_size_limit = "1MB", read }
+api.caught.any = { body = true, function(ctx) pcall(ctx.body, ctx) return "caught" end }
 function api.stream.get() local n = 0 return api.stream(200, "text/plain", function() n = n + 1 if n < 3 then return "x" end end) end
 function api.chat.ws(ws)
   function ws.join() return {} end
@@ -96,6 +105,35 @@ fn wrong_chunks_are_refused_for_every_method() {
         let bytes: Vec<&[u8]> = bytes.as_bytes().chunks(1).collect();
         assert_eq!(statuses_of(&app, &bytes), [400], "{body:?} byte by byte");
     }
+}
+
+const WRONG_SIZE: &str = r#"{"error":"the size of a chunk is not hexadecimal digits alone"}"#;
+
+#[test]
+fn a_wrong_body_is_refused_as_long_as_no_answer_has_begun() {
+    let app = App::start(APP, 1);
+    let head = |line: &str| format!("{line} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for line in
+        ["GET /wait", "DELETE /wait/done", "POST /echo", "GET /read", "POST /read", "GET /caught", "GET /wait/stream"]
+    {
+        for (good, broken) in [("", "zz\r\n"), ("3\r\nabc\r\n", "3 \r\nabc\r\n"), ("3\r\nabc\r\n0\r\n", "\n")] {
+            let mut client = app.connect();
+            client.send(head(line));
+            client.send(good);
+            client.send(format!("{broken}{HOME}"));
+            let answer = client.answer();
+            let reason = if broken == "\n" { r#"{"error":"a trailer does not end in CRLF"}"# } else { WRONG_SIZE };
+            assert_eq!((answer.status, answer.text()), (400, reason), "{line} {broken:?}");
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{line} {broken:?}");
+            assert_eq!(client.rest(), "", "{line} {broken:?}");
+        }
+    }
+    // The answer is out: nothing behind it is read as a request.
+    let mut client = app.connect();
+    client.send(head("GET /"));
+    assert_eq!(client.answer().header("connection"), Some("close"));
+    client.send(format!("zz\r\n{HOME}"));
+    assert_eq!(client.rest(), "");
 }
 
 #[test]

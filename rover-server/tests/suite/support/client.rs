@@ -92,6 +92,17 @@ impl Client {
         bytes
     }
 
+    /// Everything up to and with `end`.
+    pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut all = Vec::new();
+        while !all.ends_with(end) {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("the bytes in time");
+            all.extend(byte);
+        }
+        all
+    }
+
     /// Everything until the server closes the connection.
     pub fn rest(&mut self) -> String {
         let mut rest = Vec::new();
