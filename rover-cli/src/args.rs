@@ -192,7 +192,7 @@ fn keys_help() -> String {
     );
     for key in config_keys() {
         let variable = key.variable();
-        let (name, what, default) = (key.name, key.what, key.default);
+        let (name, what, default) = (&key.name, key.what, &key.default);
         help.push_str(&format!("\n  {name:<24} {variable:<30} {what} [default: {default}]"));
     }
     help

@@ -62,6 +62,7 @@ mod transport; // bytes under a connection
 mod store; // what all workers share
 mod runtime; // what the process has to give: threads, turns, descriptors, bytes
 mod config; // what can be configured
+mod spelling; // the name that an author meant
 mod log; // lines, written by a thread of their own
 mod error; // what stops a server from starting
 

@@ -45,6 +45,7 @@ const WINGS: &[(&str, &[&str])] = &[
     ("runtime", &["budget", "turn", "blocking", "random", "resources"]),
     ("route", &[]),
     ("config", &[]),
+    ("spelling", &[]),
     ("log", &[]),
 ];
 

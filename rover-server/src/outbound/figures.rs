@@ -4,10 +4,11 @@
 //! that owns the clients writes, so the counters are never contended; a page of metrics may read them at any time.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 /// How many pairs of client and origin are kept; the one that was unused for longest goes first.
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -135,14 +136,14 @@ impl Row {
 impl Figures {
     /// The counters of `client` and `origin`, made where they are missing.
     pub(super) fn of(&self, client: &Arc<str>, origin: &str) -> Arc<OriginFigures> {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.rows.lock();
         let key = (client.clone(), Arc::from(origin));
         rows.get_or_insert(key, Arc::default).clone()
     }
 
     /// A snapshot of everything that is kept, in the order of names.
     pub(crate) fn rows(&self) -> Vec<Row> {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.rows.lock();
         let mut rows: Vec<Row> = rows.iter().map(|((client, origin), of)| of.row(client, origin)).collect();
         rows.sort_by(|a, b| (&a.client, &a.origin).cmp(&(&b.client, &b.origin)));
         rows

@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Problem;
@@ -71,7 +72,7 @@ pub(crate) type Interim = (StatusCode, HeaderMap);
 impl Relay {
     pub(super) fn push(&self, status: StatusCode, fields: HeaderMap) {
         let (queue, notify) = &*self.0;
-        queue.lock().unwrap_or_else(PoisonError::into_inner).push((status, fields));
+        queue.lock().push((status, fields));
         notify.notify_one();
     }
 
@@ -79,7 +80,7 @@ impl Relay {
     pub(crate) async fn next(&self) -> Vec<Interim> {
         let (queue, notify) = &*self.0;
         loop {
-            let come = std::mem::take(&mut *queue.lock().unwrap_or_else(PoisonError::into_inner));
+            let come = std::mem::take(&mut *queue.lock());
             if !come.is_empty() {
                 return come;
             }

@@ -3,7 +3,9 @@
 //! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
 //! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::board;
 use super::control::Shared;
@@ -60,7 +62,7 @@ impl Server {
 
         // If the number of workers does not depend on the app, all of them load at once; else the first one determines
         // it.
-        let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
+        let is_known = self.overrides.has("workers") || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
         resources::prepare().map_err(|error| Error::io("cannot handle signals", error))?;
         blocking::start().map_err(|error| Error::io("cannot start a thread", error))?;

@@ -21,13 +21,15 @@ use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use rover_lua::{Coroutines, Outside, Waits};
 
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 pub(crate) use endpoint::Endpoint;
-use rover_lua::{Coroutines, Outside, Waits};
 
 use crate::config::Config;
 use crate::exchange::context::{Contexts, Guarded, Peer, Shapes};
@@ -106,7 +108,7 @@ impl Files {
     const MOST: usize = 10_000;
 
     fn note(&self, file: PathBuf) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.0.lock();
         if files.len() < Files::MOST {
             files.insert(file);
         }
@@ -114,7 +116,7 @@ impl Files {
 
     /// In the order of their names.
     pub(crate) fn list(&self) -> Vec<PathBuf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.lock().iter().cloned().collect()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::exchange::response::Responder;
 use crate::message::header_names::MOST_FIELDS;
 use crate::policy::rate_limit::RateLimits;
 use crate::route::Verb;
+use crate::spelling;
 
 use super::declared::{self, Declared};
 use super::told::{self, Told};
@@ -126,14 +127,8 @@ fn shown(stack: &mut Stack<'_>, index: i32) -> String {
 
 /// The message for a function assigned to a field that is no verb.
 fn unknown_verb(name: String, verb: String) -> String {
-    let nearest = Verb::ALL
-        .iter()
-        .map(|known| known.name())
-        .map(|known| (strsim::damerau_levenshtein(known, &verb.to_lowercase()), known))
-        .min()
-        .filter(|&(distance, _)| distance <= 2);
-    let hint = match nearest {
-        Some((_, known)) => format!("did you mean '{known}'? "),
+    let hint = match spelling::nearest(&verb, Verb::ALL.map(Verb::name)) {
+        Some(known) => format!("did you mean '{known}'? "),
         None => String::new(),
     };
     let known = Verb::ALL.map(|verb| verb.name()).join(", ");

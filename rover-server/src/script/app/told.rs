@@ -12,6 +12,7 @@ use super::config_value::{DEEPEST_CONFIG, config_value};
 use super::endpoint::{Endpoint, KEYS};
 use super::places::Places;
 use crate::route::{Origin, Pattern, RouteDecl, Verb};
+use crate::spelling;
 
 /// The routes as `dsl.lua` tells of them.
 #[derive(Default)]
@@ -64,9 +65,8 @@ pub(super) fn endpoint_key(told: &RefCell<Told>, key: &Value, value: Value) -> O
         return Some("has one function, and keys with names beside it".to_owned());
     };
     if !KEYS.contains(&name.as_str()) {
-        let nearest = KEYS.iter().map(|known| (strsim::damerau_levenshtein(known, &name), known)).min();
-        return Some(match nearest.filter(|&(distance, _)| distance <= 3) {
-            Some((_, known)) => format!("has an unknown key {name:?}, did you mean {known:?}?"),
+        return Some(match spelling::nearest(&name, KEYS) {
+            Some(known) => format!("has an unknown key {name:?}, did you mean {known:?}?"),
             None => format!("has an unknown key {name:?}; the keys are {}", KEYS.join(", ")),
         });
     }
