@@ -26,6 +26,10 @@ pub(super) type Connection = http1::Connection<SocketHandle, Requests>;
 /// How many header fields hyper takes without an allocation for each request.
 const USUAL_HEADER_COUNT: usize = 100;
 
+/// How large hyper's read buffer may become, in bytes, where heads may not be larger. hyper would let it grow to 400 KB, and
+/// keeps it for as long as the connection lasts; nothing of that is counted in `buffer_limit`.
+const READ_BUFFER: usize = 64 * 1024;
+
 pub(super) struct Requests {
     client: Rc<Client>,
     socket: Rc<Socket>,
@@ -70,7 +74,9 @@ pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Connection {
     // instructions a response; 100 KB take 25 % more CPU with it.
     let keeps_bodies_apart = site.app.responder.sends_large();
     let mut http = http1::Builder::new();
-    http.writev(keeps_bodies_apart).max_header_size(settings.header_size_limit);
+    http.writev(keeps_bodies_apart)
+        .max_header_size(settings.header_size_limit)
+        .max_buf_size(READ_BUFFER.max(settings.header_size_limit));
     if settings.header_count_limit != USUAL_HEADER_COUNT {
         http.max_headers(settings.header_count_limit);
     }

@@ -122,6 +122,11 @@ impl Unread {
         self.waiters.get() > 0
     }
 
+    /// Whether nobody reads it at the moment, so that nothing is read from its connection.
+    pub(crate) fn lies(&self) -> bool {
+        !self.is_awaited() && matches!(*self.state.borrow(), State::Arriving(_) | State::Reading(_))
+    }
+
     /// What cannot be had any more of it.
     pub(crate) fn gone(&self) -> Option<Gone> {
         match *self.state.borrow() {

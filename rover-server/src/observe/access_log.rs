@@ -34,9 +34,9 @@ pub(crate) struct Access<'a> {
 pub(crate) fn record(wanted: AccessLog, access: &Access<'_>) {
     log::write_line(Level::Info, |form, stamp, out| {
         match (wanted, form) {
-            (AccessLog::Json, _) | (AccessLog::Auto, Form::Json) => access.write_json(stamp, out),
-            (AccessLog::Text, Form::Json) => access.write_text(stamp, out),
             (AccessLog::Off, _) => return,
+            (AccessLog::Json, _) | (AccessLog::Auto, Form::Json) | (_, Form::Record) => access.write_json(stamp, out),
+            (AccessLog::Text, Form::Json) => access.write_text(stamp, out),
             (_, Form::Terminal(colour)) => access.write_terminal(colour, stamp, out),
         }
         out.push(b'\n');

@@ -360,7 +360,7 @@ impl Site {
         };
         let is_options = head.method == Method::OPTIONS
             && response.as_ref().is_some_and(|response| response.status() == StatusCode::NO_CONTENT);
-        if let Some(entry) = self.app.hooks.rest.filter(|_| !is_options)
+        if let Some(entry) = self.app.hooks.rest.filter(|_| !is_options && self.config.path_guards)
             && let Some(mut guarded) = self.app.guarded(path, known)
         {
             guarded.response = match (response, self.app.hooks.not_found) {

@@ -14,14 +14,15 @@ mod incoming;
 mod preface;
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -39,6 +40,7 @@ pub(crate) enum Transport {
     /// One of the others, encrypted. Boxed, for the state of a session is large.
     Tls(Box<TlsStream<Transport>>),
     /// Anything else that carries bytes.
+    #[cfg_attr(not(feature = "bench_support"), allow(dead_code, reason = "only benches bring one"))]
     Other(Box<dyn Duplex>),
 }
 
@@ -83,6 +85,21 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each_transport!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl Transport {
+    /// Whether the system knows that the client has closed its side, although there may be bytes to be read before that.
+    fn has_left(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        // Nothing urgent ever comes: this is ready only at the end.
+        let ready = match self {
+            Transport::Tcp(stream) => pin!(stream.ready(Interest::PRIORITY)).poll(&mut cx),
+            Transport::Unix(stream) => pin!(stream.ready(Interest::PRIORITY)).poll(&mut cx),
+            Transport::Tls(stream) => return stream.get_ref().0.has_left(),
+            Transport::Other(_) => return false,
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 }
 
@@ -252,6 +269,12 @@ impl Socket {
         self.inner.borrow_mut().io.inner_mut().begin_turn()
     }
 
+    /// The same, also where nobody has read so far.
+    #[cold]
+    pub(crate) fn has_left(&self) -> bool {
+        self.inner.borrow().io.inner().transport.has_left()
+    }
+
     /// Holds the end of a client back while the rest of its answer `is_working` its way here.
     #[cold]
     pub(crate) fn hold_end(&self, cx: &Context<'_>, is_working: bool) {
@@ -270,6 +293,11 @@ impl Socket {
         let incoming = inner.io.inner();
         let is_blocked = incoming.is_blocked || !inner.waiting.is_empty();
         Traffic { read: incoming.read, moved: inner.moved, is_blocked }
+    }
+
+    /// Whether hyper has bytes for which there is no room: its last message is not whole yet.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.inner.borrow().io.inner().is_blocked
     }
 
     /// Changes what waits to be sent.

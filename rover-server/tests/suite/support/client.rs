@@ -85,6 +85,13 @@ impl Client {
         (size > 0).then_some(chunk)
     }
 
+    /// The next bytes, so many.
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("so many bytes");
+        bytes
+    }
+
     /// Everything up to and with `end`.
     pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut all = Vec::new();
