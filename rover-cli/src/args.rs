@@ -1,4 +1,4 @@
-//! Comes in: the command line. Goes out: what to do, as data. Must not know: how it is done.
+//! Reads the command line. Comes in: its words. Goes out: what to do, as data. Must not know: how it is done.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

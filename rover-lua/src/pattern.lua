@@ -7,7 +7,7 @@
 local find = ...
 
 local error, select, tonumber, type = error, select, tonumber, type
-local plain_find, insert, sort = string.find, table.insert, table.sort
+local plain_find, insert, sort, getinfo = string.find, table.insert, table.sort, debug.getinfo
 local clear = require("table.clear")
 
 -- LuaJIT's search takes time by the product of both lengths at worst: this much is some ten milliseconds.
@@ -52,7 +52,17 @@ local function is_less(a, b)
 end
 
 function table.sort(list, less)
-  if less == nil and type(list) == "table" and #list > FEW then less = is_less end
+  if type(list) == "table" and #list > FEW then
+    if less == nil then
+      less = is_less
+    elseif type(less) == "function" and getinfo(less, "S").what == "C" then
+      local compare = less
+      less = function(a, b)
+        local is = compare(a, b)
+        return is
+      end
+    end
+  end
   return sort(list, less)
 end
 

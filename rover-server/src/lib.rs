@@ -66,12 +66,13 @@ mod spelling; // the name that an author meant
 mod log; // lines, written by a thread of their own
 mod error; // what stops a server from starting
 
+#[cfg(feature = "bench_support")]
 #[doc(hidden)]
 pub mod bench_support;
 
 pub use config::{ConfigKey, config_keys};
 pub use error::Error;
-pub use log::Level;
+pub use log::{Level, LogRecord};
 pub use mlua;
 pub use server::local::LocalApp;
 pub use server::profile::Profiler;
@@ -81,3 +82,8 @@ pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So does that of the docs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding-log.md")]
+struct EmbeddingLog;

@@ -1,4 +1,4 @@
-//! JSON straight from and to the Lua stack, with no tree in between.
+//! Reads and writes JSON straight from and to the Lua stack, with no tree in between.
 //!
 //! Comes in: a value on a [`Stack`], or bytes. Goes out: bytes, or a value on the stack. This
 //! module must not know of HTTP or requests.

@@ -87,6 +87,11 @@ fn general() -> Vec<ConfigKey> {
             "whether paths are matched in one spelling, with /%61 as /a and /a/../b as /b; off: as sent",
         )
         .takes(on_or_off(), |config| &mut config.path_normalisation)
+        .key(
+            "path_guards",
+            "whether hooks run for all requests at and below their path, whoever answers; off: for the routes declared there",
+        )
+        .takes(on_or_off(), |config| &mut config.path_guards)
         .key("sse.keep_alive", "seconds of silence after which a stream of events sends a comment")
         .takes(time().above_zero(), |config| &mut config.sse_keep_alive)
         .keys()

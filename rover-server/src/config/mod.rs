@@ -82,6 +82,8 @@ pub(crate) struct Config {
     pub(crate) trailing_slash: TrailingSlash,
     /// Paths are brought into one spelling before anything goes by them.
     pub(crate) path_normalisation: bool,
+    /// Hooks guard all paths at and below their place, not the routes alone that are declared there.
+    pub(crate) path_guards: bool,
     pub(crate) compression: CompressionConfig,
     pub(crate) limits: Limits,
     /// Never zero.
@@ -137,6 +139,7 @@ impl Default for Config {
             management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
             path_normalisation: true,
+            path_guards: true,
             compression: CompressionConfig::default(),
             limits: Limits::default(),
             sse_keep_alive: Duration::from_secs(15),

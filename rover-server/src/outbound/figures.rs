@@ -1,4 +1,4 @@
-//! What the clients of one worker count, readable from any thread.
+//! The counters of one worker's clients, readable from any thread.
 //!
 //! Comes in: events of clients and their connections. Goes out: a [`Row`] for each client and origin. Only the worker
 //! that owns the clients writes, so the counters are never contended; a page of metrics may read them at any time.
@@ -28,7 +28,7 @@ impl Default for Figures {
     }
 }
 
-/// The counters of one client's dealings with one origin.
+/// The counters of one client for one origin.
 #[derive(Debug, Default)]
 pub(crate) struct OriginFigures {
     /// Connections that are open, in use or idle.
@@ -53,7 +53,7 @@ pub(crate) struct OriginFigures {
     pub(super) breaker_opened: AtomicU64,
 }
 
-/// Where a circuit breaker stands.
+/// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum BreakerState {
     /// Requests pass.
@@ -84,7 +84,7 @@ impl BreakerState {
     }
 }
 
-/// One client's dealings with one origin at a moment.
+/// A snapshot of one client's counters for one origin.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// The client's name: `http` for `rover.http` itself, `proxy` for `ctx:proxy`.

@@ -1,4 +1,5 @@
-//! Interim answers (1xx): how many a server may send before its answer, and who wants to see them.
+//! Interim responses (1xx): limits how many a server may send before its answer, and passes them to those who want
+//! them.
 //!
 //! Comes in: the interim answers of HTTP/1.1, as hyper reports them, and the bytes of HTTP/2, of which hyper reports none.
 //! Goes out: an error for a server that sends them without end, and the answers for a [`Relay`]. hyper reads on as long as
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::Problem;
 
-/// How many there may be before an answer.
+/// How many interim responses there may be before an answer.
 pub(super) const MOST: usize = 1000;
 
 /// How many bytes of fields there may be in all of them.
@@ -62,7 +63,7 @@ fn flood() -> io::Error {
     io::Error::other(Problem::TooManyInterims)
 }
 
-/// Who wants to see the interim answers to a request. It goes along in the request's extensions.
+/// The receiver of the interim responses to a request, in the request's extensions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Relay(Arc<(Mutex<Vec<Interim>>, Notify)>);
 

@@ -41,7 +41,7 @@ use succession::Inheritance;
 use crate::config::{self, AccessLog, Overrides};
 use crate::error::Error;
 use crate::exchange::context::Peer;
-use crate::log::Level;
+use crate::log::{Level, LogRecord, LogSink};
 use crate::observe::metrics::Archive;
 use crate::observe::otlp::Tracer;
 use crate::policy::rate_limit::RateLimits;
@@ -72,6 +72,7 @@ pub struct Server {
     blueprint: Blueprint,
     overrides: Overrides,
     inheritance: Inheritance,
+    log_sink: Option<LogSink>,
 }
 
 impl Server {
@@ -97,7 +98,7 @@ impl Server {
             code: Code::default(),
             hub: Arc::default(),
         };
-        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
+        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default(), log_sink: None }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.
@@ -125,6 +126,21 @@ impl Server {
     #[must_use]
     pub fn log_level(mut self, level: Level) -> Server {
         self.overrides.set("log_level", level.name());
+        self
+    }
+
+    /// Hands the log to this program instead of writing it to stderr: `sink` gets every line, those of requests
+    /// included, as a record.
+    ///
+    /// It is called on the log's own thread, for one record after the other, warnings and errors at once and the rest
+    /// within 20 ms. It may block, for nobody waits for it; what comes in meanwhile is kept up to 1 MiB for each
+    /// thread, then dropped and counted. A record at which it panics is lost.
+    ///
+    /// A process has one log: the sink given last is the one for all its servers. Once a server without a sink was
+    /// bound, the log stays on stderr, and [`bind`](Server::bind) fails for one that has a sink.
+    #[must_use]
+    pub fn log_to(mut self, sink: impl Fn(&LogRecord) + Send + Sync + 'static) -> Server {
+        self.log_sink = Some(Arc::new(sink));
         self
     }
 

@@ -58,7 +58,7 @@ impl Server {
         self.blueprint.code = Code::default();
         // Until the app's own config is known, the log follows the environment and the embedding program.
         let early = self.early();
-        log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
+        log::init(early.log_level, self.log_sink.as_ref()).map_err(|error| Error::io("cannot start the log", error))?;
 
         // If the number of workers does not depend on the app, all of them load at once; else the first one determines
         // it.
@@ -84,7 +84,7 @@ impl Server {
         }
         let declared = workers[0].loaded().map_err(|unfinished| self.settle_unfinished(unfinished))?;
         let Settled { config, router, limits: route_limits, mounts } = self.settle(declared)?;
-        let _ = log::init(config.log_level);
+        log::set_level(config.log_level);
         for warning in super::misspelt_variables() {
             log::event(Level::Warn, &warning).emit();
         }

@@ -13,6 +13,7 @@ mod cookies;
 mod fields;
 mod lookup;
 mod params;
+mod peer;
 mod query;
 mod request;
 pub(crate) mod trace;
@@ -32,7 +33,8 @@ pub(crate) use certificate::ClientCertificate;
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
-pub(crate) use request::{Client, Close, Current, Guarded, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
+pub(crate) use peer::{Client, Peer};
+pub(crate) use request::{Close, Current, Guarded, Open, Request, Requests, Ticket, new_id, sent_id};
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 pub(crate) use unread::{collecting, install_late};
 

@@ -62,11 +62,16 @@ pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
-/// Like [`answer`]; 503 gets a `Retry-After`, because it is temporary.
+/// Marks a 503 that was sent because there was no room for the request's body, or for the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoRoom;
+
+/// Like [`answer`]; 503 says that there is no room at the moment, and gets a `Retry-After`.
 #[cold]
 pub(crate) fn refusal(status: StatusCode) -> Response<Body> {
     let mut response = answer(status);
     if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.extensions_mut().insert(NoRoom);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response

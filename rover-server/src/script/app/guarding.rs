@@ -2,7 +2,7 @@
 //!
 //! Comes in: the places of hooks, then routes, then requests. Goes out: the places whose hooks run, as Lua values.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -91,6 +91,8 @@ pub(super) struct Guarding {
     pub(super) guards: Rc<OnceCell<Guards>>,
     /// The pattern of each route.
     pub(super) routes: Rc<OnceCell<Vec<Pattern>>>,
+    /// Hooks guard only the routes that are declared at and below their place.
+    pub(super) routes_only: Rc<Cell<bool>>,
 }
 
 /// Lends to `chain.lua` what it needs.
@@ -110,9 +112,14 @@ fn at(stack: &mut Stack<'_>, guarding: &Guarding) -> Returns {
             let mut guarded = Guarded::default();
             let route = request.route.as_ref().map(|(id, _)| *id);
             let known = route.and_then(|id: RouteId| guarding.routes.get()?.get(id.index()));
-            if let Some(guards) = guarding.guards.get() {
-                guarded.key = key(guards, request.head.uri.path(), known, &mut guarded.values).unwrap_or_default();
-            }
+            let (path, values) = (request.head.uri.path(), &mut guarded.values);
+            guarded.key = match (guarding.guards.get(), known) {
+                (Some(guards), Some(known)) if guarding.routes_only.get() => {
+                    as_text(&guards.always_of(known, path, values)).unwrap_or_default()
+                }
+                (Some(guards), known) => key(guards, path, known, values).unwrap_or_default(),
+                (None, _) => String::new(),
+            };
             let key = guarded.key.clone();
             request.guarded = Some(Box::new(guarded));
             key
@@ -129,9 +136,13 @@ pub(super) fn key(
     known: Option<&Pattern>,
     values: &mut Vec<NamedValue>,
 ) -> Option<String> {
+    as_text(&guards.at(path, known, values))
+}
+
+fn as_text(places: &[u16]) -> Option<String> {
     let mut key = String::new();
-    for place in guards.at(path, known, values) {
-        let _ = write!(key, "{} ", usize::from(place) + 1);
+    for place in places {
+        let _ = write!(key, "{} ", usize::from(*place) + 1);
     }
     (!key.is_empty()).then_some(key)
 }

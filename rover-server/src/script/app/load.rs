@@ -129,12 +129,14 @@ async fn load(
     let limiting = natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) };
     natives::limiting(lua, &native, limiting)?;
     let (guards, patterns) = (Rc::default(), Rc::default());
+    let routes_only = Rc::default();
     guarding::install(lua, &native, declared, &told)?;
     let guarded = guarding::Guarding {
         contexts: installed.contexts.clone(),
         responder: responder.clone(),
         guards: Rc::clone(&guards),
         routes: Rc::clone(&patterns),
+        routes_only: Rc::clone(&routes_only),
     };
     guarding::install_late(lua, &native, guarded)?;
     native.raw_set("hooks", own(lua, "hooks", include_str!("hooks.lua"))?)?;
@@ -212,6 +214,7 @@ async fn load(
         tracing,
         hooks,
         guards,
+        routes_only,
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,
         sockets,

@@ -25,11 +25,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rover_lua::{Coroutines, Outside, Waits};
 
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 pub(crate) use endpoint::Endpoint;
+use rover_lua::{Coroutines, Outside, Waits};
 
 use crate::config::Config;
 use crate::exchange::context::{Contexts, Guarded, Peer, Shapes};
@@ -131,6 +131,8 @@ pub(crate) struct App {
     pub(crate) hooks: Hooks,
     /// Which paths have hooks; empty where there are none.
     guards: Rc<OnceCell<Guards>>,
+    /// Hooks guard routes alone: `path_guards` is off.
+    routes_only: Rc<Cell<bool>>,
     /// The function of `cors.origins`.
     cors_origins: Option<mlua::Function>,
     /// Known once the server starts.
@@ -275,6 +277,7 @@ impl App {
         let _ = self.contexts.shapes.set(Shapes::of(router, self.guards.get()));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
+        self.routes_only.set(!config.path_guards);
         self.watches_waits.set(config.slow_request.is_some());
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.sockets.settle(&config.websocket);

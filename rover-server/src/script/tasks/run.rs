@@ -1,4 +1,4 @@
-//! One Lua function in a coroutine of its own.
+//! Runs one Lua function in a coroutine of its own.
 
 use std::ffi::c_int;
 use std::future::Future;
@@ -20,7 +20,7 @@ use super::{DEEPEST, MOST_TASKS, Scope, Tasks};
 /// The number under which a profiler counts tasks; entries of the app count from 1.
 const TASK: u32 = 0;
 
-/// Values that wait on a stack of their own until somebody takes copies.
+/// Values that are kept on a stack of their own until somebody takes copies.
 pub(crate) struct Held {
     /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
     tasks: Weak<Tasks>,

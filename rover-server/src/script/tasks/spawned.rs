@@ -1,4 +1,4 @@
-//! A task that belongs to the worker, and what its handle in Lua knows of it.
+//! A task of the worker, and the state that it shares with its handle in Lua.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

@@ -5,6 +5,7 @@
 //! instructions.
 
 use super::heads::is_content_length;
+use super::target::is_odd;
 
 const END: &[u8; 4] = b"\r\n\r\n";
 
@@ -42,20 +43,20 @@ fn usual(bytes: &[u8]) -> Option<&[u8]> {
     if is_usual { bytes.split_last().map(|(_, bytes)| bytes) } else { None }
 }
 
-/// Whether a byte ends a line that is empty or without its CR, or is `#`.
+/// Whether a byte ends a line that is empty or without its CR.
 #[inline(always)]
 fn special(byte: u8, before: u8, two_before: u8) -> u8 {
-    mask(byte == b'\n') & !(mask(before == b'\r') & !mask(two_before == b'\n')) | mask(byte == b'#')
+    mask(byte == b'\n') & !(mask(before == b'\r') & !mask(two_before == b'\n'))
 }
 
-/// Whether a read holds heads without a body and nothing else: their lines are right, and none begins with a letter that a
-/// field about bodies begins with.
+/// Whether a read holds heads without a body and nothing else: their lines are right, none holds what a request line must
+/// not be searched for, and none begins with a letter that a field about bodies begins with.
 #[inline(never)]
 pub(super) fn are_heads(bytes: &[u8]) -> bool {
     let is_unsure = |byte, before, _| {
         let letter = byte | 0x20;
         let is_field = mask(before == b'\n') & (mask(letter == b'c') | mask(letter == b't'));
-        mask(byte == b'\n') & !mask(before == b'\r') | mask(byte == b'#') | is_field
+        mask(byte == b'\n') & !mask(before == b'\r') | mask(is_odd(byte)) | is_field
     };
     usual(bytes).is_some_and(|bytes| !some(bytes, is_unsure))
 }
@@ -121,7 +122,7 @@ pub(super) fn with_body(bytes: &[u8]) -> Option<u64> {
 type Lines<'a> = ((&'a [u8; LANES], &'a [u8; LANES]), (&'a [u8; LANES], &'a [u8; LANES]));
 
 /// The bytes of a group that need a look of their own, each as eight bits: what may be the colon of a field that tells of
-/// the body, an end of line that is empty or without its CR, and `#`.
+/// the body, and an end of line that is empty or without its CR.
 #[inline(always)]
 fn specials(group: &[u8; LANES], ((before, two_before), (length, encoding)): Lines<'_>) -> u128 {
     u128::from_le_bytes(std::array::from_fn(|n| {
