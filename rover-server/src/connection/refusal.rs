@@ -38,13 +38,15 @@ fn is_for_head(head: &[u8]) -> bool {
     head.trim_ascii_start().starts_with(b"HEAD ")
 }
 
-/// The target in the line that a head begins with: all between its first word and its last.
+/// The target in the line that a head begins with: all between its first word and the version.
 fn target(head: &[u8]) -> &[u8] {
     let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let target = line.iter().position(|&byte| byte == b' ').map_or(&[][..], |blank| &line[blank + 1..]);
     match target.iter().rposition(|&byte| byte == b' ') {
-        Some(blank) if target[blank + 1..].starts_with(b"HTTP/") => &target[..blank],
+        Some(blank) if target[blank + 1..].get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"HTTP")) => {
+            &target[..blank]
+        }
         _ => target,
     }
 }
@@ -58,7 +60,8 @@ pub(super) fn is_no_target(head: &[u8]) -> bool {
 /// Why hyper takes no such target, where its bytes tell. Of those that no URL can hold, others are taken.
 pub(super) fn target_fault(head: &[u8]) -> Option<String> {
     let target = target(head);
-    if target.contains(&b' ') {
+    let has_empty_word = target.split(|&byte| byte == b' ').any(<[u8]>::is_empty);
+    if target.contains(&b' ') && !has_empty_word {
         return Some("the request target holds a blank, which is sent as %20".to_owned());
     }
     if let Some(byte) = target.iter().find(|byte| byte.is_ascii_control()) {
@@ -72,7 +75,7 @@ pub(super) fn target_fault(head: &[u8]) -> Option<String> {
         ));
     }
     match target {
-        [] | [b'/', ..] => None,
+        [] | [b'/' | b' ', ..] => None,
         _ if target.windows(3).any(|part| part == b"://") => {
             Some("the request target does not name a host with an optional port".to_owned())
         }

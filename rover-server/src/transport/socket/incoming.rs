@@ -72,10 +72,8 @@ pub(super) struct Held {
 pub(super) struct Refused {
     pub(super) fault: Fault,
     pub(super) in_body: bool,
-    /// The number of the request that the body belongs to.
+    /// The number of the request that the body belongs to, or of the one before the head.
     request: u64,
-    /// hyper has got something else in place of the first wrong byte of a head.
-    pub(super) is_spoiled: bool,
     /// What came from the first wrong byte on. It is right where the connection switches to another protocol.
     pub(super) rest: Vec<u8>,
 }
@@ -113,19 +111,23 @@ impl Incoming {
     /// What is wrong with the body of the request that was begun last, as far as it has been read.
     #[cold]
     pub(super) fn body_fault(&self) -> Option<Fault> {
-        self.refused()
-            .filter(|refused| refused.in_body && refused.request == self.requests)
-            .map(|refused| refused.fault)
+        self.refused().filter(|refused| refused.in_body).map(|refused| refused.fault)
     }
 
-    /// What is wrong, where something is.
-    pub(super) fn refused(&self) -> Option<&Refused> {
-        match &self.mode {
-            Mode::Refused(refused) => Some(refused),
-            Mode::Held(held) => match &held.then {
-                Mode::Refused(refused) => Some(refused),
-                _ => None,
-            },
+    /// What is wrong with the head behind the request that was begun last.
+    #[cold]
+    pub(super) fn head_fault(&self) -> Option<Fault> {
+        self.refused().filter(|refused| !refused.in_body).map(|refused| refused.fault)
+    }
+
+    /// What is wrong with the body of the request that was begun last, or with the head behind it.
+    fn refused(&self) -> Option<&Refused> {
+        let mode = match &self.mode {
+            Mode::Held(held) => &held.then,
+            mode => mode,
+        };
+        match mode {
+            Mode::Refused(refused) if refused.request == self.requests => Some(refused),
             _ => None,
         }
     }
@@ -178,13 +180,7 @@ impl Incoming {
             let end = before + found.at;
             // Whenever hyper reads on, it has begun all requests whose heads it has.
             let (request, rest) = (self.requests + found.heads, buf.filled()[end..].to_vec());
-            self.mode = Mode::Refused(Box::new(Refused {
-                fault: found.fault,
-                in_body: found.in_body,
-                request,
-                is_spoiled: false,
-                rest,
-            }));
+            self.mode = Mode::Refused(Box::new(Refused { fault: found.fault, in_body: found.in_body, request, rest }));
             buf.set_filled(end);
         }
         if !remarks.raw.is_empty() {
@@ -231,7 +227,6 @@ impl Incoming {
         if refused.in_body {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refused.fault.text())));
         }
-        refused.is_spoiled = true;
         buf.put_slice(&SPOILED[..SPOILED.len().min(buf.remaining())]);
         Poll::Ready(Ok(()))
     }

@@ -256,12 +256,11 @@ impl Socket {
     /// What is wrong with the head that hyper has refused, where it is that. Takes off its end what hyper has got in place
     /// of its first wrong byte.
     pub(crate) fn take_fault(&self, head: &mut Bytes) -> Option<Fault> {
-        let inner = self.inner.borrow();
-        let refused = inner.io.inner().refused().filter(|refused| refused.is_spoiled)?;
+        let fault = self.inner.borrow().io.inner().head_fault()?;
         if head.ends_with(SPOILED) {
             head.truncate(head.len() - SPOILED.len());
         }
-        Some(refused.fault)
+        Some(fault)
     }
 
     /// Whether the client has closed its side; to be asked at the beginning of each turn.

@@ -147,6 +147,22 @@ fn what_follows_a_last_chunk_with_a_bare_lf_is_no_trailer() {
 }
 
 #[test]
+fn a_reason_is_that_of_its_own_head() {
+    let app = App::start(APP, 1);
+    let text = |bytes: &[u8]| app.send(bytes).text().to_owned();
+    // hyper refuses this head by itself, before it gets to the end of the line.
+    let wrong = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: \u{b}3\r\n\r\nabc";
+    for behind in ["", HOME] {
+        assert_eq!(text(format!("{wrong}{behind}").as_bytes()), r#"{"error":"the Content-Length is not one number"}"#);
+    }
+    let fragment = "GET /a#b HTTP/1.1\r\nHost: test\r\n\r\n";
+    assert_eq!(
+        text(format!("GET / HTTP/1.1\r\nHost : test\r\n\r\n{fragment}").as_bytes()),
+        r#"{"error":"Bad Request"}"#
+    );
+}
+
+#[test]
 fn valid_requests_of_every_kind_pass_in_any_split() {
     let app = App::start(APP, 1);
     let mut all = String::new();

@@ -148,6 +148,9 @@ fn a_target_that_is_refused_names_what_it_holds() {
         (b"/seen/<?q=\xff", "the request target is not UTF-8: it holds the byte 0xFF, which is sent as %FF"),
         (b"http://a<b/", "the request target does not name a host with an optional port"),
         (b"seen/<", "the request target is neither a path nor a URL"),
+        // The line is wrong elsewhere.
+        (b" /seen", "Bad Request"),
+        (b"/seen ", "Bad Request"),
     ] {
         let shown = String::from_utf8_lossy(target).into_owned();
         let request = [b"GET ", target, b" HTTP/1.1\r\nHost: test\r\n\r\n"].concat();
