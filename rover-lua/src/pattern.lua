@@ -2,12 +2,13 @@
 -- library may take longer than anybody waits without an instruction of Lua at which it could be stopped.
 --
 -- Comes in: `find`, for everything else. Goes out: LuaJIT's own functions by their names, which stand behind the ones that replace
--- them here: `string.find`, `table.sort` and `table.insert`.
+-- them here: `string.find`, `table.sort`, `table.insert` and `load`.
 
 local find = ...
 
-local error, select, tonumber, type = error, select, tonumber, type
-local plain_find, insert, sort, getinfo = string.find, table.insert, table.sort, debug.getinfo
+local error, load, pcall, select, tonumber, type = error, load, pcall, select, tonumber, type
+local plain_find, concat, insert, sort = string.find, table.concat, table.insert, table.sort
+local getinfo = debug.getinfo
 local clear = require("table.clear")
 
 -- LuaJIT's search takes time by the product of both lengths at worst: this much is some ten milliseconds.
@@ -66,6 +67,30 @@ function table.sort(list, less)
   return sort(list, less)
 end
 
+-- All that `read` gives, one text after the other.
+local function gather(read)
+  local parts, n = {}, 0
+  while true do
+    local part = read()
+    if part == nil or part == "" then return concat(parts) end
+    if type(part) ~= "string" and type(part) ~= "number" then error("reader function must return a string", 0) end
+    n = n + 1
+    parts[n] = part
+  end
+end
+
+-- A function that `load` calls is called before LuaJIT's compiler begins: an error that a hook raises within that leaves
+-- LuaJIT believing that the hook still runs, and then nothing can be stopped any more.
+function _G.load(code, name, ...)
+  if type(code) == "function" then
+    local ok, text = pcall(gather, code)
+    if not ok then return nil, text end
+    if name == nil then name = "=(load)" end
+    return load(text, name, ...)
+  end
+  return load(code, name, ...)
+end
+
 -- LuaJIT moves everything from the place on, also where that is far below the first, and takes what is no `int` for one of
 -- those.
 function table.insert(list, ...)
@@ -78,4 +103,4 @@ function table.insert(list, ...)
   return insert(list, ...)
 end
 
-return { ["string.find"] = plain_find, ["table.insert"] = insert, ["table.sort"] = sort }
+return { ["string.find"] = plain_find, ["table.insert"] = insert, ["table.sort"] = sort, load = load }

@@ -228,3 +228,34 @@ fn sorting_many_and_inserting_far_below_end() {
     let each = "code:11: bad argument #2 to 'insert' (position out of bounds)";
     assert_eq!(told, [each; 4].join(";"));
 }
+
+/// What a function gives is loaded as LuaJIT itself does it.
+#[test]
+fn code_that_comes_in_pieces() {
+    let (old, new) = (old_vm(), new_vm());
+    for arguments in [
+        "pieces('return ', '1')",
+        "pieces('return 1', '', 'x')",
+        "pieces('x = =')",
+        "pieces('return ', 5)",
+        "pieces()",
+        "pieces('return 7'), '@named', 't'",
+        "pieces('return x'), '=named', 't', { x = 3 }",
+        "pieces('return 7'), 'named', 'b'",
+        "pieces(string.dump(function() return 9 end))",
+        "function() error('raised', 0) end",
+        "function() error({}) end",
+        "'return 1'",
+        "nil",
+    ] {
+        let run = "local arguments = ...
+            function pieces(...) local all = { ... } return function() return table.remove(all, 1) end end
+            local run = assert(loadstring('local f, problem = load(' .. arguments .. ') return f, problem', '=run'))
+            local ok, f, problem = pcall(run)
+            if not ok then return 'raised ' .. tostring(f) end
+            if not f then return type(problem) == 'string' and problem or type(problem) end
+            return tostring((f())) .. ' ' .. debug.getinfo(f, 'S').source";
+        let told = |lua: &Lua| lua.load(run).set_name("=test").call::<String>(arguments).unwrap();
+        assert_eq!(told(&old), told(&new), "{arguments}");
+    }
+}

@@ -251,6 +251,12 @@ fn a_sort_by_a_function_in_c() {
 }
 
 #[test]
+fn code_that_is_read_without_end() {
+    is_stopped("function api.busy.get() while true do load(function() while true do end end) end end");
+    is_stopped("function api.busy.get() return load(function() return ' ' end) end");
+}
+
+#[test]
 fn a_worker_that_never_comes_back_is_replaced() {
     let _alone = alone();
     each_worker_count(|workers| {
