@@ -150,14 +150,14 @@ impl Framing {
     #[inline(never)]
     fn look_again(&mut self, bytes: &[u8], requests: u64) -> Result<(), Found> {
         if matches!(self.state, State::Start | State::Asking) {
-            if scan::are_heads(bytes) {
-                self.state = State::Start;
-                self.length = 0;
-                return Ok(());
-            }
             if let Some(left) = scan::with_body(bytes) {
                 self.state = if left == 0 { State::Start } else { State::Known(left) };
                 self.remember(bytes);
+                return Ok(());
+            }
+            if scan::are_heads(bytes) {
+                self.state = State::Start;
+                self.length = 0;
                 return Ok(());
             }
         }
