@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's failure is its report")]
 
 mod process;
-#[path = "../../rover-server/tests/suite/takes_any.rs"]
+#[path = "../../rover-server/tests/suite/support/takes_any.rs"]
 mod takes_any;
 
 use std::io::{Read, Write};

@@ -1,8 +1,8 @@
-//! The one error of the public API.
+//! The error type of the public API.
 
 use std::fmt;
 
-/// Why a server could not be started, or stopped badly.
+/// Why a server could not be started, or failed.
 ///
 /// Displays as what the operator or the Lua author needs: a line for each mistake, with its file, its line and the cure.
 #[derive(Debug)]

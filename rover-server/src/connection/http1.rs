@@ -1,6 +1,6 @@
 //! HTTP/1.0 and HTTP/1.1, by hyper.
 //!
-//! Comes in: a socket. Goes out: its requests to the [`Client`], and the words for what hyper refuses by itself.
+//! Comes in: a socket. Goes out: its requests to the [`Client`], and answers to what hyper refuses by itself.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use super::requests::Client;
 /// hyper's end of an HTTP/1 connection.
 pub(super) type Connection = http1::Connection<SocketHandle, Requests>;
 
-/// How many header fields hyper takes without memory of its own for each request.
+/// How many header fields hyper takes without an allocation for each request.
 const USUAL_HEADER_COUNT: usize = 100;
 
 pub(super) struct Requests {
@@ -81,12 +81,12 @@ pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Connection {
 
 /// The beginning of a head that did not become a request.
 fn unparsed(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> Bytes {
-    // hyper gives its buffer away only with itself; the connection ends anyway.
+    // hyper returns its buffer only by being taken apart; the connection ends anyway.
     let spent = std::mem::replace(http, serve(socket, client));
     spent.into_parts().read_buf
 }
 
-/// What hyper recognizes as HTTP/2, and leaves unanswered.
+/// The preface of HTTP/2, which hyper does not answer.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
@@ -123,7 +123,7 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
         }
         let body = match fault {
             Some(fault) if status == StatusCode::BAD_REQUEST => failure::error_body(fault.text()),
-            // hyper tells its reasons apart by their words alone, and has let go of the line; its beginning is known.
+            // hyper's reasons differ only in their text, and it has dropped the line; its beginning is known.
             None if status == StatusCode::BAD_REQUEST
                 && error.to_string() == "invalid URI"
                 && refusal::has_odd_bytes(begin) =>

@@ -33,14 +33,14 @@ use super::requests::Client;
 /// hyper's end of an HTTP/2 connection.
 pub(super) type Connection = http2::Connection<SocketHandle, Streams, OnThisThread>;
 
-/// How much of a body is given to a stream at once, in bytes: a frame of the usual size. What a stalled client can make
-/// the server hold for each stream is about this.
+/// How much of a body is given to a stream at once, in bytes: a frame of the usual size. A stalled client can make the
+/// server hold about this much for each stream.
 const CHUNK: usize = 16 * 1024;
 
 /// How much hyper may buffer for a stream beyond what the client takes, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// How many streams may fail by the client's own mistakes before the connection ends. Each costs a frame to answer.
+/// How many streams may fail by the client's mistakes before the connection ends. Each costs a frame to answer.
 const ERROR_RESETS: usize = 128;
 
 /// Begins to serve what comes over `socket`.
@@ -150,7 +150,7 @@ impl Future for StreamAnswer {
             }
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // RFC 9113, section 8.6: there is no way out of HTTP/2.
+            // HTTP/2 cannot be upgraded (RFC 9113, section 8.6).
             drop(self.peer.upgrade.take());
             response = failure::answer(StatusCode::NOT_IMPLEMENTED);
         }
@@ -210,7 +210,7 @@ impl http_body::Body for StreamBody {
     }
 }
 
-/// Runs each stream as a task of this thread, and gives up on those whose client takes nothing.
+/// Runs each stream as a task of this thread, and gives up streams whose client takes nothing.
 #[derive(Clone)]
 pub(super) struct OnThisThread {
     current: Rc<Current>,

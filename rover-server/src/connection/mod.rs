@@ -1,8 +1,8 @@
-//! One connection from its first byte to its last.
+//! Serves one connection from its first byte to its last.
 //!
-//! Comes in: a transport. Goes out: nothing but bytes. hyper reads and frames the requests, [`Current`] answers them, and
-//! the [`Socket`] is flushed once at the end of each turn. Which HTTP is spoken, the client has agreed on with TLS, or its
-//! first bytes tell.
+//! Comes in: a transport. Goes out: bytes. hyper reads and frames the requests, [`Current`] answers them, and the
+//! [`Socket`] is flushed once at the end of each turn. TLS has negotiated the version of HTTP, or the first bytes show
+//! it.
 
 mod http1;
 mod http2;
@@ -36,8 +36,8 @@ pub(crate) use tls::{Shaken, handshake, refuse_plain};
 pub(crate) use watch::tick;
 use watch::{Lapse, LastBytes, Watch};
 
-/// How long a connection without a request stays open when the server stops. A request that is on its way meanwhile is
-/// answered, and its answer says that it was the last.
+/// How long a connection without a request stays open when the server stops. A request that arrives meanwhile is
+/// answered, and its answer says that it is the last.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long a closing connection waits for its client to stop sending, at most.
@@ -53,13 +53,14 @@ pub(crate) struct Connection {
     stage: Stage,
     /// Nobody knows yet which HTTP the client speaks.
     is_opening: bool,
-    /// The client has been told that it has had all its requests. HTTP/1 says so with the last response.
+    /// The client has been told that no more requests are answered. HTTP/1 says so with the last response.
     is_spent: bool,
-    /// The connection's place among all that there may be.
+    /// The connection's place under the connection limits.
     permit: Option<Permit>,
 }
 
-/// What is spoken. The second is boxed, for a connection of the first, the usual one, must take no more than it needs.
+/// The version of HTTP. The second is boxed, so that a connection of the first, the usual one, takes no more memory
+/// than it needs.
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and saves an allocation")]
 enum Http {
     One(http1::Connection),
@@ -79,10 +80,10 @@ enum Stage {
     /// The server stops, and the client was not waiting for anything.
     Leaving(LastBytes),
     Closing(LastBytes),
-    /// What the connection had become is over. Its client may never read the rest.
+    /// The upgraded protocol has ended. The client may never read the rest.
     Parting(Pin<Box<Sleep>>),
     Lingering(Pin<Box<Sleep>>),
-    /// The client takes nothing: there is nothing left to say.
+    /// The client takes nothing: the connection is dropped.
     Gone,
 }
 
@@ -93,7 +94,7 @@ struct Switched {
 }
 
 impl Switched {
-    /// Ready when the work is done. A panic costs this connection alone.
+    /// Ready when the work is done. A panic ends only this connection.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx)));
         polled.unwrap_or_else(|_| {
@@ -157,7 +158,7 @@ impl Connection {
         }
     }
 
-    /// Hands the connection over; the 101 is written.
+    /// Hands the connection over to its upgrade, after the 101 has been written.
     #[cold]
     fn switch(&mut self, upgrade: Upgrade) -> Stage {
         let unread = match std::mem::replace(&mut self.http, Http::Gone) {
@@ -195,7 +196,7 @@ impl Connection {
         }
     }
 
-    /// Looks at the first bytes, if they are there; true when somebody else is to read on.
+    /// Looks at the first bytes, if they have arrived; true if another protocol reads on.
     #[cold]
     fn open(&mut self) -> bool {
         match (self.socket.spoken(), &self.http) {
@@ -218,7 +219,7 @@ impl Connection {
         }
     }
 
-    /// hyper refused what it could not parse: the client and the log learn more of it.
+    /// Explains to the client and the log what hyper could not parse.
     #[cold]
     fn explain(&mut self, error: &hyper::Error) {
         if let Http::One(http) = &mut self.http
@@ -303,7 +304,7 @@ impl Future for Connection {
                     if served.is_pending() && is_signalled && this.look_around() {
                         continue;
                     }
-                    // What hyper reports here is the client's doing, and has been answered where HTTP has an answer.
+                    // hyper's errors here are caused by the client, and have been answered if HTTP has an answer.
                     let served = ready!(served);
                     // A client of HTTP/2 may still be about to say that it has had its last answer.
                     let is_told = matches!((&this.stage, &this.http), (Stage::Told, Http::One(_)));
@@ -318,7 +319,7 @@ impl Future for Connection {
                         switched.ending.tell();
                     }
                     let ended = switched.poll(cx);
-                    // Who does the work learns of a failed write when it flushes, or reads.
+                    // The upgraded protocol learns of a failed write when it flushes or reads.
                     let _ = this.socket.poll_flush(cx);
                     ready!(ended);
                     this.stage = Stage::Parting(Box::pin(sleep(LINGER)));

@@ -1,4 +1,4 @@
-//! Refusals of HTTP/1 that no stage of a request can make, since no request came to be: as bytes.
+//! Writes refusals of HTTP/1 for heads that did not become requests, as bytes.
 
 use std::time::SystemTime;
 
@@ -10,10 +10,10 @@ use crate::policy::security_headers;
 /// How long hyper's own refusal is at most.
 const BARE_MOST: usize = 200;
 
-/// What hyper says besides the status line and the date.
+/// The fields of hyper's own refusal, besides the date.
 const BARE_FIELDS: [&str; 2] = ["connection: close", "content-length: 0"];
 
-/// Takes hyper's own refusal, which has no body, off the end of what waits to be sent; gives its status.
+/// Removes hyper's own refusal, which has no body, from the end of the bytes to be sent; returns its status.
 ///
 /// It cannot be mistaken for an app's answer: after one that closes the connection, hyper refuses nothing any more. Where
 /// the client spoke HTTP/1.0, hyper leaves the first field out, and an answer after which it went on has another one.
@@ -47,8 +47,8 @@ pub(super) fn has_odd_bytes(head: &[u8]) -> bool {
     head.iter().take_while(|&&byte| byte != b'\n').any(|byte| b"<>`\"".contains(byte))
 }
 
-/// Appends the answer that Rover gives by itself to the beginning of a `head`, after which the connection ends, with the
-/// `config`'s headers; gives the length of its body.
+/// Appends Rover's answer to an incomplete or invalid `head`, with the `config`'s headers, after which the connection
+/// ends; returns the length of its body.
 pub(super) fn write(
     (status, body): (StatusCode, &[u8]),
     config: &SecurityHeaders,

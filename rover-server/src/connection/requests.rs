@@ -1,4 +1,4 @@
-//! The requests of one connection, whichever HTTP they came by: how many they are and may be.
+//! Counts the requests of one connection, of any version of HTTP, against `requests_per_connection`.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use http::request::Parts;
 use crate::exchange::context::Peer;
 use crate::service::{Answer, Current};
 
-/// Who is at the other end of a connection, and what it has asked.
+/// The client of a connection, and its requests.
 pub(super) struct Client {
     pub(super) current: Rc<Current>,
     pub(super) peer: Rc<Peer>,
@@ -33,7 +33,7 @@ impl Client {
         self.begun.get()
     }
 
-    /// Whether the connection has had all the requests that it may bring.
+    /// Whether the connection has had all its requests.
     pub(super) fn is_spent(&self) -> bool {
         self.begun.get() >= self.last
     }

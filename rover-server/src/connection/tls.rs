@@ -1,8 +1,7 @@
-//! The handshake of TLS, on the worker's own runtime.
+//! Performs the TLS handshake, on the worker's runtime.
 //!
-//! Comes in: an accepted transport. Goes out: the same, encrypted, with the HTTP that was agreed on and the certificate that
-//! the client has shown; or a transport whose client speaks plain HTTP. A handshake that fails is the client's affair: it is
-//! logged at debug only.
+//! Comes in: an accepted transport. Goes out: the same, encrypted, with the negotiated HTTP and the client's
+//! certificate; or a transport whose client speaks plain HTTP. A failed handshake is logged at debug only.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,12 +17,12 @@ use crate::transport::socket::{Agreed, Transport};
 
 use super::LINGER;
 
-/// What came of a handshake.
+/// The result of a handshake.
 pub(crate) enum Shaken {
     Encrypted {
         transport: Transport,
         agreed: Agreed,
-        /// The client's own certificate in DER, where it has shown one that the authorities vouch for.
+        /// The client's certificate in DER, if it presented one that the authorities signed.
         certificate: Option<Vec<u8>>,
     },
     /// The client speaks HTTP without TLS.
@@ -70,7 +69,8 @@ async fn begins_in_plain_text(transport: &Transport) -> bool {
 /// How much of a plain request is read before it is answered, in bytes.
 const READ_MOST: usize = 4096;
 
-/// Tells a client that speaks plain HTTP to speak TLS; gives the beginning of its request, and the length of the answer.
+/// Tells a client that speaks plain HTTP to use TLS; returns the beginning of its request, and the length of the
+/// answer.
 pub(crate) async fn refuse_plain(mut transport: Transport) -> Option<(Vec<u8>, u64)> {
     let mut head = vec![0; READ_MOST];
     let length = transport.read(&mut head).await.ok()?;

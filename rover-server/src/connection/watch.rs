@@ -1,7 +1,7 @@
-//! Whether a connection has waited too long, for its client's next head or for its client to take an answer.
+//! Checks whether a connection has waited too long for its client's next head, or for its client to take an answer.
 //!
-//! Looked at once a tick at most, with what is known at that moment, so that a request costs nothing. Times are therefore
-//! kept to a few ticks, and never too short.
+//! It looks at most once a tick, so that a request costs nothing. Timeouts are therefore exact to a few ticks, and
+//! never too short.
 
 use std::io;
 use std::pin::Pin;
@@ -16,10 +16,10 @@ use crate::transport::socket::{Socket, Traffic};
 
 use super::requests::Client;
 
-/// How many ticks pass between two looks at the most.
+/// How many ticks pass between two looks at most.
 const LOOKS_BETWEEN: u64 = 4;
 
-/// How long a tick of a worker's clock is: an eighth of the shortest time that is kept by it.
+/// The tick of a worker's clock: an eighth of the shortest timeout, within bounds.
 pub(crate) fn tick(config: &Config) -> Duration {
     let settings = &config.connections;
     let shortest =
@@ -27,15 +27,15 @@ pub(crate) fn tick(config: &Config) -> Duration {
     (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
 }
 
-/// How long a client that was told that the connection ends may hold it up.
+/// How long a client may keep a connection open after it was told to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What was not done in time.
+/// The timeout that has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lapse {
     /// The client did not send a whole head.
     Head,
-    /// The client did not begin another request, unless with the bytes of the last one: hyper is to be asked.
+    /// The client did not begin another request, unless in the same bytes as the end of the last one: only hyper knows.
     Unsure,
     /// The client did not begin another request.
     Idle,
@@ -90,7 +90,8 @@ impl Watch {
         }
     }
 
-    /// Looks at the connection: what has lapsed, if anything. Otherwise it asks for a look when something could have.
+    /// Looks at the connection and returns what has expired, if anything; otherwise asks to be woken when something
+    /// could have.
     pub(super) fn look(
         &mut self,
         seat: &Seat,
@@ -154,22 +155,22 @@ impl Watch {
         if client.is_passing() {
             return Phase::Passing;
         }
-        // A frame of HTTP/2 is no request yet: only requests keep a connection.
+        // A frame of HTTP/2 is not a request yet: only requests keep a connection open.
         let in_head = client.begun() == 0 || traffic.read > self.read;
         if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
     }
 }
 
-/// The last bytes of a connection on their way to its client.
+/// Sends the last bytes of a connection.
 #[derive(Default)]
 pub(super) struct LastBytes {
-    /// Runs once the client has had to be waited for.
+    /// Set once the client has had to be waited for.
     clock: Option<Pin<Box<Sleep>>>,
     moved: u64,
 }
 
 impl LastBytes {
-    /// Sends what is left, and that nothing follows.
+    /// Sends what is left, and then the end.
     ///
     /// # Errors
     /// What the system says about the stream; the client has taken nothing for `send_timeout`.

@@ -1,5 +1,5 @@
 //! A request and its response, as Lua sees them.
 
-pub(crate) mod failure; // what went wrong, as a response
-pub(crate) mod response; // what it returned
-pub(crate) mod context; // what the handler gets
+pub(crate) mod failure; // errors as responses
+pub(crate) mod response; // a handler's result as a response
+pub(crate) mod context; // `ctx`

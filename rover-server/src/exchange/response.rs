@@ -1,8 +1,8 @@
-//! From what a handler returned to the response that goes out.
+//! Turns what a handler returned into a response.
 //!
-//! Comes in: a value on the Lua stack. Goes out: a [`Response`]. A table is encoded as JSON right off the stack; a
-//! response that a builder made is read in one go. This module must not know which handler returned the value, nor
-//! what is done about one that cannot be sent.
+//! Comes in: a value on the Lua stack. Goes out: a [`Response`]. A table is encoded as JSON straight from the stack; a
+//! builder's response is read in one pass. This module must not know which handler returned the value, nor what happens
+//! if it cannot be sent.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
@@ -34,7 +34,7 @@ pub(crate) struct Responder {
     pub(crate) metatable: *const c_void,
     /// Registry reference of that metatable.
     pub(crate) anchor: c_int,
-    /// What follows the heads of responses, on its way through Lua. Each is used once.
+    /// Bodies and upgrades that pass through Lua as values. Each is used once.
     sequels: OwnedMeta<Rc<Pending>>,
     buffer: RefCell<Buffer>,
     /// Whether a body too large for the shared chunk has been sent.
@@ -52,7 +52,7 @@ impl Close for Pending {
     }
 }
 
-/// What follows the head of a response and is no plain body.
+/// What follows the head of a response, other than a plain body.
 enum Sequel {
     /// A body that comes over time.
     Stream(Stream),
@@ -65,7 +65,7 @@ enum Sequel {
 /// The kind of a response that goes on with a [`Sequel`], as `response.lua` knows it.
 const STREAM: f64 = 7.0;
 
-/// Where bodies are written before they are sent.
+/// The buffers into which bodies are written before they are sent.
 ///
 /// Small ones are cut off a shared chunk, whose memory is used again once they have been sent; so a plain response
 /// needs no allocation of its own.
@@ -360,8 +360,8 @@ impl Responder {
     }
 }
 
-/// Lets a status without words of its own go without any, where hyper would write `<none>`. The reason phrase may be empty
-/// (RFC 9112, section 4).
+/// Sends a status without a standard reason phrase with an empty one (RFC 9112, section 4), where hyper would write
+/// `<none>`.
 #[inline]
 pub(crate) fn name_status(response: &mut Response<Body>) {
     if response.status().canonical_reason().is_none() {

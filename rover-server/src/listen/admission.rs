@@ -1,7 +1,7 @@
-//! How many connections there may be at once, in all and from one address.
+//! Limits the number of connections at once, in all and from one address.
 //!
 //! Comes in: the address of a connection just accepted. Goes out: a permit that the connection keeps, or the refusal.
-//! Counted once for a connection; a request costs nothing here.
+//! It counts once for each connection; requests cost nothing here.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::log::{self, Level};
 use crate::policy::security_headers;
 use crate::runtime::resources::Descriptors;
 
-/// What a connection too many is told, before the headers that every answer carries and behind them.
+/// The answer to a connection beyond the limit: the head, to which the headers of every answer are added, and the body.
 const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
                        content-length: 32\r\nretry-after: 1\r\n";
 const REFUSAL_BODY: &str = "{\"error\":\"Too Many Connections\"}";
@@ -39,12 +39,12 @@ pub(crate) struct Permit {
     ip: Option<IpAddr>,
 }
 
-/// Why there is no place.
+/// Why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
     /// The config allows no more.
     Connections,
-    /// What the system has left is kept for files, upstreams and operators.
+    /// The remaining descriptors are reserved for files, upstreams and operators.
     Descriptors,
 }
 
@@ -65,7 +65,7 @@ impl Admission {
         })
     }
 
-    /// A place for a connection.
+    /// Gives a connection a place.
     ///
     /// # Errors
     /// Why there is none.
@@ -101,10 +101,10 @@ impl Admission {
         Some(permit)
     }
 
-    /// Tells a client that there is no place, unless it speaks TLS, and closes its connection.
+    /// Refuses a client with an answer, unless it speaks TLS, and closes its connection.
     #[cold]
     pub(crate) fn refuse(&self, accepted: Accepted, full: Full) {
-        // Every power of two, so that the log tells of a flood without being flooded.
+        // Logs every power of two, so that the log shows a flood without being flooded.
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
         if refused.is_power_of_two() {
             let message = match full {
@@ -132,7 +132,7 @@ impl Admission {
     }
 }
 
-/// Whom an address stands for: of IPv6, one client has a whole network of 64 bits, as rate limits have it too.
+/// The client of an address: one client has a whole IPv6 network of 64 bits, as for rate limits.
 fn client_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

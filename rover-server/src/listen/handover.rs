@@ -1,8 +1,8 @@
-//! A server's listening sockets on their way to the process that succeeds it.
+//! Sends a server's listening sockets to its successor.
 //!
-//! Comes in: sockets, on either side. Goes out: the same sockets in the other process (`SCM_RIGHTS`), and the word that it
-//! serves, with which of them it took. The channel between the two is the successor's standard input, so that it needs no name that others could
-//! know, and ends with the successor. This module must not know what a server does with its sockets.
+//! Comes in: sockets, on either side. Goes out: the same sockets in the other process (`SCM_RIGHTS`), and its message
+//! that it serves, with the sockets that it took. The channel is the successor's standard input: it needs no name that
+//! others could know, and ends with the successor. This module must not know what a server does with its sockets.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -26,7 +26,7 @@ const VARIABLE: &str = "ROVER_PREDECESSOR";
 /// More sockets than a server listens on.
 const MOST_SOCKETS: usize = 32;
 
-/// How often it is asked whether a successor is still waited for.
+/// How often it is checked whether a successor is still waited for.
 const LOOK_TIME: Duration = Duration::from_millis(50);
 
 /// What the successor says once it serves.
@@ -76,15 +76,15 @@ impl Successor {
         Ok((successor, Word(channel)))
     }
 
-    /// Gives its number, and leaves it alone from now on.
+    /// Returns its process id, and leaves it alone from now on.
     pub(crate) fn let_go(mut self) -> u32 {
         self.process.take().map_or(0, |process| process.id())
     }
 }
 
 impl Word {
-    /// Waits until the successor serves, as long as `goes_on` says so. Blocks the calling thread. Gives which of the
-    /// sockets it took.
+    /// Waits until the successor serves, as long as `goes_on` returns true. Blocks the calling thread. Returns which of
+    /// the sockets it took.
     ///
     /// # Errors
     /// It has ended instead, or was not ready in time.
@@ -131,7 +131,7 @@ pub(crate) struct Predecessor {
 }
 
 impl Predecessor {
-    /// Takes the sockets that the predecessor gives. `None` where this process succeeds nobody.
+    /// Takes the sockets of the predecessor; `None` if there is none.
     ///
     /// # Errors
     /// What the system says.
@@ -158,7 +158,7 @@ impl Predecessor {
 
     /// Says that this process serves, on the sockets from these places. The predecessor ends then.
     pub(crate) fn relieve(mut self, taken: &[u8]) {
-        // Where it is gone already, nothing is left to say.
+        // If it is gone already, nothing needs to be said.
         let _ = self.channel.write_all(&[SERVES, &[NAMES], taken].concat());
     }
 }

@@ -1,9 +1,9 @@
-//! The PROXY protocol, versions 1 and 2, as HAProxy's document proxy-protocol.txt has it: what a proxy tells of a
-//! connection before its first byte.
+//! Reads the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt), in which a proxy names the client before
+//! the first byte.
 //!
-//! Comes in: an accepted stream. Goes out: the client that the proxy speaks for; not a byte behind the header is read.
-//! Version 2 takes two or three reads, version 1 one for each byte beyond its shortest form. This module must not know
-//! whose word is taken.
+//! Comes in: an accepted stream. Goes out: the client that the proxy names; no byte after the header is read. Version 2
+//! takes two or three reads, version 1 one for each byte beyond its shortest form. This module must not know which
+//! proxies are trusted.
 
 use std::io;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ const LONGEST_LINE: usize = 107;
 /// What a header says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// The client; `None` where the proxy speaks for itself, as in health checks.
+    /// The client; `None` if the proxy speaks for itself, as in health checks.
     pub(crate) ip: Option<IpAddr>,
     /// The client speaks TLS with the proxy (the type PP2_TYPE_SSL of version 2).
     pub(crate) is_secure: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Told {
 /// Reads the header.
 ///
 /// # Errors
-/// Something else than a header, an end within it, or 5 s without it.
+/// Something other than a header, an end within it, or 5 s without it.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
     match timeout(PATIENCE, read_header(stream)).await {
         Ok(told) => told,
@@ -62,7 +62,7 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> 
         }
         line.push(stream.read_u8().await?);
     }
-    // What follows then is none of the receiver's business (proxy-protocol.txt, section 2.1), be it text or not.
+    // The receiver ignores what follows then (proxy-protocol.txt, section 2.1), text or not.
     if line.starts_with(b"PROXY UNKNOWN ") || line == b"PROXY UNKNOWN\r\n" {
         return Ok(Told::default());
     }

@@ -22,24 +22,24 @@ pub(crate) use line::{LONGEST_TEXT, push_json_head, push_json_text, push_number,
 pub(crate) use stamp::Stamp;
 use writer::{Lane, Writer};
 
-/// How much a line matters, and the least that is logged.
+/// The level of a line, and the lowest level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
-    /// For the author at work.
+    /// For development.
     Debug,
-    /// What a running server tells: its start, its requests. The default.
+    /// What a running server reports: its start, its requests. The default.
     Info,
-    /// Something to look at, though the request was served.
+    /// Something to check, although the request was served.
     Warn,
     /// Something failed.
     Error,
-    /// As the least level: nothing is logged.
+    /// As the lowest level: nothing is logged.
     Nope,
 }
 
 impl Level {
-    /// Every level, from the most talkative on.
+    /// Every level, from the most verbose on.
     pub const ALL: [Level; 5] = [Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Nope];
 
     /// `debug`, `info`, `warn`, `error` or `nope`.

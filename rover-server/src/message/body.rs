@@ -1,4 +1,4 @@
-//! The body of a response, whoever makes it.
+//! The body of a response, from any source.
 //!
 //! Comes in: nothing, bytes, or something that brings bytes over time. Goes out: frames, as hyper asks for them; it asks
 //! for the next one only when there is room for it, and drops the body when the client is gone. This module must not
@@ -18,7 +18,7 @@ pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Abort
 /// The body of a request on its way in. It may be sent on from another task.
 pub(crate) type Arriving = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Broken> + Send>>;
 
-/// Why the body of a request has no end.
+/// Why the body of a request is incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// The client went away.
@@ -45,7 +45,7 @@ pub(crate) enum Body {
 /// its way: so a client that reads slowly makes the server hold little beside the body itself.
 const PIECE: usize = 256 * 1024;
 
-/// A body broke off: the connection must not look as if the response were complete.
+/// A body broke off: the response must not look complete.
 ///
 /// Whoever makes the body logs the reason.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! Content codings, and which of them a client takes.
+//! Negotiates content codings.
 //!
 //! Comes in: the `Accept-Encoding` fields of a request. Goes out: the coding to answer with, out of those on offer
 //! (RFC 9110, sections 8.4.1 and 12.5.3). Must not know: who encodes, and what.
@@ -46,7 +46,7 @@ impl Coding {
     }
 }
 
-/// What a client takes, each with its quality in thousandths; 0 is "not acceptable".
+/// The codings that a client accepts, each with its quality in thousandths; 0 is "not acceptable".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
     /// By the number of the coding.
@@ -95,7 +95,7 @@ impl Accepted {
         best
     }
 
-    /// Whether the client does not take the plain bytes.
+    /// Whether the client refuses plain bytes.
     pub(crate) fn refuses_identity(self) -> bool {
         self.identity == 0
     }

@@ -1,6 +1,6 @@
 //! Collects a request body, up to its limit.
 //!
-//! Comes in: the body as the connection delivers it. Goes out: its bytes, decoded where they came in a content coding, or
+//! Comes in: the body as the connection delivers it. Goes out: its bytes, decoded if they came in a content coding, or
 //! why there are none. This module must not know of routes, nor who waits for the body.
 
 use std::any::Any;
@@ -39,7 +39,7 @@ pub(crate) struct Collect<B> {
     share: Option<Share>,
 }
 
-/// How slowly a body may come.
+/// The least speed of a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     /// Nothing arrives for so long at most.
@@ -83,8 +83,7 @@ impl Pace {
 const STEPS_EACH_TURN: usize = 4;
 
 impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
-    /// Begins to collect at most `limit` bytes, which must not come more slowly than `pace` has it. A body in a coding may
-    /// have as many once it is decoded.
+    /// Begins to collect at most `limit` bytes, no slower than `pace`. The limit holds for the decoded body too.
     ///
     /// # Errors
     /// 413 when the length is known and above the limit; nothing has been read then.

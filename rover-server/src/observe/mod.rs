@@ -1,10 +1,10 @@
-//! What is noted of a request: its log line, its figures, its span.
+//! Records requests: log lines, metrics, spans.
 
-pub(crate) mod record; // what is noted of it
-pub(crate) mod access_log; // the line about it
+pub(crate) mod record; // collects what is recorded of a request
+pub(crate) mod access_log; // its log line
 #[cfg(feature = "otlp")]
 pub(crate) mod otlp; // traces
 #[cfg(not(feature = "otlp"))]
 #[path = "otlp/absent.rs"]
 pub(crate) mod otlp;
-pub(crate) mod metrics; // and its figures
+pub(crate) mod metrics; // its metrics

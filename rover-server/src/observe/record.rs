@@ -1,7 +1,7 @@
-//! What is noted of a request while it is answered, and written down when its last byte is with hyper.
+//! Collects what is recorded of a request, and writes it when its last byte has been given to hyper.
 //!
-//! Comes in: a request, then its response. Goes out: a line of the access log, a warning where it was slow, and its
-//! figures. This module must not know how requests are served.
+//! Comes in: a request, then its response. Goes out: a line of the access log, a warning if it was slow, and its
+//! metrics. This module must not know how requests are served.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,23 +23,23 @@ use crate::observe::otlp::{ServerSpan, Tracer};
 use crate::route::RouteId;
 use crate::runtime::turn;
 
-/// The status in the log of a request whose connection was gone before its answer. No response ever has it.
+/// The status in the log if the client went away before the answer. No response ever has it.
 const CLIENT_WENT_AWAY: u16 = 499;
 
-/// What is noted of a request. Dropping it writes that down.
+/// The record of a request, written when it is dropped.
 pub(crate) struct Record {
     status: u16,
     /// Of the body, as far as it was sent.
     bytes: u64,
     /// For the log, and for the traces.
     line: Option<Line>,
-    /// For the figures, where they are not complete at once.
+    /// For the metrics, if they are not complete at once.
     measured: Option<Measured>,
     /// For the traces.
     span: Option<ServerSpan>,
 }
 
-/// What the log and the traces tell of a request.
+/// What the log and the traces contain of a request.
 struct Line {
     form: AccessLog,
     slow: Option<Duration>,
@@ -48,7 +48,7 @@ struct Line {
     uri: Uri,
     version: Version,
     peer: Rc<Peer>,
-    /// Whom trusted proxies told of.
+    /// The client behind trusted proxies.
     client: Option<Rc<Client>>,
     request_id: Option<HeaderValue>,
     trace: Option<HeaderValue>,
@@ -74,13 +74,13 @@ impl Record {
         }
     }
 
-    /// Whether the log tells of requests.
+    /// Whether requests are logged.
     #[inline]
     pub(crate) fn is_wanted(config: &Config) -> bool {
         (config.access_log != AccessLog::Off && log::enabled(Level::Info)) || config.slow_request.is_some()
     }
 
-    /// Writes the line of a request that did not become one: `head` is what came of it.
+    /// Writes the line of a request that could not be read; `head` is what arrived of it.
     pub(crate) fn unparsed(
         config: &Config,
         tracer: Option<&Tracer>,
@@ -100,7 +100,7 @@ impl Record {
     /// A record for the log and the traces.
     pub(crate) fn new(config: &Config, head: &Parts, peer: &Rc<Peer>, span: Option<ServerSpan>) -> Box<Record> {
         let form = if log::enabled(Level::Info) { config.access_log } else { AccessLog::Off };
-        // What only the log tells is not looked for where it tells nothing.
+        // What only the log needs is left out if nothing is logged.
         let is_logged = form != AccessLog::Off || config.slow_request.is_some();
         let headers = Some(&head.headers).filter(|_| is_logged);
         let line = Line {
@@ -140,7 +140,7 @@ impl Record {
         }
     }
 
-    /// Notes whom trusted proxies told of.
+    /// Notes the client behind trusted proxies.
     pub(crate) fn came_from(&mut self, client: Option<Rc<Client>>) {
         if let Some(line) = &mut self.line {
             line.client = client;
@@ -154,7 +154,7 @@ impl Record {
         }
     }
 
-    /// Writes down what there is when all bytes of the response are known, or are with hyper.
+    /// Writes the record when all bytes of the response are known, or have been given to hyper.
     pub(crate) fn at_end(mut self: Box<Self>, response: Response<Body>) -> Response<Body> {
         if turn::is_lost() {
             // Its connections have been cut.
@@ -254,7 +254,7 @@ impl Line {
     }
 }
 
-/// A stream of which is written down when it ends, however it does.
+/// Wraps a stream; writes the record when it ends or is dropped.
 struct Recorded {
     stream: Stream,
     record: Box<Record>,

@@ -1,5 +1,5 @@
-//! Cross-origin requests (the Fetch standard, section 3.2): which pages may read answers, and what they are told before
-//! they ask.
+//! Cross-origin requests (the Fetch standard, section 3.2): decides which pages may read answers, and answers
+//! preflights.
 //!
 //! Comes in: the head of a request. Goes out: the headers of its answer, or the answer to a preflight, which needs no
 //! handler: the router knows the methods. This module must not know of Lua; whoever owns an app's function lends it.
@@ -36,12 +36,12 @@ pub(crate) enum Grant {
     Refused,
 }
 
-/// What a preflight asks beside its origin and method.
+/// What a preflight asks besides its origin and method.
 pub(crate) struct Question {
     headers: Option<HeaderValue>,
 }
 
-/// On what the answer to a preflight depends beside its origin.
+/// What the answer to a preflight depends on besides its origin.
 const PREFLIGHT_VARIES: &str = "Access-Control-Request-Method, Access-Control-Request-Headers";
 
 impl Cors {
@@ -144,7 +144,7 @@ impl Cors {
         methods.clone()
     }
 
-    /// Adds what browsers look for. A handler that has decided by itself is left alone.
+    /// Adds the headers of CORS, unless the handler has set them itself.
     pub(crate) fn add(&self, grant: Grant, headers: &mut HeaderMap) {
         let origin = match grant {
             Grant::Any => HeaderValue::from_static("*"),

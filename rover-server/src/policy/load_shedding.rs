@@ -1,4 +1,4 @@
-//! Load shedding: some requests are refused at once so that the others are answered in time.
+//! Load shedding: refuses some requests at once, so that the others are answered in time.
 //!
 //! Comes in: the moment when a request begins. Goes out: a permit that it holds until it is answered, or a refusal. Two
 //! things are bounded for each worker: how many requests have begun and are not answered, and how long requests wait for
@@ -21,13 +21,13 @@ use crate::config::LoadShedding;
 use crate::exchange::failure;
 use crate::message::body::Body;
 
-/// How long a queue may stand before it counts as one.
+/// How long a queue may last before it counts as standing.
 const INTERVAL: u64 = Duration::from_millis(100).as_nanos() as u64;
 
 /// How long a worker stays strict after it has refused a request.
 const HOLD: u64 = Duration::from_secs(1).as_nanos() as u64;
 
-/// What one worker may take on.
+/// The limits of one worker.
 pub(crate) struct Shed {
     begun: Rc<Cell<u32>>,
     /// 0 for no limit.
@@ -36,7 +36,7 @@ pub(crate) struct Shed {
     retry_after: HeaderValue,
 }
 
-/// A request's place among those that are not answered. Dropping it makes room.
+/// A request's place among the unanswered ones. Dropping it makes room.
 pub(crate) struct Permit(Rc<Cell<u32>>);
 
 impl Drop for Permit {

@@ -1,4 +1,4 @@
-//! The headers that tell browsers to be careful, on every answer.
+//! Adds headers that make browsers more careful to every answer.
 //!
 //! Comes in: the headers of an answer that is complete otherwise. Goes out: the same with what was missing. What is
 //! always the same is parsed once for each worker. This module must not know who made the answer.

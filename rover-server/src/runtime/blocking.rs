@@ -1,8 +1,8 @@
-//! Work that blocks its thread, on threads of its own beside the workers'.
+//! Runs blocking work on its own threads.
 //!
-//! Comes in: a closure, from any thread. Goes out: a future of what it brings, or why it was not begun. Work that was
-//! refused, or that nobody waits for before it begins, never runs; a panic of one piece of work costs the thread nothing.
-//! This module must not know what the work is.
+//! Comes in: a closure, from any thread. Goes out: a future of its result, or why it was not begun. Work that was
+//! refused, or that nobody waits for before it begins, never runs; a panic of one piece of work costs the thread
+//! nothing. This module must not know what the work is.
 //!
 //! tokio's own pool panics where the system has no thread for it, and keeps the work. Here a few threads are there from the
 //! start and stay, so that a system without threads makes work slower rather than impossible.
@@ -38,7 +38,7 @@ const STANDSTILL: Duration = Duration::from_millis(500);
 
 static POOL: Pool = Pool::new(start_thread);
 
-/// Why work brought nothing.
+/// Why work has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// It has not begun, and does not run any more: the system has no thread for it.

@@ -1,7 +1,7 @@
-//! What the process has to give: threads for work that blocks, turns, descriptors, bytes, randomness.
+//! Manages what the process has: threads for blocking work, turns, descriptors, bytes, randomness.
 
-pub(crate) mod blocking; // work that blocks a thread
+pub(crate) mod blocking; // blocking work
 pub(crate) mod budget; // how many bytes may be in flight
-pub(crate) mod random; // bytes that nobody can foresee
-pub(crate) mod resources; // what the system lets the process have
-pub(crate) mod turn; // how long they go on before others have theirs
+pub(crate) mod random; // unpredictable bytes
+pub(crate) mod resources; // limits of the system
+pub(crate) mod turn; // how long functions may run on before others

@@ -1,4 +1,4 @@
-//! Turns: how long functions may go on whose waits are ready at once, before the worker looks after everybody else.
+//! Turns: limits how long functions whose waits are ready at once may run before the worker serves others.
 //!
 //! Comes in: functions that would go on without having given way. Goes out: whether they may at once, or in the next round of
 //! the worker's runtime, and when one of them has had all the CPU time that it may take without a wait. A round ends when the
@@ -16,8 +16,7 @@ use tokio::task::{coop, yield_now};
 
 use crate::lua::{self, Resume, Stack, Wait};
 
-/// How long the functions of a worker go on in one round, all together. A worker that serves others meanwhile is late by
-/// that much.
+/// How long all such functions of a worker together may run in one round. Others are delayed by that much.
 const ROUND: Duration = Duration::from_millis(1);
 
 /// How much CPU time code of one thread may take without a wait, and how often it took more.
@@ -41,7 +40,7 @@ impl Allowance {
         self.excesses.swap(0, Ordering::Relaxed)
     }
 
-    /// Nothing that the thread still says reaches anybody.
+    /// Notes that the thread has been given up.
     pub(crate) fn lose(&self) {
         self.is_lost.store(true, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! What a server tells of itself on the management listener.
+//! The pages of the management listener.
 
 use std::fmt::Write;
 use std::pin::Pin;
@@ -18,32 +18,32 @@ use crate::observe::metrics::Samples;
 use crate::server::management::{Asked, Page, Pages, Told};
 use crate::server::worker::{self, Figures, Post};
 
-/// How long a worker gets to answer, before its last figures stand for it.
+/// How long a worker has to answer before its last figures are used.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the app's own check gets.
 const CHECK_TIME: Duration = Duration::from_secs(5);
 
-/// How long a profile is recorded, in seconds, where nobody says otherwise.
+/// The default length of a profile, in seconds.
 const PROFILE_TIME: u64 = 10;
 
-/// The longest, in seconds.
+/// The longest profile, in seconds.
 const LONGEST_PROFILE: u64 = 300;
 
-/// The pages, and what they remember from one request to the next.
+/// The pages, and their state between requests.
 struct Board {
     shared: Arc<Shared>,
     known: Mutex<Known>,
-    /// When the last check ended, and what it said. Locked during the next: one at a time.
+    /// When the last check ended, and its result. Locked during the next one: one at a time.
     checked: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
-/// What was told before.
+/// What earlier requests were told.
 #[derive(Default)]
 struct Known {
-    /// The last figures of each place, and whose they are.
+    /// The last figures of each worker's place, and the worker they are from.
     last: Vec<Option<(Post, Figures)>>,
-    /// What workers had counted that are gone: what is counted must not shrink when one is replaced.
+    /// The counts of workers that are gone: counters must not shrink when a worker is replaced.
     past: Samples,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn pages(shared: Arc<Shared>) -> Pages {
 impl Board {
     async fn tell(&self, asked: &Asked) -> Told {
         match (asked.path.as_str(), asked.is_post) {
-            // It costs the server something: no link, no image and no crawler is to start one.
+            // Only POST, because recording costs time: no link, image or crawler must start one.
             ("/profile", true) => Told::Page(self.profile(&asked.query).await),
             ("/profile", false) => Told::Only("POST"),
             (path, false) => self.page(path).await.map_or(Told::Nothing, Told::Page),
@@ -97,7 +97,7 @@ impl Board {
         }
     }
 
-    /// What the app's check says. Whoever asks while one runs gets its verdict, and waits no longer for it.
+    /// Runs the app's check. Requests that come while one runs share its result.
     async fn check(&self) -> Result<(), String> {
         let asked = Instant::now();
         let mut checked = self.checked.lock().await;
@@ -119,7 +119,7 @@ impl Board {
         }
     }
 
-    /// A flame graph of the next seconds.
+    /// Records a flame graph of the next seconds.
     async fn profile(&self, query: &str) -> Page {
         let error = |status, error: &str| json_page(status, &json!({ "error": error }));
         let seconds = match query.strip_prefix("seconds=").map(str::parse) {
@@ -148,7 +148,7 @@ impl Board {
         routes.collect()
     }
 
-    /// The figures of each worker, and whether they are of this moment.
+    /// The figures of each worker, and whether they are current.
     async fn figures(&self) -> Vec<(Option<Figures>, bool)> {
         let posts = self.shared.workers.posts();
         let asked = posts.iter().map(|(_, post)| timeout(PATIENCE, worker::report(post)));
@@ -246,7 +246,7 @@ fn seconds_since_1970(time: std::time::SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// What the system knows of the process, under the names that others use too.
+/// Figures of the process, under the usual names of Prometheus clients.
 fn of_the_process(samples: &mut Samples) {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let resident = pages.as_deref().and_then(|pages| pages.split(' ').nth(1)?.parse::<f64>().ok());

@@ -1,6 +1,6 @@
-//! What an app declares, found out without serving it: for `rover check`, and for a reload before any worker hears of it.
+//! Loads an app without serving it: for `rover check`, and for the first step of a reload.
 //!
-//! The app's top level runs on a thread of its own, under the watchdog and the limits of an app that starts.
+//! The app's top level runs on a separate thread, under the watchdog and the limits of a start.
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -12,7 +12,7 @@ use crate::script::app::{Blueprint, Code};
 use crate::server::watchdog::{Charge, Watchdog, roomy_thread};
 
 impl Server {
-    /// Loads the app in one VM and says what it declares.
+    /// Loads the app in one VM and returns what it declares.
     ///
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config; its top level took too much time or memory.
@@ -41,7 +41,7 @@ impl Server {
     }
 }
 
-/// Loads the app on a thread of its own, decides its config and routes, and answers with them.
+/// Loads the app on a separate thread, settles its config and routes, and passes them to the callback.
 ///
 /// # Errors
 /// The system refuses the thread.
@@ -51,7 +51,7 @@ pub(super) fn load_apart(
     reply: impl FnOnce(Result<Settled, Error>) + Send + 'static,
 ) -> Result<(), Error> {
     let reply = Arc::new(Mutex::new(Some(reply)));
-    // Where the app's top level does not come to an end in C, the thread is given up.
+    // If the app's top level hangs in C, the thread is given up.
     let own = reply.clone();
     charge.on_release(move |reason| {
         if let Some(reply) = take(&own) {
@@ -60,7 +60,7 @@ pub(super) fn load_apart(
     });
     let load = move || {
         let _on_duty = charge.begin();
-        // The VM ends here, before the answer goes out.
+        // Drops the VM before the answer is sent.
         let settled = server.load_and_settle(&server.blueprint).map(|(_, settled)| settled);
         if let Some(reply) = take(&reply) {
             reply(settled);

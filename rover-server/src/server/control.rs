@@ -1,4 +1,4 @@
-//! What can be done to a server while it runs, from any thread.
+//! Acts on a running server, from any thread.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,13 +13,13 @@ use crate::server::profile::Profiler;
 use crate::server::version::Plan;
 use crate::server::watchdog::Watchdog;
 
-/// A handle to a server that listens. Clones are handles to the same one; it may outlive the server.
+/// A handle to a running server. Clones are handles to the same server; a handle may outlive it.
 #[derive(Clone)]
 pub struct Control {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What a server's handles, its acceptor and its management have in common.
+/// What a server's handles, its acceptor and its management listener share.
 pub(super) struct Shared {
     pub(super) server: Server,
     pub(super) workers: Arc<Workers>,
@@ -32,11 +32,11 @@ pub(super) struct Shared {
     pub(super) reloads: Reloads,
     pub(super) started: SystemTime,
     pub(super) watchdog: Watchdog,
-    /// Held while the app is loaded anew: one version after the other.
+    /// Held during a reload or a restart: one at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
 
-/// Where in its life a server is.
+/// The phase of a server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
@@ -45,7 +45,7 @@ pub(super) enum Phase {
     Stopping,
 }
 
-/// How often the app was loaded anew.
+/// Counts reloads.
 pub(super) struct Reloads(Mutex<(u64, u64, SystemTime)>);
 
 impl Reloads {
@@ -53,7 +53,7 @@ impl Reloads {
         Reloads(Mutex::new((0, 0, SystemTime::now())))
     }
 
-    /// Counts one.
+    /// Counts one reload.
     pub(super) fn note(&self, is_done: bool) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match is_done {
@@ -62,7 +62,7 @@ impl Reloads {
         }
     }
 
-    /// How many succeeded, how many failed, and when the version that serves was loaded.
+    /// Successful reloads, failed reloads, and when the current version was loaded.
     pub(super) fn counts(&self) -> (u64, u64, SystemTime) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,20 +102,20 @@ impl Shared {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// The router and config of the version that serves.
+    /// The plan of the version that serves.
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Control {
-    /// Records where the Lua code spends its time.
+    /// Returns a profiler, which records where the Lua code spends its time.
     pub fn profiler(&self) -> Profiler {
         Profiler::new(self.shared.watchdog.clone(), self.shared.plan().router.clone())
     }
 
-    /// The Lua files of the app: the one that was named, and each that `require` has looked into so far, or for
-    /// in vain, also in versions that did not load.
+    /// Returns the Lua files of the app: its own file and each that `require` has looked for so far, found or not,
+    /// including those of versions that did not load.
     pub fn files(&self) -> Vec<PathBuf> {
         self.shared.server.blueprint.files.list()
     }

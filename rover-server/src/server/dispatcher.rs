@@ -1,7 +1,7 @@
-//! The workers that take connections, and whose turn it is.
+//! Gives connections to the workers in turn.
 //!
-//! Comes in: accepted sockets. Goes out: each to the runtime of the next worker in turn. The list is behind a lock that
-//! only the acceptor takes for a connection: none for a request.
+//! Comes in: accepted sockets. Goes out: each to the runtime of the next worker. The list has a lock, which the
+//! acceptor takes once for each connection; requests take none.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::server::worker::{self, Post};
 /// The live workers of a server.
 pub(crate) struct Workers {
     turns: Mutex<Turns>,
-    /// There is a worker again, or there will be none.
+    /// Signalled when there is a worker again, or never will be.
     changed: Condvar,
 }
 
@@ -24,14 +24,13 @@ struct Turns {
 }
 
 impl Workers {
-    /// Deals connections out to these workers.
+    /// Gives connections to these workers.
     pub(crate) fn new(posts: Vec<Post>) -> Workers {
         let posts = posts.into_iter().map(Some).collect();
         Workers { turns: Mutex::new(Turns { posts, next: 0, is_closed: false }), changed: Condvar::new() }
     }
 
-    /// Gives a connection to the worker whose turn it is. Where there is none, waits until there is: what clients send
-    /// meanwhile waits in the system.
+    /// Gives a connection to the next worker. Waits if there is none; clients meanwhile wait in the kernel's queue.
     pub(crate) fn hand_over(&self, accepted: Accepted, permit: Permit) {
         let mut turns = self.turns();
         loop {
@@ -52,7 +51,7 @@ impl Workers {
         }
     }
 
-    /// The workers that there are now, each with its number.
+    /// The current workers, each with its number.
     pub(crate) fn posts(&self) -> Vec<(usize, Post)> {
         let turns = self.turns();
         (1..).zip(&turns.posts).filter_map(|(n, post)| Some((n, post.clone()?))).collect()
@@ -63,18 +62,18 @@ impl Workers {
         self.turns().posts.len()
     }
 
-    /// Gives worker number `worker` no more connections.
+    /// Stops giving connections to worker number `worker`.
     pub(crate) fn take_out(&self, worker: usize) {
         self.set(worker, None);
     }
 
-    /// Lets another worker have the turns of number `worker`.
+    /// Gives the turns of number `worker` to a new worker.
     pub(crate) fn put_in(&self, worker: usize, post: Post) {
         self.set(worker, Some(post));
         self.changed.notify_all();
     }
 
-    /// Nobody is to wait for a worker any more.
+    /// Ends all waiting for a worker.
     pub(crate) fn close(&self) {
         self.turns().is_closed = true;
         self.changed.notify_all();

@@ -1,4 +1,4 @@
-//! What an app declares, for whoever asks from outside.
+//! What an app declares, for embedding programs and the command.
 
 use crate::policy::assets::Mounts;
 use crate::route::FastRouter;
@@ -41,17 +41,18 @@ impl AppInfo {
         AppInfo { routes: routes.chain(mounts).collect(), warnings: Vec::new() }
     }
 
-    /// The same, with what is unsafe about the config.
+    /// Adds the warnings about an unsafe config.
     pub(super) fn warned(self, warnings: Vec<String>) -> AppInfo {
         AppInfo { warnings, ..self }
     }
 
-    /// The routes in the order of their files and lines, then the folders of static files.
+    /// Returns the routes in the order of their files and lines, then the folders of static files.
     pub fn routes(&self) -> &[RouteInfo] {
         &self.routes
     }
 
-    /// What is unsafe about the config on a public address, each with its cure; known from [`Server::check`] alone.
+    /// Returns warnings about a config that is unsafe on a public address, each with its cure. Only [`Server::check`]
+    /// fills it.
     ///
     /// [`Server::check`]: crate::Server::check
     pub fn warnings(&self) -> &[String] {

@@ -1,4 +1,4 @@
-//! A server that listens: connections are accepted until it is told to stop; then everything is let go in order.
+//! Accepts connections until it is told to stop; then ends everything in order.
 
 use std::future::Future;
 use std::os::unix::net::UnixStream;
@@ -21,9 +21,9 @@ use crate::server::management::Management;
 use crate::server::profile::Profiler;
 use crate::server::supervisor::Crew;
 
-/// A server whose workers are ready and whose address is bound.
+/// A server whose workers are ready and whose addresses are bound.
 ///
-/// Dropping it closes the address and ends the workers.
+/// Dropping it closes the addresses and ends the workers.
 pub struct Listening {
     // Dropped first: no connection must come to workers that are ending.
     listeners: Arc<Listeners>,
@@ -46,40 +46,41 @@ impl Listening {
         Listening { listeners, management, predecessor, crew, info, shared }
     }
 
-    /// A handle to act on the server while it runs.
+    /// Returns a handle that acts on the running server.
     pub fn control(&self) -> Control {
         Control { shared: self.shared.clone() }
     }
 
-    /// Records where the Lua code spends its time, while the server runs.
+    /// Returns a profiler, which records where the Lua code spends its time.
     pub fn profiler(&self) -> Profiler {
         self.control().profiler()
     }
 
-    /// Where clients find the server: `http://127.0.0.1:4242`, `https://127.0.0.1:4242`, `unix:/run/app.sock`. Addresses
-    /// that only lead to https come last.
+    /// Returns the addresses for clients: `http://127.0.0.1:4242`, `https://127.0.0.1:4242`, `unix:/run/app.sock`.
+    /// Addresses that only redirect to https come last.
     pub fn addresses(&self) -> Vec<String> {
         self.listeners.addresses().collect()
     }
 
-    /// Where operators find the management listener; empty where it is off.
+    /// Returns the addresses of the management listener; empty if it is off.
     pub fn management_addresses(&self) -> Vec<String> {
         self.management.iter().flat_map(|(bound, _)| bound.addresses()).collect()
     }
 
-    /// What the app declares.
+    /// Returns what the app declares.
     pub fn app(&self) -> &AppInfo {
         &self.info
     }
 
-    /// Serves until `stop` completes; then goes on for [`drain_delay`](super::Server::drain_delay), accepts nothing more, lets
-    /// running requests finish within [`shutdown_timeout`](super::Server::shutdown_timeout), runs `on_shutdown`, and returns.
+    /// Serves until `stop` completes. Then keeps accepting for [`drain_delay`](super::Server::drain_delay), stops
+    /// accepting, lets running requests finish within [`shutdown_timeout`](super::Server::shutdown_timeout), runs
+    /// `on_shutdown`, and returns.
     ///
-    /// Runs in any executor: the server has threads of its own. Dropping the future stops the server at once.
+    /// Runs in any executor, because the server has its own threads. Dropping the future stops the server at once.
     ///
     /// # Errors
-    /// The system refuses the acceptor's thread. Or so many threads were stuck for good that the server has stopped by
-    /// itself, for a new process to take its place.
+    /// The system refuses the acceptor's thread. Or too many threads were stuck and no worker was left: the server has
+    /// stopped by itself, so that a new process can take its place.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
         let Listening { listeners, management, predecessor, crew, info, shared } = self;
@@ -89,7 +90,7 @@ impl Listening {
             None => None,
         };
         let failed = |error| Error::io("cannot start the acceptor", error);
-        // Closing one end is seen at the other: the acceptor waits for that as it waits for connections.
+        // The acceptor polls one end together with its sockets; closing the other end wakes it.
         let (end, ending) = UnixStream::pair().map_err(failed)?;
         let descriptors = Descriptors::count(&ending).map_err(failed)?;
         let admission = Admission::new(&plan.config.connections, &plan.config.security_headers, descriptors);
@@ -147,7 +148,7 @@ impl Listening {
         }
         shared.enter(Phase::Stopping);
         log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
-        // The acceptor is not to wait for a worker that may never come.
+        // The acceptor must not wait for a worker that may never come.
         shared.workers.close();
         drop(end);
         let _ = finished.await;

@@ -1,4 +1,4 @@
-//! An app without a socket: requests go straight into it, as tests of an app want it.
+//! Answers requests without a socket, for tests of an app.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,7 +15,7 @@ use crate::exchange::context::Peer;
 use crate::script::tasks::Driver;
 use crate::service::Site;
 
-/// An app that answers requests on the calling thread, through every stage but the connection.
+/// An app that answers requests on the calling thread, through every stage except the connection.
 ///
 /// ```
 /// # async fn example() -> Result<(), rover_server::Error> {
@@ -46,11 +46,11 @@ impl LocalApp {
     /// Answers one request. A request without `Host` gets `localhost`; the client's address is 127.0.0.1.
     ///
     /// Handlers that wait for timers or IO need a tokio runtime around this call. Spawned tasks run while requests are
-    /// answered. A response that streams is given once it has ended; one that breaks off ends early.
+    /// answered. A streamed response is returned when it has ended; one that breaks off ends early.
     pub async fn request(&self, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
         let mut request = request.map(|body| Full::new(body.into()));
         if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
-            // Where there is no room for another, the missing one is answered.
+            // If there is no room for the body, answers for that instead.
             let _ = request.headers_mut().try_insert(header::HOST, HeaderValue::from_static("localhost"));
         }
         let mut answer = self.site.answer(request, &self.peer, |_, _| {});
@@ -63,7 +63,7 @@ impl LocalApp {
         Response::from_parts(head, bytes.freeze())
     }
 
-    /// Waits for something, while the spawned tasks run.
+    /// Polls something, and the spawned tasks beside it.
     async fn beside_tasks<T>(&self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
         poll_fn(|cx| {
             let polled = poll(cx);

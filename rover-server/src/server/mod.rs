@@ -1,14 +1,14 @@
-//! The public face: configure a server, start it, learn where it listens, run it until it is told to stop.
+//! The public API: configures a server, starts it, says where it listens, and runs it until it is told to stop.
 //!
-//! This file is what an embedding program sets; the folder beside it is what happens then, in this order: `start`
-//! loads the app and binds the sockets, `listening` serves and stops, `control` and `reload` act on it meanwhile; `check`
-//! loads an app that is not served.
+//! This file holds what an embedding program sets. The modules do the rest, in this order: `start` loads the app and
+//! binds the sockets, `listening` serves and stops, `control` and `reload` act on the running server; `check` loads an
+//! app without serving it.
 
-pub(crate) mod management; // where it tells of itself
-pub(crate) mod supervisor; // the workers as a whole, and who takes a lost one's place
-pub(crate) mod dispatcher; // whose turn it is
+pub(crate) mod management; // its own pages: metrics and health
+pub(crate) mod supervisor; // the workers as a whole; replaces lost ones
+pub(crate) mod dispatcher; // gives connections to workers in turn
 pub(crate) mod worker; // one thread, one runtime, one Lua VM
-pub(crate) mod local; // instead of the above: an app without a socket
+pub(crate) mod local; // an app without a socket
 pub(crate) mod version; // one version of the app in a worker
 pub(crate) mod readiness; // whether the app is ready
 pub(crate) mod profile; // where Lua code spends its time
@@ -49,9 +49,9 @@ use crate::script::app::{Blueprint, Code, Files, Source};
 use crate::server::local::LocalApp;
 use crate::service::Site;
 
-/// A server to be: an app, and what the embedding program decides about it.
+/// Builds a server from an app and the settings of the embedding program.
 ///
-/// What is set here wins over environment variables (`ROVER_*`), and those over the app's own `rover.server { … }`.
+/// These settings win over environment variables (`ROVER_*`), and those win over the app's own `rover.server { … }`.
 ///
 /// ```
 /// # fn main() -> Result<(), rover_server::Error> {
@@ -75,12 +75,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for the app in a file. `require` looks beside it.
+    /// Takes the app from a file. `require` looks beside it.
     pub fn from_file(path: impl Into<PathBuf>) -> Server {
         Server::new(Source::File(path.into()))
     }
 
-    /// A server for an app given as text; `name` is what errors call it, e.g. `app.lua`.
+    /// Takes the app from text; errors call it `name`, such as `app.lua`.
     pub fn from_source(name: impl Into<String>, code: impl Into<String>) -> Server {
         Server::new(Source::Text { name: name.into(), code: code.into() })
     }
@@ -107,21 +107,21 @@ impl Server {
         self
     }
 
-    /// Listens on this port instead of the app's; 0 lets the system pick one.
+    /// Listens on this port instead of the app's; 0 lets the system choose one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Server {
         self.overrides.port = Some(port);
         self
     }
 
-    /// Runs so many workers, 1 to 1024, each with a Lua VM of its own. The default is a worker for each core.
+    /// Sets the number of workers, 1 to 1024, each with its own Lua VM. The default is one for each core.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Server {
         self.overrides.workers = Some(workers);
         self
     }
 
-    /// Logs from this level on.
+    /// Sets the lowest level that is logged.
     #[must_use]
     pub fn log_level(mut self, level: Level) -> Server {
         self.overrides.log_level = Some(level);
@@ -142,21 +142,21 @@ impl Server {
         self
     }
 
-    /// Refuses request bodies above so many bytes with 413. The default is 1 MiB.
+    /// Refuses request bodies of more bytes with 413. The default is 1 MiB.
     #[must_use]
     pub fn body_size_limit(mut self, bytes: u64) -> Server {
         self.overrides.body_size_limit = Some(bytes);
         self
     }
 
-    /// Answers 408 when a client sends nothing of its body for so long. The default is 30 s.
+    /// Answers 408 when a client sends nothing of its body for this long. The default is 30 s.
     #[must_use]
     pub fn body_timeout(mut self, patience: Duration) -> Server {
         self.overrides.body_timeout = Some(patience);
         self
     }
 
-    /// Gives running requests so much time when the server stops. The default is 10 s.
+    /// Sets how long running requests may take after the stop signal. The default is 10 s.
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Server {
         self.overrides.shutdown_timeout = Some(time);
@@ -171,22 +171,21 @@ impl Server {
         self
     }
 
-    /// Puts another worker in the place of one that has been in the same call for so long. The default is 30 s; zero
-    /// sets no limit.
+    /// Replaces a worker that has been in one call for this long. The default is 30 s; zero sets no limit.
     #[must_use]
     pub fn worker_stall_limit(mut self, time: Duration) -> Server {
         self.overrides.worker_stall_limit = Some(time);
         self
     }
 
-    /// Lets each worker's Lua VM hold so many bytes. The default is 1 GiB; 0 sets no limit.
+    /// Limits the memory of each worker's Lua VM, in bytes. The default is 1 GiB; 0 sets no limit.
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Server {
         self.overrides.memory_limit = Some(bytes);
         self
     }
 
-    /// Goes on accepting connections for so long after the stop signal, while the readiness check fails already. The
+    /// Keeps accepting connections for this long after the stop signal, while the readiness check already fails. The
     /// default is 0.
     #[must_use]
     pub fn drain_delay(mut self, time: Duration) -> Server {
@@ -194,16 +193,15 @@ impl Server {
         self
     }
 
-    /// Sends a client that missed or added the slash at the end of a path to the other spelling, with 308. Off by
-    /// default.
+    /// Redirects with 308 a path that is known only with, or without, a slash at its end. Off by default.
     #[must_use]
     pub fn redirect_trailing_slash(mut self, on: bool) -> Server {
         self.overrides.trailing_slash = Some(if on { TrailingSlash::Redirect } else { TrailingSlash::Strict });
         self
     }
 
-    /// Sets any config key by its name, with a value as its `ROVER_*` variable would have it; what is wrong is reported
-    /// when the server starts. [`config_keys`](crate::config_keys) lists them.
+    /// Sets any config key by name, with a value as in its `ROVER_*` variable. Mistakes are reported when the server
+    /// starts. [`config_keys`](crate::config_keys) lists the keys.
     #[must_use]
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
         self.overrides.named.push((key.into(), value.into()));
@@ -213,14 +211,14 @@ impl Server {
     /// Prepares the VM of every worker before the app's code runs in it.
     ///
     /// # Errors
-    /// An error of `setup` stops the start of the server.
+    /// If `setup` fails, the server does not start.
     #[must_use]
     pub fn setup(mut self, setup: impl Fn(&Lua) -> mlua::Result<()> + Send + Sync + 'static) -> Server {
         self.blueprint.setup.push(Arc::new(move |lua, _| setup(lua)));
         self
     }
 
-    /// Gives the app a global function. It runs on the worker's thread, which serves nothing else meanwhile.
+    /// Adds a global function for the app. It runs on the worker's thread, which serves nothing else meanwhile.
     ///
     /// An error of `function` is raised in Lua.
     #[must_use]
@@ -237,10 +235,10 @@ impl Server {
         self
     }
 
-    /// Gives the app a global function that may wait. The handler that calls it is suspended until the future is done;
-    /// its worker serves other requests meanwhile.
+    /// Adds a global function that may wait. The calling handler is suspended until the future completes; its worker
+    /// serves other requests meanwhile.
     ///
-    /// The future runs in the worker's tokio runtime, with its timers and its IO. When the client goes away while the
+    /// The future runs in the worker's tokio runtime, with its timers and its IO. If the client goes away while the
     /// handler waits, the future is dropped. An error is raised in Lua.
     #[must_use]
     pub fn async_function<A, R, F, Fut>(mut self, name: impl Into<String>, function: F) -> Server
@@ -257,7 +255,7 @@ impl Server {
         self
     }
 
-    /// Gives the app a module, which `require(name)` returns. `load` makes it, once for each worker.
+    /// Adds a module, which `require(name)` returns. `load` makes it, once for each worker.
     #[must_use]
     pub fn module<F>(mut self, name: impl Into<String>, load: F) -> Server
     where
@@ -272,7 +270,7 @@ impl Server {
         self
     }
 
-    /// Loads the app for requests that come without a socket: for tests of an app. Runs on the calling thread.
+    /// Loads the app for requests without a socket, in tests of an app. Runs on the calling thread.
     ///
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config.
@@ -280,7 +278,7 @@ impl Server {
         Ok(LocalApp::new(self.site(false)?, Peer::new(Some([127, 0, 0, 1].into()), "http")))
     }
 
-    /// The app on the calling thread, as its only worker. One that exports traces needs a tokio runtime around.
+    /// Loads the app on the calling thread, as its only worker. Exporting traces needs a tokio runtime.
     pub(crate) fn site(&self, exports: bool) -> Result<Rc<Site>, Error> {
         let blueprint =
             Blueprint { workers: 1, stores: Arc::default(), code: Code::default(), ..self.blueprint.clone() };
@@ -298,7 +296,7 @@ impl Server {
     }
 }
 
-/// What is odd about the variables of the environment that begin as Rover's do.
+/// Warnings about environment variables that look like misspelt ones of Rover.
 fn misspelt_variables() -> Vec<String> {
     let set = std::env::vars_os().filter(|(_, value)| !value.is_empty());
     config::misspelt_variables(set.filter_map(|(name, _)| name.into_string().ok()))

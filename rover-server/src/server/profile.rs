@@ -1,9 +1,9 @@
-//! Where the Lua code of a running server spends its time, as a flame graph.
+//! Records where the Lua code of a running server spends its time, as a flame graph.
 //!
-//! Comes in: the workers under watch, and for how long to look. Goes out: an SVG of Lua functions, with file and line,
-//! under the routes that called them. A thread looks at every worker once a millisecond; where one runs Lua code, a
-//! signal has it note its call stack at the next instruction. LuaJIT's own profiler can follow one VM of a process; this
-//! follows all. Nothing of it is there while nobody records.
+//! Comes in: the workers under watch, and for how long to record. Goes out: an SVG of Lua functions, with file and
+//! line, under the routes that called them. A thread looks at every worker about every two milliseconds; a worker that
+//! runs Lua code gets a signal and notes its call stack at the next instruction. LuaJIT's own profiler can follow one
+//! VM of a process; this one follows all. It costs nothing while nobody records.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -26,8 +26,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// How long a worker may take to begin or to end its part.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Records where a running server's Lua code spends its time, under the routes that it had when this was made. Clones are handles to the same server, which they may
-/// outlive.
+/// Records where a running server's Lua code spends its time, by the routes that it had when this was made. Clones are
+/// handles to the same server, which they may outlive.
 #[derive(Clone)]
 pub struct Profiler {
     watchdog: Watchdog,
@@ -39,27 +39,27 @@ impl Profiler {
         Profiler { watchdog, router }
     }
 
-    /// Records for `time`, an hour at most, and gives the flame graph as SVG. It tells of workers that run when it
+    /// Records for `time`, an hour at most, and returns the flame graph as SVG. It covers the workers that run when it
     /// begins.
     ///
     /// Runs in any executor. Dropping the future ends the recording soon.
     ///
     /// # Errors
-    /// A recording is under way already, the system refuses a thread, or no worker did anything.
+    /// Another recording is running, the system refuses a thread, or no worker did anything.
     pub async fn record(&self, time: Duration) -> Result<String, Error> {
         self.record_until(time, std::future::pending()).await
     }
 
-    /// As [`record`](Profiler::record), but ends as soon as `end` completes.
+    /// Like [`record`](Profiler::record), but ends as soon as `end` completes.
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub async fn record_until(&self, time: Duration, end: impl Future<Output = ()>) -> Result<String, Error> {
         let busy = || Error::app("a profile is being recorded already");
         self.record_alone(time, end).await.unwrap_or_else(|| Err(busy()))
     }
 
-    /// As [`record_until`](Profiler::record_until); `None` where a recording is under way already.
+    /// Like [`record_until`](Profiler::record_until); `None` if another recording is running.
     pub(crate) async fn record_alone(
         &self,
         time: Duration,
@@ -101,7 +101,7 @@ impl Profiler {
         let mut looks = 0u32;
         // The sender is dropped when nobody waits any more.
         while began.elapsed() < time && matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
-            // Not in step with anything that happens at fixed times.
+            // Random, so as not to run in step with periodic work.
             thread::sleep(INTERVAL.mul_f64(0.5 + fastrand::f64()));
             looks += 1;
             for worker in &mut workers {
@@ -116,7 +116,7 @@ impl Profiler {
         graph(&counts, began.elapsed(), interval)
     }
 
-    /// What the function of this number answers.
+    /// The route of the function with this number.
     fn route(&self, label: u32) -> String {
         let route = usize::try_from(label).ok().and_then(|n| self.router.routes().get(n.checked_sub(1)?));
         match route {
@@ -164,7 +164,7 @@ impl Subject {
     }
 }
 
-/// Has a worker do something, and waits for what it says; `None` where it does not answer in time.
+/// Runs `work` on a worker and waits for its result; `None` if it does not answer in time.
 fn ask<T: Send + 'static>(charge: &Charge, work: fn() -> T) -> Option<T> {
     let (reply, replied) = std::sync::mpsc::channel();
     charge.handle()?.spawn(async move {

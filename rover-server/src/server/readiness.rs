@@ -1,6 +1,6 @@
 //! Asks an app whether it is ready: `api.on_ready_check`.
 //!
-//! Comes in: an app. Goes out: yes, or why not. This module must not know who asks.
+//! Comes in: an app. Goes out: ready, or why not. This module must not know who asks.
 
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::service::handler;
 /// Runs the app's check. An app without one is ready.
 ///
 /// # Errors
-/// What the app says is missing. A check that raises is not ready either; the error is in the log.
+/// The app's reason for not being ready. A check that raises is not ready either; its error is logged.
 pub(crate) async fn check(app: &Rc<App>) -> Result<(), String> {
     let Some(entry) = app.hooks.on_ready_check else { return Ok(()) };
     handler::run_to_end(app, entry, verdict).await.unwrap_or_else(|failure| {
@@ -24,8 +24,8 @@ pub(crate) async fn check(app: &Rc<App>) -> Result<(), String> {
     })
 }
 
-/// Reads the results from `first` on: nothing or true is yes; false or nil, with a reason behind it, is no; a table holds
-/// the answers of several checks by their names.
+/// Reads the results from `first` on: nothing or true means ready; false or nil, followed by a reason, means not ready;
+/// a table holds the results of several checks by name.
 fn verdict(stack: &mut Stack<'_>, first: c_int) -> Result<(), String> {
     let reason = (stack.top() > first).then(|| text(stack, first + 1)).flatten();
     match if stack.top() < first { Kind::Nil } else { stack.kind(first) } {

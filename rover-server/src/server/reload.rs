@@ -1,8 +1,8 @@
-//! A new version of the app in place of the one that serves, without losing a request.
+//! Replaces the version that serves by a new one, without losing a request.
 //!
-//! The version is loaded on a thread of its own first, where all its mistakes come to light while nobody waits. Then each
-//! worker in turn loads it into a VM beside the one that serves and runs `on_start`; only when all have, their next
-//! requests go to it. Whatever fails before that leaves the old version as it was.
+//! The version is first loaded on a separate thread, to find all its mistakes. Then each worker in turn loads it into a
+//! VM beside the one that serves and runs `on_start`. Only when all have, their next requests go to it. If anything
+//! fails before that, the old version keeps serving.
 
 use std::sync::Arc;
 
@@ -23,16 +23,16 @@ use crate::server::watchdog::Charge;
 use crate::server::worker::{self, Post};
 
 impl Control {
-    /// Loads the app anew, and serves the new version once it is ready in every worker. Requests that have begun end
-    /// in the version where they began, which is then freed.
+    /// Reloads the app, and serves the new version once it is ready in every worker. Requests that have begun end in
+    /// their own version, which is then freed.
     ///
-    /// Runs in any executor. A second call waits for the first. Dropping the future before the new version serves leaves
-    /// the old one. What happens stands in the log too. `host`, `port`, `workers`, `tls` and the limits of connections
-    /// keep their values until the server is restarted.
+    /// Runs in any executor. A second call waits for the first. If the future is dropped before the new version serves,
+    /// the old one stays. The log reports the outcome too. `host`, `port`, `workers`, `tls` and the limits of
+    /// connections keep their values until the server is restarted.
     ///
     /// # Errors
-    /// Everything that is wrong with the new version, which has `reload_timeout` to run `on_start`; the old one serves on.
-    /// Or the server stops.
+    /// Everything that is wrong with the new version, which has `reload_timeout` to run `on_start`; the old one keeps
+    /// serving. Or the server is stopping.
     pub async fn reload(&self) -> Result<(), Error> {
         let _turn = self.shared.turn.lock().await;
         let reloaded = self.load_next().await;
@@ -49,7 +49,7 @@ impl Control {
         reloaded.map(|_| ())
     }
 
-    /// Gives the number of workers that serve the next version.
+    /// Loads the next version into all workers and switches to it; returns the number of workers.
     async fn load_next(&self) -> Result<usize, Error> {
         if self.shared.phase() == Phase::Stopping {
             return Err(Error::app("the server stops"));
@@ -77,8 +77,8 @@ impl Control {
         Ok(posts.len())
     }
 
-    /// A worker that has not prepared the next version yet. Where all have, the next version is the one that serves from
-    /// now on, so that who takes the place of a lost worker meanwhile is either found here or begins with it.
+    /// Returns a worker that has not prepared the next version yet. If all have, the next version becomes the current
+    /// plan in the same step: so a worker that replaces a lost one meanwhile is either found here or starts with it.
     fn unprepared(&self, prepared: &Prepared, plan: &Plan) -> Option<(usize, Post)> {
         let mut current = self.shared.plan();
         let is_prepared = |post: &Post| prepared.0.iter().any(|known| known.is(post));
@@ -90,7 +90,7 @@ impl Control {
     }
 }
 
-/// Workers that hold the next version; they let it go where it is not to serve.
+/// Workers that have prepared the next version. Dropped, it tells them to discard it.
 #[derive(Default)]
 struct Prepared(Vec<Post>);
 
@@ -100,7 +100,7 @@ impl Drop for Prepared {
     }
 }
 
-/// Loads the app on a thread of its own, and decides its config and routes.
+/// Loads the app on a separate thread, and settles its config and routes.
 async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<Plan, Error> {
     let code = server.blueprint.code.clone();
     let (reply, replied) = oneshot::channel();
@@ -113,7 +113,7 @@ async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<
     Ok(Plan { code, router, config, limits, mounts, tls: running.tls.clone(), https_port: running.https_port })
 }
 
-/// The new config, but for what a running server cannot change. What differs is logged.
+/// Takes the new config, except for keys that a running server cannot change; logs those that differ.
 fn keep_what_is_bound(running: &Config, mut next: Config) -> Config {
     for key in next.keep(running) {
         let message = format!("{key} has changed, which takes effect when the server is restarted");

@@ -1,4 +1,4 @@
-//! From an app's file to workers that are ready.
+//! Starts a server: from an app's file to workers that are ready.
 //!
 //! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
 //! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`.
@@ -26,7 +26,7 @@ use crate::server::version::Plan;
 use crate::server::watchdog::Watchdog;
 use crate::server::worker::Worker;
 
-/// What a server needs of what its app declares.
+/// What a server takes from the declarations of its app.
 pub(super) struct Settled {
     pub(super) config: Config,
     pub(super) router: FastRouter,
@@ -49,15 +49,17 @@ impl Server {
     }
 
     fn start(mut self) -> Result<Listening, Error> {
-        // Two servers of one description share nothing; the versions of one server share its stores and its clients.
+        // Two servers built from one `Server` share nothing; the versions of one server share its stores and its
+        // clients.
         self.blueprint.stores = Arc::default();
         self.blueprint.hub = Arc::default();
         self.blueprint.code = Code::default();
-        // Until the app's own table is known, the log follows the environment and the embedding program.
+        // Until the app's own config is known, the log follows the environment and the embedding program.
         let early = self.early();
         log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
 
-        // Where the app has no say in the number of workers, all of them load at once; else the first one tells.
+        // If the number of workers does not depend on the app, all of them load at once; else the first one determines
+        // it.
         let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
         resources::prepare().map_err(|error| Error::io("cannot handle signals", error))?;
@@ -143,13 +145,13 @@ impl Server {
         }
     }
 
-    /// Everything that is wrong with what was declared before the app's top level failed, and how that did.
+    /// All mistakes in what was declared before the app's top level failed, and that failure.
     fn settle_unfinished(&self, unfinished: Unfinished) -> Error {
         let why = unfinished.0.mistakes.to_string();
         self.settle(*unfinished.0).err().unwrap_or_else(|| Error::app(why))
     }
 
-    /// The config as far as the environment and the embedding program have a say in it, before the app's own is known.
+    /// The config from the environment and the embedding program, before the app's own is known.
     pub(super) fn early(&self) -> Config {
         Config::resolve(AppTable::default(), variable, &self.overrides).unwrap_or_default()
     }
@@ -181,10 +183,10 @@ fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Binds the server's addresses, and those that lead to them, or takes the sockets that are `given`.
+/// Binds the server's addresses, and those that redirect to them, or takes the `given` sockets.
 fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, given: Vec<Given>) -> Result<Listeners, Error> {
     let redirect = config.tls.redirect_port.filter(|_| is_tls);
-    // Of the sockets that a service manager lends, the one with this port is for plain HTTP.
+    // Of a service manager's sockets, the one with this port is for plain HTTP.
     let is_plain = |given: &Given| redirect.is_some_and(|port| given.is_lent_for(port));
     let (mut given_plain, mut given): (Vec<_>, Vec<_>) = given.into_iter().partition(is_plain);
     let (role, file) = (if is_tls { Role::Tls } else { Role::Plain }, &config.socket_file);

@@ -1,5 +1,5 @@
-//! One process after the other on the same sockets: given by a service manager, taken over from a predecessor, handed
-//! over to a successor.
+//! Passes listening sockets between processes: takes them from a service manager or a predecessor, hands them to a
+//! successor.
 
 use std::os::fd::OwnedFd;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::listen::accept::Given;
 use crate::listen::handover::{Predecessor, Successor};
 use crate::log::{self, Level};
 
-/// What a server gets from outside before it binds. Shared by its clones, for it can be used only once.
+/// Sockets that a server was given before it binds. Clones share them, because they can be used only once.
 #[derive(Clone, Default)]
 pub(super) struct Inheritance(Arc<Mutex<Estate>>);
 
@@ -36,19 +36,19 @@ impl Inheritance {
     }
 }
 
-/// What is noted of a socket on its way to a successor.
+/// The note that goes with a socket to a successor.
 mod note {
     pub(super) const MANAGEMENT: u8 = 1;
-    /// A service manager keeps it.
+    /// A service manager owns it.
     pub(super) const LENT: u8 = 2;
 }
 
 impl Server {
     /// Listens on sockets that a service manager has bound, such as those of systemd's socket activation, instead of
-    /// the app's `host` and `port`. They stay open, and their files stay, when the server ends.
+    /// the app's `host` and `port`. The sockets stay open, and their files stay, when the server ends.
     ///
     /// # Errors
-    /// One of them is no listening TCP or Unix socket.
+    /// One of them is not a listening TCP or Unix socket.
     pub fn inherit(self, sockets: impl IntoIterator<Item = OwnedFd>) -> Result<Server, Error> {
         for socket in sockets {
             let given =
@@ -58,7 +58,7 @@ impl Server {
         Ok(self)
     }
 
-    /// Takes over the sockets of the server that started this process with [`Control::restart`], if one has. That
+    /// Takes over the sockets of the server that started this process with [`Control::restart`], if there is one. That
     /// server is told when this one serves.
     ///
     /// # Errors
@@ -79,14 +79,14 @@ impl Server {
 }
 
 impl Control {
-    /// Starts `command` as this server's successor on the same sockets, and waits until it serves. Then this server is
-    /// to be stopped: no connection is lost between the two. Gives the number of the new process.
+    /// Starts `command` as this server's successor on the same sockets, and waits until it serves. Then stop this
+    /// server: no connection is lost. Returns the id of the new process.
     ///
     /// The program must call [`Server::succeed`] before it binds; its standard input is not the caller's.
     ///
     /// # Errors
-    /// The new process cannot be started, or ends before it serves: this server serves on. So it does where this is
-    /// process 1, for with that one its container ends. Or it has stopped.
+    /// The new process cannot be started, or ends before it serves; or this is process 1, with which a container ends.
+    /// This server then keeps serving. Or it has stopped.
     pub async fn restart(&self, mut command: Command) -> Result<u32, Error> {
         let _turn = self.shared.turn.lock().await;
         let started = self.start_successor(&mut command).await;
@@ -129,7 +129,7 @@ impl Control {
             .map_err(failed)?;
         let taken = replied.await.map_err(|_| stopped())?.map_err(failed)?;
         let process = successor.let_go();
-        // The others end with this server, as they would without a successor.
+        // The other sockets are closed with this server, as without a successor.
         listeners.leave(|place| taken.holds(place));
         if let Some(management) = management {
             let first = listeners.sockets().count();

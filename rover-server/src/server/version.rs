@@ -1,8 +1,8 @@
-//! One version of the app in a worker: from the first line of `on_start` to the last of `on_shutdown`.
+//! Runs one version of the app in a worker, from `on_start` to `on_shutdown`.
 //!
-//! Comes in: an app that has loaded, and the [`Plan`]. Goes out: the site that answers requests. A worker has one version
-//! at a time, and for the length of a reload the next one beside it and the last one behind it. This module must not
-//! know of connections.
+//! Comes in: an app that has loaded, and the [`Plan`]. Goes out: the site that answers requests. A worker has one
+//! current version; during a reload it also has the next one, and afterwards the old one until its last request has
+//! ended. This module must not know of connections.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -26,25 +26,25 @@ use crate::script::tasks::Driver;
 use crate::service::Site;
 use crate::service::handler;
 
-/// How soon a version that is not used any more looks whether its last request has ended; twice as late each time.
+/// How soon a retired version checks whether its last request has ended; the pause doubles each time.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LATEST_LOOK: Duration = Duration::from_secs(1);
 
-/// What `on_shutdown` gets at least, however long the requests before it took.
+/// The least time that `on_shutdown` gets, however long the requests before it took.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What all workers have in common, decided once the app has loaded.
+/// What all workers of a version share, settled once the app has loaded.
 #[derive(Clone)]
 pub(crate) struct Plan {
-    /// What all VMs of the version consist of.
+    /// The code of the version.
     pub(crate) code: Code,
     pub(crate) router: Arc<FastRouter>,
     pub(crate) config: Arc<Config>,
-    /// What all workers count together.
+    /// The rate limits of all workers together.
     pub(crate) limits: Option<Arc<RateLimits>>,
     pub(crate) mounts: Arc<Mounts>,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// Where https is, for connections that are sent there.
+    /// The port of https, for redirects.
     pub(crate) https_port: Option<u16>,
 }
 
@@ -58,10 +58,10 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Runs `on_start`. `worker` is the worker's number, `archive` keeps what the version counts.
+    /// Starts a version and runs `on_start`. `worker` is the worker's number, `archive` keeps what the version counts.
     ///
     /// # Errors
-    /// The app declares other routes or folders than the plan has, or `on_start` failed.
+    /// The app declares routes or folders that differ from the plan, or `on_start` failed.
     pub(crate) async fn start(
         app: App,
         declared: &Declared,
@@ -86,7 +86,7 @@ impl Version {
         Ok(version)
     }
 
-    /// Runs `on_ready`, beside everything else. What waits in it is cancelled with the tasks.
+    /// Runs `on_ready` as a task of its own, which is cancelled with the app's tasks.
     pub(crate) fn announce(&self) {
         if let Some(entry) = self.site.app.hooks.on_ready {
             let app = self.site.app.clone();
@@ -95,12 +95,12 @@ impl Version {
         }
     }
 
-    /// Asks what never ends by itself, such as streams of events, to end.
+    /// Asks streams of events, WebSockets and the like to end.
     pub(crate) fn tell(&self) {
         self.site.app.tasks.ending().tell();
     }
 
-    /// Ends the version once the requests in it have ended, or `hurry` says that nobody waits for them any more.
+    /// Ends the version when its requests have ended, or when `hurry` says not to wait for them.
     pub(crate) async fn retire(self, mut hurry: watch::Receiver<bool>) {
         self.tell();
         // Every request that has begun holds the site or the app until it ends. So does `on_ready`, which may wait for
@@ -116,7 +116,7 @@ impl Version {
         while is_used() && !*hurry.borrow() {
             tokio::select! {
                 () = sleep(pause) => pause = (pause * 2).min(LATEST_LOOK),
-                // An error means that the worker is gone, and this task with it.
+                // An error means that the worker is gone, and with it this task.
                 _ = hurry.changed() => {}
             }
             if !has_warned && began.elapsed() > patience {
@@ -130,8 +130,8 @@ impl Version {
         self.end(Instant::now() + time).await;
     }
 
-    /// Cancels what the app has spawned and `on_ready`, runs `on_shutdown`, and sends the last traces until the deadline or a
-    /// moment longer.
+    /// Cancels the app's tasks and `on_ready`, runs `on_shutdown`, and sends the last traces, until the deadline or
+    /// `LAST_WORDS` longer.
     pub(crate) async fn end(mut self, deadline: Instant) {
         self.stop_tasks().await;
         let app = &self.site.app;
@@ -157,7 +157,7 @@ impl Version {
     }
 }
 
-/// One that is dropped before it has ended leaves no tasks behind, which would keep its VM for good.
+/// A version that is dropped before it has ended must not leave tasks, which would keep its VM alive.
 impl Drop for Version {
     fn drop(&mut self) {
         self.driver.abort();
@@ -167,7 +167,7 @@ impl Drop for Version {
     }
 }
 
-/// Runs a hook whose failure stops nothing.
+/// Runs a hook whose failure is only logged.
 async fn report_hook(app: &Rc<App>, entry: std::ffi::c_int, name: &str) {
     if let Err(failure) = handler::run_hook(app, entry).await {
         log::event(Level::Error, &format!("{name} failed: {}", failure.message))

@@ -1,4 +1,4 @@
-//! The version of the app that a worker's next request goes to.
+//! Holds the version of the app that answers a worker's next request.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,8 +11,8 @@ use super::{Answer, Site};
 use crate::exchange::context::Peer;
 use crate::observe::record::Record;
 
-/// The version of the app that requests go to from now on. A connection asks for it at each request, so that it serves
-/// the next version with its next request; what has begun ends in the version where it began.
+/// The current version of the app. A connection asks for it at each request, so that it serves a new version with its
+/// next request; requests that have begun end in their own version.
 pub(crate) struct Current(RefCell<Rc<Site>>);
 
 impl Current {
@@ -26,12 +26,13 @@ impl Current {
         self.0.borrow().clone()
     }
 
-    /// Lets the next request go to `site`.
+    /// Switches the next request to `site`.
     pub(crate) fn switch(&self, site: Rc<Site>) {
         self.0.replace(site);
     }
 
-    /// Begins to answer `request`, of which `look` sees the head and the body first. Nothing switches meanwhile, for that takes a task of its own.
+    /// Begins to answer `request`; `look` sees the head and the body first. The version cannot switch meanwhile,
+    /// because that takes a task of its own.
     #[inline(always)]
     pub(crate) fn answer<B>(&self, request: Request<B>, peer: &Rc<Peer>, look: impl FnOnce(&Parts, &B)) -> Answer<B>
     where
@@ -40,7 +41,7 @@ impl Current {
         self.0.borrow().answer(request, peer, look)
     }
 
-    /// Writes the line of a request that did not become one: `head` is what came of it.
+    /// Writes the log line of a request that could not be read; `head` is what arrived of it.
     #[cold]
     pub(crate) fn record_refusal(&self, peer: &Peer, head: &[u8], status: StatusCode, bytes: u64) {
         let site = self.0.borrow();

@@ -1,9 +1,9 @@
-//! What proxies in front of the server tell of the client: `Forwarded` (RFC 7239) and `X-Forwarded-For`, `-Proto`,
+//! Reads the client from the headers of trusted proxies: `Forwarded` (RFC 7239) and `X-Forwarded-For`, `-Proto`,
 //! `-Host`.
 //!
-//! Comes in: the head of a request and the peer of its connection. Goes out: the client as the request's handler sees it.
-//! Each proxy adds what it saw at the right end, so the headers are read from there, as long as trusted proxies speak:
-//! what stands further left anyone may have written. This module must not know of routes or Lua.
+//! Comes in: the head of a request and the peer of its connection. Goes out: the client as the request's handler sees
+//! it. Each proxy adds what it saw at the right end, so the headers are read from there, as long as the addresses are
+//! those of trusted proxies: anyone may have written what is further left. This module must not know of routes or Lua.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -20,11 +20,11 @@ const X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Others that say the same, in whose place Rover reads none.
+/// Other headers with the same meaning, which Rover does not read.
 const OTHERS: [&str; 6] =
     ["x-forwarded-port", "x-forwarded-server", "x-forwarded-prefix", "x-forwarded", "x-real-ip", "x-forwarded-ssl"];
 
-/// Reads what trusted proxies tell.
+/// Reads the headers of trusted proxies.
 pub(crate) struct Forwarded {
     trusted: Trusted,
     headers: ProxyHeaders,
@@ -39,13 +39,12 @@ struct Told {
 }
 
 impl Forwarded {
-    /// A reader for what the config trusts; `None` where nothing is configured.
+    /// A reader for the proxies of the config; `None` if nothing is configured.
     pub(crate) fn new(config: &Proxies) -> Option<Forwarded> {
         Some(Forwarded { trusted: config.trusted.clone()?, headers: config.headers })
     }
 
-    /// The client behind trusted proxies; `None` where the peer is the client. Removes the headers that nobody may
-    /// believe.
+    /// The client behind trusted proxies; `None` if the peer is the client. Removes headers that cannot be trusted.
     pub(crate) fn client(&self, head: &mut Parts, peer: &Peer) -> Option<Rc<Client>> {
         let headers = &mut head.headers;
         if !self.trusted.contains(peer.ip) {
@@ -84,7 +83,7 @@ impl Forwarded {
                     told.host = Some(value.into());
                 }
             }
-            // An unknown or hidden client: the last address that is known stands for it.
+            // For an unknown or hidden client, the last known address counts.
             let Some(ip) = node else { break };
             told.ip = Some(ip);
             if !self.trusted.contains(Some(ip)) {

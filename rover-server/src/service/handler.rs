@@ -35,8 +35,7 @@ struct Call {
     current: Current,
 }
 
-/// Runs a function on the request until it ends or waits: the one with the number of the entry, or another that answers for
-/// it.
+/// Runs a function on the request until it ends or waits: the entry's own, or another one on its behalf.
 ///
 /// Most handlers end without having waited: their response is then in `response`, where it need not be moved again.
 #[inline(always)]
@@ -89,7 +88,7 @@ fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current,
     app.waits.advance(coroutine, args)
 }
 
-/// Lets a handler go on with what its wait brought.
+/// Resumes a handler with the result of its wait.
 fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume, stint: &Stint) -> Step {
     label(call.entry.cast_unsigned());
     app.contexts.requests.enter(call.current);
@@ -147,8 +146,8 @@ fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, r
     app.coroutines.put_back(coroutine);
 }
 
-/// A response that streams: HEAD gets only its head. Until the last piece the connection is busy, and the app is in use,
-/// also where another version has taken its place.
+/// Keeps the connection busy and the app in use until the last piece of a stream, even if another version has taken
+/// over. HEAD gets only the head.
 #[cold]
 fn stream(app: &Rc<App>, request: &Request, response: &mut Response<Body>) {
     let Body::Stream(stream) = response.body_mut() else { return };
@@ -158,7 +157,7 @@ fn stream(app: &Rc<App>, request: &Request, response: &mut Response<Body>) {
     }
 }
 
-/// Counts a large answer until it has been sent. Where there is no room for it, the client gets 503 instead.
+/// Counts a large answer until it has been sent. Without room for it, the client gets 503.
 #[cold]
 fn keep(app: &App, request: &Request, response: &mut Response<Body>) {
     let (Some(budget), Body::Full(bytes)) = (app.budget(), response.body_mut()) else { return };
@@ -212,8 +211,8 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
     response
 }
 
-/// A handler that waits. Dropping it, as happens when the client goes away, cancels the handler: its wait raises, and
-/// it runs to its end.
+/// A handler that waits, as a future. Dropping it, for example because the client went away, cancels the handler: its
+/// wait raises, and it runs to its end.
 pub(crate) struct Running {
     app: Rc<App>,
     call: Call,
@@ -222,9 +221,9 @@ pub(crate) struct Running {
     request: Open,
     wait: Wait,
     stint: Stint,
-    /// Runs from the first wait on, where handlers have only so much time.
+    /// Set at the first wait, if there is a `handler_timeout`.
     clock: Option<Pin<Box<Sleep>>>,
-    /// What is left of that time while the client is waited for, which has its own.
+    /// The rest of that time while the handler waits for its client, which has its own timeout.
     left: Option<Duration>,
     is_late: bool,
     /// Noted only where slow requests are logged.
@@ -272,7 +271,7 @@ impl Running {
         }
         let left = self.left.take().unwrap_or(limit);
         let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(left))).as_mut();
-        // Also where what was waited for has used up the task's turn.
+        // Also when the wait has used up the task's budget.
         pin!(coop::unconstrained(clock)).poll(cx)
     }
 
@@ -281,7 +280,7 @@ impl Running {
         self.request.look(|request| request.head.uri.clone())
     }
 
-    /// How long the handler has waited at once, and the call stack there. `None` unless slow requests are logged.
+    /// The handler's longest wait, and the call stack there. `None` unless slow requests are logged.
     pub(crate) fn longest_wait(&mut self) -> Option<(Duration, String)> {
         let longest = self.longest.as_mut()?;
         if let Some(coroutine) = &mut self.coroutine {
@@ -348,8 +347,7 @@ impl Running {
     }
 }
 
-/// The client of a handler that waits has gone away, or its time is over: the handler finds an error at its wait, and may
-/// clean up.
+/// Cancels a handler whose client has gone away or whose time is over: its wait raises, and it may clean up.
 #[cold]
 fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_late: bool) {
     app.contexts.requests.enter(call.current);

@@ -1,7 +1,7 @@
-//! Bodies that are not collected before Lua runs: their hooks decide first, or their handlers read them otherwise.
+//! Handles bodies that are not collected before Lua runs: hooks decide first, or the handler reads the body itself.
 //!
 //! Comes in: a request whose route is known, and its body. Goes out: the request with its body to be asked for, and the
-//! function that answers it. What has come along with the head is collected all the same, for it costs nothing to wait for.
+//! function that answers it. A body that came along with its head is collected anyway, because that costs no wait.
 
 use std::ops::ControlFlow;
 use std::rc::Rc;

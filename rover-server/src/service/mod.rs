@@ -1,10 +1,10 @@
-//! One request through all its stages, in their order: edge, route, body, handler, response.
+//! Runs one request through all its stages, in order: checks, route, body, handler, response.
 //!
 //! Comes in: a request from hyper (or from a test, without a socket). Goes out: a future of its response, which is
 //! ready at once when nothing has to be waited for.
 
-pub(crate) mod request_policy; // what is refused or answered by configuration
-pub(crate) mod forwarded; // what proxies tell of the client
+pub(crate) mod request_policy; // refusals and answers by configuration
+pub(crate) mod forwarded; // the client behind trusted proxies
 pub(crate) mod handler; // the handler's coroutine
 mod answer;
 mod current;
@@ -48,7 +48,7 @@ use crate::script::app::{App, Endpoint};
 use crate::service::handler::Running;
 use crate::service::request_policy::Guard;
 
-/// Everything that the requests of one worker need.
+/// Everything that the requests of one version need in one worker.
 pub(crate) struct Site {
     pub(crate) app: Rc<App>,
     pub(crate) router: Arc<FastRouter>,
@@ -65,8 +65,8 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Tells `app` what was decided after it had loaded, and makes it ready for requests. `limits` are what all workers count
-    /// together, `archive` keeps what this one counts, `tracer` records its traces.
+    /// Gives `app` what was settled after it had loaded, and makes it ready for requests. All workers share `limits`;
+    /// `archive` keeps this worker's counts, `tracer` records its traces.
     pub(crate) fn new(
         app: App,
         router: Arc<FastRouter>,
@@ -216,7 +216,7 @@ impl Site {
         notes.negotiation = self.compression.as_ref().map(|rules| rules.negotiate(&request.head.headers));
     }
 
-    /// Decides what answers the request, and whether its body is needed first: that is for `collect`.
+    /// Decides what answers the request, and sets `collect` if its body is needed first.
     #[inline(always)]
     fn begin<B>(
         &self,
@@ -242,7 +242,8 @@ impl Site {
         {
             return ControlFlow::Break(Box::new(refusal));
         }
-        // After a request that others may read as another one nothing of its connection is read (RFC 9112, section 6.3).
+        // After a request that other servers may read differently, nothing more is read from its connection (RFC 9112,
+        // section 6.3).
         let close = has_body && request.peer.has_two_lengths.get() || request.peer.is_last.get();
         if let Some(guard) = &self.guard
             && let Some(response) = guard.admit(request, &self.app, &self.router, &mut ending.pass)
@@ -312,7 +313,7 @@ impl Site {
         None
     }
 
-    /// Adds to a response what every one carries.
+    /// Adds to a response what every response carries.
     #[inline(always)]
     fn finish(&self, response: &mut Option<Response<Body>>, ending: Ending) {
         let response = response.get_or_insert_with(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
@@ -335,7 +336,8 @@ impl Site {
         }
     }
 
-    /// Answers what no route does: with a file, by `not_found`, or with a refusal; behind the hooks that guard the path.
+    /// Answers what no route answers: with a file, by `not_found`, or with a refusal; after the hooks that guard the
+    /// path.
     #[inline(never)]
     fn without_route(&self, found: Found<'_>, request: &mut context::Request) -> ControlFlow<Response<Body>, Target> {
         let head = &request.head;
@@ -406,7 +408,7 @@ fn respell(head: &mut Parts, longest: usize) {
     *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// Says the length of an empty body, as the answer to GET does (RFC 9110, section 9.3.2), where the status has a body.
+/// Adds the length of an empty body, as for GET (RFC 9110, section 9.3.2), if the status allows a body.
 #[cold]
 fn name_no_length(response: &mut Response<Body>) {
     let status = response.status();

@@ -1,7 +1,8 @@
-//! What stands before a request and needs no Lua, where it is configured: proxies, CORS, load shedding, rate limits.
+//! Applies the configured policies before a request, without Lua: trusted proxies, CORS, load shedding, rate limits.
 //!
-//! Comes in: a request that HTTP itself does not refuse. Goes out: an answer, or leave to go on, with what its answer has
-//! to carry. An app that configures none of it has no guard. This module must not know of handlers.
+//! Comes in: a request that HTTP itself does not refuse. Goes out: an answer, or permission to continue, with the
+//! headers that its answer must carry. An app that configures none of it has no guard. This module must not know of
+//! handlers.
 
 use http::{Response, StatusCode};
 
@@ -26,7 +27,7 @@ pub(crate) struct Guard {
     limits: Option<Arc<RateLimits>>,
 }
 
-/// What a guarded request takes along until it is answered.
+/// What a request carries through the guard until it is answered.
 #[derive(Default)]
 pub(crate) struct Pass {
     grant: Option<Grant>,
@@ -38,7 +39,7 @@ pub(crate) struct Pass {
 }
 
 impl Guard {
-    /// What the config asks for; `None` where that is nothing.
+    /// The guard of a config; `None` if it configures nothing of it.
     pub(crate) fn new(config: &Config, limits: Option<Arc<RateLimits>>) -> Option<Box<Guard>> {
         let guard = Guard {
             forwarded: Forwarded::new(&config.proxies),
@@ -51,7 +52,7 @@ impl Guard {
         has_any.then(|| Box::new(guard))
     }
 
-    /// Looks at a request before its route is known. Gives the answer, where it needs no handler.
+    /// Checks a request before its route is known. Returns an answer if no handler is needed.
     pub(crate) fn admit(
         &self,
         request: &mut Request,
@@ -85,7 +86,7 @@ impl Guard {
         pass.note(decision)
     }
 
-    /// Looks at a request whose route is known. Gives the answer, where it is refused.
+    /// Checks a request whose route is known. Returns the answer if it is refused.
     pub(crate) fn admit_to(
         &self,
         route: RouteId,
@@ -96,7 +97,7 @@ impl Guard {
         pass.as_mut()?.note(decision)
     }
 
-    /// Adds to an answer what the request took along.
+    /// Adds to an answer what its request carries.
     pub(crate) fn finish(&self, pass: Pass, response: &mut Response<Body>) {
         let is_empty = response.status() == StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
@@ -113,7 +114,7 @@ impl Guard {
 }
 
 impl Pass {
-    /// Keeps what a limit says for the answer; a refusal is the answer.
+    /// Keeps a limit's decision for the answer; returns the answer if it is a refusal.
     fn note(&mut self, decision: Option<Decision>) -> Option<Response<Body>> {
         let decision = decision?.tighter(self.decision);
         self.decision = Some(decision);

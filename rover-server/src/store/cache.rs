@@ -1,7 +1,8 @@
-//! A cache whose values are computed once, whoever asks, on whichever worker.
+//! A cache that computes each value once for all workers.
 //!
 //! Comes in: keys, and values from whoever [leads](Lead) their computation. Goes out: copies of values, or a
-//! [wait](Following) for the leader. One that gives up, as a cancelled handler does, leaves the lead to one of those who wait.
+//! [wait](Following) for the leader. A leader that gives up, such as a cancelled handler, leaves the lead to one of
+//! those who wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Expiry<Arc<[u8]>, Cached> for Ttl {
     }
 }
 
-/// What those who wait for a computation hear.
+/// What those who wait for a computation are told.
 #[derive(Clone, Debug)]
 enum News {
     /// It goes on.
@@ -61,7 +62,7 @@ enum News {
     Lost,
 }
 
-/// A computation that goes on.
+/// A running computation.
 struct Flight {
     news: watch::Sender<News>,
     leader: ThreadId,
@@ -73,7 +74,7 @@ pub(crate) struct Cache {
     flights: Mutex<HashMap<Arc<[u8]>, Arc<Flight>>>,
 }
 
-/// What asking for a value comes to.
+/// The result of asking for a value.
 pub(crate) enum Joined {
     Hit(Datum),
     /// The asker is to compute it.
@@ -118,7 +119,8 @@ impl Cache {
         self.values.invalidate(key);
     }
 
-    /// Lets go of what is over the bounds. By itself moka would some hundred writes later, which may be any number of bytes.
+    /// Evicts entries beyond the bounds. By itself moka would do so some hundred writes later, which may be any number
+    /// of bytes.
     fn tidy(&self) {
         self.values.run_pending_tasks();
     }
@@ -142,7 +144,7 @@ impl Cache {
         Joined::Lead(Lead { cache: self.clone(), key, flight })
     }
 
-    /// Waits no more for what a thread computes that has been given up.
+    /// Ends the waits for a thread that has been given up.
     pub(super) fn abandon(&self, leader: ThreadId) {
         self.flights.lock().retain(|_, flight| {
             let is_lost = flight.leader == leader;
@@ -201,7 +203,7 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// What came of it; `None` where the leader gave up, so that one should ask again.
+    /// The outcome; `None` if the leader gave up, and the caller should ask again.
     pub(crate) async fn outcome(mut self) -> Option<Outcome> {
         match &*self.news.wait_for(|news| !matches!(news, News::None)).await.ok()? {
             News::Ended(outcome) => Some(outcome.clone()),

@@ -1,4 +1,4 @@
-//! What a dictionary of `rover.shared` can do, whatever keeps its entries.
+//! The operations of a dictionary of `rover.shared`, for any store.
 //!
 //! Each call is one atomic step on one key, takes and gives plain data, and may be refused: so a store outside of the
 //! process could stand behind the same calls.
@@ -58,7 +58,7 @@ pub(crate) trait Dictionary: Send + Sync {
     /// [`Refusal::NotFound`].
     fn expire(&self, key: &[u8], ttl: Option<Duration>) -> Result<(), Refusal>;
 
-    /// How long an entry has to live; `None` where that has no end.
+    /// How long an entry has to live; `None` if it does not expire.
     ///
     /// # Errors
     /// [`Refusal::NotFound`].

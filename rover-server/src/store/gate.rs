@@ -1,4 +1,4 @@
-//! Lets so many pieces of work run at once; others queue, up to a bound, in the order in which they came.
+//! Limits how many pieces of work run at once; others queue in order, up to a bound.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

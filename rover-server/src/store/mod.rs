@@ -1,4 +1,4 @@
-//! What all workers of one server share: dictionaries, caches, and whose turn it is to block a thread.
+//! Holds what all workers of one server share: dictionaries, caches, and turns for blocking work.
 //!
 //! Comes in: plain data from any thread. Goes out: copies of it. The workers reach it through the blueprint that each
 //! loads, so two servers in one process see nothing of each other. This module must not know of Lua.

@@ -1,5 +1,4 @@
-//! The connections of one worker as a whole: how many there are, how they learn that they must end, and a coarse clock
-//! by which they see that they have waited too long.
+//! Tracks the connections of one worker: counts them, tells them to end, and keeps a coarse clock for their timeouts.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
@@ -14,7 +13,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 thread_local! {
-    /// The worker of this thread ends. Asked at every response, which knows of no lifecycle.
+    /// Whether the worker of this thread is ending. Every response asks it, without a reference to the lifecycle.
     static ENDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -26,8 +25,8 @@ pub(crate) fn is_ending() -> bool {
 
 /// Counts a worker's connections, wakes those whose time is over, and ends them all.
 ///
-/// Timers of tokio would cost each request several hundred instructions. A connection compares one number in each of its
-/// turns instead, and one task looks a few times a second for connections that had no turn for long.
+/// Timers of tokio would cost each request several hundred instructions. Instead a connection compares one number in
+/// each of its turns, and one task wakes connections that have had no turn for long.
 #[derive(Default)]
 pub(crate) struct Lifecycle {
     draining: Cell<bool>,
@@ -37,7 +36,7 @@ pub(crate) struct Lifecycle {
     tick: Cell<Duration>,
     /// When the clock last began to run, and the ticks by then.
     origin: Cell<Option<(Instant, u64)>>,
-    /// Nobody needs the next tick: the clock stands until a connection has a turn, or wants one.
+    /// Nobody needs the next tick: the clock stops until a connection has a turn, or wants one.
     stands: Cell<bool>,
     stirred: Notify,
     /// Changes with every tick, and when the drain begins: each connection then looks around once.
@@ -46,7 +45,7 @@ pub(crate) struct Lifecycle {
     left: Notify,
 }
 
-/// What is known of a connection from outside.
+/// What the lifecycle knows of a connection.
 #[derive(Default)]
 struct Place {
     /// Its task, once it has been polled.
@@ -205,7 +204,7 @@ impl Seat {
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
-    /// Wants a turn at this tick at the latest.
+    /// Asks to be woken at this tick at the latest.
     pub(crate) fn wake_at(&self, tick: u64) {
         if let Some(place) = self.lifecycle.seats.borrow_mut().get_mut(self.number) {
             place.due = tick;
@@ -217,8 +216,8 @@ impl Seat {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Seat {
-    /// What comes of `work`, which goes on for a while when the worker drains: a client that has begun to shake hands
-    /// is to have its answer. `None` where it took too long.
+    /// Waits for `work`, which may take `PATIENCE` longer when the worker drains, so that a client in its handshake
+    /// still gets an answer. `None` if it took too long.
     pub(crate) async fn finish<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
         let mut clock = pin!(None);

@@ -1,5 +1,5 @@
-//! Bytes under a connection.
+//! Carries the bytes of connections.
 
 pub(crate) mod lifecycle; // the connections of a worker as a whole
-pub(crate) mod upgrade; // what it becomes after a 101
-pub(crate) mod socket; // the bytes under it
+pub(crate) mod upgrade; // connections that leave HTTP after a 101
+pub(crate) mod socket; // the byte stream of a connection

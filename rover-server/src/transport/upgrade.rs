@@ -1,4 +1,4 @@
-//! What becomes of a connection that leaves HTTP: the way from a 101 to whoever speaks the other protocol.
+//! Hands a connection that leaves HTTP after a 101 to whoever speaks the other protocol.
 //!
 //! Comes in: with a response of status 101, the function that takes the connection over. Goes out: the [`Upgraded`]
 //! connection, a plain stream of bytes that begins with the first one behind the request. hyper's own upgrades want what
@@ -22,7 +22,7 @@ use crate::transport::socket::Socket;
 /// Takes a connection over once its 101 has been written, for as long as the future that it gives runs.
 pub(crate) type Upgrade = Box<dyn FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>>>;
 
-/// Where a connection finds what it becomes.
+/// The place where a connection finds its upgrade.
 #[derive(Default)]
 pub(crate) struct Slot(Cell<Option<Upgrade>>);
 
@@ -52,12 +52,12 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// How an upgraded connection, or anything that never ends by itself, learns that the server stops.
+/// Tells upgraded connections, and others that never end by themselves, that the server stops.
 #[derive(Clone, Default)]
 pub(crate) struct Ending(Rc<(Cell<bool>, Notify)>);
 
 impl Ending {
-    /// Asks whoever waits to end soon; what is left is cut when `shutdown_timeout` is over.
+    /// Asks all of them to end soon; those that are left are cut after `shutdown_timeout`.
     pub(crate) fn tell(&self) {
         let (is_told, notify) = &*self.0;
         if !is_told.replace(true) {

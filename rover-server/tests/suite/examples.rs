@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use rover_server::Server;
 use serde_json::{Value, json};
 
+use crate::support::upstream::{Then, Upstream, answer};
+use crate::support::websocket::WebSocket;
 use crate::support::{Answer, App, each_worker_count};
-use crate::upstream::{Then, Upstream, answer};
-use crate::websocket_client::WebSocket;
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")

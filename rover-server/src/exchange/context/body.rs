@@ -1,4 +1,4 @@
-//! The request body as Lua sees it: `ctx:body()`, `ctx:json()` and the Body object.
+//! Shows the request body to Lua: `ctx:body()`, `ctx:json()` and the Body object.
 
 use std::rc::Rc;
 
@@ -14,15 +14,15 @@ use super::request::{Requests, Ticket};
 use super::unread::is_late;
 use super::{Contexts, cached, ticket};
 
-/// Makes Body objects and reads them. A Body owns nothing: its bytes are the request's, and go with it, however long Lua
-/// keeps the object.
+/// Makes and reads Body objects. A Body owns nothing: its bytes belong to the request and are freed with it, however
+/// long Lua keeps the object.
 pub(crate) struct Bodies {
     meta: OwnedMeta<Ticket>,
     requests: Rc<Requests>,
 }
 
 impl Bodies {
-    /// Body objects with the metatable `meta`, of what `requests` bring.
+    /// Body objects with the metatable `meta`, for the bodies of `requests`.
     ///
     /// # Errors
     /// Memory errors of mlua.
@@ -32,7 +32,7 @@ impl Bodies {
         Ok(bodies)
     }
 
-    /// The bytes of the Body at `index`, as long as its request lasts; `None` where another value stands.
+    /// The bytes of the Body at `index`, as long as its request lasts; `None` for another value.
     pub(crate) fn get(&self, stack: &mut Stack<'_>, index: i32) -> Option<Result<Bytes, Gone>> {
         let ticket = *self.meta.get(stack, index)?;
         Some(self.requests.body(ticket).ok_or(Gone))
@@ -59,7 +59,7 @@ pub(super) fn install(lua: &Lua, shared: &Shared<Contexts>, meta: &Table) -> mlu
     Ok(())
 }
 
-/// `ctx:body()`. False where the body is still to be waited for.
+/// `ctx:body()`. False if the body has yet to be waited for.
 pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "body()")?;
     if push_cached(stack, cached::BODY) {
@@ -78,7 +78,7 @@ pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     Ok(1)
 }
 
-/// `ctx:json()`: the decoded body, or an answer of 400 or 415. Nil where the body is still to be waited for.
+/// `ctx:json()`: the decoded body, or an answer of 400 or 415. Nil if the body has yet to be waited for.
 pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "json()")?;
     if push_cached(stack, cached::JSON) {
@@ -106,7 +106,7 @@ pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     Err(raise_status(stack, problem.0, &problem.1))
 }
 
-/// Raises `{ status = …, error = … }`, which answers the request without ado.
+/// Raises `{ status = …, error = … }`, which answers the request.
 fn raise_status(stack: &mut Stack<'_>, status: u16, message: &str) -> Raise {
     stack.push_table(0, 2);
     let table = stack.top();
@@ -131,7 +131,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.len() == b"application/json".len() && is(b"application/json") || is(b"+json")
 }
 
-/// What a Body keeps of what was made of it, by the number of the place.
+/// The places in which a Body caches values, by number.
 mod kept {
     pub(super) const JSON: i32 = 1;
     pub(super) const BYTES: i32 = 2;

@@ -1,4 +1,4 @@
-//! `ctx:client_certificate()`: who the client is by TLS.
+//! `ctx:client_certificate()`: the client's TLS certificate.
 
 use std::rc::Rc;
 
@@ -6,7 +6,7 @@ use crate::lua::{Returns, Stack};
 
 use super::{Contexts, ticket};
 
-/// The certificate that a client has shown, and the server's authorities vouch for.
+/// A client's certificate, signed by one of the server's authorities.
 #[derive(Debug)]
 pub(crate) struct ClientCertificate {
     /// Such as `CN=alice, O=Example`.
@@ -17,7 +17,7 @@ pub(crate) struct ClientCertificate {
     pub(crate) fingerprint: String,
 }
 
-/// `ctx:client_certificate()`: a table, or nil where the client has shown none.
+/// `ctx:client_certificate()`: a table, or nil if the client presented none.
 pub(super) fn client_certificate(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
     let ticket = ticket(stack, contexts, "client_certificate()")?;
     let certificate: Option<Rc<ClientCertificate>> = contexts.requests.get(ticket)?.peer.certificate.clone();
@@ -40,7 +40,7 @@ pub(super) fn client_certificate(stack: &mut Stack<'_>, contexts: &Contexts) -> 
         stack.set_item(san, number);
     }
     stack.set_field(table);
-    // A handshake with another one does not end well.
+    // A handshake with an unverified certificate fails.
     stack.push_bytes(b"verified");
     stack.push_boolean(true);
     stack.set_field(table);

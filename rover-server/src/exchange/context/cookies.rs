@@ -115,7 +115,7 @@ fn compose(name: &Value, value: &Value, options: &Value) -> Result<String, Strin
     }
 }
 
-/// What browsers drop a cookie for, without a word (RFC 6265bis, sections 4.1.3 and 5.7; CHIPS).
+/// Why browsers would silently drop a cookie (RFC 6265bis, sections 4.1.3 and 5.7; CHIPS).
 fn problem_of(cookie: &Cookie<'_>) -> Option<&'static str> {
     let has_prefix =
         |prefix: &str| cookie.name().get(..prefix.len()).is_some_and(|own| own.eq_ignore_ascii_case(prefix));

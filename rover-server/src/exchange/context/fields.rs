@@ -1,4 +1,4 @@
-//! `ctx.method` and its siblings, and `ctx:request_id()`.
+//! `ctx.method` and the other fields, and `ctx:request_id()`.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! The context that a handler gets: one small Lua object, behind which the request waits in Rust.
+//! The context of a handler: one small Lua object that refers to a request in Rust.
 //!
 //! Comes in: a request whose route is known and whose body, if any, has been collected or can be asked for. Goes out: `ctx`, whose fields
 //! and methods turn into Lua values on first use. One metatable per VM holds every method; nothing per request is a
@@ -38,13 +38,13 @@ use crate::json::Vocabulary;
 use crate::lua::{Kind, Raise, Shared, Stack, anchor, mistake_function};
 use crate::message::header_names::HeaderNames;
 
-/// What the functions behind `ctx` share in one VM.
+/// What the functions of `ctx` share in one VM.
 pub(crate) struct Contexts {
     pub(crate) requests: Rc<Requests>,
     pub(crate) vocabulary: Rc<Vocabulary>,
     pub(crate) bodies: Rc<Bodies>,
     pub(crate) header_names: HeaderNames,
-    /// Known once the app has loaded.
+    /// Set once the app has loaded.
     pub(crate) shapes: OnceCell<Shapes>,
     /// Registry reference of the metatable that makes look-ups in `ctx:headers()` ignore case.
     headers_meta: c_int,
@@ -82,7 +82,7 @@ pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) -> C
     Current { context: stack.identity(ctx), ticket }
 }
 
-/// Lets the context at `index` stand for another request from now on: that of `ticket`.
+/// Makes the context at `index` refer to another request: that of `ticket`.
 pub(crate) fn transfer(stack: &mut Stack<'_>, index: c_int, ticket: Ticket) {
     stack.set_number(index, cached::SLOT, f64::from(ticket.slot));
     stack.set_number(index, cached::SERIAL, ticket.serial as f64);
@@ -169,7 +169,7 @@ pub(crate) fn install(
 pub(crate) struct Installed {
     /// The metatable of every context.
     pub(crate) metatable: mlua::Table,
-    /// What can be called on a context; more may be added.
+    /// The methods of a context; more may be added.
     pub(crate) methods: mlua::Table,
     pub(crate) contexts: Rc<Contexts>,
     /// For further functions that need a request.

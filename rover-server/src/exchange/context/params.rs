@@ -1,4 +1,4 @@
-//! `ctx:params()`: the values of the path parameters, and what their table looks like.
+//! `ctx:params()`: builds the table of path parameters.
 //!
 //! Routes with the same parameter names share a *shape*. For each shape `context.lua` keeps a function that makes the
 //! table, so LuaJIT copies a template of the right size where the C interface would add key after key: 900 of 22 100

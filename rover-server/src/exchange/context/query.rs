@@ -1,4 +1,4 @@
-//! The query, decoded as a form (`application/x-www-form-urlencoded`) sends it.
+//! Decodes the query as a form (`application/x-www-form-urlencoded`).
 
 use std::ops::Deref;
 

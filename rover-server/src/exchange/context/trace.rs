@@ -1,4 +1,4 @@
-//! The trace that a request belongs to: the `traceparent` header of the W3C's Trace Context.
+//! Reads and writes the trace of a request: the `traceparent` header of W3C Trace Context.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -29,7 +29,7 @@ pub(crate) fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
     is_valid.then_some(trace)
 }
 
-/// Begins a trace where the request brought no valid one.
+/// Begins a trace if the request has no valid one.
 #[cold]
 pub(crate) fn ensure_trace(headers: &mut HeaderMap) {
     if headers.get(TRACEPARENT).and_then(trace_id).is_some() {

@@ -1,7 +1,7 @@
-//! What went wrong, and the one place where it becomes a response.
+//! Turns errors of every kind into responses; the only place that does.
 //!
-//! Comes in: a status that Rover answers by itself, or an error that Lua raised. Goes out: the answer, and for what
-//! nobody foresaw a line in the log with the place in the Lua code. This module must not know of connections.
+//! Comes in: a status that Rover answers by itself, or an error that Lua raised. Goes out: the answer, and for
+//! unforeseen errors a line in the log with the place in the Lua code. This module must not know of connections.
 
 mod value;
 
@@ -18,13 +18,13 @@ use crate::log::{self, Level};
 use crate::lua::{self, Frame, Kind, Stack, Stopped};
 use crate::message::body::Body;
 
-/// The answer that Rover gives by itself: `{"error":"Not Found"}` with the status's own words.
+/// Rover's own answer for a status: `{"error":"Not Found"}` with its reason phrase.
 #[cold]
 pub(crate) fn answer(status: StatusCode) -> Response<Body> {
     with_message(status, status.canonical_reason().unwrap_or("Error"))
 }
 
-/// As [`answer`], in other words.
+/// Like [`answer`], with another message.
 #[cold]
 pub(crate) fn with_message(status: StatusCode, message: &str) -> Response<Body> {
     json_response(status, error_body(message).into())
@@ -62,7 +62,7 @@ pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
-/// As [`answer`]; 503 is one for a moment, and the client may come back.
+/// Like [`answer`]; 503 gets a `Retry-After`, because it is temporary.
 #[cold]
 pub(crate) fn refusal(status: StatusCode) -> Response<Body> {
     let mut response = answer(status);
@@ -94,9 +94,9 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The Lua code that was active, innermost first.
     pub(crate) frames: Vec<Frame>,
-    /// What the error itself asks to be answered with.
+    /// The answer that the error itself asks for.
     pub(crate) asked: Option<Asked>,
-    /// The answer's status, where the error asks for none.
+    /// The answer's status if the error asks for none.
     status: StatusCode,
 }
 
@@ -174,7 +174,7 @@ impl Failure {
         Failure { message: format!("{place}: {message}"), frames: Vec::new(), asked: None, status }
     }
 
-    /// The same failure, at `place` where Lua does not know a better one: a tail call leaves no trace of its caller.
+    /// The same failure, at `place` if Lua knows no better one: a tail call removes its caller from the stack.
     pub(crate) fn placed(mut self, place: &str) -> Failure {
         if self.frames.is_empty() && self.asked.is_none() && !has_place(&self.message) {
             self.message = format!("{place}: {}", self.message);
@@ -238,7 +238,7 @@ impl Failure {
     }
 }
 
-/// The `status` of an error table, where it is one of an error: 400 to 599.
+/// The `status` of an error table, if it is from 400 to 599.
 fn status_of(stack: &mut Stack<'_>, index: i32) -> Option<StatusCode> {
     stack.push_bytes(b"status");
     stack.get_field(index);

@@ -1,6 +1,6 @@
-//! What an error that is no text says of itself.
+//! Describes an error that is not a string.
 //!
-//! Comes in: the value. Goes out: words for the log, of a bounded length.
+//! Comes in: the value. Goes out: text for the log, of a bounded length.
 
 use crate::json::{self, Vocabulary};
 use crate::lua::{self, Busy, Kind, Stack};
@@ -10,7 +10,7 @@ const FIELD_SHOWN: usize = 4 * 1024;
 /// How much of the whole table.
 const TABLE_SHOWN: usize = 64 * 1024;
 
-/// What `__tostring` of the value at `index` gives, where it has that and it gives a string.
+/// The result of `__tostring` of the value at `index`, if there is one and it is a string.
 pub(super) fn told(stack: &mut Stack<'_>, index: i32, lua: &mlua::Lua) -> Option<String> {
     let top = stack.top();
     if !stack.reserve(4) || !stack.push_metatable(index) {
@@ -35,7 +35,7 @@ pub(super) fn told(stack: &mut Stack<'_>, index: i32, lua: &mlua::Lua) -> Option
     text
 }
 
-/// The table at `index` as JSON; where JSON cannot hold it, field by field.
+/// The table at `index` as JSON; field by field if JSON cannot hold it.
 pub(super) fn shown(stack: &mut Stack<'_>, index: i32, vocabulary: &Vocabulary) -> String {
     let mut text = Vec::new();
     if json::encode_beginning(stack, index, vocabulary, TABLE_SHOWN, &mut text).is_err() {
@@ -44,7 +44,7 @@ pub(super) fn shown(stack: &mut Stack<'_>, index: i32, vocabulary: &Vocabulary) 
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The fields in the order of their names: what JSON cannot hold by its kind.
+/// The fields in the order of their names; a value that JSON cannot hold is shown by its type.
 fn fields(stack: &mut Stack<'_>, index: i32, vocabulary: &Vocabulary) -> Vec<u8> {
     let top = stack.top();
     if !stack.reserve(3) {

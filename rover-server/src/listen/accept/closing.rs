@@ -1,7 +1,8 @@
-//! The last moments of a listening socket: whoever believes to be connected is let in before it closes.
+//! Closes a listening socket without losing clients that believe to be connected.
 //!
-//! Closing a listener resets the connections that wait in it, and those whose handshake has begun: their clients have the
-//! kernel's SYN-ACK, and may have sent a request after it. So newcomers are kept out first, then the handshakes end.
+//! Closing a listener resets the connections that wait in it, and those whose handshake has begun: their clients have
+//! the kernel's SYN-ACK, and may have sent a request after it. So new clients are kept out first, then the handshakes
+//! finish.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -12,7 +13,7 @@ use socket2::{SockFilter, SockRef};
 
 use crate::config::Endpoint;
 
-/// The segments that begin a handshake are dropped, all others kept: a classic BPF program on the TCP header.
+/// Drops the segments that begin a handshake and keeps all others: a classic BPF program on the TCP header.
 ///
 /// A connection that is accepted under it inherits it, and loses nothing: after the handshake no segment has a SYN.
 const DROP_SYN: [(u16, u8, u8, u32); 4] = [
@@ -22,8 +23,8 @@ const DROP_SYN: [(u16, u8, u8, u32); 4] = [
     (0x06, 0, 0, u32::MAX), // BPF_RET: keep it all
 ];
 
-/// The kernel answers nobody who comes from now on: a client with TCP tries again a second later, and is refused or finds
-/// a successor; one with a Unix socket is refused.
+/// Makes the kernel ignore new clients: over TCP, a client tries again a second later, and is refused or finds a
+/// successor; on a Unix socket, it is refused.
 pub(super) fn refuse_newcomers(socket: &OwnedFd, endpoint: &Endpoint) {
     let socket = SockRef::from(socket);
     let _ = match endpoint {
@@ -32,7 +33,7 @@ pub(super) fn refuse_newcomers(socket: &OwnedFd, endpoint: &Endpoint) {
     };
 }
 
-/// Whether a handshake with one of `endpoints` has begun and not ended. False where the system does not tell.
+/// Whether a handshake with one of `endpoints` has begun and not ended; false if the system does not say.
 pub(super) fn is_awaited<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> bool {
     let ports: Vec<u16> = endpoints
         .filter_map(|endpoint| match endpoint {

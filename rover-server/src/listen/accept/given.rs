@@ -1,4 +1,4 @@
-//! Listening sockets that another process has bound: a service manager, or the server that this one succeeds.
+//! Takes listening sockets that another process has bound: a service manager, or this server's predecessor.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,7 +22,7 @@ impl Given {
     /// Prepares a socket that listens already.
     ///
     /// # Errors
-    /// It is no listening stream socket of the internet or of Unix.
+    /// It is not a listening TCP or Unix socket.
     pub(crate) fn new(socket: OwnedFd, is_lent: bool) -> io::Result<Given> {
         let known = SockRef::from(&socket);
         let unfit = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("an inherited descriptor {what}"));
@@ -42,7 +42,7 @@ impl Given {
         Ok(Given { socket, endpoint, is_lent, place: None })
     }
 
-    /// One that a predecessor gave, at this place.
+    /// Marks it as the predecessor's socket at this place.
     pub(crate) fn at(self, place: u8) -> Given {
         Given { place: Some(place), ..self }
     }

@@ -1,8 +1,8 @@
-//! Listens, and accepts connections.
+//! Listens and accepts connections.
 //!
-//! Comes in: addresses to bind, or sockets that another process has bound. Goes out: accepted sockets. One thread accepts for all workers, so their turns are
-//! exact: the kernel's own distribution over several listeners is uneven where there are few connections. This module
-//! must not know what is spoken on a connection, nor who gets it.
+//! Comes in: addresses to bind, or sockets that another process has bound. Goes out: accepted sockets. One thread
+//! accepts for all workers, so their turns are exact; the kernel's own distribution over several listeners is uneven
+//! with few connections. This module must not know what is spoken on a connection, nor who gets it.
 
 mod bind;
 mod closing;
@@ -37,7 +37,7 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// second.
 const HANDSHAKE: Duration = Duration::from_millis(1500);
 
-/// How often a descriptor to spare is asked for where there was none.
+/// How often a spare descriptor is asked for if there was none.
 const SPARE_LOOK: Duration = Duration::from_millis(20);
 
 /// How often such handshakes are looked for.
@@ -64,7 +64,7 @@ pub(crate) enum Role {
     Plain,
     /// HTTP within TLS.
     Tls,
-    /// HTTP, and every request is sent to where TLS is.
+    /// HTTP, and every request is redirected to https.
     Redirect,
 }
 
@@ -83,7 +83,7 @@ struct Bound {
     is_lent: bool,
     /// Its place among the sockets that a predecessor gave.
     place: Option<u8>,
-    /// A successor listens on the socket from now on; it and its file are no business of this server.
+    /// A successor listens on the socket from now on; this server leaves it and its file alone.
     is_left: watch::Sender<bool>,
 }
 
@@ -142,7 +142,7 @@ impl Listeners {
         self.bound.append(&mut others.bound);
     }
 
-    /// Where clients find the server, as URLs.
+    /// The addresses of the server, as URLs.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = String> {
         self.bound.iter().map(|bound| {
             let address = bound.endpoint.to_string();
@@ -153,7 +153,7 @@ impl Listeners {
         })
     }
 
-    /// The port that TLS is spoken on, where it is.
+    /// The port of TLS, if there is one.
     pub(crate) fn tls_port(&self) -> Option<u16> {
         self.bound.iter().find_map(|bound| match (bound.role, &bound.endpoint) {
             (Role::Tls, Endpoint::Tcp(address)) => Some(address.port()),
@@ -171,8 +171,8 @@ impl Listeners {
         self.bound.iter().filter_map(|bound| bound.place)
     }
 
-    /// Leaves sockets to another process, which listens on them from now on: they outlive this server, which accepts
-    /// nobody there any more. `is_taken` says which, by their places among [`sockets`](Listeners::sockets).
+    /// Leaves sockets to another process: they outlive this server, which does not accept on them any more. `is_taken`
+    /// says which, by their places in [`sockets`](Listeners::sockets).
     pub(crate) fn leave(&self, is_taken: impl Fn(usize) -> bool) {
         for (place, bound) in self.bound.iter().enumerate() {
             if is_taken(place) {
@@ -181,7 +181,7 @@ impl Listeners {
         }
     }
 
-    /// Accepts until the other end of `stop` is closed and the time that `delay` then says has passed, and gives each
+    /// Accepts until the other end of `stop` is closed and then for the time that `delay` returns; gives each
     /// connection to `hand_over`. Blocks the calling thread.
     ///
     /// At the end no connection that the kernel has completed is left behind: closing would reset it.
@@ -232,9 +232,9 @@ impl Listeners {
         Ok(())
     }
 
-    /// Lets nobody in any more, and takes those who are in already.
+    /// Keeps new clients out, and accepts those that are in the queue already.
     fn finish(&self, hand_over: &impl Fn(Accepted)) {
-        // Where another process holds the socket, who comes now finds that one.
+        // If another process holds the socket, new clients find that process.
         let ours = || self.bound.iter().filter(|bound| bound.is_ours());
         for bound in ours() {
             bound.remove_file();
@@ -335,7 +335,7 @@ impl Bound {
         *self.is_left.borrow()
     }
 
-    /// Removes the file of a Unix socket, where it is still the one: somebody may have removed it, and started another
+    /// Removes the file of a Unix socket if it is still this socket's: somebody may have removed it and started another
     /// server in its place.
     fn remove_file(&self) {
         // Once, for the next file at the path may get the number of this one.
@@ -347,7 +347,7 @@ impl Bound {
         }
     }
 
-    /// Takes what the kernel has ready.
+    /// Accepts all connections that the kernel has ready.
     ///
     /// # Errors
     /// When the system has no resources for another connection; it has been logged.
@@ -384,7 +384,7 @@ fn watch_all<'a>(bound: &[&'a Bound]) -> Vec<PollFd<'a>> {
     bound.iter().map(|bound| PollFd::new(&bound.socket, PollFlags::IN)).collect()
 }
 
-/// Which file there is at `path`.
+/// The identity of the file at `path`.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }

@@ -1,4 +1,4 @@
-//! The certificate that a client has shown, as far as an app may want to know it.
+//! Reads a client's certificate for the app.
 //!
 //! Comes in: its DER, which the handshake has verified. Goes out: names and a fingerprint. Must not know: Lua.
 
@@ -23,7 +23,7 @@ pub(crate) fn client_certificate(der: &[u8]) -> Option<ClientCertificate> {
     Some(ClientCertificate { subject: certificate.subject().to_string(), san, fingerprint })
 }
 
-/// A name in the form that OpenSSL shows; `None` for the kinds that nobody uses.
+/// A name in the form of OpenSSL; `None` for unusual kinds.
 fn text_of(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::DNSName(name) => Some(format!("DNS:{name}")),

@@ -1,4 +1,4 @@
-//! Reads PEM files. Comes in: a path. Goes out: what it holds, or what is wrong with it and what helps.
+//! Reads PEM files. Comes in: a path. Goes out: its content, or what is wrong with it and how to correct it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,10 +10,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{Error, InconsistentKeys, RootCertStore};
 
-/// The certificate chain in `cert` with the private key in `key`, which `key_name` is the name of in messages.
+/// The certificate chain in `cert` with the private key in `key`, which messages call `key_name`.
 ///
 /// # Errors
-/// A file that cannot be read or does not hold what it should, or two that do not belong together.
+/// A file cannot be read or has the wrong content, or the two do not belong together.
 pub(super) fn certified(cert: &Path, key: &Path, key_name: &str) -> Result<CertifiedKey, String> {
     let chain = certificates(cert)?;
     let text = read(key)?;

@@ -1,8 +1,7 @@
-//! Certificates, keys, and what the server agrees to with TLS.
+//! Loads certificates and keys, and configures TLS.
 //!
-//! Comes in: the settings of `tls`. Goes out: the [`ServerConfig`] that a handshake begins with, always made of the files
-//! as they were last found good. rustls with the ring provider does the cryptography. This module must not know of
-//! connections.
+//! Comes in: the settings of `tls`. Goes out: the [`ServerConfig`] of each handshake, always made from the last valid
+//! files. rustls with the ring provider does the cryptography. This module must not know of connections.
 
 mod client;
 mod files;
@@ -31,10 +30,10 @@ pub(crate) struct Tls {
     protocols: Vec<Vec<u8>>,
     /// The names that a self-signed certificate gets.
     own_names: Vec<String>,
-    /// Kept over reloads, so that sessions go on, unless clients show certificates.
+    /// Kept over reloads, so that sessions can be resumed, unless clients present certificates.
     tickets: Arc<dyn ProducesTickets>,
     current: RwLock<Arc<ServerConfig>>,
-    /// The state of the files before they were read: what changes while the server starts is not missed.
+    /// The state of the files before they were read, so that no change during the start is missed.
     first_stamps: Vec<Stamp>,
 }
 
@@ -61,17 +60,18 @@ impl Tls {
         Ok(Some(Arc::new(Tls { settings: settings.clone(), protocols, own_names, tickets, current, first_stamps })))
     }
 
-    /// What the next handshake begins with.
+    /// The config of the next handshake.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads all files again. Handshakes from now on use them; connections that stand are left alone.
+    /// Reads all files again. New handshakes use them; open connections are not affected.
     ///
     /// # Errors
     /// As [`Tls::load`]; the old certificates stay in use then.
     fn reload(&self) -> Result<(), String> {
-        // A resumed session shows no certificate again, so one that began under other authorities must not go on.
+        // A resumed session presents no certificate, so a session that began under other authorities must not be
+        // resumed.
         let tickets = match &self.settings.client_ca {
             Some(_) => new_tickets()?,
             None => self.tickets.clone(),
@@ -131,7 +131,7 @@ fn build(
     Ok(config)
 }
 
-/// A fresh certificate that nobody but the author trusts.
+/// A new self-signed certificate, for development.
 fn self_signed(names: &[String]) -> Result<CertifiedKey, String> {
     let failed = |error: &dyn std::fmt::Display| format!("tls.self_signed: no certificate can be made: {error}");
     let made = rcgen::generate_simple_self_signed(names).map_err(|error| failed(&error))?;

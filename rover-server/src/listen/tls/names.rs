@@ -1,4 +1,4 @@
-//! Which certificate a client gets: the one that holds the name it asked for (SNI, RFC 6066, section 3), else the first.
+//! Chooses a client's certificate: the one for the name that it asked for (SNI, RFC 6066, section 3), else the first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +17,7 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Adds one. A name that another one holds already stays with that.
+    /// Adds a certificate. A name that an earlier one covers stays with that.
     pub(super) fn add(&mut self, certificate: CertifiedKey) {
         let certificate = Arc::new(certificate);
         for name in names(&certificate) {

@@ -1,4 +1,5 @@
-//! Loads certificates again when their files have changed, on a thread of its own: a slow disk must not hold a worker up.
+//! Reloads certificates when their files have changed, on a separate thread, so that a slow disk does not block a
+//! worker.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,16 +14,16 @@ use crate::log::{self, Level};
 
 use super::Tls;
 
-/// The thread that looks after the files of a [`Tls`]. Dropping this ends it.
+/// The thread that watches the files of a [`Tls`]. Dropping this ends it.
 pub(crate) struct Watching {
     _end: Sender<()>,
 }
 
-/// What tells one state of a file from another: its time in nanoseconds, length and number. All zero where it is missing.
+/// The state of a file: its time in nanoseconds, length and inode. All zero if it is missing.
 pub(super) type Stamp = (i64, i64, u64, u64);
 
 impl Tls {
-    /// Looks at the files from now on, as often as the settings say; `None` where that is never.
+    /// Starts to watch the files; `None` if the settings turn that off.
     ///
     /// # Errors
     /// The system refuses another thread.

@@ -1,4 +1,4 @@
-//! Times by their size: how often each power of two was not exceeded.
+//! Histograms of times, with powers of two as bounds.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a worker counts while it serves, and how that becomes text for Prometheus.
+//! Counts a worker's requests, and turns the counts into text for Prometheus.
 //!
 //! Comes in: the begin and the end of requests, on the worker that serves them. Goes out: [`Samples`], when somebody asks.
 //! All counters are plain cells of one thread: nothing is shared, and nothing is looked up by name before somebody asks.
@@ -38,14 +38,14 @@ fn number_of(method: &Method) -> u8 {
     }
 }
 
-/// Stands in the place of the status where the client went away before there was one, as in the access log.
+/// The status if the client went away before there was one, as in the access log.
 const CANCELLED: u16 = 499;
 
-/// What the requests of one version of the app are counted with, in one worker.
+/// Counts the requests of one version of the app in one worker.
 pub(crate) struct Meter {
     /// By the routes' ids; the last counts the requests that no route answered.
     routes: Vec<RouteMeter>,
-    /// Requests that wait. One that does not is over before anybody could ask.
+    /// Requests that wait. Others are over before anybody could ask.
     in_flight: Cell<u64>,
     /// Nanoseconds of CPU time: of hooks and tasks, then of each route. The watchdog counts them.
     cpu: Arc<[AtomicU64]>,
@@ -219,7 +219,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// Says what the answer is.
+    /// Sets the status of the answer.
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
     }
@@ -232,10 +232,10 @@ impl Drop for Measured {
     }
 }
 
-/// Figures of something that a VM has besides its requests: pools, breakers, queues.
+/// Figures of another part of a VM: pools, breakers, queues.
 type Source = Box<dyn Fn(&mut Samples)>;
 
-/// Where the parts of an app register what they count. They are asked on the worker's thread.
+/// The parts of an app that have figures. They are asked on the worker's thread.
 #[derive(Default)]
 pub(crate) struct Sources(RefCell<Vec<Source>>);
 

@@ -1,9 +1,9 @@
-//! Figures with names, as Prometheus wants them: collected, added up over the workers, written as text.
+//! Collects named figures for Prometheus, adds them up over the workers, and writes them as text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What a figure does over time.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -36,12 +36,12 @@ pub(crate) struct Samples(BTreeMap<&'static str, Family>);
 pub(crate) type Labels<'a> = [(&'static str, &'a str)];
 
 impl Samples {
-    /// Notes a figure that only grows. Its name ends in `_total`.
+    /// Notes a counter. Its name ends in `_total`.
     pub(crate) fn counter(&mut self, name: &'static str, help: &'static str, labels: &Labels<'_>, number: f64) {
         self.add(name, Kind::Counter, help, labels, 0, Value { suffix: "", bound: None, number });
     }
 
-    /// Notes a figure that comes and goes.
+    /// Notes a gauge.
     pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str, labels: &Labels<'_>, number: f64) {
         self.add(name, Kind::Gauge, help, labels, 0, Value { suffix: "", bound: None, number });
     }
@@ -94,7 +94,7 @@ impl Samples {
         }
     }
 
-    /// Only what grows, for it has to go on growing when whoever counted it is gone.
+    /// Keeps only the counters, which must not shrink when their worker is gone.
     pub(crate) fn totals(mut self) -> Samples {
         self.0.retain(|_, family| family.kind != Kind::Gauge);
         self
@@ -125,7 +125,7 @@ impl Samples {
     }
 }
 
-/// Labels as they stand between the braces.
+/// Labels as they are written between the braces.
 fn written(labels: &Labels<'_>) -> String {
     let mut out = String::new();
     for (name, value) in labels {

@@ -1,5 +1,5 @@
-//! Stands in for traces in builds without the feature `otlp`: the same names, and nothing behind them. What can never exist
-//! takes no room, and the compiler drops every branch on it.
+//! Replaces traces in builds without the feature `otlp`: the same names, as types without values. They take no memory,
+//! and the compiler drops every branch on them.
 
 use std::net::IpAddr;
 use std::rc::Rc;

@@ -1,7 +1,7 @@
-//! Sends the spans that wait to the collector, and says so where it does not take them.
+//! Sends waiting spans to the collector, and logs when it does not take them.
 //!
-//! Comes in: batches of a [`Queue`]. Goes out: requests of the worker's own client. Requests that are being answered never
-//! wait for this: it is a task of its own, and a queue that is full drops what comes.
+//! Comes in: batches of a [`Queue`]. Goes out: requests of the worker's own client. Requests never wait for this: it is
+//! a task of its own, and a full queue drops new spans.
 
 use std::io::Write;
 use std::rc::Rc;
@@ -28,16 +28,16 @@ const ATTEMPTS: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// The longest that a collector is left alone, whatever it asks for.
+/// The longest pause before a collector is asked again, whatever it demands.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Of an answer, as much is read.
+/// How much of an answer is read.
 const MOST_OF_ANSWER: u64 = 64 * 1024;
 
 /// Below, compressing is not worth it.
 const WORTH_COMPRESSING: usize = 1024;
 
-/// Of trouble the log hears at most so often.
+/// The least time between two log lines about failures.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Sends the spans of one queue.
@@ -54,7 +54,7 @@ pub(super) struct Exporter {
     told: Told,
 }
 
-/// What the log was told of spans that were lost.
+/// What has been logged about lost spans.
 #[derive(Default)]
 struct Told {
     /// The log's last word is that it does not work.
@@ -158,7 +158,7 @@ impl Exporter {
         *self.stop.borrow() || self.stop.has_changed().is_err()
     }
 
-    /// Sends a batch. Gives how long to leave the collector alone, where that did not work.
+    /// Sends a batch. On failure, returns how long to pause.
     async fn export(&mut self, batch: Batch) -> Option<Duration> {
         let spans = batch.spans as u64;
         let mut on_the_way = OnTheWay(spans);

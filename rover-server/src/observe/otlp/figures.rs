@@ -1,4 +1,5 @@
-//! What became of a worker's spans. A worker is a thread, so its counters outlive the versions of the app in it.
+//! Counts a worker's spans by their fate. The counters belong to the thread, so they outlive the versions of the app in
+//! it.
 
 use std::cell::Cell;
 

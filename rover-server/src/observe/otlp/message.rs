@@ -1,4 +1,4 @@
-//! What surrounds a batch of spans in a request to the collector, and what the collector says to it.
+//! Writes the request around a batch of spans, and reads the collector's answer.
 
 use bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};

@@ -1,5 +1,5 @@
-//! Traces: spans of requests in and out, sent to a collector by OTLP over HTTP. Only in builds with the feature `otlp`;
-//! `absent.rs` stands in for it in others.
+//! Traces: spans of incoming and outgoing requests, sent to a collector by OTLP over HTTP. Only in builds with the
+//! feature `otlp`; `absent.rs` replaces it in others.
 //!
 //! Comes in: a request, which a [`Tracer`] begins a [`ServerSpan`] for, and requests to other servers, whose [`ClientSpan`]s
 //! come from [`Tracing`]. Goes out: the bytes of spans that have ended, in batches, by the worker's own client. All of it
@@ -53,7 +53,7 @@ struct Recording {
 }
 
 impl Tracer {
-    /// Begins to export where the settings say where to. `patterns` are those of the routes, by their ids. To be called
+    /// Begins to export if the settings have an endpoint. `patterns` are those of the routes, by their ids. Call it
     /// within the worker's runtime.
     pub(crate) fn start(settings: &OtlpSettings, patterns: impl Iterator<Item = String>) -> Option<Tracer> {
         let endpoint = settings.endpoint.as_deref()?;
@@ -124,7 +124,7 @@ struct Known {
     task: RefCell<Inherited>,
 }
 
-/// The span that a task belongs under, by whoever started it.
+/// The span that a task belongs under, given by whoever started it.
 #[derive(Clone, Default)]
 pub(crate) struct Inherited(Option<Place>);
 
@@ -168,7 +168,7 @@ impl Tracing {
         }
     }
 
-    /// Says what the task that runs from now on belongs under; gives what was said before.
+    /// Sets the span that the running task belongs under; returns the one before.
     pub(crate) fn enter(&self, task: Inherited) -> Inherited {
         self.0.task.replace(task)
     }

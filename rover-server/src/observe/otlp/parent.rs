@@ -1,4 +1,4 @@
-//! The place of a span in its trace, as a `traceparent` tells it (W3C Trace Context, section 3.2).
+//! The place of a span in its trace, as in a `traceparent` (W3C Trace Context, section 3.2).
 
 use http::HeaderValue;
 

@@ -1,4 +1,4 @@
-//! Spans that wait to be sent: bytes, in batches, and never more than there may be.
+//! Holds spans that wait to be sent: bytes, in batches, up to a limit.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ pub(super) struct Queue {
     /// Batches that are full.
     full: RefCell<VecDeque<Batch>>,
     filling: RefCell<Batch>,
-    /// What a span is written into first, for its length stands before it.
+    /// The buffer into which a span is written first, because its length comes before it.
     scratch: RefCell<Vec<u8>>,
     /// How many spans wait.
     waiting: Cell<usize>,

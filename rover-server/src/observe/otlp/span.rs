@@ -1,4 +1,4 @@
-//! What spans of both kinds have in common, as the bytes of a `Span`.
+//! Writes the fields that both kinds of spans share, as the bytes of a `Span`.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};

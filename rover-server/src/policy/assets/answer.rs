@@ -1,4 +1,4 @@
-//! From a file to its response.
+//! Turns a file into its response.
 //!
 //! Comes in: a resource and the head of the request. Goes out: 200, 206, 304, 412 or 416, with a body from memory or one
 //! that is read while it is sent.
@@ -34,10 +34,10 @@ static BYTES: HeaderValue = HeaderValue::from_static("bytes");
 const HEADERS: usize = 12;
 
 impl Assets {
-    /// Sends a file as the request wants it.
+    /// Answers a request with a file.
     ///
     /// # Errors
-    /// It has gone meanwhile, or is another one, for which NOENT stands; or what the system says of opening it.
+    /// The file is gone or has been replaced (NOENT); or the system's error from opening it.
     pub(super) fn send(
         &self,
         n: usize,
@@ -110,7 +110,7 @@ impl Assets {
         Ok(response)
     }
 
-    /// A body that is read while it is sent. A file that is no longer the one that the headers tell of is not sent.
+    /// A body that is read while it is sent. A file that the headers no longer describe is not sent.
     fn read_while_sending(
         &self,
         n: usize,

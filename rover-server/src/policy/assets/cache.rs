@@ -1,7 +1,7 @@
-//! The files that a worker keeps in memory, by the path as sent.
+//! Keeps files in a worker's memory, by the path as sent.
 //!
-//! Comes in: resources that were read. Goes out: those that were looked at within the last second. Bounded in number and
-//! in bytes; what was not asked for the longest goes first. Must not know: requests.
+//! Comes in: resources that were read. Goes out: those that were checked within the last second. Bounded in number and
+//! in bytes; the least recently used go first. Must not know: requests.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use lru::LruCache;
 
 use super::resource::Resource;
 
-/// How long a file is served without looking whether it has changed.
+/// How long a file is served without checking whether it has changed.
 const TRUST: Duration = Duration::from_secs(1);
 
 /// How many paths are kept.

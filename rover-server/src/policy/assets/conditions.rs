@@ -1,4 +1,4 @@
-//! Preconditions of a request for a file (RFC 9110, section 13).
+//! Evaluates the preconditions of a request for a file (RFC 9110, section 13).
 //!
 //! Comes in: the fields of the request, the validators of what would be sent. Goes out: whether to send it, and whether a
 //! range of it may be sent. Must not know: files.
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// What tells one state of a representation from another.
+/// The validators of a representation.
 pub(super) struct Validators<'a> {
     /// A strong one: `"…"`.
     pub(super) etag: &'a HeaderValue,
@@ -16,7 +16,7 @@ pub(super) struct Validators<'a> {
     pub(super) modified: SystemTime,
 }
 
-/// What the preconditions come to.
+/// The result of the preconditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Send,

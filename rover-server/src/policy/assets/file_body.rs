@@ -1,8 +1,8 @@
-//! A large file on its way out, or ranges of it.
+//! Sends a large file, or ranges of it, while it is read.
 //!
-//! Comes in: an open file and what to send of it. Goes out: frames. What the system has in memory is read at once
-//! (`preadv2` with RWF_NOWAIT); only what has to come from the disk is read on a thread for blocking calls, so
-//! the worker never waits for a disk. A body has two buffers and no more: the third frame waits until the first has left.
+//! Comes in: an open file and what to send of it. Goes out: frames. Data in the system's page cache is read at once
+//! (`preadv2` with RWF_NOWAIT); only data from the disk is read on a blocking thread, so the worker never waits for a
+//! disk. A body has two buffers: the third frame waits until the first has been sent.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -131,7 +131,7 @@ impl http_body::Body for FileBody {
                     let read = move || file.read_at(&mut memory[..length], offset).map(|length| (memory, length));
                     match Handle::try_current() {
                         Ok(_) => this.reading = Some(Box::pin(blocking::run(read))),
-                        // Without a runtime there is nothing that could be kept waiting.
+                        // Without a runtime, nothing else could be delayed.
                         Err(_) => return this.finish(read()),
                     }
                 }

@@ -1,4 +1,4 @@
-//! Files: folders that are served under a path, without Lua.
+//! Serves folders of files under a path, without Lua.
 //!
 //! Comes in: the head of a request that no route answers. Goes out: the response, or nothing where there is no such file.
 //! Small files come from the worker's memory, large ones are read while they are sent. This module must not know routes,
@@ -69,7 +69,7 @@ impl Mounts {
         if mistakes.is_empty() { Ok(Mounts { mounts, declared }) } else { Err(mistakes) }
     }
 
-    /// What is unsafe about them, each with its cure; the app's own files lie in `base`.
+    /// Warnings about unsafe folders, each with its cure; the app's own files are in `base`.
     pub(crate) fn warnings(&self, base: &Path) -> Vec<String> {
         self.mounts.iter().flat_map(|mount| mount.warnings(base)).collect()
     }
@@ -93,7 +93,7 @@ impl Mounts {
     }
 }
 
-/// How long a folder is used before it is opened anew: one that was deleted and made again is another one.
+/// How long a folder is used before it is opened again, because it may have been deleted and made again.
 const REOPEN: Duration = Duration::from_secs(1);
 
 /// A folder, and when it was opened.
@@ -146,7 +146,7 @@ impl Assets {
         }
     }
 
-    /// Sends what was found; looks again, once, where the file has changed under what is remembered of it.
+    /// Sends what was found; looks again, once, if the file has changed since it was cached.
     fn send_current(
         &self,
         n: usize,
@@ -203,7 +203,7 @@ impl Assets {
         }
     }
 
-    /// What lies under `name`; `key` is what it is remembered by.
+    /// Looks `name` up; `key` is its key in the cache.
     fn look_up(&self, n: usize, mount: &Mount, key: &str, name: &[u8]) -> Found {
         let now = Instant::now();
         let previous = match self.cache.borrow_mut().get(key, now) {
@@ -299,7 +299,7 @@ fn is_no_weight(parameter: &[u8]) -> bool {
     }
 }
 
-/// What a name leads to that cannot be opened: nothing, where it is not there or nobody may read it.
+/// Handles a name that cannot be opened: not found if it does not exist or may not be read.
 #[cold]
 fn refused(path: &str, error: Errno) -> Found {
     match error {
@@ -312,7 +312,7 @@ fn refused(path: &str, error: Errno) -> Found {
     }
 }
 
-/// Whatever the system says besides does not mean that there is no such file: a moment later it may be had.
+/// Any other error does not mean that the file does not exist; it may be available a moment later.
 #[cold]
 fn unavailable(path: &str, error: Errno) -> Response<Body> {
     tell(path, error);

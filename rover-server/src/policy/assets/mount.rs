@@ -1,4 +1,4 @@
-//! A folder that is served under a path, as the app declares it.
+//! Checks the declaration of a folder that is served under a path.
 //!
 //! Comes in: `api.assets.static { dir = …, … }` as plain data. Goes out: a checked [`Mount`], or everything that is wrong
 //! with it. Must not know: requests.
@@ -44,7 +44,7 @@ pub(super) struct Mount {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What `Cache-Control` says.
+/// The rules for `Cache-Control`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Caching {
     max_age: Duration,
@@ -116,7 +116,7 @@ impl Mount {
 }
 
 impl Mount {
-    /// What is unsafe about it, each with its cure; the app's own files lie in `base`.
+    /// Warnings about an unsafe folder, each with its cure; the app's own files are in `base`.
     pub(super) fn warnings(&self, base: &Path) -> Vec<String> {
         let mut found = Vec::new();
         let origin = &self.origin;

@@ -1,4 +1,4 @@
-//! Opens what lies below a folder, and nothing else.
+//! Opens files below a folder, and nothing else.
 //!
 //! Comes in: an open folder and a relative name. Goes out: an open regular file with what the system says of it, or that
 //! it is a folder, or that there is nothing. A name without links on its way is the kernel's matter (openat2(2)). A symbolic link is
@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// What a name leads to.
+/// The result of opening a name.
 #[derive(Debug)]
 pub(super) enum Opened {
     File(File, Stat),
@@ -22,10 +22,10 @@ pub(super) enum Opened {
 /// Without O_NONBLOCK, opening a pipe would wait for somebody who writes into it.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// How often a look-up is begun again that somebody disturbed by renaming a folder on the way.
+/// How often a look-up is repeated that was disturbed by the renaming of a folder on the way.
 const TRIES: usize = 4;
 
-/// How many links are followed on one way, as the kernel has it.
+/// How many links are followed in one look-up, as in the kernel.
 const MOST_LINKS: usize = 40;
 
 /// Opens a folder to look names up in.

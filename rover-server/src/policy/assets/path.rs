@@ -1,7 +1,7 @@
-//! From a path as sent to the name of a file below a folder.
+//! Turns a path as sent into the name of a file below a folder.
 //!
-//! Comes in: what stands behind the mount's own path. Goes out: a relative name that cannot leave the folder by itself
-//! and names nothing hidden; links are `open`'s matter. Must not know: files.
+//! Comes in: the path after the mount's own. Goes out: a relative name that cannot leave the folder and names nothing
+//! hidden; `open` handles links. Must not know: files.
 
 /// The name of a file below a folder: segments joined by `/`; empty for the folder itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

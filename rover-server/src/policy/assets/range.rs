@@ -1,4 +1,4 @@
-//! Byte ranges of a file (RFC 9110, section 14).
+//! Reads byte ranges of a file (RFC 9110, section 14).
 //!
 //! Comes in: the `Range` field and a length. Goes out: which bytes to send. Must not know: files.
 

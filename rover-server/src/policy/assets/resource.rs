@@ -1,4 +1,4 @@
-//! A file as a resource of HTTP: its representations, their validators, and the bytes of small ones.
+//! Loads a file as a resource of HTTP: its representations, their validators, and the bytes of small ones.
 //!
 //! Comes in: an open folder and a name. Goes out: a [`Resource`], read anew or taken over where nothing has changed. Must
 //! not know: requests.

@@ -1,8 +1,8 @@
-//! A body that is compressed while it is sent.
+//! Compresses a body while it is sent.
 //!
-//! Comes in: another body. Goes out: its bytes in a content coding. Nothing is held back: when the source has to wait, all
-//! that it gave so far can be read by the client. Much at once is compressed in slices, with a turn for others after
-//! each few.
+//! Comes in: another body. Goes out: its bytes in a content coding. Nothing is delayed: when the source waits, the
+//! client can read everything that it gave so far. Large pieces are compressed in slices, and other requests get their
+//! turn after a few.
 
 use std::io;
 use std::pin::Pin;

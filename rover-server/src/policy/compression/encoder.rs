@@ -1,4 +1,4 @@
-//! The encoders, behind one face.
+//! The encoders, with one interface.
 //!
 //! Comes in: bytes. Goes out: the same bytes in a content coding. Must not know: HTTP messages.
 
@@ -11,7 +11,7 @@ use zstd::zstd_safe::CParameter;
 
 use crate::message::coding::Coding;
 
-/// How hard the encoders try: for answers that are made anew each time, a step more costs more time than its bytes are
+/// The encoders' levels: for answers that are made anew each time, a higher level costs more time than its bytes are
 /// worth. `docs/compression.md` has the figures.
 const GZIP_LEVEL: u32 = 5;
 const BR_LEVEL: u32 = 4;
@@ -102,7 +102,8 @@ impl Encoder {
     }
 }
 
-/// Encodes whole bodies. What the encoders need is kept from one to the next, for making it costs more than a small body.
+/// Encodes whole bodies. The encoders' state is kept from one to the next, because making it costs more than a small
+/// body.
 #[derive(Default)]
 pub(super) struct Whole {
     gzip: Option<Compress>,

@@ -1,4 +1,4 @@
-//! Compresses responses for clients that take it.
+//! Compresses responses for clients that accept it.
 //!
 //! Comes in: a response, and what the client accepts. Goes out: the same response, or one with a content coding (RFC 9110,
 //! section 8.4). A small body is compressed at once, a large one in slices while it is sent, a stream as it comes. Must
@@ -85,7 +85,7 @@ impl Compression {
 }
 
 impl Negotiation {
-    /// Compresses the response where the rules and the client allow it.
+    /// Compresses the response if the rules and the client allow it.
     #[inline]
     pub(crate) fn apply(self, response: Response<Body>) -> Response<Body> {
         match response.body() {

@@ -1,4 +1,4 @@
-//! Rate limits: how often a client may ask.
+//! Rate limits: how many requests a client may send.
 //!
 //! Comes in: the head of a request and the address of its client, or a key that the app's function chose. Goes out:
 //! whether it may go on, and the headers that tell the client. All workers count in one [`Table`], so that a limit is
@@ -23,7 +23,7 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// What the routes of an app are limited to, beside the config's limit for all.
+/// The limits of an app's routes, besides the config's limit for all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RouteLimits {
     /// In the order declared.
@@ -54,16 +54,16 @@ struct Meter {
     per: Told,
 }
 
-/// Where a request tells who it is from.
+/// What identifies the client of a request.
 enum Told {
     Ip,
     Header(HeaderName),
     Cookie(Box<str>),
-    /// The app's function tells, from within Lua.
+    /// A function of the app, called in Lua.
     Elsewhere,
 }
 
-/// What one limit says to a request.
+/// The decision of one limit about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     limit: u32,
@@ -80,7 +80,7 @@ impl Decision {
         self.retry_after.is_some()
     }
 
-    /// The one of two that the client has to heed.
+    /// The stricter of two decisions.
     pub(crate) fn tighter(self, other: Option<Decision>) -> Decision {
         match other {
             Some(other) if (!other.is_refusal(), other.remaining) < (!self.is_refusal(), self.remaining) => other,

@@ -1,4 +1,4 @@
-//! The clients of all limits, in memory of a fixed size.
+//! Holds the clients of all limits, in memory of a fixed size.
 //!
 //! Comes in: a client's key, and what becomes of its moment. Goes out: the moment that stands there afterwards. A client
 //! has a place in one set of sixteen; a set has a lock, which is held for some nanoseconds. Where a set is full, the

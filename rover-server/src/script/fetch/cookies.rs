@@ -1,4 +1,4 @@
-//! Cookies of an answer.
+//! Reads the cookies of an answer.
 //!
 //! Comes in: a line of Set-Cookie. Goes out: the name and the value in it (RFC 6265, section 5.2), as `ctx:cookie` would give
 //! them to the server.

@@ -1,7 +1,7 @@
 //! `rover.http`: requests to other servers, as Lua authors make them.
 //!
-//! Comes in: what an app asks for, checked and put in order by `http.lua`. Goes out: a table that tells of the answer, or
-//! nil and why there is none. This module must not know of requests that come in.
+//! Comes in: an app's call, checked and put in order by `http.lua`. Goes out: a table of the answer, or nil and why
+//! there is none. This module must not know of incoming requests.
 
 mod cookies;
 mod reader;

@@ -1,4 +1,4 @@
-//! The body of an answer with `stream = true`: read piece by piece.
+//! Reads the body of an answer with `stream = true`, piece by piece.
 //!
 //! Dropping the body closes its connection. An app that forgets one keeps it until Lua's garbage collector finds it, or
 //! until its patience has passed and another request is made.

@@ -1,4 +1,4 @@
-//! `send`: one call of `rover.http`, from its checked arguments to the table that tells of the answer.
+//! `send`: makes one call of `rover.http`, from its checked arguments to the table of the answer.
 
 use std::future::Future;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! `stats()`: what the clients of this worker have counted, as a table.
+//! `stats()`: the figures of this worker's clients, as a table.
 
 use crate::lua::{Returns, Stack};
 use crate::outbound::Row;

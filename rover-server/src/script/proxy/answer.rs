@@ -1,4 +1,4 @@
-//! The answer of an upstream, or what stands in for one, as a response of Lua's.
+//! Turns an upstream's answer, or its failure, into a response for Lua.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -108,7 +108,7 @@ pub(super) fn push_failure(stack: &mut Stack<'_>, proxy: &Proxy, problem: &Probl
         _ => StatusCode::BAD_GATEWAY,
     };
     let reason = problem.to_string();
-    // What a client does is no news of the upstream.
+    // The client's failures are not the upstream's.
     let (level, message) = match problem.is_of_client() {
         true => (Level::Debug, "the client did not send the whole of its request"),
         false => (Level::Warn, "the upstream gave no answer"),
@@ -149,7 +149,7 @@ fn finish(stack: &mut Stack<'_>, proxy: &Proxy, response: i32) -> Returns {
     Ok(1)
 }
 
-/// As much of an upstream as a log line shows.
+/// The name of an upstream in log lines.
 pub(super) fn named(turn: Option<&Rc<super::group::Upstream>>) -> String {
     turn.map(|upstream| upstream.url.to_string()).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! Headers by which a client could claim what only a proxy in front of the upstream knows.
+//! Recognises headers by which a client could claim what only a proxy in front of the upstream knows.
 //!
-//! Comes in: the name of a field of a request. Goes out: whether it may go on. An upstream behind a proxy believes such
-//! fields, so they come from the proxy or not at all. This module must not know of values.
+//! Comes in: the name of a field of a request. Goes out: whether it may be passed on. An upstream behind a proxy trusts
+//! such fields, so they come from the proxy or not at all. This module must not know of values.
 
 use http::header::HeaderName;
 

@@ -1,4 +1,4 @@
-//! `forward`: one request, from its checked arguments to the response that stands for the upstream's answer.
+//! `forward`: passes one request on, from its checked arguments to the response of the upstream.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ mod argument {
     pub(super) const KEEP_HEADERS: i32 = 11;
 }
 
-/// A request on its way on.
+/// A request that is being passed on.
 struct Onward {
     method: Method,
     /// As the client sent it.
@@ -62,7 +62,7 @@ struct Onward {
     hints: Option<Hints>,
 }
 
-/// What came of it.
+/// The outcome.
 enum Outcome {
     Answered(Box<(Parts, Inflow)>, Turn),
     Failed(Problem, Option<Rc<Upstream>>),
@@ -117,7 +117,7 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
     })
 }
 
-/// Takes from the request what goes on.
+/// Takes what is passed on from the request.
 fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onward, Raise> {
     let ticket = context::ticket(stack, &proxy.contexts, "proxy(url)")?;
     let kept = kept_headers(stack)?;
@@ -237,7 +237,7 @@ fn leads_out(path: &str) -> bool {
     segments.any(|segment| matches!(segment.split(|&byte| byte == b';').next(), Some(b"." | b"..")))
 }
 
-/// Sends the request to an upstream; to another one where it did not even reach the first.
+/// Sends the request to an upstream, and to another one if it did not reach the first.
 async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut Option<ClientSpan>) -> Outcome {
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut last = Problem::Refused;

@@ -1,4 +1,4 @@
-//! Upstreams: whose turn it is, and who is out of order.
+//! Chooses upstreams in turn, and leaves out those that are out of order.
 
 use std::cell::Cell;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Header fields on their way through: what belongs to one hop stays there, and the upstream learns whom it serves.
+//! Passes header fields on: drops those of one hop, and tells the upstream about the client.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Whether the field is of one connection alone (RFC 9110, section 7.6.1).
+/// Whether the field is hop-by-hop (RFC 9110, section 7.6.1).
 fn is_of_one_hop(name: &HeaderName) -> bool {
     [&CONNECTION, &KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE].contains(&name)
 }

@@ -1,7 +1,7 @@
-//! Interim answers of an upstream, such as 103 Early Hints, on their way to the client.
+//! Passes interim responses of an upstream, such as 103 Early Hints, on to the client.
 //!
 //! Comes in: what the upstream sends before its answer. Goes out: the same, to a client of HTTP/1.1 that waits for its
-//! answer. hyper sends no interim answers but 100, so they go past it; in HTTP/2 there is no way past it.
+//! answer. hyper sends no interim responses but 100, so they bypass it; in HTTP/2 they cannot.
 
 use std::future::Future;
 use std::pin::pin;

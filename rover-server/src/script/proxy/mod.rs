@@ -1,4 +1,4 @@
-//! `ctx:proxy` and `api.proxy`: a request goes on to another server, and its answer comes back as it is made.
+//! `ctx:proxy` and `api.proxy`: pass a request on to another server, and stream its answer back.
 //!
 //! Comes in: a request and where it should go. Goes out: a response whose body streams, or one that says why there is none.
 //! Neither body is collected here. This module must not know of routes, nor of the connection that the request came on.

@@ -1,4 +1,4 @@
-//! The body of a request on its way to an upstream, shared with whoever may have to send it to another one.
+//! The body of a request for an upstream, kept so that it can be sent to another one.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

@@ -1,4 +1,5 @@
-//! Connections that leave HTTP, such as WebSockets: after a 101, bytes pass both ways until one side ends.
+//! Joins connections that leave HTTP, such as WebSockets: after a 101, bytes pass in both directions until one side
+//! ends.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! From plain data to a Lua value. The reverse is [`read`](super::read).
+//! Turns plain data into a Lua value. The reverse is [`read`](super::read).
 
 use super::read::tag;
 use crate::json::Vocabulary;

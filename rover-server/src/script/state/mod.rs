@@ -1,7 +1,7 @@
-//! `rover.shared` and `rover.cache`: the state that all workers of a server share, as Lua sees it.
+//! `rover.shared` and `rover.cache`: shows the state that all workers share to Lua.
 //!
-//! Comes in: Lua values, which are copied into plain data. Goes out: copies of that data. What keeps it is `store`'s
-//! affair. This module must not know of requests.
+//! Comes in: Lua values, which are copied into plain data. Goes out: copies of that data. `store` keeps it. This module
+//! must not know of requests.
 
 mod cache;
 mod data;

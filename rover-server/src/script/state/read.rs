@@ -1,4 +1,4 @@
-//! From a Lua value to plain data: a deep copy, made in place without a call into Lua.
+//! Turns a Lua value into plain data: a deep copy, made in place without a call into Lua.
 //!
 //! A table becomes bytes: its items in a row, then its other pairs. Comes in: a place on the stack. Goes out: a [`Datum`],
 //! or what cannot be copied and where it stands.

@@ -1,10 +1,10 @@
-//! Work that blocks its thread, on threads beside the worker's.
+//! Runs blocking work of the standard library on other threads.
 
 use crate::runtime::blocking;
 use crate::store::Gate;
 
-/// Does the work on another thread once it is its turn. The turn lasts as long as the work, also where nobody waits for
-/// it any more: a thread that is stuck is one place less, never one thread more.
+/// Does the work on another thread when it is its turn. The turn lasts as long as the work, even if nobody waits for it
+/// any more: a stuck thread occupies its place, so no further thread is used.
 ///
 /// # Errors
 /// What the work says, or that there is too much of it, or no thread for it: then it has not been done, and will not be.
@@ -20,10 +20,10 @@ pub(super) async fn off_thread<T: Send + 'static>(
     working.await.unwrap_or_else(|refused| Err(refused.to_string()))
 }
 
-/// What is said where the queue is full.
+/// The message if the queue is full.
 pub(super) const TOO_MANY: &str = "too many calls wait for their turn";
 
-/// What the system says, without the number: `No such file or directory`.
+/// The system's message without the number: `No such file or directory`.
 pub(super) fn words(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {

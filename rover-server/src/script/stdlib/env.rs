@@ -1,4 +1,4 @@
-//! `rover.env.NAME`: the environment of the process, or nil.
+//! `rover.env.NAME`: reads the environment of the process.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,7 +1,7 @@
 //! `rover.exec`: runs a program beside the server.
 //!
-//! Comes in: a command and its options. Goes out: how it ended and what it wrote, or `nil, err`. Whoever stops waiting
-//! for a program ends it, with all that it has started.
+//! Comes in: a command and its options. Goes out: how it ended and what it wrote, or `nil, err`. If nobody waits for a
+//! program any more, it is killed, with all processes that it has started.
 
 use std::ffi::OsString;
 use std::io;
@@ -173,7 +173,7 @@ fn timeout(stack: &mut Stack<'_>) -> Result<Option<Duration>, Raise> {
     Ok(time)
 }
 
-/// A program that runs. Dropping it ends it and its group.
+/// A running program. Dropping it kills it and its group.
 struct Running {
     child: Child,
     _turn: Turn,

@@ -1,6 +1,6 @@
-//! `rover.fs`: files, without making the worker wait for a disk.
+//! `rover.fs`: works with files without making the worker wait for a disk.
 //!
-//! Comes in: paths and options. Goes out: what the work on another thread brings, or `nil, err`.
+//! Comes in: paths and options. Goes out: the result of the work on another thread, or `nil, err`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,11 +1,11 @@
-//! One server-sent event, in the form that the HTML standard gives it (section 9.2).
+//! Encodes one server-sent event (HTML standard, section 9.2).
 
 use std::ffi::c_int;
 
 use crate::json::{self, Vocabulary};
 use crate::lua::{Kind, Stack};
 
-/// What is sent when nothing has been for a while, so that nobody between takes the connection for dead.
+/// Sent after a while of silence, so that proxies do not close the connection.
 pub(super) const KEEP_ALIVE: &[u8] = b":\n\n";
 
 /// The first event: for how many milliseconds the client waits before it connects again.

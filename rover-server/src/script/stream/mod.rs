@@ -1,4 +1,4 @@
-//! Bodies that a Lua function makes piece by piece: `api.stream` and `api.sse`.
+//! `api.stream` and `api.sse`: bodies that a Lua function makes piece by piece.
 //!
 //! Comes in: a producer. Goes out: a body, which calls the producer whenever the client has room for the next piece, and
 //! cancels it when the client is gone. This module must not know of handlers or connections.

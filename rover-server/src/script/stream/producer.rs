@@ -1,4 +1,4 @@
-//! A producer as a body: called again for each piece, and only when the client has room for it.
+//! Runs a producer as a body: calls it for each piece, and only when the client has room for it.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! One client as those see it that send to it: a bounded queue, which its connection empties.
+//! The sending side of one client: a bounded queue, which its connection empties.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
@@ -19,7 +19,7 @@ pub(super) enum Outgoing {
 }
 
 impl Outgoing {
-    /// What a waiting message is counted as, in bytes: the place in the queue counts as well.
+    /// The cost of a waiting message in bytes, including its place in the queue.
     fn cost(&self) -> usize {
         const PLACE: usize = 128;
         PLACE
@@ -31,7 +31,7 @@ impl Outgoing {
     }
 }
 
-/// What became of a message.
+/// The result of sending a message.
 pub(super) enum Pushed {
     Waits,
     /// There is no room. The message comes back.
@@ -134,7 +134,7 @@ impl Client {
         self.is_closed.get()
     }
 
-    /// Tells a client that has been given up, behind nothing but what is half sent already.
+    /// Tells a dropped client so, right after a message that is half sent already.
     pub(super) fn close_late(&self) {
         self.queue.borrow_mut().waiting.push_back(Outgoing::Close(1013, Utf8Bytes::from_static("too slow")));
     }

@@ -1,4 +1,4 @@
-//! Whether a request may become a WebSocket: RFC 6455, section 4.2.
+//! Checks whether a request may become a WebSocket (RFC 6455, section 4.2).
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
@@ -10,7 +10,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::config::PageOrigins;
 
-/// What a request for a WebSocket's path is.
+/// The kind of a request for a WebSocket's path.
 pub(super) enum Asked {
     /// No handshake at all.
     Plain,
@@ -65,8 +65,8 @@ fn is_key(key: &[u8]) -> bool {
     digits.len() == 22 && digits.iter().all(is_digit) && matches!(digits[21], b'A' | b'Q' | b'g' | b'w')
 }
 
-/// Browsers say where a page comes from, and do not keep one site's page from another site's sockets by themselves:
-/// RFC 6455, section 10.2. Other clients say nothing, and are not asked.
+/// Checks `Origin`: browsers send the page's origin, and do not themselves stop a page from connecting to another site
+/// (RFC 6455, section 10.2). Other clients send none, and are accepted.
 fn allows(origins: &PageOrigins, headers: &HeaderMap, told_host: Option<&str>) -> bool {
     let mut sent = headers.get_all(ORIGIN).iter();
     let origin = match (sent.next(), sent.next()) {

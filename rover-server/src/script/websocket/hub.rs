@@ -1,4 +1,4 @@
-//! How messages reach the clients of other workers: one mailbox for each worker that has any.
+//! Sends messages to the clients of other workers: one mailbox for each worker that has any.
 //!
 //! The hub belongs to a server, not to the process. A message is encoded once, put into each mailbox, and handed to the
 //! clients there by the worker itself: one hop for each worker, however many clients it has.
@@ -13,7 +13,7 @@ use super::client::Outgoing;
 /// How many messages may wait for one worker. One that is this far behind is stuck.
 const MOST_WAITING: usize = 10_000;
 
-/// Whom a message is for.
+/// The recipients of a message.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
     /// Every client of the endpoint of this number.
@@ -104,7 +104,7 @@ impl Mailbox {
         true
     }
 
-    /// Lets whoever waits for a message look at the world again.
+    /// Wakes whoever waits for a message.
     pub(super) fn wake(&self) {
         let waker = self.lock().waker.take();
         if let Some(waker) = waker {

@@ -1,8 +1,9 @@
 //! WebSockets: connections that have left HTTP, with a Lua handler for each type of message.
 //!
-//! Comes in: a request whose handler is an endpoint's. Goes out: a 101, then messages both ways, until either side says
-//! good-bye. The protocol is tungstenite's; `websocket.lua` holds what an app declares; `crowd` and `hub` bring a message to
-//! many clients, of this worker and of the others. This module must not know of routes, or how requests are answered.
+//! Comes in: a request whose handler is an endpoint's. Goes out: a 101, then messages in both directions, until either
+//! side closes. The protocol is tungstenite's; `websocket.lua` holds what an app declares; `crowd` and `hub` bring a
+//! message to many clients, of this worker and of the others. This module must not know of routes, or how requests are
+//! answered.
 
 mod client;
 mod crowd;
@@ -68,7 +69,7 @@ impl Sockets {
         })
     }
 
-    /// Tells what was decided after the app had loaded.
+    /// Sets what was settled after the app had loaded.
     pub(crate) fn settle(&self, settings: &WebSocketConfig) {
         *self.settings.borrow_mut() = Rc::new(settings.clone());
     }

@@ -1,4 +1,4 @@
-//! One WebSocket from its first message to its last.
+//! Runs one WebSocket from its first message to its last.
 //!
 //! Three things go on side by side, in one task: messages come in and are handled in their order, one at a time; what
 //! waits for the client goes out; pings see whether the client is still there. While a message is handled, a few more are
@@ -28,7 +28,7 @@ use super::client::{Client, Outgoing};
 use super::crowd::{Crowd, Seat, count};
 use super::wire::{End, Event, Wire};
 
-/// How long a client has to say good-bye in its turn, and what came before its own is handled.
+/// How long a client has to answer a close, and how long its earlier messages may take to be handled.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a session begins with.
@@ -48,10 +48,10 @@ pub(super) struct Beginning {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// Our good-bye is queued or sent.
+    /// Our close is queued or sent.
     Closing,
-    /// The client broke the rules: nothing more is read, and it is told when what came before has been handled, or has
-    /// taken too long.
+    /// The client broke the protocol: nothing more is read, and it is told when its earlier messages have been handled
+    /// or have taken too long.
     Refusing(u16, &'static str),
     /// It is being told, and the connection ends.
     Refused,
@@ -111,7 +111,7 @@ pub(super) struct Session {
     phase: Phase,
     /// When the phase has taken too long.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// The client has said good-bye, so that what it sent before is complete.
+    /// The client has sent a close, so all its messages have arrived.
     has_parted: bool,
     run: Option<Run>,
     /// The messages that are next.
@@ -221,7 +221,7 @@ impl Session {
         self.inbox.has_room() && !self.wire.is_full()
     }
 
-    /// Looks at what is no message: the server's end, a client that is late, time.
+    /// Watches for events other than messages: the server's stop, a slow client, a timeout.
     fn watch(&mut self, cx: &mut Context<'_>) {
         if self.ending.as_mut().is_some_and(|ending| ending.as_mut().poll(cx).is_ready()) {
             self.ending = None;
@@ -237,7 +237,7 @@ impl Session {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
             self.deadline = None;
             self.abandon();
-            // Who broke the rules is told of it now.
+            // A client that broke the protocol is told now.
             if self.is_connected() && !matches!(self.phase, Phase::Refusing(..)) {
                 self.end(End::Cut);
             }
@@ -392,7 +392,7 @@ impl Future for Session {
     }
 }
 
-/// Sees whether the client is still there.
+/// Checks whether the client is still there.
 struct Pulse {
     timer: Pin<Box<Sleep>>,
     interval: Duration,

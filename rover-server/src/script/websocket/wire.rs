@@ -1,4 +1,4 @@
-//! The protocol, by tungstenite, over a connection that has left HTTP.
+//! Speaks the protocol, by tungstenite, over a connection that has left HTTP.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::pin::Pin;
@@ -27,7 +27,7 @@ pub(super) enum Event {
     Binary(Bytes),
     /// A ping, which is answered already, or a pong.
     Sign,
-    /// The client says good-bye; the answer is on its way.
+    /// The client has sent a close; the answer is on its way.
     Close,
 }
 
@@ -44,11 +44,11 @@ impl Event {
 
 /// Why nothing more comes.
 pub(super) enum End {
-    /// Both sides have said good-bye.
+    /// Both sides have sent a close.
     Closed,
     /// The connection is gone.
     Cut,
-    /// The client broke the rules: what to tell it.
+    /// The client broke the protocol: the code and reason to close with.
     Wrong(u16, &'static str),
 }
 

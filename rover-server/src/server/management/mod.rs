@@ -1,8 +1,8 @@
-//! The listener on which a server tells of itself, apart from the one that serves the app.
+//! The management listener, apart from the listener of the app.
 //!
-//! Comes in: bound sockets, and a function from paths to pages. Goes out: the pages, over HTTP/1.1, from a thread of its
-//! own, so that a worker that is stuck does not keep an operator from asking. Pages of other sites that a browser shows get
-//! nothing. This module must not know what the pages tell.
+//! Comes in: bound sockets, and a function from paths to pages. Goes out: the pages, over HTTP/1.1, from a separate
+//! thread, so that it answers even when workers are stuck. Pages of other sites in a browser get nothing. This module
+//! must not know what the pages contain.
 
 mod origin;
 
@@ -48,18 +48,18 @@ pub(crate) struct Page {
     pub(crate) body: String,
 }
 
-/// What is asked: the path, the query, and whether by POST, as for what acts.
+/// A request: the path, the query, and whether it is a POST, which actions need.
 pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) is_post: bool,
 }
 
-/// What there is under a path.
+/// The result for a path.
 pub(crate) enum Told {
     Page(Page),
     Nothing,
-    /// Something that only these methods are for.
+    /// A page for these methods only.
     Only(&'static str),
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Management {
 }
 
 impl Management {
-    /// Starts to answer on `listeners` to those who know the server by one of `names`.
+    /// Starts to answer on `listeners` to requests whose `Host` is one of `names`.
     ///
     /// # Errors
     /// The system refuses a thread or an event queue.
@@ -126,7 +126,7 @@ async fn serve(listeners: Arc<Listeners>, names: Rc<Names>, pages: Pages) -> io:
                     }
                     Stream::Unix(stream) => {
                         if let Ok(stream) = UnixStream::from_std(stream) {
-                            // Out of a page's reach, by whatever name.
+                            // A Unix socket is out of a web page's reach, whatever the `Host`.
                             converse(TokioIo::new(stream), &Names::any(), &pages).await;
                         }
                     }
@@ -136,7 +136,7 @@ async fn serve(listeners: Arc<Listeners>, names: Rc<Names>, pages: Pages) -> io:
         .await
 }
 
-/// Answers one request. A client that is slow to send it, or to take the answer, is not waited for.
+/// Answers one request. Does not wait for a slow client.
 async fn converse(stream: impl Read + Write + Unpin, names: &Names, pages: &Pages) {
     let is_made = Cell::new(false);
     let service = service_fn(|request| {
@@ -153,7 +153,7 @@ async fn converse(stream: impl Read + Write + Unpin, names: &Names, pages: &Page
     let mut serving = pin!(builder.serve_connection(stream, service));
     loop {
         tokio::select! {
-            // What goes wrong here is the client's doing.
+            // Errors here are caused by the client.
             _ = serving.as_mut() => return,
             () = sleep(PATIENCE) => {
                 if !is_made.get() {

@@ -1,8 +1,8 @@
-//! Whose requests the management listener answers.
+//! Decides which requests the management listener answers.
 //!
-//! A browser on the operator's machine, or in the same network, sends what a page of another site tells it to, also to
-//! addresses that the site cannot reach itself; and where the site's name leads to such an address by then (DNS rebinding),
-//! it lets the page read the answer. Both show: the first in `Origin`, the second in `Host`, which holds the site's name.
+//! A page of another site can make a browser in the operator's network send requests to addresses that the site itself
+//! cannot reach; and if the site's name resolves to such an address by then (DNS rebinding), the page can read the
+//! answer. Both can be seen: the first in `Origin`, the second in `Host`, which holds the site's name.
 
 use std::net::IpAddr;
 
@@ -23,12 +23,12 @@ impl Names {
         Names { any: list.iter().any(|name| name == "*"), list }
     }
 
-    /// Any name will do.
+    /// Accepts any name.
     pub(super) fn any() -> Names {
         Names { list: Vec::new(), any: true }
     }
 
-    /// Why a request is not answered; `None` where it is.
+    /// Why a request is refused; `None` if it is answered.
     pub(super) fn refuses(&self, headers: &HeaderMap, target: &Uri) -> Option<&'static str> {
         let named = target.authority().map(|authority| authority.as_str().as_bytes());
         let hosts: Vec<&[u8]> = headers.get_all(HOST).iter().map(|host| host.as_bytes()).chain(named).collect();
@@ -46,8 +46,8 @@ impl Names {
         if origins.all(is_own) { None } else { Some("the request comes from a page of another site") }
     }
 
-    /// Whether no site in the world can go by this name: it is an address, a name of the machine's or the network's own,
-    /// which has no dot, or one that the operator has named.
+    /// Whether no public site can have this name: it is an address, a local name without a dot, or one that the
+    /// operator has listed.
     fn knows(&self, host: &[u8]) -> bool {
         let Ok(host) = std::str::from_utf8(host) else { return false };
         if let Some(literal) = host.strip_prefix('[') {

@@ -1,7 +1,7 @@
-//! Which routes have cost workers, and which cost too many to be run again.
+//! Counts the workers lost in each route, and closes routes that lose too many.
 //!
-//! Comes in: losses. Goes out: the routes that are closed, until another version of the app takes over. This module must not
-//! know how a route is closed.
+//! Comes in: losses. Goes out: the routes that are closed until another version of the app takes over. This module must
+//! not know how a route is closed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::log::{self, Level};
 use crate::route::FastRouter;
 use crate::server::watchdog::Lost;
 
-/// A route is closed when so many threads are stuck in it.
+/// How many threads may be stuck in a route before it is closed.
 const COSTS: usize = 3;
 
-/// What the version that serves has done to workers.
+/// The losses in the version that serves.
 #[derive(Default)]
 pub(super) struct Damage {
     version: Option<Arc<FastRouter>>,
@@ -23,7 +23,7 @@ pub(super) struct Damage {
 }
 
 impl Damage {
-    /// Notes a loss in the version of this router. Whether a route is to be closed for it.
+    /// Notes a loss in the version of this router. Returns whether its route is to be closed.
     pub(super) fn note(&mut self, lost: &Lost, version: &Arc<FastRouter>) -> bool {
         if !self.is_of(version) {
             *self = Damage { version: Some(version.clone()), lost: BTreeMap::new() };

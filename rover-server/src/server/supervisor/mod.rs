@@ -1,8 +1,7 @@
-//! The workers of a server as a whole: another one takes the place of each that is lost, until all are to end.
+//! Supervises the workers of a server: replaces lost ones, and ends all of them at a stop.
 //!
-//! Comes in: workers that are ready, and losses. Goes out: workers in their places, after a pause that grows where they
-//! are lost again and again; and routes that are closed where they cost too many. This module must not know why a worker
-//! was lost.
+//! Comes in: workers that are ready, and losses. Goes out: new workers in their places, after a pause that grows with
+//! repeated losses; and closed routes that have lost too many workers. This module must not know why a worker was lost.
 
 mod damage;
 
@@ -23,42 +22,42 @@ use crate::server::worker::{self, Worker};
 
 use damage::Damage;
 
-/// The pause before a place is filled for the second time in a row; it doubles each time.
+/// The pause before a place is filled for the second time in a row; it doubles with each further time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A worker that has lived for so long was no failure.
+/// A worker that has lived this long does not count as a failure.
 const GOOD_LIFE: Duration = Duration::from_secs(60);
 
-/// What a call gets at least when the server stops.
+/// The least time that a call gets when the server stops.
 const SHORTEST_END: Duration = Duration::from_secs(1);
 
-/// How many threads may be stuck for each worker. They cannot be ended from within: beyond that, no place is filled until
-/// some have come back, and where no worker is left, only a new process helps.
+/// How many threads may be stuck for each worker. They cannot be ended from within the process. Beyond this number no
+/// worker is replaced until some threads have returned; when no worker is left, only a new process helps.
 const MOST_STUCK: usize = 4;
-/// As many may be in any case.
+/// This many may be stuck in any case.
 const FEW_STUCK: usize = 8;
-/// How often a place that waits for that is looked after.
+/// How often a waiting place checks that number.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The workers of one server.
 pub(crate) struct Crew {
     blueprint: Blueprint,
-    /// Of the version that serves.
+    /// The plan of the version that serves.
     plan: Arc<Mutex<Plan>>,
     watchdog: Watchdog,
     turns: Arc<Workers>,
     places: Mutex<Places>,
     damage: Mutex<Damage>,
-    /// A place was filled, or given up.
+    /// Signalled when a place was filled or given up.
     settled: Notify,
-    /// No place is filled any more.
+    /// Signalled when no place is filled any more.
     closed: Condvar,
-    /// No worker is left, and so many threads are stuck that none takes their place.
+    /// Signalled when no worker is left and too many threads are stuck to start another.
     beyond_help: Notify,
     vacant: Arc<Vacant>,
 }
 
-/// Places that are to be filled, for the thread that sees to it.
+/// Places to be filled, for the thread that fills them.
 #[derive(Default)]
 struct Vacant {
     state: Mutex<Vacancies>,
@@ -67,7 +66,7 @@ struct Vacant {
 
 #[derive(Default)]
 struct Vacancies {
-    /// Numbers of workers, and how often in a row the place has become vacant.
+    /// Numbers of workers, and how often in a row each place has become vacant.
     list: Vec<(usize, u32)>,
     is_closed: bool,
 }
@@ -101,7 +100,7 @@ struct Place {
 }
 
 impl Crew {
-    /// Keeps the places of `workers`, which are ready.
+    /// Supervises `workers`, which are ready.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -128,7 +127,7 @@ impl Crew {
             vacant: Arc::default(),
         });
         let (own, vacant) = (Arc::downgrade(&crew), crew.vacant.clone());
-        // Started now, for the system may have no thread to spare when a worker is lost.
+        // Started now, because the system may have no thread to spare when a worker is lost.
         thread::Builder::new().name("rover-crew".to_owned()).spawn(move || {
             while let (Some((worker, failures)), Some(crew)) = (vacant.next(), own.upgrade()) {
                 crew.fill_beside(worker, failures);
@@ -144,7 +143,7 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Fills the place of a worker that was lost.
+    /// Has the place of a lost worker filled.
     fn replace(self: &Arc<Self>, worker: usize) {
         self.turns.take_out(worker);
         let mut places = self.places();
@@ -164,7 +163,7 @@ impl Crew {
         self.vacant.change(|vacant| vacant.list.push((worker, failures)));
     }
 
-    /// Fills a place on a thread of its own, or on this one where there is none to be had: then others wait.
+    /// Fills a place on a new thread, or on this one if the system has none: then other places wait.
     fn fill_beside(self: Arc<Self>, worker: usize, failures: u32) {
         let crew = self.clone();
         let filling = thread::Builder::new().name("rover-restart".to_owned());
@@ -173,7 +172,7 @@ impl Crew {
         }
     }
 
-    /// Closes the route that the worker was lost in, where it has cost too many.
+    /// Closes the route in which the worker was lost, if it has lost too many.
     fn note(&self, lost: &Lost) {
         let plan = self.plan();
         let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,8 +184,8 @@ impl Crew {
         }
     }
 
-    /// Waits as long as so many threads are stuck that another one would be too many. False where the place is not to be
-    /// filled: the server stops, or no worker is left to serve meanwhile, which the server learns.
+    /// Waits while too many threads are stuck. Returns false if the place must not be filled: the server stops, or no
+    /// worker is left, which the server is told.
     fn has_room(&self, number: usize) -> bool {
         let mut places = self.places();
         let mut is_told = false;
@@ -212,8 +211,8 @@ impl Crew {
         }
     }
 
-    /// Waits until no worker is left, and so many threads are stuck in calls that do not come back that the process had better
-    /// end.
+    /// Waits until no worker is left and too many threads are stuck in calls that do not return, so that the process
+    /// should end.
     pub(crate) async fn beyond_help(&self) {
         self.beyond_help.notified().await;
     }
@@ -246,7 +245,7 @@ impl Crew {
 
     fn start(&self, worker: usize) -> Result<(Worker, Plan), Mistakes> {
         let plan = self.plan();
-        // The version that serves, whatever the files are by now.
+        // The version that serves, even if the files have changed.
         let blueprint = Blueprint { worker, code: plan.code.clone(), ..self.blueprint.clone() };
         let mut worker = Worker::start(blueprint, &self.watchdog, plan.config.limits)
             .map_err(|error| Mistakes(vec![format!("cannot start a thread: {error}")]))?;
@@ -256,13 +255,13 @@ impl Crew {
         Ok((worker, plan))
     }
 
-    /// Lets the worker serve; false where its version has been replaced meanwhile.
+    /// Lets the worker serve; false if its version has been replaced meanwhile.
     fn settle(&self, number: usize, worker: Worker, plan: &Plan, failures: u32) -> bool {
         let mut places = self.places();
         if places.is_closed {
             return true;
         }
-        // Kept until the worker has its turns: a reload either finds it there, or has it start again.
+        // Held until the worker has its turns: a reload either finds it there, or makes it start again.
         let current = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&plan.router, &current.router) {
             return false;
@@ -290,8 +289,8 @@ impl Crew {
         self.settled.notify_one();
     }
 
-    /// Asks all workers to finish what they have begun, and waits until they have ended, but not for a call that does not
-    /// come back. Nobody is replaced any more.
+    /// Asks all workers to finish, and waits until they have ended, but not for calls that do not return. No worker is
+    /// replaced any more.
     pub(crate) async fn end(&self) {
         self.turns.close();
         let longest = self.plan().config.shutdown_timeout.max(SHORTEST_END);
@@ -311,7 +310,7 @@ impl Crew {
         for worker in workers {
             worker.ended().await;
         }
-        // One that was being started ends by itself, as nobody keeps it.
+        // A worker that was being started ends by itself, because nobody holds it.
         while self.places().open > 0 {
             self.settled.notified().await;
         }

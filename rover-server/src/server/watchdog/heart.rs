@@ -1,8 +1,8 @@
-//! Whether a worker comes round: whether its runtime calls one of its tasks now and then, whatever they do.
+//! Checks whether a worker's runtime still polls its tasks, whatever they do.
 //!
-//! Comes in: looks at the worker. Goes out: whether it does anything, and when it has not come round for too long. Lua code
-//! that begins again and again is no sign of it. A worker that gives none by itself is asked for one. This module must not
-//! know what is done about one that is lost.
+//! Comes in: looks at the worker. Goes out: whether it is busy, and when it has not returned to its event loop for too
+//! long. Lua code that begins again and again is not a sign of life. A worker that shows none is sent a task. This
+//! module must not know what is done about a lost worker.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use super::{GRACE, is_over};
 use crate::config::Limits;
 use crate::lua::{self, Look};
 
-/// How much CPU time a worker may take before it is asked whether it still comes round.
+/// How much CPU time a worker may take without a beat before it is sent a task.
 const UNSEEN: Duration = Duration::from_millis(500);
 
-/// What a look at a worker tells.
+/// The result of a look at a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beating {
     /// It has done nothing since the last look.
     Idle,
     Busy,
-    /// It has not come round for so long.
+    /// It has not returned to its event loop for this long.
     Lost(Duration),
 }
 
-/// When the worker's runtime last called it, as far as that is known.
+/// The last beat of a worker, as far as it is known.
 #[derive(Default)]
 pub(super) struct Heart(Option<Last>);
 
@@ -35,7 +35,7 @@ struct Last {
     look: Look,
     since: Instant,
     cpu: Duration,
-    /// When it was asked to come round, and what it did then.
+    /// When it was sent a task, and what it did then.
     asked: Option<(Instant, Look)>,
 }
 
@@ -50,7 +50,7 @@ impl Heart {
         }
     }
 
-    /// Looks at the worker; `handle` gives its runtime, once there is one.
+    /// Looks at the worker; `handle` returns its runtime, once there is one.
     pub(super) fn check(
         &mut self,
         look: Look,
@@ -78,7 +78,7 @@ impl Heart {
             }
             return doing;
         };
-        // Outside of Lua nothing takes long; within, there are limits of its own.
+        // Outside of Lua nothing takes long; code in Lua has limits of its own.
         let cpu_limit = limits.handler_cpu_limit;
         let is_lost = !look.is_in_lua()
             && !cpu_limit.is_zero()

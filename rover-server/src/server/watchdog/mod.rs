@@ -1,8 +1,8 @@
-//! Watches over the workers: code that runs for too long is stopped, and a worker that cannot be is given up.
+//! Watches the workers: stops code that runs for too long, and gives up a worker that cannot be stopped.
 //!
-//! Comes in: the [`Charge`] of each worker. Goes out: signals that stop Lua code, and a call where a worker is lost. One
-//! thread looks at all workers some times a second; what they count for it is one word each, written without a system
-//! call or a lock. This module must not know what workers do, nor how another takes a lost one's place.
+//! Comes in: the [`Charge`] of each worker. Goes out: signals that stop Lua code, and a callback when a worker is lost.
+//! One thread looks at all workers 25 to 100 times a second; each of them counts in one word, without a system call or
+//! a lock. This module must not know what workers do, nor how another takes a lost one's place.
 
 mod counters;
 mod heart;
@@ -31,22 +31,22 @@ use tally::Tally;
 
 /// How often the workers are looked at while one of them runs Lua code.
 const EAGER: Duration = Duration::from_millis(10);
-/// How often while none does.
+/// How often the workers are looked at while none does.
 const CALM: Duration = Duration::from_millis(40);
-/// How much CPU time stopped code gets to come back to the next instruction of Lua.
+/// How much CPU time stopped code has to reach its next instruction of Lua.
 const GRACE: Duration = Duration::from_secs(1);
-/// How many times longer an app may take to start.
+/// The factor for limits while an app starts.
 const START: u32 = 10;
-/// A look that comes so late tells that the whole process stood still, say in a debugger or a paused container.
+/// A look that is this late means that the whole process stood still, for example in a debugger or a paused container.
 const STANDSTILL: Duration = Duration::from_millis(500);
 
-/// Who is told of each loss.
+/// The callback for losses.
 type OnLoss = Arc<dyn Fn(&Lost) + Send + Sync>;
 
-/// Lets go of whoever waits for a worker, and tells why.
+/// Releases those who wait for a worker, with the reason.
 type Release = Box<dyn FnOnce(&str) + Send>;
 
-/// The thread that watches, and what it shares with the workers. Clones are handles to the same one.
+/// A handle to the watching thread and what it shares with the workers. Clones are handles to the same one.
 #[derive(Clone)]
 pub(crate) struct Watchdog {
     shared: Arc<Shared>,
@@ -79,9 +79,9 @@ pub(crate) struct Charge {
     handle: Mutex<Option<Handle>>,
     seen: Mutex<Option<Seen>>,
     heart: Mutex<Heart>,
-    /// What code may take that goes on from wait to wait without having had to.
+    /// The CPU time for code that goes from one ready wait to the next.
     allowance: Arc<Allowance>,
-    /// It has started; before that, whoever waits for it is told of a loss, and nobody else.
+    /// It has started. Before that, a loss is reported only to whoever waits for its start.
     is_serving: AtomicBool,
     /// The server stops: its limits stay as they are.
     is_ending: AtomicBool,
@@ -92,7 +92,7 @@ pub(crate) struct Charge {
     rest: Rest,
     tally: Mutex<Tally>,
     sockets: Arc<Sockets>,
-    /// Lets go of whoever waits for the worker.
+    /// Releases those who wait for the worker.
     release: Mutex<Option<Release>>,
     dog: std::sync::Weak<Shared>,
 }
@@ -124,8 +124,7 @@ impl Watchdog {
         Ok(Watchdog { shared })
     }
 
-    /// Takes worker number `worker` under watch, which may take ten times as long as `limits` say until it
-    /// [serves](Charge::serves).
+    /// Begins to watch worker number `worker`, whose limits are ten times `limits` until it [serves](Charge::serves).
     pub(crate) fn charge(&self, worker: usize, limits: Limits) -> Arc<Charge> {
         let charge = Arc::new(Charge {
             worker,
@@ -154,12 +153,12 @@ impl Watchdog {
         charge
     }
 
-    /// What it has done so far.
+    /// The watchdog's counters.
     pub(crate) fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
     }
 
-    /// Whom to tell of losses.
+    /// Sets the callback for losses.
     pub(crate) fn on_loss(&self, tell: impl Fn(&Lost) + Send + Sync + 'static) {
         *lock(&self.shared.on_loss) = Some(Arc::new(tell));
     }
@@ -169,7 +168,7 @@ impl Watchdog {
         lock(&self.shared.charges).list.clone()
     }
 
-    /// The right to record a profile, until the result is dropped; `None` while somebody has it.
+    /// Takes the right to record a profile, until the result is dropped; `None` while another recording runs.
     pub(crate) fn recording(&self) -> Option<Recording> {
         let is_free = !self.shared.is_recorded.swap(true, Ordering::AcqRel);
         is_free.then(|| Recording(self.shared.clone()))
@@ -255,7 +254,7 @@ impl Shared {
 }
 
 impl Charges {
-    /// How often all workers together have found something to do.
+    /// How often all workers together have found work.
     fn turns(&self) -> u64 {
         self.list.iter().map(|charge| charge.rest.turns()).fold(0, u64::wrapping_add)
     }
@@ -267,7 +266,7 @@ impl Charge {
         self.rest.begins();
     }
 
-    /// The worker has found something. Only its own thread says so.
+    /// The worker has found something to do. Called only on its own thread.
     pub(crate) fn unparks(&self) {
         if self.rest.ends() {
             self.wake_dog();
@@ -290,17 +289,17 @@ impl Charge {
         OnDuty { _watch: self.watched.begin(), charge: self.clone() }
     }
 
-    /// The worker's runtime, in which it can be asked to come round.
+    /// Sets the worker's runtime, to which tasks can be sent.
     pub(crate) fn runs_in(&self, handle: Handle) {
         *lock(&self.handle) = Some(handle);
     }
 
-    /// Where to count the CPU time of functions from now on.
+    /// Sets where the CPU time of functions is counted from now on.
     pub(crate) fn counts_into(&self, times: Option<CpuTimes>) {
         lock(&self.tally).times = times;
     }
 
-    /// The worker begins to load an app, for which it may take ten times as long as `limits` say.
+    /// The worker begins to load an app; its limits are ten times `limits`.
     pub(crate) fn starts(&self, limits: Limits) {
         if self.is_ending.load(Ordering::Acquire) {
             return;
@@ -320,7 +319,7 @@ impl Charge {
         self.is_serving.store(true, Ordering::Release);
     }
 
-    /// The server stops: a call that takes longer than `time` is not waited for, and neither is a worker that starts.
+    /// The server stops: calls that take longer than `time`, and workers that are starting, are not waited for.
     pub(crate) fn ends(&self, time: Duration) {
         self.is_ending.store(true, Ordering::Release);
         let mut limits = lock(&self.limits);
@@ -332,7 +331,7 @@ impl Charge {
         }
     }
 
-    /// What is to happen, and how it is explained, where the worker is given up.
+    /// Sets the callback for when the worker is given up; it gets the reason.
     pub(crate) fn on_release(&self, release: impl FnOnce(&str) + Send + 'static) {
         *lock(&self.release) = Some(Box::new(release));
     }
@@ -360,7 +359,7 @@ impl Charge {
         lock(&self.heart).excuse(pause);
     }
 
-    /// Looks at the worker, and acts. Whether it does anything.
+    /// Looks at the worker, and acts. Returns whether it is busy.
     fn check(&self, now: Instant, counters: &Counters) -> bool {
         counters.stops.fetch_add(self.allowance.take_excesses(), Ordering::Relaxed);
         let Some(look) = self.watched.look() else { return false };
@@ -374,7 +373,7 @@ impl Charge {
         true
     }
 
-    /// Sees whether Lua code has run for too long.
+    /// Checks whether Lua code has run for too long.
     fn check_code(&self, look: Look, now: Instant, limits: Limits, counters: &Counters) {
         let mut seen = lock(&self.seen);
         let seen = match &mut *seen {
@@ -411,7 +410,7 @@ impl Charge {
         }
     }
 
-    /// Nothing brings the worker back: it is left alone from here on.
+    /// Gives the worker up: it cannot be stopped, and is not watched any more.
     fn give_up(&self, time: Duration, look: Look) {
         let function = if look.is_in_lua() { look.label } else { 0 };
         self.watched.give_up();
@@ -435,7 +434,7 @@ impl Charge {
 
     fn lost(&self, function: u32, message: &str) {
         log::event(Level::Error, message).emit();
-        // First, so that whoever learns of the loss finds that the worker gets no more connections.
+        // First, so that whoever hears of the loss finds that the worker gets no more connections.
         if let Some(dog) = self.dog.upgrade() {
             dog.lose(self, function);
         }
@@ -449,7 +448,7 @@ impl Charge {
         }
     }
 
-    /// Whoever waits for the worker waits no more.
+    /// Releases those who wait for the worker.
     fn let_go(&self, reason: &str) {
         let release = lock(&self.release).take();
         if let Some(release) = release {
@@ -458,12 +457,12 @@ impl Charge {
     }
 }
 
-/// A thread to be, for Lua code to run in: its stack has room for what such code takes of it.
+/// Builds a thread with a stack that is large enough for Lua code.
 pub(crate) fn roomy_thread(name: String) -> thread::Builder {
     thread::Builder::new().name(name).stack_size(lua::STACK)
 }
 
-/// Held by a worker's thread as long as it works.
+/// Held by a worker's thread while it is watched.
 pub(crate) struct OnDuty {
     _watch: lua::Watch,
     charge: Arc<Charge>,
@@ -487,7 +486,7 @@ impl Drop for OnDuty {
     }
 }
 
-/// Whether what was taken is beyond a limit; zero is none.
+/// Whether a limit is reached; zero sets no limit.
 fn is_over(limit: Duration, taken: Duration) -> bool {
     !limit.is_zero() && taken >= limit
 }

@@ -1,7 +1,7 @@
-//! Whether there is anything to watch: the thread that does sleeps as long as no worker has anything to do.
+//! Lets the watchdog's thread sleep while no worker has anything to do.
 //!
-//! Comes in: what each worker's thread says when it waits for something and when it has found something. Goes out: whether
-//! the thread that watches may sleep, and when it is to be woken. It costs a worker two stores each time.
+//! Comes in: when each worker's thread parks and unparks. Goes out: whether the watchdog may sleep, and when it must be
+//! woken. It costs a worker two stores each time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(super) struct Dog(Arc<AtomicBool>);
 
 impl Dog {
-    /// Whether it may sleep, as none of `workers` has anything to do. From then on the first one that has is told to wake it.
+    /// Whether the watchdog may sleep, because none of `workers` has anything to do. From then on the first worker with
+    /// work wakes it.
     pub(super) fn lies_down<'a>(&self, mut workers: impl Iterator<Item = &'a Rest>) -> bool {
         self.0.store(true, Ordering::SeqCst);
         // Asked behind the store: a worker that finds something to do either is seen, or sees that it has to wake.

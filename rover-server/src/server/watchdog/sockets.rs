@@ -1,7 +1,7 @@
-//! The connections of a worker by the numbers of their descriptors, so that those of a lost worker can be cut.
+//! Lists the connections of a worker by their descriptors, so that those of a lost worker can be cut.
 //!
-//! A descriptor's number may be given to another socket once it is closed. So each is taken from the list before the
-//! connection that owns it is dropped, and the list is locked while it is read.
+//! A closed descriptor's number may be given to another socket. So each is removed from the list before its connection
+//! is dropped, and the list is locked while it is read.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -17,15 +17,15 @@ use crate::lua;
 pub(crate) struct Sockets(Mutex<HashSet<RawFd>>);
 
 impl Sockets {
-    /// Ends every connection, and says how many. A client sees the end instead of waiting for good.
+    /// Shuts every connection down, and returns how many. Clients then see the end instead of waiting.
     pub(super) fn shut_down(&self) -> usize {
         let descriptors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is in the list is open: its owner takes it out before it closes it, and waits for the lock meanwhile.
+        // Every listed descriptor is open: its owner removes it before it closes it, and waits for this lock meanwhile.
         descriptors.iter().filter(|&&descriptor| lua::cut(descriptor)).count()
     }
 }
 
-/// Something that owns a connection's descriptor, in the list of its worker.
+/// The owner of a connection's descriptor, listed for its worker.
 pub(crate) struct Listed<T> {
     // Dropped first.
     entry: Entry,
@@ -44,7 +44,7 @@ impl<T> Listed<T> {
         Listed { entry: Entry { sockets: sockets.clone(), descriptor }, owner }
     }
 
-    /// What `change` makes of the owner, which still owns the descriptor.
+    /// Replaces the owner by what `change` makes of it, which must still own the descriptor.
     pub(crate) fn map<U, E>(self, change: impl FnOnce(T) -> Result<U, E>) -> Result<Listed<U>, E> {
         let Listed { entry, owner } = self;
         change(owner).map(|owner| Listed { entry, owner })

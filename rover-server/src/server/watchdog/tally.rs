@@ -1,4 +1,4 @@
-//! On which functions a worker spends its CPU time, as far as looks at it tell.
+//! Samples on which functions a worker spends its CPU time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +12,13 @@ pub(crate) type CpuTimes = Arc<[AtomicU64]>;
 /// On which functions the worker spends its CPU time, as far as looks at it tell.
 #[derive(Default)]
 pub(super) struct Tally {
-    /// At the last look.
+    /// The CPU time at the last look.
     cpu: Duration,
     pub(super) times: Option<CpuTimes>,
 }
 
 impl Tally {
-    /// What was spent since the last look counts for the function that runs now. That is wrong for each look, and right
-    /// for many.
+    /// Counts the CPU time since the last look for the function that runs now: inexact for one look, right over many.
     pub(super) fn note(&mut self, look: Look) {
         let spent = look.cpu.saturating_sub(std::mem::replace(&mut self.cpu, look.cpu));
         if let (true, Some(times)) = (look.is_in_lua(), &self.times) {

@@ -1,6 +1,7 @@
-//! The worker that a thread is, and what others ask of it.
+//! The state of a worker on its own thread, and the requests of other threads to it.
 //!
-//! Nothing of a worker can travel to another thread. So others spawn a task on its runtime, which finds it here.
+//! Nothing of a worker can move to another thread. So other threads spawn a task on its runtime, which finds the worker
+//! in a thread-local.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -52,8 +53,8 @@ pub(crate) fn announce(post: &Post) {
     post.handle.spawn(async { here(|this| this.with_version(Version::announce)) });
 }
 
-/// Has a worker load the next version of the app beside the one that serves, and run its `on_start`. Dropping the future
-/// cancels that, and what the version has begun.
+/// Has a worker load the next version of the app beside the one that serves, and run its `on_start`. Dropping the
+/// future cancels this, and everything that the version has begun.
 ///
 /// # Errors
 /// What is wrong with the version; it has not started within `reload_timeout`; or the worker is gone.
@@ -83,23 +84,23 @@ pub(crate) async fn prepare(post: &Post, blueprint: Blueprint, plan: Plan) -> Re
     }
 }
 
-/// Lets a worker's next requests go to the version that has been prepared. The one before ends with its last request.
+/// Switches a worker's next requests to the prepared version. The old one ends with its last request.
 pub(crate) async fn switch(post: &Post) {
     let (done, is_done) = oneshot::channel::<()>();
     post.handle.spawn(async move {
         here(|this| this.switch());
         let _ = done.send(());
     });
-    // One that is lost does not come back to serve.
+    // A lost worker does not return to serve.
     let _ = post.unless_gone(is_done).await;
 }
 
-/// Has a worker end the version that has been prepared, which is not to serve.
+/// Has a worker end the prepared version without serving it.
 pub(crate) fn discard(post: &Post) {
     post.handle.spawn(async { here(|this| this.discard()) });
 }
 
-/// Has the version of this router answer 503 for the function of this number, without running it.
+/// Has the version of this router answer 503 for this function, without running it.
 pub(crate) fn close_route(post: &Post, version: &Arc<FastRouter>, function: u32) {
     let version = version.clone();
     post.handle.spawn(async move {
@@ -134,7 +135,7 @@ pub(crate) async fn check(post: &Post) -> Result<(), String> {
     replied.await.unwrap_or_else(|_| Err("the server has stopped".to_owned()))
 }
 
-/// Held while the code of the next version runs, for which a worker has more time; then it is back to what it had.
+/// Held while code of the next version runs, with the limits of a start. Dropped, it restores the worker's limits.
 struct Lenient<'a>(&'a Here);
 
 impl<'a> Lenient<'a> {
@@ -153,24 +154,24 @@ impl Drop for Lenient<'_> {
 /// What a worker needs for https.
 pub(super) struct Https {
     pub(super) tls: Option<Arc<Tls>>,
-    /// Where it is, for connections that are sent there.
+    /// The port of https, for redirects.
     pub(super) port: Option<u16>,
 }
 
-/// The worker that a thread is.
+/// The state of a worker.
 pub(super) struct Here {
     pub(super) number: usize,
     pub(super) current: Rc<Current>,
     /// The version that serves.
     pub(super) version: RefCell<Option<Version>>,
-    /// The one that has been prepared.
+    /// The prepared version.
     next: RefCell<Option<Version>>,
-    /// Those that have served, each until its last request has ended.
+    /// Old versions, each until its last request has ended.
     pub(super) retired: RefCell<Vec<JoinHandle<()>>>,
-    /// Nobody waits for requests of retired versions any more.
+    /// Says not to wait for the requests of retired versions any more.
     hurry: watch::Sender<bool>,
     pub(super) lifecycle: Rc<Lifecycle>,
-    /// Moves the time that connections go by.
+    /// Moves the clock of the connections.
     clock: RefCell<Option<JoinHandle<()>>>,
     pub(super) spare: Rc<SpareBuffers>,
     pub(super) accepted: Cell<u64>,
@@ -183,11 +184,11 @@ pub(super) struct Here {
 }
 
 thread_local! {
-    /// How often this thread has found something to do.
+    /// How often this thread has found work.
     static TURNS: Cell<u64> = const { Cell::new(0) };
-    /// Nobody measures the lag until it does.
+    /// The lag is not measured until the thread has work.
     static LAG_STANDS: Cell<bool> = const { Cell::new(false) };
-    /// How tasks that come from other threads find the worker: nothing of it could travel with them.
+    /// How tasks from other threads find the worker, which cannot move with them.
     static HERE: RefCell<Option<Rc<Here>>> = const { RefCell::new(None) };
 }
 
@@ -198,7 +199,7 @@ pub(super) fn here(work: impl FnOnce(&Rc<Here>)) {
     }
 }
 
-/// How whoever measures the lag learns that there is something to do.
+/// Wakes the measuring of the lag when there is work.
 #[derive(Default)]
 struct Stirred {
     at: Cell<Option<Instant>>,
@@ -211,14 +212,14 @@ impl Stirred {
         self.notify.notify_one();
     }
 
-    /// Waits, and says when it was told.
+    /// Waits, and returns when it was told.
     async fn told(&self) -> Instant {
         self.notify.notified().await;
         self.at.take().unwrap_or_else(Instant::now)
     }
 }
 
-/// This thread has found something to do.
+/// Notes that this thread has found work.
 pub(super) fn stir() {
     TURNS.set(TURNS.get().wrapping_add(1));
     if LAG_STANDS.take() {
@@ -263,7 +264,7 @@ impl Here {
         this
     }
 
-    /// Has the connections' clock tick as often as the version that serves needs it.
+    /// Starts the connections' clock with the tick that the current version needs.
     fn start_clock(&self) {
         let (lifecycle, tick) = (self.lifecycle.clone(), connection::tick(&self.current.site().config));
         let clock = tokio::task::spawn_local(async move { lifecycle.run_clock(tick).await });
@@ -272,12 +273,12 @@ impl Here {
         }
     }
 
-    /// This thread is no worker any more.
+    /// Ends the worker of this thread.
     pub(super) fn end() {
         HERE.set(None);
     }
 
-    /// Measures how late the event loop is, again and again, as long as it has anything to do.
+    /// Measures how late the event loop is, repeatedly, while it has work.
     fn watch_lag(&self) {
         let (lag, stirred) = (self.lag.clone(), self.stirred.clone());
         tokio::task::spawn_local(async move {
@@ -286,7 +287,7 @@ impl Here {
                 let due = Instant::now() + Lag::PERIOD;
                 sleep_until(due).await;
                 lag.note(due.elapsed());
-                // This was one.
+                // One turn is that of the timer itself.
                 if TURNS.get().wrapping_sub(before) <= 1 {
                     LAG_STANDS.set(true);
                     lag.note(stirred.told().await.elapsed());
@@ -295,7 +296,7 @@ impl Here {
         });
     }
 
-    /// Has the CPU time of functions counted where the version that serves counts its requests.
+    /// Counts the CPU time of functions in the meter of the current version.
     fn count_cpu(&self) {
         self.charge.counts_into(self.current.site().meter.as_ref().map(|meter| meter.cpu_times()));
     }
@@ -311,8 +312,8 @@ impl Here {
         Connection::new(transport, peer, agreed, current, &self.lifecycle, self.spare.clone()).keeping(permit)
     }
 
-    /// Serves a connection on which something comes before HTTP. It counts from its beginning, so that a stop does not
-    /// cut off a client that has begun to shake hands.
+    /// Serves a connection on which something comes before HTTP. The connection counts from its beginning, so that a
+    /// stop does not cut off a client in its handshake.
     async fn serve_wrapped(self: Rc<Self>, transport: Transport, peer: Peer, role: Role, permit: Permit) {
         let mut seat = Lifecycle::sit(&self.lifecycle);
         let Some(Some((transport, peer, agreed))) = seat.finish(self.unwrap(transport, peer, role)).await else {
@@ -349,7 +350,7 @@ impl Here {
         Some((transport, peer, agreed))
     }
 
-    /// Learns from a header of the PROXY protocol who the client is; false where there is none to be trusted.
+    /// Reads the client from a header of the PROXY protocol; false if there is no trusted one.
     async fn read_proxy_header(&self, transport: &mut Transport, peer: &mut Peer) -> bool {
         let site = self.current.site();
         let trusted = site.config.proxies.trusted.as_ref();
@@ -439,7 +440,7 @@ impl Here {
         self.current.switch(next.site.clone());
         self.charge.serves(next.site.config.limits);
         self.count_cpu();
-        // Not more seldom: what a connection has noted in ticks would then seem to be longer ago.
+        // Never a longer tick: what a connection has noted in ticks would then seem longer ago.
         if connection::tick(&self.current.site().config) < self.lifecycle.tick() {
             self.start_clock();
         }
@@ -454,7 +455,7 @@ impl Here {
         retired.push(tokio::task::spawn_local(version.retire(self.hurry.subscribe())));
     }
 
-    /// Lets the requests end within the time that the config gives them, and then every version.
+    /// Lets requests end within `shutdown_timeout`, then ends every version.
     pub(super) async fn wind_down(&self) {
         self.with_version(Version::tell);
         let deadline = Instant::now() + self.current.site().config.shutdown_timeout;

@@ -1,4 +1,4 @@
-//! A worker: one OS thread with a runtime, a Lua VM and the connections that the acceptor gives it.
+//! Runs a worker: one OS thread with a runtime, a Lua VM and the connections that the acceptor gives it.
 //!
 //! Comes in: a [`Blueprint`], then the [`Plan`] that all workers share, then connections. Goes out: reports while the
 //! server starts. Nothing of a worker is shared with another one: a request runs to its end on the thread that owns its
@@ -30,9 +30,9 @@ use crate::server::watchdog::{Charge, Sockets, Watchdog, roomy_thread};
 
 use here::{Here, Https, here};
 
-/// What a worker tells while the server starts.
+/// What a worker reports while the server starts.
 pub(crate) enum Report {
-    /// The app has loaded, and declares this, or has not.
+    /// The app has loaded and declares this, or has failed to load.
     Loaded(Result<Declared, Unfinished>),
     /// `on_start` has run: connections may come.
     Ready(Handle),
@@ -40,7 +40,7 @@ pub(crate) enum Report {
     Failed(Mistakes),
 }
 
-/// A worker that will not end by itself.
+/// Why a worker is not waited for any more.
 enum Ending {
     Lost,
 }
@@ -49,7 +49,7 @@ enum Ending {
 pub(crate) struct Worker {
     reports: mpsc::Receiver<Report>,
     plan: Option<mpsc::Sender<Plan>>,
-    /// Dropped, it ends an `on_start` that goes on.
+    /// Dropped, it cancels a running `on_start`.
     _kept: oneshot::Sender<()>,
     handle: Option<Handle>,
     sockets: Arc<Sockets>,
@@ -60,7 +60,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Its thread, until it has been waited for.
+    /// The worker's thread, until it has been joined.
     pub(crate) fn thread(&self) -> Option<thread::ThreadId> {
         self.thread.as_ref().map(|thread| thread.thread().id())
     }
@@ -80,7 +80,7 @@ impl Worker {
         let sockets = charge.sockets().clone();
         let failed = report.clone();
         let (here, is_gone) = watch::channel(());
-        // Whoever waits for a worker that is given up waits no more.
+        // Releases those who wait for a worker that is given up.
         charge.on_release(move |reason| {
             drop(here);
             let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
@@ -112,17 +112,17 @@ impl Worker {
         }
     }
 
-    /// Lets a loaded worker go on to serve.
+    /// Gives a loaded worker its plan, with which it serves.
     pub(crate) fn go(&mut self, plan: Plan) {
         if let Some(sender) = self.plan.take() {
             let _ = sender.send(plan);
         }
     }
 
-    /// Waits until the worker takes connections, not for longer than `patience` where that is told.
+    /// Waits until the worker takes connections, at most for `patience` if that is given.
     ///
     /// # Errors
-    /// What `on_start` raised; or it goes on.
+    /// What `on_start` raised; or that it took too long.
     pub(crate) fn ready(&mut self, patience: Option<Duration>) -> Result<(), Mistakes> {
         let report = match patience {
             None => self.reports.recv().map_err(|_| died()),
@@ -142,7 +142,7 @@ impl Worker {
         }
     }
 
-    /// Where a ready worker is found.
+    /// The post of a ready worker.
     pub(crate) fn post(&self) -> Option<Post> {
         Some(Post { handle: self.handle.clone()?, sockets: self.sockets.clone(), is_gone: self.is_gone.clone() })
     }
@@ -169,7 +169,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// A worker that nobody waits for any more ends by itself.
+    /// A dropped worker ends by itself.
     fn drop(&mut self) {
         self.plan = None;
         self.stop();
@@ -186,7 +186,7 @@ fn too_slow(patience: Duration) -> Mistakes {
     Mistakes(vec![format!("on_start has not ended within {seconds} s (reload_timeout)")])
 }
 
-/// Where a worker is found, from any thread.
+/// A handle to a worker, for any thread.
 #[derive(Clone)]
 pub(crate) struct Post {
     handle: Handle,
@@ -196,12 +196,12 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Whether the same worker is found at both.
+    /// Whether both are handles to the same worker.
     pub(crate) fn is(&self, other: &Post) -> bool {
         Arc::ptr_eq(&self.sockets, &other.sockets)
     }
 
-    /// Waits for `work` of the worker; `None` where the worker is gone before it is done.
+    /// Waits for `work` of the worker; `None` if the worker is gone first.
     async fn unless_gone<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut is_gone = self.is_gone.clone();
         tokio::select! {
@@ -224,7 +224,7 @@ fn run(
     charge: &Arc<Charge>,
 ) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
-    // Numbers of requests and traces.
+    // For the ids of requests and traces.
     fastrand::seed(random::seed());
     let (parks, unparks) = (charge.clone(), charge.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -263,8 +263,8 @@ fn run(
         this.wind_down().await;
         Ok(())
     });
-    // Tasks that are left must not outlive the VMs that they point into.
-    // Work on other threads may be stuck for good, say in a pipe that nobody writes to: only then this takes its time.
+    // Remaining tasks must not outlive the VMs that they point into. Work on other threads may be stuck, for example in
+    // a pipe that nobody writes to: only then does this take the whole time.
     blocking::wait_for_own(PATIENCE_WITH_BLOCKED);
     runtime.shutdown_timeout(PATIENCE_WITH_BLOCKED);
     Here::end();

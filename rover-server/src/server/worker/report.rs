@@ -1,4 +1,4 @@
-//! What a worker tells of itself when somebody asks.
+//! The figures of a worker, for the management pages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +25,13 @@ pub(crate) struct Figures {
     /// Bytes that the VM of the version that serves holds.
     pub(crate) lua_bytes: u64,
     pub(crate) lag: Duration,
-    /// Time that the worker's thread has computed so far.
+    /// CPU time of the worker's thread so far.
     pub(crate) cpu: Duration,
-    /// What Prometheus gets of this worker.
+    /// The worker's metrics.
     pub(crate) samples: Arc<Samples>,
 }
 
-/// Asks the worker at `post`. `None` where it has ended.
+/// Asks the worker at `post`; `None` if it has ended.
 pub(crate) async fn report(post: &Post) -> Option<Figures> {
     let (reply, replied) = oneshot::channel();
     post.handle.spawn(async move {
@@ -101,7 +101,7 @@ fn figures(this: &Here) -> Figures {
     Figures { samples: Arc::new(samples), ..figures }
 }
 
-/// What the workers count together, which one of them tells.
+/// Figures that all workers share, written by one of them.
 fn of_all_workers(app: &App, samples: &mut Samples) {
     let in_flight = app.in_flight();
     let help = "Bytes of large request bodies and answers that are held.";

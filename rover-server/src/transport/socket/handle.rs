@@ -1,4 +1,4 @@
-//! What hyper holds of a connection: it reads from the transport, and its writes wait for the end of the turn.
+//! hyper's handle to a connection: it reads from the transport, and its writes wait for the end of the turn.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

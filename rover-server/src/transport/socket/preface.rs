@@ -1,5 +1,5 @@
-//! Tells HTTP/2 from HTTP/1.1 by a connection's first bytes (RFC 9113, section 3.4), and gives those bytes back to
-//! whoever reads on.
+//! Distinguishes HTTP/2 from HTTP/1.1 by a connection's first bytes (RFC 9113, section 3.4), and gives those bytes back
+//! to the reader.
 
 use tokio::io::ReadBuf;
 
@@ -13,7 +13,7 @@ const SETTINGS: u8 = 4;
 /// How much of it no HTTP/1.1 request can begin with.
 const UNMISTAKABLE: usize = 18;
 
-/// What a client turned out to speak.
+/// The protocol that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
     Http1,

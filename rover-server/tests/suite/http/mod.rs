@@ -1,0 +1,8 @@
+//! HTTP/1: messages, connections, and what is refused.
+
+mod body;
+mod body_order;
+mod framing;
+mod paths;
+mod pipeline;
+mod strict;
