@@ -130,8 +130,8 @@ impl Framing {
 
     /// Looks at what a read has brought; hyper has begun so many `requests` before.
     ///
-    /// A read mostly brings whole heads without a body and nothing else, which takes one pass over its bytes: 60
-    /// instructions for a short GET.
+    /// A read mostly brings whole heads without a body and nothing else, which takes one pass over its bytes: 80
+    /// instructions for a short GET. A head with its body is read line by line: 450 for a short POST.
     ///
     /// # Errors
     /// The first byte that is wrong. Nothing may be looked at after it.
