@@ -1,4 +1,4 @@
-//! Comes in: the command line. Goes out: what to do, as data. Must not know: how it is done.
+//! Reads the command line. Comes in: its words. Goes out: what to do, as data. Must not know: how it is done.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -192,7 +192,7 @@ fn keys_help() -> String {
     );
     for key in config_keys() {
         let variable = key.variable();
-        let (name, what, default) = (key.name, key.what, key.default);
+        let (name, what, default) = (&key.name, key.what, &key.default);
         help.push_str(&format!("\n  {name:<24} {variable:<30} {what} [default: {default}]"));
     }
     help

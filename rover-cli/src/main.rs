@@ -2,6 +2,8 @@
 //! 0 for success, 1 for a failure (one message on stderr), 2 for a mistake of usage.
 //! Must not know: anything of the library but its public names.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod profile;
 mod program;
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell when stderr is closed.
+            // If stderr is closed, nobody can be told.
             let _ = writeln!(io::stderr(), "rover: {error:#}");
             ExitCode::FAILURE
         }
@@ -54,7 +56,7 @@ fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     }
 }
 
-/// Prints to stdout. A reader that has seen enough, such as `head`, is no failure.
+/// Prints to stdout. A reader that closes early, such as `head`, is not a failure.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

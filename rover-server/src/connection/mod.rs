@@ -237,10 +237,22 @@ impl Connection {
             Stage::Told => true,
             _ => return true,
         };
+        let is_body_lying = self.client.peer.has_body_lying();
+        if is_body_lying && self.socket.has_left() {
+            // hyper would notice only when somebody read on.
+            self.http = Http::Gone;
+            self.stage = Stage::Closing(LastBytes::default());
+            return true;
+        }
         let is_http2 = matches!(self.http, Http::Two(_)) && !self.is_opening;
         let lapse = self.watch.look(&self.seat, &self.client, self.socket.traffic(), is_http2, told_to_end);
         match (lapse, &mut self.http) {
-            (None, _) => return false,
+            (None, _) => {
+                if is_body_lying {
+                    self.seat.wake_at(self.seat.now() + 1);
+                }
+                return false;
+            }
             (Some(Lapse::Head), Http::One(http)) => {
                 http1::time_out(http, &self.socket, &self.client);
                 self.stage = Stage::Closing(LastBytes::default());
@@ -296,6 +308,14 @@ impl Future for Connection {
                     }
                     if let Poll::Ready(Err(error)) = &served {
                         this.explain(error);
+                    }
+                    if let Http::Two(_) = this.http
+                        && served.is_pending()
+                        && http2::is_restless(&this.client)
+                    {
+                        http2::calm(&this.socket);
+                        this.stage = Stage::Closing(LastBytes::default());
+                        continue;
                     }
                     if let Poll::Ready(Err(_)) = this.socket.poll_flush(cx) {
                         return Poll::Ready(());

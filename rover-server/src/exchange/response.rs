@@ -15,11 +15,11 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
+use rover_lua::json;
+use rover_lua::{Kind, OwnedMeta, Stack, anchor};
 
 use crate::exchange::context::{Close, Contexts, Peer, Ticket};
-use crate::json;
 use crate::log::{self, Level};
-use crate::lua::{Kind, OwnedMeta, Stack, anchor};
 use crate::message::body::{self, Aborted, Body, Stream};
 use crate::message::header_names::{self, HeaderNames};
 use crate::transport::upgrade::Upgrade;

@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, Shutdown};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::config::{ConnectionSettings, SecurityHeaders};
 use crate::listen::accept::{Accepted, Role, Stream};
@@ -90,7 +92,7 @@ impl Admission {
         // From here on, dropping the permit gives back what has been taken.
         let mut permit = Permit { admission: self.clone(), ip: None };
         if let Some(ip) = ip {
-            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut by_ip = self.by_ip.lock();
             let count = by_ip.entry(ip).or_default();
             if *count >= self.most_per_ip {
                 return None;
@@ -144,7 +146,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
         let Some(ip) = self.ip else { return };
-        let mut by_ip = self.admission.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_ip = self.admission.by_ip.lock();
         if let Some(count) = by_ip.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
@@ -179,11 +181,11 @@ mod tests {
         drop(first);
         assert!(few.admit_from(b).is_some());
         drop((second, third));
-        assert!(few.by_ip.lock().unwrap().is_empty());
+        assert!(few.by_ip.lock().is_empty());
         assert_eq!(few.open.load(Ordering::Relaxed), 0);
         let many = admission(0, 0);
         let permits: Vec<_> = (0..1000).map(|_| many.admit_from(a).unwrap()).collect();
-        assert_eq!((permits.len(), many.by_ip.lock().unwrap().len()), (1000, 0));
+        assert_eq!((permits.len(), many.by_ip.lock().len()), (1000, 0));
     }
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
         let (second, others) = (from("10.0.0.1").unwrap(), from("10.0.0.2").unwrap());
         assert!(from("10.0.0.1").is_none());
         drop((held, mapped, second, others));
-        assert!(few.by_ip.lock().unwrap().is_empty());
+        assert!(few.by_ip.lock().is_empty());
     }
 
     #[test]

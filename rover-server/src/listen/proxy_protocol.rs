@@ -4,6 +4,9 @@
 //! Comes in: an accepted stream. Goes out: the client that the proxy names; no byte after the header is read. Version 2
 //! takes two or three reads, version 1 one for each byte beyond its shortest form. This module must not know which
 //! proxies are trusted.
+//!
+//! The crate `ppp` 2.3 refuses what the document allows: a proxy's own check that names a family without addresses, and
+//! text after UNKNOWN that is longer than two addresses or not UTF-8.
 
 use std::io;
 use std::net::IpAddr;

@@ -18,6 +18,8 @@ const RESERVED: [&str; 4] = ["time", "level", "msg", "worker"];
 pub(crate) enum Form {
     /// One JSON object on each line.
     Json,
+    /// The same, to be read back by the embedding program's end of the log.
+    Record,
     /// For a person's eyes.
     Terminal(Colour),
 }
@@ -102,7 +104,7 @@ impl<'a> Event<'a> {
 
     pub(super) fn write(&self, form: Form, stamp: &Stamp, out: &mut Vec<u8>) {
         match form {
-            Form::Json => self.write_json(stamp, out),
+            Form::Json | Form::Record => self.write_json(stamp, out),
             Form::Terminal(colour) => self.write_terminal(colour, stamp, out),
         }
         out.push(b'\n');

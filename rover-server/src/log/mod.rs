@@ -1,5 +1,5 @@
-//! Comes in: a level, a message and fields, from any thread. Goes out: a line on stderr; readable on a terminal, JSON
-//! otherwise. Must not know: Lua, HTTP and the config.
+//! Comes in: a level, a message and fields, from any thread. Goes out: a line on stderr, readable on a terminal and JSON
+//! otherwise; or a record to the embedding program. Must not know: Lua, HTTP and the config.
 //!
 //! The state is global because its other end is: a process has one stderr, and a line must come out in order wherever
 //! it was written. Before `init` nothing is logged.
@@ -7,18 +7,22 @@
 //! Lines of one thread keep their order; those of different threads may swap within one batch, and carry their time.
 
 mod line;
+mod record;
 mod stamp;
 mod writer;
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub(crate) use line::{Colour, Event, Form, Value};
 pub(crate) use line::{LONGEST_TEXT, push_json_head, push_json_text, push_number, push_plain};
+pub use record::LogRecord;
+pub(crate) use record::LogSink;
+use record::Records;
 pub(crate) use stamp::Stamp;
 use writer::{Lane, Writer};
 
@@ -67,6 +71,33 @@ static OUTPUT: OnceLock<Output> = OnceLock::new();
 struct Output {
     writer: Writer,
     form: Form,
+    /// Where the embedding program has the log.
+    records: Option<Records>,
+}
+
+impl Output {
+    /// Lines for stderr.
+    fn stderr() -> io::Result<Output> {
+        let stderr = io::stderr();
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let form = match (stderr.is_terminal(), set("NO_COLOR") || dumb) {
+            (true, false) => Form::Terminal(Colour::On),
+            (true, true) => Form::Terminal(Colour::Off),
+            (false, _) => Form::Json,
+        };
+        // A descriptor of our own: writing through `io::stderr()` would hold its lock while a terminal is stuck, and
+        // block the thread that reports a panic.
+        let out = std::fs::File::from(stderr.as_fd().try_clone_to_owned()?);
+        Ok(Output { writer: Writer::start(out, form)?, form, records: None })
+    }
+
+    /// Records for the embedding program.
+    fn records(sink: LogSink) -> io::Result<Output> {
+        let records = Records::new(sink);
+        let writer = Writer::start(records.clone(), Form::Record)?;
+        Ok(Output { writer, form: Form::Record, records: Some(records) })
+    }
 }
 
 thread_local! {
@@ -80,31 +111,38 @@ struct Local {
     stamp: Stamp,
 }
 
-/// Starts the writer thread with the first call, and sets the least level with each.
+/// Starts the writer thread with the first call, and sets the least level.
 ///
+/// Lines go to `sink`, as records; to the one of an earlier call where none is given, or to stderr where none ever was.
 /// On a terminal, lines are coloured unless `NO_COLOR` is set or `TERM` is `dumb`.
 ///
 /// # Errors
-/// The system refuses another thread or file descriptor.
-pub(crate) fn init(level: Level) -> io::Result<()> {
-    if OUTPUT.get().is_none() {
-        let stderr = io::stderr();
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let form = match (stderr.is_terminal(), set("NO_COLOR") || dumb) {
-            (true, false) => Form::Terminal(Colour::On),
-            (true, true) => Form::Terminal(Colour::Off),
-            (false, _) => Form::Json,
-        };
-        // A descriptor of our own: writing through `io::stderr()` would hold its lock while a terminal is stuck, and
-        // block the thread that reports a panic.
-        let sink = std::fs::File::from(stderr.as_fd().try_clone_to_owned()?);
-        let writer = Writer::start(sink, form)?;
-        // Where two threads start at once, the second writer ends with its last handle, having nothing to write.
-        let _ = OUTPUT.set(Output { writer, form });
+/// The system refuses another thread or file descriptor; there is a sink, but lines go to stderr already.
+pub(crate) fn init(level: Level, sink: Option<&LogSink>) -> io::Result<()> {
+    let output = match OUTPUT.get() {
+        Some(output) => output,
+        None => {
+            let output = sink.map_or_else(Output::stderr, |sink| Output::records(Arc::clone(sink)))?;
+            // Where two threads start at once, the second writer ends with its last handle, having nothing to write.
+            OUTPUT.get_or_init(|| output)
+        }
+    };
+    match (sink, &output.records) {
+        (Some(sink), Some(records)) => records.replace(Arc::clone(sink)),
+        (Some(_), None) => {
+            return Err(io::Error::other(
+                "it goes to stderr since this process has bound a server without log_to: call log_to on the first one",
+            ));
+        }
+        (None, _) => {}
     }
-    LEAST.store(level as u8, Ordering::Relaxed);
+    set_level(level);
     Ok(())
+}
+
+/// Sets the least level that is logged.
+pub(crate) fn set_level(level: Level) {
+    LEAST.store(level as u8, Ordering::Relaxed);
 }
 
 /// Whether a line of this level is logged at all. One relaxed load.

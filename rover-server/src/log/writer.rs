@@ -9,10 +9,12 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::{Event, Form, Level, Stamp};
 
@@ -87,7 +89,7 @@ impl Writer {
     /// A lane for the calling thread.
     pub(super) fn lane(&self) -> Lane {
         let pending = Arc::new(Mutex::new(Pending::default()));
-        lock(&self.shared.lanes).push(Arc::clone(&pending));
+        self.shared.lanes.lock().push(Arc::clone(&pending));
         Lane { shared: Arc::clone(&self.shared), thread: self.thread.clone(), pending }
     }
 
@@ -97,8 +99,8 @@ impl Writer {
         self.shared.urgent.store(true, Ordering::Release);
         self.shared.dirty.store(true, Ordering::Release);
         self.thread.unpark();
-        let done = lock(&self.shared.flush_done);
-        drop(self.shared.flushed.wait_timeout_while(done, limit, |done| *done < ticket));
+        let mut done = self.shared.flush_done.lock();
+        self.shared.flushed.wait_while_for(&mut done, |done| *done < ticket, limit);
     }
 }
 
@@ -113,7 +115,7 @@ impl Lane {
     /// Has `write` append one line. Where the lane is full, the line is counted instead.
     pub(super) fn append(&self, urgent: bool, write: impl FnOnce(&mut Vec<u8>)) {
         let limit = if urgent { LANE_LIMIT } else { ORDINARY_LIMIT };
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         if pending.bytes.len() > limit {
             pending.dropped += 1;
             DROPPED.fetch_add(1, Ordering::Relaxed);
@@ -148,9 +150,9 @@ fn run<W: Write>(shared: &Shared, mut sink: Sink<W>, form: Form) {
         shared.dirty.store(false, Ordering::Release);
         shared.urgent.store(false, Ordering::Release);
         let ticket = shared.flush_asked.load(Ordering::Acquire);
-        let lanes = lock(&shared.lanes).clone();
+        let lanes = shared.lanes.lock().clone();
         for lane in &lanes {
-            mem::swap(&mut *lock(lane), &mut batch);
+            mem::swap(&mut *lane.lock(), &mut batch);
             sink.write(&mut batch);
         }
         drop(lanes);
@@ -159,7 +161,7 @@ fn run<W: Write>(shared: &Shared, mut sink: Sink<W>, form: Form) {
             report(&mut sink, form, &stamp);
         }
         forget_ended(shared);
-        *lock(&shared.flush_done) = ticket;
+        *shared.flush_done.lock() = ticket;
         shared.flushed.notify_all();
     }
 }
@@ -178,7 +180,7 @@ fn gather(shared: &Shared) {
 
 /// Drops the lanes whose threads have ended, once they are empty.
 fn forget_ended(shared: &Shared) {
-    lock(&shared.lanes).retain(|lane| Arc::strong_count(lane) > 1 || lock(lane).lines > 0);
+    shared.lanes.lock().retain(|lane| Arc::strong_count(lane) > 1 || lane.lock().lines > 0);
 }
 
 fn report<W: Write>(sink: &mut Sink<W>, form: Form, stamp: &Stamp) {
@@ -249,11 +251,6 @@ impl<W: Write> Sink<W> {
         }
         written
     }
-}
-
-/// A panic elsewhere must not silence the log.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

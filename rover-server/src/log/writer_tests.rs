@@ -17,7 +17,7 @@ struct State {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.fails {
             return Err(ErrorKind::StorageFull.into());
         }
@@ -33,7 +33,7 @@ impl Write for Output {
 
 impl Output {
     fn text(&self) -> String {
-        String::from_utf8(lock(&self.0).bytes.clone()).unwrap()
+        String::from_utf8(self.0.lock().bytes.clone()).unwrap()
     }
 }
 
@@ -84,7 +84,7 @@ fn lines_of_several_threads_all_come_out_in_each_thread_s_order() {
             .collect();
         assert!(numbers.iter().copied().eq(0..1000), "thread {id}");
     }
-    assert!(lock(&output.0).writes < 400, "lines share system calls");
+    assert!(output.0.lock().writes < 400, "lines share system calls");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_line_comes_out_by_itself() {
 fn a_stuck_output_blocks_nobody_and_the_loss_is_reported() {
     let (output, writer) = start();
     let lane = writer.lane();
-    let stuck = lock(&output.0);
+    let stuck = output.0.lock();
     let line = "x".repeat(1023);
     let started = Instant::now();
     for _ in 0..5000 {
@@ -126,11 +126,11 @@ fn a_stuck_output_blocks_nobody_and_the_loss_is_reported() {
 fn a_failing_output_is_reported_when_it_works_again() {
     let (output, writer) = start();
     let lane = writer.lane();
-    lock(&output.0).fails = true;
+    output.0.lock().fails = true;
     say(&lane, "one");
     say(&lane, "two");
     writer.flush(LONG);
-    lock(&output.0).fails = false;
+    output.0.lock().fails = false;
     say(&lane, "three");
     writer.flush(LONG);
     let text = output.text();

@@ -19,7 +19,7 @@ use crate::log::{self, Level};
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BreakerOptions {
-    /// So many failures within the window open it; at least 1.
+    /// The number of failures within the window that opens it; at least 1.
     pub(crate) failures: usize,
     pub(crate) window: Duration,
     /// How long it stays open before trials.
@@ -57,7 +57,8 @@ impl Breaker {
         })
     }
 
-    /// Lets a request pass, or not. What it gives must be told how the request went; dropped, it says nothing.
+    /// Lets a request pass, or refuses it. The result must be told how the request went; dropped, it counts for
+    /// nothing.
     ///
     /// # Errors
     /// [`Problem::CircuitOpen`].

@@ -1,4 +1,4 @@
-//! New connections: TCP, then TLS where the URL asks for it. Each counts itself while it is open.
+//! Opens connections: TCP, then TLS if the URL asks for it. Each counts itself while it is open.
 
 use std::future::Future;
 use std::io;
@@ -24,7 +24,7 @@ use super::interim::{Frames, Interims};
 use super::tls::Tls;
 use super::url::origin_of;
 
-/// How long a failed write is kept back at most, for the read side to speak first.
+/// How long a failed write is held back at most, so that the read side can report first.
 const HEARING: Duration = Duration::from_secs(5);
 
 /// Opens the connections of one client.
@@ -37,7 +37,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// `client` is the name that the connections are counted under.
+    /// `client` is the name under which the connections are counted.
     pub(super) fn new(tls: Tls, client: Arc<str>, figures: Arc<Figures>) -> Connector {
         let mut http = HttpConnector::new_with_resolver(Resolver::default());
         http.enforce_http(false);
@@ -69,7 +69,7 @@ impl Connector {
     }
 }
 
-/// A peer that ends the connection in the middle of a handshake does not speak TLS, as far as anybody can tell.
+/// A peer that closes the connection during a handshake probably does not speak TLS.
 fn in_handshake(error: BoxError) -> BoxError {
     match Problem::of(&*error) {
         Problem::Closed => Problem::Tls("TLS: the server closed the connection in the handshake".to_owned()).into(),
@@ -79,8 +79,8 @@ fn in_handshake(error: BoxError) -> BoxError {
 
 /// An open connection.
 ///
-/// On one of HTTP/1.1 a failed write is told only once the read side has spoken: a server may answer a request and close the
-/// connection before it has read all of it, and its answer is then here although writing fails.
+/// On HTTP/1.1 a failed write is reported only after the read side: a server may answer a request and close the
+/// connection before it has read all of it, and its answer has then arrived although writing fails.
 pub(super) struct Counted {
     stream: TokioIo<Stream>,
     figures: Arc<OriginFigures>,

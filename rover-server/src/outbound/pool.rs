@@ -20,9 +20,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Problem;
-use super::body::Outgoing;
 use super::connect::Connector;
 use super::interim::{Interims, Relay};
+use super::outgoing::Outgoing;
 use super::problem;
 use super::url::host_of;
 

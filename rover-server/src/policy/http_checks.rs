@@ -214,7 +214,7 @@ pub(crate) fn body_refusal(head: &Parts, length: Option<u64>, fault: Option<&'st
     let too_long =
         length.filter(|&length| length > LONGEST_BODY).map(|_| "Content-Length is larger than any body can be");
     if let Some(message) = fault.or(too_long) {
-        return Some(closing(failure::with_message(StatusCode::BAD_REQUEST, message)));
+        return Some(broken_body(message));
     }
     let differs = |name, known: &str| {
         head.headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
@@ -232,6 +232,12 @@ pub(crate) fn body_refusal(head: &Parts, length: Option<u64>, fault: Option<&'st
         return None;
     };
     Some(closing(failure::answer(status)))
+}
+
+/// Refuses a request whose body has a `fault`: nobody knows where the next request begins.
+#[cold]
+pub(crate) fn broken_body(fault: &str) -> Response<Body> {
+    closing(failure::with_message(StatusCode::BAD_REQUEST, fault))
 }
 
 /// Whether the connection has to end with a response that is sent without asking for the body.

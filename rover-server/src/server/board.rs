@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use http::StatusCode;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -176,7 +177,7 @@ impl Board {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     async fn workers(&self) -> serde_json::Value {

@@ -2,7 +2,9 @@
 //!
 //! The app's top level runs on a separate thread, under the watchdog and the limits of a start.
 
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
+
+use parking_lot::Mutex;
 
 use super::start::Settled;
 use super::{AppInfo, Server};
@@ -76,5 +78,5 @@ pub(super) fn died() -> Error {
 }
 
 fn take<T>(reply: &Mutex<Option<T>>) -> Option<T> {
-    reply.lock().unwrap_or_else(PoisonError::into_inner).take()
+    reply.lock().take()
 }

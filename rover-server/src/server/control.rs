@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use std::time::SystemTime;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Server;
 use crate::listen::accept::Listeners;
@@ -55,7 +57,7 @@ impl Reloads {
 
     /// Counts one reload.
     pub(super) fn note(&self, is_done: bool) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         match is_done {
             true => (counts.0, counts.2) = (counts.0 + 1, SystemTime::now()),
             false => counts.1 += 1,
@@ -64,7 +66,7 @@ impl Reloads {
 
     /// Successful reloads, failed reloads, and when the current version was loaded.
     pub(super) fn counts(&self) -> (u64, u64, SystemTime) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 
@@ -104,7 +106,7 @@ impl Shared {
 
     /// The plan of the version that serves.
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        self.plan.lock()
     }
 }
 

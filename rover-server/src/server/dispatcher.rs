@@ -3,7 +3,7 @@
 //! Comes in: accepted sockets. Goes out: each to the runtime of the next worker. The list has a lock, which the
 //! acceptor takes once for each connection; requests take none.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::listen::accept::Accepted;
 use crate::listen::admission::Permit;
@@ -40,7 +40,7 @@ impl Workers {
             if turns.is_closed {
                 return;
             }
-            turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut turns);
         }
     }
 
@@ -86,7 +86,7 @@ impl Workers {
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.lock()
     }
 }
 

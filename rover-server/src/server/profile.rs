@@ -12,10 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use inferno::flamegraph::{self, Options};
+use rover_lua::Look;
 use tokio::sync::oneshot;
 
 use crate::error::Error;
-use crate::lua::{self, Look};
 use crate::route::FastRouter;
 use crate::server::watchdog::{Charge, Recording, Watchdog};
 
@@ -141,14 +141,14 @@ struct Subject {
 impl Subject {
     fn begin(charge: Arc<Charge>) -> Option<Subject> {
         let before = charge.watched().look()?;
-        ask(&charge, lua::begin_samples)?;
+        ask(&charge, rover_lua::begin_samples)?;
         Some(Subject { charge, before })
     }
 
     /// Adds what the worker has recorded to `counts`.
     fn end(self, interval: Duration, counts: &mut BTreeMap<String, u64>, route: impl Fn(u32) -> String) {
         let after = self.charge.watched().look();
-        let samples = ask(&self.charge, lua::end_samples).unwrap_or_default();
+        let samples = ask(&self.charge, rover_lua::end_samples).unwrap_or_default();
         let mut in_lua = 0;
         for ((label, stack), count) in samples {
             in_lua += count;

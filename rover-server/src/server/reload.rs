@@ -71,7 +71,7 @@ impl Control {
             prepared.0.push(post);
         }
         let posts = std::mem::take(&mut prepared.0);
-        let _ = log::init(plan.config.log_level);
+        log::set_level(plan.config.log_level);
         join_all(posts.iter().map(worker::switch)).await;
         self.shared.workers.announce();
         Ok(posts.len())

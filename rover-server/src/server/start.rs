@@ -3,7 +3,9 @@
 //! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
 //! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::board;
 use super::control::Shared;
@@ -56,11 +58,11 @@ impl Server {
         self.blueprint.code = Code::default();
         // Until the app's own config is known, the log follows the environment and the embedding program.
         let early = self.early();
-        log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
+        log::init(early.log_level, self.log_sink.as_ref()).map_err(|error| Error::io("cannot start the log", error))?;
 
         // If the number of workers does not depend on the app, all of them load at once; else the first one determines
         // it.
-        let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
+        let is_known = self.overrides.has("workers") || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
         resources::prepare().map_err(|error| Error::io("cannot handle signals", error))?;
         blocking::start().map_err(|error| Error::io("cannot start a thread", error))?;
@@ -82,7 +84,7 @@ impl Server {
         }
         let declared = workers[0].loaded().map_err(|unfinished| self.settle_unfinished(unfinished))?;
         let Settled { config, router, limits: route_limits, mounts } = self.settle(declared)?;
-        let _ = log::init(config.log_level);
+        log::set_level(config.log_level);
         for warning in super::misspelt_variables() {
             log::event(Level::Warn, &warning).emit();
         }

@@ -13,13 +13,13 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
+use rover_lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
 use crate::exchange::context::{self, Current, Open, Request};
 use crate::exchange::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
 use crate::message::body::{self, Body};
 use crate::runtime::budget;
 use crate::runtime::turn::Stint;

@@ -174,10 +174,10 @@ impl Site {
             }
             None => {}
         }
-        let unread = ending.unread.take();
+        let (unread, pinned) = (ending.unread.take(), ending.pinned);
         self.finish(&mut answer.response, ending);
         if let Some(unread) = unread {
-            answer.part(&unread);
+            answer.part(&unread, self, pinned);
         }
         if let (Some(meter), Some(arrival)) = (&self.meter, arrival) {
             match &answer.response {
@@ -242,9 +242,7 @@ impl Site {
         {
             return ControlFlow::Break(Box::new(refusal));
         }
-        // After a request that other servers may read differently, nothing more is read from its connection (RFC 9112,
-        // section 6.3).
-        let close = has_body && request.peer.has_two_lengths.get() || request.peer.is_last.get();
+        let close = request.peer.is_last.get();
         if let Some(guard) = &self.guard
             && let Some(response) = guard.admit(request, &self.app, &self.router, &mut ending.pass)
         {
@@ -364,7 +362,7 @@ impl Site {
         };
         let is_options = head.method == Method::OPTIONS
             && response.as_ref().is_some_and(|response| response.status() == StatusCode::NO_CONTENT);
-        if let Some(entry) = self.app.hooks.rest.filter(|_| !is_options)
+        if let Some(entry) = self.app.hooks.rest.filter(|_| !is_options && self.config.path_guards)
             && let Some(mut guarded) = self.app.guarded(path, known)
         {
             guarded.response = match (response, self.app.hooks.not_found) {

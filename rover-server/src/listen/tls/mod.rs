@@ -8,8 +8,9 @@ mod files;
 mod names;
 mod reload;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::server::{ProducesTickets, ServerConfig, WebPkiClientVerifier};
@@ -62,7 +63,7 @@ impl Tls {
 
     /// The config of the next handshake.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().clone()
     }
 
     /// Reads all files again. New handshakes use them; open connections are not affected.
@@ -77,7 +78,7 @@ impl Tls {
             None => self.tickets.clone(),
         };
         let config = build(&self.settings, &self.own_names, &self.protocols, &tickets)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        *self.current.write() = Arc::new(config);
         Ok(())
     }
 }

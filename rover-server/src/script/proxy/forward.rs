@@ -11,10 +11,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
+use rover_lua::{Kind, Name, Raise, Returns, Stack};
 
 use crate::exchange::context::{self, Peer, Ticket};
 use crate::log::{self, Level};
-use crate::lua::{Kind, Name, Raise, Returns, Stack};
 use crate::message::header_names;
 use crate::message::unread::Gone;
 use crate::observe::otlp::ClientSpan;

@@ -1,4 +1,4 @@
-//! One Lua function in a coroutine of its own.
+//! Runs one Lua function in a coroutine of its own.
 
 use std::ffi::c_int;
 use std::future::Future;
@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
+use rover_lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
+
 use crate::exchange::context::Current;
 use crate::exchange::failure::Failure;
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
 use crate::observe::otlp::Inherited;
 use crate::runtime::turn::Stint;
 
@@ -19,7 +20,7 @@ use super::{DEEPEST, MOST_TASKS, Scope, Tasks};
 /// The number under which a profiler counts tasks; entries of the app count from 1.
 const TASK: u32 = 0;
 
-/// Values that wait on a stack of their own until somebody takes copies.
+/// Values that are kept on a stack of their own until somebody takes copies.
 pub(crate) struct Held {
     /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
     tasks: Weak<Tasks>,

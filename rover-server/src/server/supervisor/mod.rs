@@ -6,11 +6,12 @@
 mod damage;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::log::{self, Level};
@@ -73,15 +74,15 @@ struct Vacancies {
 
 impl Vacant {
     fn change(&self, change: impl FnOnce(&mut Vacancies)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.state.lock());
         self.changed.notify_all();
     }
 
     /// Waits for a place; `None` once none will become vacant any more.
     fn next(&self) -> Option<(usize, u32)> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let is_calm = |state: &mut Vacancies| state.list.is_empty() && !state.is_closed;
-        let mut state = self.changed.wait_while(state, is_calm).unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_while(&mut state, is_calm);
         state.list.pop()
     }
 }
@@ -175,7 +176,7 @@ impl Crew {
     /// Closes the route in which the worker was lost, if it has lost too many.
     fn note(&self, lost: &Lost) {
         let plan = self.plan();
-        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damage = self.damage.lock();
         if damage.note(lost, &plan.router) {
             drop(damage);
             for (_, post) in self.turns.posts() {
@@ -207,7 +208,7 @@ impl Crew {
                 let message = format!("worker {number} is not replaced as long as {stuck} threads do not come back");
                 log::event(Level::Error, &message).field("workers", serving as u64).emit();
             }
-            (places, _) = self.closed.wait_timeout(places, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner);
+            self.closed.wait_for(&mut places, LOOK_AGAIN);
         }
     }
 
@@ -221,7 +222,7 @@ impl Crew {
         while self.has_room(number) {
             if failures > 1 {
                 let pause = (FIRST_PAUSE * (1 << (failures - 2).min(10))).min(LONGEST_PAUSE);
-                let _ = self.closed.wait_timeout_while(self.places(), pause, |places| !places.is_closed);
+                self.closed.wait_while_for(&mut self.places(), |places| !places.is_closed, pause);
             }
             if self.places().is_closed {
                 break;
@@ -262,13 +263,13 @@ impl Crew {
             return true;
         }
         // Held until the worker has its turns: a reload either finds it there, or makes it start again.
-        let current = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.plan.lock();
         if !Arc::ptr_eq(&plan.router, &current.router) {
             return false;
         }
         let post = worker.post();
         if let (Some(place), Some(post)) = (places.list.get_mut(number.wrapping_sub(1)), post) {
-            let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+            let damage = self.damage.lock();
             damage.closed(&plan.router).for_each(|function| worker::close_route(&post, &plan.router, function));
             drop(damage);
             *place = Place { worker: Some(worker), since: Instant::now(), failures };
@@ -281,7 +282,7 @@ impl Crew {
     }
 
     fn plan(&self) -> Plan {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.plan.lock().clone()
     }
 
     fn close_place(&self) {
@@ -318,7 +319,7 @@ impl Crew {
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock()
     }
 }
 

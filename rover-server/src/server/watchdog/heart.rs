@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
+use rover_lua::Look;
 use tokio::runtime::Handle;
 
 use super::{GRACE, is_over};
 use crate::config::Limits;
-use crate::lua::{self, Look};
 
 /// How much CPU time a worker may take without a beat before it is sent a task.
 const UNSEEN: Duration = Duration::from_millis(500);
@@ -73,7 +73,7 @@ impl Heart {
             if (cpu >= UNSEEN || is_over(stall_limit / 2, time))
                 && let Some(handle) = handle()
             {
-                handle.spawn(async { lua::beat() });
+                handle.spawn(async { rover_lua::beat() });
                 last.asked = Some((now, look));
             }
             return doing;

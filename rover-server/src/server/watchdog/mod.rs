@@ -10,16 +10,17 @@ mod rest;
 mod sockets;
 mod tally;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rover_lua::{Look, Watched};
 use tokio::runtime::Handle;
 
 use crate::config::Limits;
 use crate::log::{self, Level};
-use crate::lua::{self, Look, Watched};
 use crate::runtime::turn::{self, Allowance};
 
 pub(crate) use counters::{Counters, Lost};
@@ -145,7 +146,7 @@ impl Watchdog {
             dog: Arc::downgrade(&self.shared),
         });
         charge.starts(limits);
-        let mut charges = lock(&self.shared.charges);
+        let mut charges = self.shared.charges.lock();
         charges.list.push(charge.clone());
         self.shared.own.gets_up();
         drop(charges);
@@ -160,12 +161,12 @@ impl Watchdog {
 
     /// Sets the callback for losses.
     pub(crate) fn on_loss(&self, tell: impl Fn(&Lost) + Send + Sync + 'static) {
-        *lock(&self.shared.on_loss) = Some(Arc::new(tell));
+        *self.shared.on_loss.lock() = Some(Arc::new(tell));
     }
 
     /// The workers that run.
     pub(crate) fn charges(&self) -> Vec<Arc<Charge>> {
-        lock(&self.shared.charges).list.clone()
+        self.shared.charges.lock().list.clone()
     }
 
     /// Takes the right to record a profile, until the result is dropped; `None` while another recording runs.
@@ -176,8 +177,8 @@ impl Watchdog {
 
     /// Ends the watch.
     pub(crate) fn end(&self) {
-        lock(&self.shared.charges).has_ended = true;
-        *lock(&self.shared.on_loss) = None;
+        self.shared.charges.lock().has_ended = true;
+        *self.shared.on_loss.lock() = None;
         self.shared.changed.notify_all();
     }
 }
@@ -196,7 +197,7 @@ impl Shared {
         let mut last = Instant::now();
         let mut turns = 0;
         loop {
-            let charges = lock(&self.charges);
+            let charges = self.charges.lock();
             if charges.has_ended {
                 return;
             }
@@ -212,13 +213,13 @@ impl Shared {
                 is_busy |= charge.check(now, &self.counters);
             }
             let period = if is_busy { EAGER } else { CALM };
-            let charges = lock(&self.charges);
+            let charges = self.charges.lock();
             if charges.has_ended {
                 return;
             }
             let so_far = charges.turns();
             let is_quiet = std::mem::replace(&mut turns, so_far) == so_far && !is_busy;
-            let charges = match is_quiet && self.own.lies_down(charges.list.iter().map(|charge| &charge.rest)) {
+            let mut charges = match is_quiet && self.own.lies_down(charges.list.iter().map(|charge| &charge.rest)) {
                 false => charges,
                 true => {
                     self.sleep(charges);
@@ -229,24 +230,24 @@ impl Shared {
                 }
             };
             // Woken by a new charge or by the end.
-            let _ = self.changed.wait_timeout(charges, period).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_for(&mut charges, period);
         }
     }
 
     fn sleep(&self, mut charges: MutexGuard<'_, Charges>) {
         while self.own.sleeps() && !charges.has_ended {
-            charges = self.changed.wait(charges).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut charges);
         }
         self.own.gets_up();
     }
 
     fn lose(&self, charge: &Charge, function: u32) {
-        lock(&self.charges).list.retain(|other| !std::ptr::eq(&raw const **other, charge));
+        self.charges.lock().list.retain(|other| !std::ptr::eq(&raw const **other, charge));
         if !charge.is_serving.load(Ordering::Acquire) {
             return;
         }
         self.counters.lost.fetch_add(1, Ordering::Relaxed);
-        let on_loss = lock(&self.on_loss).clone();
+        let on_loss = self.on_loss.lock().clone();
         if let Some(tell) = on_loss {
             tell(&Lost { worker: charge.worker, function, is_back: charge.is_back.clone() });
         }
@@ -276,7 +277,7 @@ impl Charge {
     #[cold]
     fn wake_dog(&self) {
         if let Some(dog) = self.dog.upgrade() {
-            let charges = lock(&dog.charges);
+            let charges = dog.charges.lock();
             dog.own.gets_up();
             drop(charges);
             dog.changed.notify_all();
@@ -291,12 +292,12 @@ impl Charge {
 
     /// Sets the worker's runtime, to which tasks can be sent.
     pub(crate) fn runs_in(&self, handle: Handle) {
-        *lock(&self.handle) = Some(handle);
+        *self.handle.lock() = Some(handle);
     }
 
     /// Sets where the CPU time of functions is counted from now on.
     pub(crate) fn counts_into(&self, times: Option<CpuTimes>) {
-        lock(&self.tally).times = times;
+        self.tally.lock().times = times;
     }
 
     /// The worker begins to load an app; its limits are ten times `limits`.
@@ -306,7 +307,7 @@ impl Charge {
         }
         let handler_cpu_limit = limits.handler_cpu_limit.saturating_mul(START);
         self.allowance.set(handler_cpu_limit);
-        *lock(&self.limits) =
+        *self.limits.lock() =
             Limits { handler_cpu_limit, worker_stall_limit: limits.worker_stall_limit.saturating_mul(START), ..limits };
     }
 
@@ -314,7 +315,7 @@ impl Charge {
     pub(crate) fn serves(&self, limits: Limits) {
         if !self.is_ending.load(Ordering::Acquire) {
             self.allowance.set(limits.handler_cpu_limit);
-            *lock(&self.limits) = limits;
+            *self.limits.lock() = limits;
         }
         self.is_serving.store(true, Ordering::Release);
     }
@@ -322,7 +323,7 @@ impl Charge {
     /// The server stops: calls that take longer than `time`, and workers that are starting, are not waited for.
     pub(crate) fn ends(&self, time: Duration) {
         self.is_ending.store(true, Ordering::Release);
-        let mut limits = lock(&self.limits);
+        let mut limits = self.limits.lock();
         let limit = &mut limits.worker_stall_limit;
         *limit = if limit.is_zero() { time } else { time.min(*limit) };
         drop(limits);
@@ -333,7 +334,7 @@ impl Charge {
 
     /// Sets the callback for when the worker is given up; it gets the reason.
     pub(crate) fn on_release(&self, release: impl FnOnce(&str) + Send + 'static) {
-        *lock(&self.release) = Some(Box::new(release));
+        *self.release.lock() = Some(Box::new(release));
     }
 
     /// The worker's connections.
@@ -348,24 +349,24 @@ impl Charge {
 
     /// The worker's runtime.
     pub(crate) fn handle(&self) -> Option<Handle> {
-        lock(&self.handle).clone()
+        self.handle.lock().clone()
     }
 
     /// Does not count the time in which nothing ran.
     fn excuse(&self, pause: Duration) {
-        if let Some(seen) = &mut *lock(&self.seen) {
+        if let Some(seen) = &mut *self.seen.lock() {
             seen.since += pause;
         }
-        lock(&self.heart).excuse(pause);
+        self.heart.lock().excuse(pause);
     }
 
     /// Looks at the worker, and acts. Returns whether it is busy.
     fn check(&self, now: Instant, counters: &Counters) -> bool {
         counters.stops.fetch_add(self.allowance.take_excesses(), Ordering::Relaxed);
         let Some(look) = self.watched.look() else { return false };
-        lock(&self.tally).note(look);
-        let limits = *lock(&self.limits);
-        match lock(&self.heart).check(look, now, limits, || lock(&self.handle).clone()) {
+        self.tally.lock().note(look);
+        let limits = *self.limits.lock();
+        match self.heart.lock().check(look, now, limits, || self.handle.lock().clone()) {
             Beating::Lost(time) => self.give_up(time, look),
             Beating::Idle if !look.is_in_lua() => return false,
             Beating::Idle | Beating::Busy => self.check_code(look, now, limits, counters),
@@ -375,7 +376,7 @@ impl Charge {
 
     /// Checks whether Lua code has run for too long.
     fn check_code(&self, look: Look, now: Instant, limits: Limits, counters: &Counters) {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         let seen = match &mut *seen {
             Some(seen) if seen.look.epoch == look.epoch => seen,
             other => {
@@ -444,13 +445,13 @@ impl Charge {
     /// Ends the watch: the worker has ended, or its thread could not be started.
     pub(crate) fn dismiss(&self) {
         if let Some(dog) = self.dog.upgrade() {
-            lock(&dog.charges).list.retain(|other| !std::ptr::eq(&raw const **other, self));
+            dog.charges.lock().list.retain(|other| !std::ptr::eq(&raw const **other, self));
         }
     }
 
     /// Releases those who wait for the worker.
     fn let_go(&self, reason: &str) {
-        let release = lock(&self.release).take();
+        let release = self.release.lock().take();
         if let Some(release) = release {
             release(reason);
         }
@@ -459,12 +460,12 @@ impl Charge {
 
 /// Builds a thread with a stack that is large enough for Lua code.
 pub(crate) fn roomy_thread(name: String) -> thread::Builder {
-    thread::Builder::new().name(name).stack_size(lua::STACK)
+    thread::Builder::new().name(name).stack_size(rover_lua::STACK)
 }
 
 /// Held by a worker's thread while it is watched.
 pub(crate) struct OnDuty {
-    _watch: lua::Watch,
+    _watch: rover_lua::Watch,
     charge: Arc<Charge>,
 }
 
@@ -489,8 +490,4 @@ impl Drop for OnDuty {
 /// Whether a limit is reached; zero sets no limit.
 fn is_over(limit: Duration, taken: Duration) -> bool {
     !limit.is_zero() && taken >= limit
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

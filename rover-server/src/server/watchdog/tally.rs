@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::lua::Look;
+use rover_lua::Look;
 
 /// Nanoseconds of CPU time by the numbers of functions; those of numbers beyond the last count as 0's.
 pub(crate) type CpuTimes = Arc<[AtomicU64]>;

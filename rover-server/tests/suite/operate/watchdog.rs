@@ -242,6 +242,15 @@ fn an_order_that_takes_a_sort_long() {
 }
 
 #[test]
+fn a_sort_by_a_function_in_c() {
+    is_stopped(
+        "local list = {}
+         for n = 1, 1e6 do list[n] = n end
+         function api.busy.get() while true do table.sort(list, rawequal) end end",
+    );
+}
+
+#[test]
 fn a_worker_that_never_comes_back_is_replaced() {
     let _alone = alone();
     each_worker_count(|workers| {

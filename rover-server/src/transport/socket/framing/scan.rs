@@ -4,9 +4,10 @@
 //! ended by CRLF, or how long the body is. Heads alone are looked at sixteen bytes at a time, in a form that the compiler
 //! turns into vector instructions; one with its body by lines.
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
 use super::heads::is_content_length;
+use super::target::is_odd;
 
 const END: &[u8; 4] = b"\r\n\r\n";
 
@@ -44,20 +45,20 @@ fn usual(bytes: &[u8]) -> Option<&[u8]> {
     if is_usual { bytes.split_last().map(|(_, bytes)| bytes) } else { None }
 }
 
-/// Whether a byte ends a line that is empty or without its CR, or is `#`.
+/// Whether a byte ends a line that is empty or without its CR.
 #[inline(always)]
 fn special(byte: u8, before: u8, two_before: u8) -> u8 {
-    mask(byte == b'\n') & !(mask(before == b'\r') & !mask(two_before == b'\n')) | mask(byte == b'#')
+    mask(byte == b'\n') & !(mask(before == b'\r') & !mask(two_before == b'\n'))
 }
 
-/// Whether a read holds heads without a body and nothing else: their lines are right, and none begins with a letter that a
-/// field about bodies begins with.
+/// Whether a read holds heads without a body and nothing else: their lines are right, none holds what a request line must
+/// not be searched for, and none begins with a letter that a field about bodies begins with.
 #[inline(never)]
 pub(super) fn are_heads(bytes: &[u8]) -> bool {
     let is_unsure = |byte, before, _| {
         let letter = byte | 0x20;
         let is_field = mask(before == b'\n') & (mask(letter == b'c') | mask(letter == b't'));
-        mask(byte == b'\n') & !mask(before == b'\r') | mask(byte == b'#') | is_field
+        mask(byte == b'\n') & !mask(before == b'\r') | mask(is_odd(byte)) | is_field
     };
     usual(bytes).is_some_and(|bytes| !some(bytes, is_unsure))
 }
@@ -92,7 +93,7 @@ fn groups(bytes: &[u8], from: usize) -> &[[u8; LANES]] {
 #[inline]
 pub(super) fn with_body(bytes: &[u8]) -> Option<u64> {
     let [b'P', b'A'..=b'Z', ..] = bytes else { return None };
-    let mut rest = behind_line(bytes, memchr2(b'\n', b'#', bytes)?)?;
+    let mut rest = behind_line(bytes, memchr(b'\n', bytes)?)?;
     let mut length = None;
     loop {
         match rest {
