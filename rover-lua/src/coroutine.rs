@@ -211,7 +211,7 @@ impl Coroutines {
     }
 
     /// Puts back a coroutine whose function has [returned](Resumed::Returned).
-    #[inline]
+    #[inline(always)]
     pub fn put_back(&self, mut coroutine: Coroutine) {
         coroutine.stack().truncate(self.base());
         let mut idle = self.idle.borrow_mut();
