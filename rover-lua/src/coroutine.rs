@@ -135,7 +135,7 @@ impl Drop for Coroutines {
 }
 
 impl Coroutines {
-    /// A pool whose coroutines all begin with `base` (references from [`Stack::anchor`]) at index 1 and up.
+    /// A pool whose coroutines all begin with `base` (references from [`anchor`](crate::anchor)) at index 1 and up.
     pub fn new(lua: &mlua::Lua, base: Vec<c_int>, marks: Marks) -> mlua::Result<Coroutines> {
         let mut main = std::ptr::null_mut();
         // SAFETY: only copies the pointer; outside of any call the current state is the main one.
@@ -211,7 +211,7 @@ impl Coroutines {
     }
 
     /// Puts back a coroutine whose function has [returned](Resumed::Returned).
-    #[inline]
+    #[inline(always)]
     pub fn put_back(&self, mut coroutine: Coroutine) {
         coroutine.stack().truncate(self.base());
         let mut idle = self.idle.borrow_mut();

@@ -191,7 +191,7 @@ pub fn number_text_function(lua: &mlua::Lua) -> mlua::Result<mlua::Function> {
 /// What Lua code sees of a panic; the panic hook has written the details.
 const INTERNAL: &str = "internal error in Rover (see the log)";
 
-/// The metatable of [`Owned`] values of one type in one VM.
+/// The metatable of values of one type in one VM.
 pub struct OwnedMeta<T: 'static> {
     anchor: c_int,
     identity: *const c_void,

@@ -345,7 +345,7 @@ impl Waits {
         }
     }
 
-    /// Lets a waiting coroutine find [`CANCELLED`] as the error of what it waits for, and run to its end.
+    /// Lets a waiting coroutine find `cancelled` as the error of what it waits for, and run to its end.
     pub fn cancel(&self, coroutine: &mut Coroutine) -> Cancelled {
         if coroutine.is_cut() {
             return Waits::cancel_cut(coroutine);

@@ -106,7 +106,7 @@ impl Watched {
         self.break_in(|pulse| pulse.condemn(epoch, limit))
     }
 
-    /// Has the place of the running Lua code recorded, see [`sampling`](super::sampling). Nothing happens where none runs.
+    /// Has the place of the running Lua code recorded, see [`begin_samples`](crate::begin_samples). Nothing happens where none runs.
     pub fn sample(&self) -> bool {
         let in_lua = self.lock().as_ref().is_some_and(|thread| {
             // SAFETY: alive, see `Thread`.

@@ -3,8 +3,8 @@
 //! Comes in: a value on a [`Stack`], or bytes. Goes out: bytes, or a value on the stack. This
 //! module must not know of HTTP or requests.
 //!
-//! Two things spare calls to LuaJIT: objects of a known [shape](shapes) are made by a function of their own, and the usual
-//! values are encoded [in place](direct).
+//! Two things spare calls to LuaJIT: objects of a known shape (`shapes.rs`) are made by a function of their own, and the usual
+//! values are encoded in place (`direct.rs`).
 //!
 //! No metamethod is called in either direction, so user code cannot run (or change a table) while it is read.
 //! `benches/benches/json.rs` compares both directions with the route through serde that mlua offers.

@@ -91,7 +91,7 @@ pub(super) fn install(lua: &mlua::Lua) -> mlua::Result<()> {
 /// Sets how many bytes the VM may hold; 0 for no limit.
 ///
 /// # Errors
-/// When `lua` does not have [memory of its own](install).
+/// When `lua` does not have memory of its own, as [`new_vm`](crate::new_vm) gives it.
 pub fn limit_memory(lua: &mlua::Lua, bytes: usize) -> mlua::Result<()> {
     let most = if bytes == 0 { usize::MAX } else { bytes };
     let current = layout::current_offset(lua);

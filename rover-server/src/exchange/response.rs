@@ -209,7 +209,7 @@ impl Responder {
     ///
     /// # Errors
     /// What makes the value impossible to send, in words for its author. `recycled` is untouched then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn respond(
         &self,
         stack: &mut Stack<'_>,
@@ -457,7 +457,7 @@ impl http_body::Body for Measured {
 
 /// Joins the parts, and gives the headers to add to. A response whose status has no content goes without (RFC 9110,
 /// sections 15.3.5, 15.3.6, 15.4.5).
-#[inline]
+#[inline(always)]
 fn assemble<'r>(
     response: &'r mut Option<Response<Body>>,
     status: StatusCode,

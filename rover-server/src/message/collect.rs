@@ -88,6 +88,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     ///
     /// # Errors
     /// 413 when the length is known and above the limit; nothing has been read then.
+    #[inline(always)]
     pub(crate) fn new(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Result<Collect<B>, StatusCode> {
         match body.size_hint().lower() > limit {
             true => Err(StatusCode::PAYLOAD_TOO_LARGE),
@@ -96,6 +97,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     }
 
     /// As [`Collect::new`], without a look at the length: one above the limit shows once so much has come.
+    #[inline(always)]
     pub(crate) fn of_any_length(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Collect<B> {
         Collect { body, first: None, rest: Vec::new(), limit, pace, clock: None, coding, decode: None, share: None }
     }
@@ -125,7 +127,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     }
 
     /// The same, which counts what it holds by the share that is given, where that may be much.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn counted(mut self, share: impl FnOnce() -> Option<Share>) -> Collect<B> {
         if self.coding.is_some() || self.body.size_hint().upper().is_none_or(|most| most > budget::SMALL as u64) {
             self.share = share();

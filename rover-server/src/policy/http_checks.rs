@@ -219,11 +219,14 @@ pub(crate) fn body_refusal(head: &Parts, length: Option<u64>, fault: Option<&'st
     let differs = |name, known: &str| {
         head.headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
     };
-    // Several lines are one list (RFC 9110, section 5.3), which is another coding than chunked alone.
-    let has_several = head.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some();
-    let status = if has_several || differs(TRANSFER_ENCODING, "chunked") {
+    // A body whose length is known came in no transfer coding: hyper and h2 see to that. Several lines are one list (RFC
+    // 9110, section 5.3), which is another coding than chunked alone.
+    let is_coded = length.is_none()
+        && (differs(TRANSFER_ENCODING, "chunked") || head.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some());
+    // To look at a few names costs less than to look one up.
+    let status = if is_coded {
         StatusCode::NOT_IMPLEMENTED
-    } else if differs(EXPECT, "100-continue") {
+    } else if head.headers.keys().any(|name| *name == EXPECT) && differs(EXPECT, "100-continue") {
         StatusCode::EXPECTATION_FAILED
     } else {
         return None;

@@ -216,13 +216,13 @@ impl<B> Answer<B> {
         }
     }
 
-    /// The same, which is counted when the request is over, where requests are counted.
-    pub(super) fn followed(mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) -> Answer<B> {
+    /// Counts it when the request is over, where requests are counted.
+    #[inline]
+    pub(super) fn follow(&mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) {
         if let (Some(meter), Some(arrival)) = (meter, arrival) {
             let record = self.notes().record.get_or_insert_with(Record::silent);
             record.follow(meter.follow(arrival, route));
         }
-        self
     }
 }
 

@@ -157,11 +157,13 @@ impl Site {
                     let site = self.clone();
                     let collecting = Collecting { collect, request, call, ending, site, is_asked: false };
                     answer.stage = Stage::Collecting(Box::new(collecting));
-                    return answer.followed(self.meter.as_ref(), arrival, route);
+                    answer.follow(self.meter.as_ref(), arrival, route);
+                    return answer;
                 }
                 if let Some(running) = self.start(request, call, &mut answer.response) {
                     answer.wait(Waiting { running, call, ending, site: self.clone() });
-                    return answer.followed(self.meter.as_ref(), arrival, route);
+                    answer.follow(self.meter.as_ref(), arrival, route);
+                    return answer;
                 }
             }
             Some(ControlFlow::Break(mut response)) => {
@@ -182,7 +184,7 @@ impl Site {
                 Some(response) if !matches!(response.body(), Body::Stream(_)) => {
                     meter.note(arrival, route, response.status().as_u16());
                 }
-                _ => return answer.followed(Some(meter), Some(arrival), route),
+                _ => answer.follow(Some(meter), Some(arrival), route),
             }
         }
         answer
@@ -323,7 +325,7 @@ impl Site {
     }
 
     /// Finds what answers the request, or answers it.
-    #[inline]
+    #[inline(always)]
     fn route(&self, request: &mut context::Request) -> ControlFlow<Response<Body>, Target> {
         let head = &request.head;
         match self.router.find(&head.method, head.uri.path()) {

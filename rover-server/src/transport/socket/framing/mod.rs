@@ -158,7 +158,7 @@ impl Framing {
     /// Looks at what a read has brought.
     ///
     /// A read mostly brings whole heads without a body and nothing else, which takes one pass over its bytes and another
-    /// over the request line.
+    /// over the request line. A head with its body is read line by line.
     ///
     /// # Errors
     /// What hyper must not see as it is. Nothing may be looked at after a byte that is wrong.
@@ -180,16 +180,16 @@ impl Framing {
     #[inline(never)]
     fn look_again(&mut self, bytes: &[u8]) -> Result<(), Remarks> {
         if matches!(self.state, State::Start | State::Asking) {
-            if scan::are_heads(bytes) {
-                self.state = State::Start;
-                self.forget();
-                return Ok(());
-            }
             if let Some(left) = scan::with_body(bytes)
                 && let Some(line) = target::plain_line(bytes)
             {
                 self.state = if left == 0 { State::Start } else { State::Known(left) };
                 self.remember(bytes, line);
+                return Ok(());
+            }
+            if scan::are_heads(bytes) {
+                self.state = State::Start;
+                self.forget();
                 return Ok(());
             }
         }
