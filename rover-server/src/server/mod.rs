@@ -35,7 +35,7 @@ pub use info::{AppInfo, RouteInfo};
 pub use listening::Listening;
 
 use start::Settled;
-use succession::Inheritance;
+use succession::InheritedOnce;
 
 use crate::config::{self, AccessLog, Overrides};
 use crate::error::Error;
@@ -71,7 +71,7 @@ use crate::service::Site;
 pub struct Server {
     blueprint: Blueprint,
     overrides: Overrides,
-    inheritance: Inheritance,
+    inherited: InheritedOnce,
 }
 
 impl Server {
@@ -97,7 +97,7 @@ impl Server {
             code: Code::default(),
             hub: Arc::default(),
         };
-        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
+        Server { blueprint, overrides: Overrides::default(), inherited: InheritedOnce::default() }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.

@@ -18,21 +18,21 @@ use crate::log::{self, Level};
 
 /// Sockets that a server was given before it binds. Clones share them, because they can be used only once.
 #[derive(Clone, Default)]
-pub(super) struct Inheritance(Arc<Mutex<Estate>>);
+pub(super) struct InheritedOnce(Arc<Mutex<InheritedSockets>>);
 
 #[derive(Default)]
-pub(super) struct Estate {
+pub(super) struct InheritedSockets {
     pub(super) serving: Vec<Given>,
     pub(super) management: Vec<Given>,
     pub(super) predecessor: Option<Predecessor>,
 }
 
-impl Inheritance {
-    pub(super) fn take(&self) -> Estate {
+impl InheritedOnce {
+    pub(super) fn take(&self) -> InheritedSockets {
         std::mem::take(&mut *self.0.lock())
     }
 
-    fn change(&self, change: impl FnOnce(&mut Estate)) {
+    fn change(&self, change: impl FnOnce(&mut InheritedSockets)) {
         change(&mut self.0.lock());
     }
 }
@@ -54,7 +54,7 @@ impl Server {
         for socket in sockets {
             let given =
                 Given::new(socket, true).map_err(|error| Error::io("cannot listen on a given socket", error))?;
-            self.inheritance.change(|estate| estate.serving.push(given));
+            self.inherited.change(|inherited| inherited.serving.push(given));
         }
         Ok(self)
     }
@@ -69,12 +69,12 @@ impl Server {
         let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
         for (place, (socket, note)) in (0..).zip(predecessor.sockets.drain(..)) {
             let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?.at(place);
-            self.inheritance.change(|estate| match note & note::MANAGEMENT {
-                0 => estate.serving.push(given),
-                _ => estate.management.push(given),
+            self.inherited.change(|inherited| match note & note::MANAGEMENT {
+                0 => inherited.serving.push(given),
+                _ => inherited.management.push(given),
             });
         }
-        self.inheritance.change(|estate| estate.predecessor = Some(predecessor));
+        self.inherited.change(|inherited| inherited.predecessor = Some(predecessor));
         Ok(self)
     }
 }
