@@ -17,10 +17,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-pub(crate) use line::{Colour, Event, Form, Value};
+pub(crate) use line::{Colour, FieldValue, Form, LogEvent};
 pub(crate) use line::{LONGEST_TEXT, push_json_head, push_json_text, push_number, push_plain};
-pub(crate) use stamp::Stamp;
-use writer::{Lane, Writer};
+pub(crate) use stamp::Timestamp;
+use writer::{Lane, LogWriter};
 
 /// The level of a line, and the lowest level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,10 +62,10 @@ impl Level {
 /// The least level that is logged, as a number; above every level until `init`.
 static LEAST: AtomicU8 = AtomicU8::new(u8::MAX);
 
-static OUTPUT: OnceLock<Output> = OnceLock::new();
+static OUTPUT: OnceLock<LogOutput> = OnceLock::new();
 
-struct Output {
-    writer: Writer,
+struct LogOutput {
+    writer: LogWriter,
     form: Form,
 }
 
@@ -77,7 +77,7 @@ thread_local! {
 #[derive(Default)]
 struct Local {
     lane: Option<Lane>,
-    stamp: Stamp,
+    stamp: Timestamp,
 }
 
 /// Starts the writer thread with the first call, and sets the least level with each.
@@ -99,9 +99,9 @@ pub(crate) fn init(level: Level) -> io::Result<()> {
         // A descriptor of our own: writing through `io::stderr()` would hold its lock while a terminal is stuck, and
         // block the thread that reports a panic.
         let sink = std::fs::File::from(stderr.as_fd().try_clone_to_owned()?);
-        let writer = Writer::start(sink, form)?;
+        let writer = LogWriter::start(sink, form)?;
         // Where two threads start at once, the second writer ends with its last handle, having nothing to write.
-        let _ = OUTPUT.set(Output { writer, form });
+        let _ = OUTPUT.set(LogOutput { writer, form });
     }
     LEAST.store(level as u8, Ordering::Relaxed);
     Ok(())
@@ -114,8 +114,8 @@ pub(crate) fn enabled(level: Level) -> bool {
 }
 
 /// Begins a line; `emit` writes it.
-pub(crate) fn event<'a>(level: Level, message: &'a str) -> Event<'a> {
-    Event::new(level, message)
+pub(crate) fn event<'a>(level: Level, message: &'a str) -> LogEvent<'a> {
+    LogEvent::new(level, message)
 }
 
 /// Sets the worker that this thread's lines carry, from 1; 0 for none.
@@ -137,7 +137,7 @@ pub(crate) fn flush() {
 
 /// Has `write` append one line, newline included, to this thread's pending lines. Never waits for the output; when
 /// that is stuck, the line is dropped and counted. `write` must not log.
-pub(crate) fn write_line(level: Level, write: impl FnOnce(Form, &Stamp, &mut Vec<u8>)) {
+pub(crate) fn write_line(level: Level, write: impl FnOnce(Form, &Timestamp, &mut Vec<u8>)) {
     if !enabled(level) {
         return;
     }

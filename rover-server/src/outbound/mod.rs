@@ -26,7 +26,7 @@ pub(crate) use client::{Active, Call, Client, Origin, Reply, Settings};
 pub(crate) use figures::{BreakerState, Figures, Row};
 pub(crate) use interim::Relay;
 pub(crate) use limit::LimitOptions;
-pub(crate) use pool::Failure;
+pub(crate) use pool::SendFailure;
 pub(crate) use problem::Problem;
 pub(crate) use retry::{RetryOptions, is_idempotent};
 pub(crate) use tls::TlsOptions;

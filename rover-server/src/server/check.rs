@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::start::Settled;
 use super::{AppInfo, Server};
 use crate::error::Error;
-use crate::listen::tls::Tls;
+use crate::listen::tls::ServerTls;
 use crate::script::app::{Blueprint, Code};
 use crate::server::watchdog::{Watchdog, WatchedWorker, roomy_thread};
 
@@ -35,7 +35,7 @@ impl Server {
         let settled = begun.and_then(|()| replied.recv().unwrap_or_else(|_| Err(died())));
         watchdog.end();
         let Settled { config, router, limits, mounts } = settled?;
-        Tls::load(&config.tls, &config.host, config.http2.enabled)?;
+        ServerTls::load(&config.tls, &config.host, config.http2.enabled)?;
         let mut warnings = config.warnings(!limits.rules.is_empty());
         warnings.extend(mounts.warnings(self.blueprint.source.folder()));
         warnings.extend(super::misspelt_variables());

@@ -5,8 +5,8 @@
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::listen::accept::Accepted;
-use crate::listen::admission::Permit;
+use crate::listen::accept::AcceptedStream;
+use crate::listen::admission::ConnectionPermit;
 use crate::server::worker::{self, WorkerHandle};
 
 /// The live workers of a server.
@@ -31,7 +31,7 @@ impl Workers {
     }
 
     /// Gives a connection to the next worker. Waits if there is none; clients meanwhile wait in the kernel's queue.
-    pub(crate) fn hand_over(&self, accepted: Accepted, permit: Permit) {
+    pub(crate) fn hand_over(&self, accepted: AcceptedStream, permit: ConnectionPermit) {
         let mut turns = self.turns();
         loop {
             if let Some(handle) = turns.take_turn() {

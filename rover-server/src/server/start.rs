@@ -12,8 +12,8 @@ use super::control::ServerState;
 use super::{AppInfo, Listening, Server};
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::error::Error;
-use crate::listen::accept::{Given, Listeners, Role};
-use crate::listen::tls::Tls;
+use crate::listen::accept::{InheritedListener, Listeners, Role};
+use crate::listen::tls::ServerTls;
 use crate::log::{self, Level};
 use crate::policy::assets::Mounts;
 use crate::policy::rate_limit::{RateLimits, RouteLimits};
@@ -91,7 +91,7 @@ impl Server {
 
         let mut inherited = self.inherited.take();
         let endpoints = config.host.endpoints(config.port).map_err(|error| Error::io("cannot listen", error))?;
-        let tls = Tls::load(&config.tls, &config.host, config.http2.enabled)?;
+        let tls = ServerTls::load(&config.tls, &config.host, config.http2.enabled)?;
         let listeners = bind(&config, &endpoints, tls.is_some(), std::mem::take(&mut inherited.serving))?;
 
         blueprint.workers = config.workers;
@@ -190,10 +190,15 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Binds the server's addresses, and those that redirect to them, or takes the `given` sockets.
-fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, given: Vec<Given>) -> Result<Listeners, Error> {
+fn bind(
+    config: &Config,
+    endpoints: &[Endpoint],
+    is_tls: bool,
+    given: Vec<InheritedListener>,
+) -> Result<Listeners, Error> {
     let redirect = config.tls.redirect_port.filter(|_| is_tls);
     // Of a service manager's sockets, the one with this port is for plain HTTP.
-    let is_plain = |given: &Given| redirect.is_some_and(|port| given.is_lent_for(port));
+    let is_plain = |given: &InheritedListener| redirect.is_some_and(|port| given.is_lent_for(port));
     let (mut given_plain, mut given): (Vec<_>, Vec<_>) = given.into_iter().partition(is_plain);
     let (role, file) = (if is_tls { Role::Tls } else { Role::Plain }, &config.socket_file);
     let mut listeners = Listeners::bind(endpoints, role, file, &mut given)?;

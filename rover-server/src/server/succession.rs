@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Control, Server};
 use crate::error::Error;
-use crate::listen::accept::Given;
+use crate::listen::accept::InheritedListener;
 use crate::listen::handover::{Predecessor, Successor};
 use crate::log::{self, Level};
 
@@ -22,8 +22,8 @@ pub(super) struct InheritedOnce(Arc<Mutex<InheritedSockets>>);
 
 #[derive(Default)]
 pub(super) struct InheritedSockets {
-    pub(super) serving: Vec<Given>,
-    pub(super) management: Vec<Given>,
+    pub(super) serving: Vec<InheritedListener>,
+    pub(super) management: Vec<InheritedListener>,
     pub(super) predecessor: Option<Predecessor>,
 }
 
@@ -52,8 +52,8 @@ impl Server {
     /// One of them is not a listening TCP or Unix socket.
     pub fn inherit(self, sockets: impl IntoIterator<Item = OwnedFd>) -> Result<Server, Error> {
         for socket in sockets {
-            let given =
-                Given::new(socket, true).map_err(|error| Error::io("cannot listen on a given socket", error))?;
+            let given = InheritedListener::new(socket, true)
+                .map_err(|error| Error::io("cannot listen on a given socket", error))?;
             self.inherited.change(|inherited| inherited.serving.push(given));
         }
         Ok(self)
@@ -68,7 +68,7 @@ impl Server {
         let failed = |error| Error::io("cannot take over the sockets of the running server", error);
         let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
         for (place, (socket, note)) in (0..).zip(predecessor.sockets.drain(..)) {
-            let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?.at(place);
+            let given = InheritedListener::new(socket, note & note::LENT != 0).map_err(failed)?.at(place);
             self.inherited.change(|inherited| match note & note::MANAGEMENT {
                 0 => inherited.serving.push(given),
                 _ => inherited.management.push(given),
@@ -111,7 +111,7 @@ impl Control {
         }
         let listeners = self.shared.listeners.upgrade().ok_or_else(stopped)?;
         let management = self.shared.management.upgrade();
-        let (successor, word) = {
+        let (successor, report) = {
             let lent = |is_lent| if is_lent { note::LENT } else { 0 };
             let serving = listeners.sockets().map(|(socket, is_lent)| (socket, lent(is_lent)));
             let telling = management.iter().flat_map(|bound| bound.sockets());
@@ -124,7 +124,7 @@ impl Control {
         thread::Builder::new()
             .name("rover-restart".to_owned())
             .spawn(move || {
-                let serves = word.wait(|| Instant::now() < latest && !reply.is_closed());
+                let serves = report.wait(|| Instant::now() < latest && !reply.is_closed());
                 let _ = reply.send(serves);
             })
             .map_err(failed)?;

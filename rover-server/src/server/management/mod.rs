@@ -32,7 +32,7 @@ use tokio::time::sleep;
 
 pub(crate) use origin::HostNames;
 
-use crate::listen::accept::{Listeners, Stream};
+use crate::listen::accept::{ClientStream, Listeners};
 use crate::log::{self, Level};
 
 /// Connections at one time; further ones are closed at once.
@@ -119,12 +119,12 @@ async fn serve(listeners: Arc<Listeners>, names: Rc<HostNames>, pages: Pages) ->
             tokio::task::spawn_local(async move {
                 let _place = place;
                 match accepted.stream {
-                    Stream::Tcp(stream) => {
+                    ClientStream::Tcp(stream) => {
                         if let Ok(stream) = TcpStream::from_std(stream) {
                             converse(TokioIo::new(stream), &names, &pages).await;
                         }
                     }
-                    Stream::Unix(stream) => {
+                    ClientStream::Unix(stream) => {
                         if let Ok(stream) = UnixStream::from_std(stream) {
                             // A Unix socket is out of a web page's reach, whatever the `Host`.
                             converse(TokioIo::new(stream), &HostNames::any(), &pages).await;

@@ -20,10 +20,10 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::config::Limits;
 use crate::connection::{self, Connection, Shaken};
 use crate::exchange::context::Peer;
-use crate::listen::accept::{Accepted, Role, Stream};
-use crate::listen::admission::Permit;
+use crate::listen::accept::{AcceptedStream, ClientStream, Role};
+use crate::listen::admission::ConnectionPermit;
 use crate::listen::proxy_protocol;
-use crate::listen::tls::{self, Tls};
+use crate::listen::tls::{self, ServerTls};
 use crate::log::{self, Level};
 use crate::observe::metrics::{Archive, Lag};
 use crate::route::FastRouter;
@@ -38,10 +38,10 @@ use crate::transport::socket::{Agreed, SpareBuffers, Transport};
 use super::WorkerHandle;
 
 /// Gives a connection to the worker.
-pub(crate) fn adopt(worker: &WorkerHandle, accepted: Accepted, permit: Permit) {
+pub(crate) fn adopt(worker: &WorkerHandle, accepted: AcceptedStream, permit: ConnectionPermit) {
     let descriptor = match &accepted.stream {
-        Stream::Tcp(stream) => stream.as_raw_fd(),
-        Stream::Unix(stream) => stream.as_raw_fd(),
+        ClientStream::Tcp(stream) => stream.as_raw_fd(),
+        ClientStream::Unix(stream) => stream.as_raw_fd(),
     };
     let role = accepted.role;
     let accepted = Listed::new(&worker.sockets, descriptor, accepted);
@@ -153,7 +153,7 @@ impl Drop for StartLimits<'_> {
 
 /// What a worker needs for https.
 pub(super) struct Https {
-    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) tls: Option<Arc<ServerTls>>,
     /// The port of https, for redirects.
     pub(super) port: Option<u16>,
 }
@@ -307,15 +307,15 @@ impl WorkerState {
         }
     }
 
-    fn connection(&self, transport: Transport, peer: Peer, agreed: Agreed, permit: Permit) -> Connection {
+    fn connection(&self, transport: Transport, peer: Peer, agreed: Agreed, permit: ConnectionPermit) -> Connection {
         let current = self.current.clone();
         Connection::new(transport, peer, agreed, current, &self.lifecycle, self.spare.clone()).keeping(permit)
     }
 
     /// Serves a connection on which something comes before HTTP. The connection counts from its beginning, so that a
     /// stop does not cut off a client in its handshake.
-    async fn serve_wrapped(self: Rc<Self>, transport: Transport, peer: Peer, role: Role, permit: Permit) {
-        let mut seat = Lifecycle::sit(&self.lifecycle);
+    async fn serve_wrapped(self: Rc<Self>, transport: Transport, peer: Peer, role: Role, permit: ConnectionPermit) {
+        let mut seat = Lifecycle::add(&self.lifecycle);
         let Some(Some((transport, peer, agreed))) = seat.finish(self.unwrap(transport, peer, role)).await else {
             return;
         };
@@ -378,12 +378,12 @@ impl WorkerState {
         }
     }
 
-    fn serve(self: &Rc<Self>, accepted: Listed<Accepted>, role: Role, permit: Permit) {
+    fn serve(self: &Rc<Self>, accepted: Listed<AcceptedStream>, role: Role, permit: ConnectionPermit) {
         self.accepted.set(self.accepted.get() + 1);
         let transport = accepted.map(|accepted| -> io::Result<(Transport, Peer)> {
             let transport = match accepted.stream {
-                Stream::Tcp(stream) => Transport::Tcp(TcpStream::from_std(stream)?),
-                Stream::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
+                ClientStream::Tcp(stream) => Transport::Tcp(TcpStream::from_std(stream)?),
+                ClientStream::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
             };
             let mut peer = Peer::new(accepted.ip, "http");
             if role == Role::Redirect {

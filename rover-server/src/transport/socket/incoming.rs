@@ -54,11 +54,11 @@ pub(super) enum Mode {
     /// The client has closed its side.
     Ended,
     /// The client has sent what no message may hold. Nothing is read any more.
-    Refused(Box<Refused>),
+    Refused(Box<RefusedMessage>),
 }
 
 /// A message that is wrong.
-pub(super) struct Refused {
+pub(super) struct RefusedMessage {
     pub(super) fault: Fault,
     pub(super) in_body: bool,
     /// The number of the request that the body belongs to.
@@ -144,7 +144,7 @@ impl Incoming {
         let Found { fault, in_body, heads, .. } = found;
         // Whenever hyper reads on, it has begun all requests whose heads it has.
         let (request, rest) = (self.requests + heads, buf.filled()[end..].to_vec());
-        self.mode = Mode::Refused(Box::new(Refused { fault, in_body, request, rest }));
+        self.mode = Mode::Refused(Box::new(RefusedMessage { fault, in_body, request, rest }));
         buf.set_filled(end);
         if found.at > 0 { Poll::Ready(Ok(())) } else { self.poll_refused(buf) }
     }
