@@ -140,7 +140,7 @@ impl<'a> LogEvent<'a> {
     fn write_terminal(&self, colour: Colour, stamp: &Timestamp, out: &mut Vec<u8>) {
         let (name, shade) = match self.level {
             Level::Debug => ("debug", Colour::DIM),
-            Level::Info | Level::Nope => ("info ", Colour::GREEN),
+            Level::Info | Level::Off => ("info ", Colour::GREEN),
             Level::Warn => ("warn ", Colour::YELLOW),
             Level::Error => ("error", Colour::RED),
         };

@@ -35,27 +35,30 @@ pub enum Level {
     /// Something failed.
     Error,
     /// As the lowest level: nothing is logged.
-    Nope,
+    Off,
 }
 
 impl Level {
     /// Every level, from the most verbose on.
-    pub const ALL: [Level; 5] = [Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Nope];
+    pub const ALL: [Level; 5] = [Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Off];
 
-    /// `debug`, `info`, `warn`, `error` or `nope`.
+    /// `debug`, `info`, `warn`, `error` or `off`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Debug => "debug",
             Level::Info => "info",
             Level::Warn => "warn",
             Level::Error => "error",
-            Level::Nope => "nope",
+            Level::Off => "off",
         }
     }
 
-    /// The level of that name, in lower case.
+    /// The level of that name, in lower case; `nope` is `off` as well.
     pub fn from_name(name: &str) -> Option<Level> {
-        Level::ALL.into_iter().find(|level| level.name() == name)
+        match name {
+            "nope" => Some(Level::Off),
+            name => Level::ALL.into_iter().find(|level| level.name() == name),
+        }
     }
 }
 
@@ -110,7 +113,7 @@ pub(crate) fn init(level: Level) -> io::Result<()> {
 /// Whether a line of this level is logged at all. One relaxed load.
 #[inline]
 pub(crate) fn enabled(level: Level) -> bool {
-    level as u8 >= LEAST.load(Ordering::Relaxed) && level != Level::Nope
+    level as u8 >= LEAST.load(Ordering::Relaxed) && level != Level::Off
 }
 
 /// Begins a line; `emit` writes it.

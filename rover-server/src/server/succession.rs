@@ -64,7 +64,7 @@ impl Server {
     ///
     /// # Errors
     /// The system refuses the sockets.
-    pub fn succeed(self) -> Result<Server, Error> {
+    pub fn take_over(self) -> Result<Server, Error> {
         let failed = |error| Error::io("cannot take over the sockets of the running server", error);
         let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
         for (place, (socket, note)) in (0..).zip(predecessor.sockets.drain(..)) {
@@ -83,7 +83,7 @@ impl Control {
     /// Starts `command` as this server's successor on the same sockets, and waits until it serves. Then stop this
     /// server: no connection is lost. Returns the id of the new process.
     ///
-    /// The program must call [`Server::succeed`] before it binds; its standard input is not the caller's.
+    /// The program must call [`Server::take_over`] before it binds; its standard input is not the caller's.
     ///
     /// # Errors
     /// The new process cannot be started, or ends before it serves; or this is process 1, with which a container ends.

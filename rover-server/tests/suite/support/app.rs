@@ -29,7 +29,7 @@ impl App {
 
     /// Serves what a test has prepared, on a port of its own.
     pub fn start_server(server: Server) -> App {
-        let listening = server.port(0).log_level(Level::Nope).bind().expect("the app loads");
+        let listening = server.port(0).log_level(Level::Off).bind().expect("the app loads");
         let addresses = listening.addresses();
         let address = addresses.iter().find_map(|address| address.strip_prefix("http://")?.parse().ok());
         let address = address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
