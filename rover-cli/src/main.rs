@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     let server = request.server();
     match &request.task {
-        Task::Serve => serve::serve(server.inherit(sockets)?.succeed()?, request.watch),
+        Task::Serve => serve::serve(server.inherit(sockets)?.take_over()?, request.watch),
         Task::Profile { seconds, output } => profile::profile(server.inherit(sockets)?, *seconds, output),
         Task::Check => {
             let app = server.check()?;

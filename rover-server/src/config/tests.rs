@@ -148,10 +148,18 @@ fn all_mistakes_at_once_each_with_its_source() {
             "app.lua:1: host must be an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\"), got a table",
             "app.lua:1: unknown config key \"colours\", rover --help lists the known ones",
             "ROVER_PORT must be a whole number from 0 to 65535, got \"abc\"",
-            "ROVER_LOG_LEVEL must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got \"loud\"",
+            "ROVER_LOG_LEVEL must be \"debug\", \"info\", \"warn\", \"error\" or \"off\", got \"loud\"",
             "workers must be a whole number from 1 to 1024, got 5000",
         ]
     );
+}
+
+#[test]
+fn the_log_is_off_by_two_names() {
+    for name in ["off", "nope"] {
+        let config = resolve(&[("log_level", text(name))], &[], &none()).unwrap();
+        assert_eq!(config.log_level, Level::Off, "{name}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::config::{ConnectionSettings, SecurityHeaders};
-use crate::listen::accept::{Accepted, Role, Stream};
+use crate::listen::accept::{AcceptedStream, ClientStream, Role};
 use crate::log::{self, Level};
 use crate::policy::security_headers;
 use crate::runtime::resources::Descriptors;
@@ -36,7 +36,7 @@ pub(crate) struct Admission {
 }
 
 /// One connection's place. Dropping it gives the place back.
-pub(crate) struct Permit {
+pub(crate) struct ConnectionPermit {
     admission: Arc<Admission>,
     ip: Option<IpAddr>,
 }
@@ -71,10 +71,10 @@ impl Admission {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) fn admit(self: &Arc<Self>, accepted: &Accepted) -> Result<Permit, Full> {
+    pub(crate) fn admit(self: &Arc<Self>, accepted: &AcceptedStream) -> Result<ConnectionPermit, Full> {
         let is_kept = match &accepted.stream {
-            Stream::Tcp(stream) => self.descriptors.keep(stream),
-            Stream::Unix(stream) => self.descriptors.keep(stream),
+            ClientStream::Tcp(stream) => self.descriptors.keep(stream),
+            ClientStream::Unix(stream) => self.descriptors.keep(stream),
         };
         match is_kept {
             true => Err(Full::Descriptors),
@@ -83,14 +83,14 @@ impl Admission {
     }
 
     /// A place for a connection from `ip`; `None` when there is none left.
-    fn admit_from(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Permit> {
+    fn admit_from(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<ConnectionPermit> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.most && self.most > 0 {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         let ip = ip.filter(|_| self.most_per_ip > 0).map(client_of);
         // From here on, dropping the permit gives back what has been taken.
-        let mut permit = Permit { admission: self.clone(), ip: None };
+        let mut permit = ConnectionPermit { admission: self.clone(), ip: None };
         if let Some(ip) = ip {
             let mut by_ip = self.by_ip.lock();
             let count = by_ip.entry(ip).or_default();
@@ -105,7 +105,7 @@ impl Admission {
 
     /// Refuses a client with an answer, unless it speaks TLS, and closes its connection.
     #[cold]
-    pub(crate) fn refuse(&self, accepted: Accepted, full: Full) {
+    pub(crate) fn refuse(&self, accepted: AcceptedStream, full: Full) {
         // Logs every power of two, so that the log shows a flood without being flooded.
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
         if refused.is_power_of_two() {
@@ -122,11 +122,11 @@ impl Admission {
         }
         // The socket does not block: what it cannot take at once is lost.
         match accepted.stream {
-            Stream::Tcp(mut stream) => {
+            ClientStream::Tcp(mut stream) => {
                 let _ = stream.write(self.refusal.as_bytes());
                 let _ = stream.shutdown(Shutdown::Write);
             }
-            Stream::Unix(mut stream) => {
+            ClientStream::Unix(mut stream) => {
                 let _ = stream.write(self.refusal.as_bytes());
                 let _ = stream.shutdown(Shutdown::Write);
             }
@@ -142,7 +142,7 @@ fn client_of(ip: IpAddr) -> IpAddr {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
         let Some(ip) = self.ip else { return };

@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub(crate) use line::{Colour, Event, Form, Value};
+pub(crate) use line::{Colour, FieldValue, Form, LogEvent};
 pub(crate) use line::{LONGEST_TEXT, push_json_head, push_json_text, push_number, push_plain};
 pub use record::LogRecord;
 pub(crate) use record::LogSink;
 use record::Records;
-pub(crate) use stamp::Stamp;
-use writer::{Lane, Writer};
+pub(crate) use stamp::Timestamp;
+use writer::{Lane, LogWriter};
 
 /// The level of a line, and the lowest level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,45 +39,48 @@ pub enum Level {
     /// Something failed.
     Error,
     /// As the lowest level: nothing is logged.
-    Nope,
+    Off,
 }
 
 impl Level {
     /// Every level, from the most verbose on.
-    pub const ALL: [Level; 5] = [Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Nope];
+    pub const ALL: [Level; 5] = [Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Off];
 
-    /// `debug`, `info`, `warn`, `error` or `nope`.
+    /// `debug`, `info`, `warn`, `error` or `off`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Debug => "debug",
             Level::Info => "info",
             Level::Warn => "warn",
             Level::Error => "error",
-            Level::Nope => "nope",
+            Level::Off => "off",
         }
     }
 
-    /// The level of that name, in lower case.
+    /// The level of that name, in lower case; `nope` is `off` as well.
     pub fn from_name(name: &str) -> Option<Level> {
-        Level::ALL.into_iter().find(|level| level.name() == name)
+        match name {
+            "nope" => Some(Level::Off),
+            name => Level::ALL.into_iter().find(|level| level.name() == name),
+        }
     }
 }
 
 /// The least level that is logged, as a number; above every level until `init`.
 static LEAST: AtomicU8 = AtomicU8::new(u8::MAX);
 
-static OUTPUT: OnceLock<Output> = OnceLock::new();
+static OUTPUT: OnceLock<LogOutput> = OnceLock::new();
 
-struct Output {
-    writer: Writer,
+struct LogOutput {
+    writer: LogWriter,
     form: Form,
     /// Where the embedding program has the log.
     records: Option<Records>,
 }
 
-impl Output {
+impl LogOutput {
     /// Lines for stderr.
-    fn stderr() -> io::Result<Output> {
+    fn stderr() -> io::Result<LogOutput> {
         let stderr = io::stderr();
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -89,14 +92,14 @@ impl Output {
         // A descriptor of our own: writing through `io::stderr()` would hold its lock while a terminal is stuck, and
         // block the thread that reports a panic.
         let out = std::fs::File::from(stderr.as_fd().try_clone_to_owned()?);
-        Ok(Output { writer: Writer::start(out, form)?, form, records: None })
+        Ok(LogOutput { writer: LogWriter::start(out, form)?, form, records: None })
     }
 
     /// Records for the embedding program.
-    fn records(sink: LogSink) -> io::Result<Output> {
+    fn records(sink: LogSink) -> io::Result<LogOutput> {
         let records = Records::new(sink);
-        let writer = Writer::start(records.clone(), Form::Record)?;
-        Ok(Output { writer, form: Form::Record, records: Some(records) })
+        let writer = LogWriter::start(records.clone(), Form::Record)?;
+        Ok(LogOutput { writer, form: Form::Record, records: Some(records) })
     }
 }
 
@@ -108,7 +111,7 @@ thread_local! {
 #[derive(Default)]
 struct Local {
     lane: Option<Lane>,
-    stamp: Stamp,
+    stamp: Timestamp,
 }
 
 /// Starts the writer thread with the first call, and sets the least level.
@@ -122,7 +125,7 @@ pub(crate) fn init(level: Level, sink: Option<&LogSink>) -> io::Result<()> {
     let output = match OUTPUT.get() {
         Some(output) => output,
         None => {
-            let output = sink.map_or_else(Output::stderr, |sink| Output::records(Arc::clone(sink)))?;
+            let output = sink.map_or_else(LogOutput::stderr, |sink| LogOutput::records(Arc::clone(sink)))?;
             // Where two threads start at once, the second writer ends with its last handle, having nothing to write.
             OUTPUT.get_or_init(|| output)
         }
@@ -148,12 +151,12 @@ pub(crate) fn set_level(level: Level) {
 /// Whether a line of this level is logged at all. One relaxed load.
 #[inline]
 pub(crate) fn enabled(level: Level) -> bool {
-    level as u8 >= LEAST.load(Ordering::Relaxed) && level != Level::Nope
+    level as u8 >= LEAST.load(Ordering::Relaxed) && level != Level::Off
 }
 
 /// Begins a line; `emit` writes it.
-pub(crate) fn event<'a>(level: Level, message: &'a str) -> Event<'a> {
-    Event::new(level, message)
+pub(crate) fn event<'a>(level: Level, message: &'a str) -> LogEvent<'a> {
+    LogEvent::new(level, message)
 }
 
 /// Sets the worker that this thread's lines carry, from 1; 0 for none.
@@ -175,7 +178,7 @@ pub(crate) fn flush() {
 
 /// Has `write` append one line, newline included, to this thread's pending lines. Never waits for the output; when
 /// that is stuck, the line is dropped and counted. `write` must not log.
-pub(crate) fn write_line(level: Level, write: impl FnOnce(Form, &Stamp, &mut Vec<u8>)) {
+pub(crate) fn write_line(level: Level, write: impl FnOnce(Form, &Timestamp, &mut Vec<u8>)) {
     if !enabled(level) {
         return;
     }

@@ -144,19 +144,19 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::{Event, Form, Stamp};
+    use super::super::{Form, LogEvent, Timestamp};
     use super::*;
 
-    fn line(event: &Event<'_>) -> Vec<u8> {
+    fn line(event: &LogEvent<'_>) -> Vec<u8> {
         let mut out = Vec::new();
-        event.write(Form::Record, &Stamp::fixed(Duration::from_millis(1_767_323_045_678), 2), &mut out);
+        event.write(Form::Record, &Timestamp::fixed(Duration::from_millis(1_767_323_045_678), 2), &mut out);
         out
     }
 
     #[test]
     fn a_line_reads_back() {
         let event =
-            Event::new(Level::Warn, "low on \"stock\"\n").field("left", 2).field("item", "tea").field("time", "x");
+            LogEvent::new(Level::Warn, "low on \"stock\"\n").field("left", 2).field("item", "tea").field("time", "x");
         let record = LogRecord::from_line(line(&event).trim_ascii_end());
         assert_eq!(record.time, UNIX_EPOCH + Duration::from_millis(1_767_323_045_678));
         assert_eq!((record.level, record.worker), (Level::Warn, Some(2)));
@@ -187,7 +187,7 @@ mod tests {
         }));
         let mut lines = Vec::new();
         for message in ["one", "bad", "two"] {
-            lines.extend(line(&Event::new(Level::Info, message)));
+            lines.extend(line(&LogEvent::new(Level::Info, message)));
         }
         assert_eq!(records.write(&lines).unwrap(), lines.len());
         assert_eq!(*taken.lock(), ["one", "two"]);

@@ -39,9 +39,9 @@ impl Output {
 
 const LONG: Duration = Duration::from_secs(20);
 
-fn start() -> (Output, Writer) {
+fn start() -> (Output, LogWriter) {
     let output = Output::default();
-    let writer = Writer::start(output.clone(), Form::Json).unwrap();
+    let writer = LogWriter::start(output.clone(), Form::Json).unwrap();
     (output, writer)
 }
 
@@ -154,7 +154,7 @@ fn a_line_cut_by_an_error_does_not_spoil_the_next() {
     }
     let mut sink = Sink::new(Half(Vec::new(), 7));
     let batch =
-        |text: &str| Pending { bytes: text.as_bytes().to_vec(), lines: text.lines().count() as u64, dropped: 0 };
+        |text: &str| PendingLines { bytes: text.as_bytes().to_vec(), lines: text.lines().count() as u64, dropped: 0 };
     sink.write(&mut batch("one\ntwo two\n"));
     assert_eq!((sink.lost, sink.works), (1, false));
     sink.inner.1 = 100;
@@ -179,6 +179,6 @@ fn the_thread_ends_with_its_last_handle() {
         }
     }
     let (sender, ended) = mpsc::channel();
-    drop(Writer::start(Tell(sender), Form::Json).unwrap());
+    drop(LogWriter::start(Tell(sender), Form::Json).unwrap());
     ended.recv_timeout(LONG).unwrap();
 }

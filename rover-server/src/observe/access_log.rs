@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::AccessLog;
-use crate::log::{self, Colour, Form, Level, Stamp};
+use crate::log::{self, Colour, Form, Level, Timestamp};
 
 /// One answered request.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +95,7 @@ fn without_host(target: &[u8]) -> &[u8] {
 const LONGEST_UNPARSED: usize = 8 * 1024;
 
 impl Access<'_> {
-    fn write_json(&self, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn write_json(&self, stamp: &Timestamp, out: &mut Vec<u8>) {
         log::push_json_head(stamp, Level::Info, "request", out);
         let text = |key: &[u8], value: &str, out: &mut Vec<u8>| {
             out.extend_from_slice(key);
@@ -128,7 +128,7 @@ impl Access<'_> {
     }
 
     /// A line for programs that read words: what is not known is a `-`.
-    fn write_text(&self, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn write_text(&self, stamp: &Timestamp, out: &mut Vec<u8>) {
         stamp.push_iso(out);
         out.push(b' ');
         log::push_plain(if self.ip.is_empty() { "-" } else { self.ip }, out);
@@ -158,7 +158,7 @@ impl Access<'_> {
         }
     }
 
-    fn write_terminal(&self, colour: Colour, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn write_terminal(&self, colour: Colour, stamp: &Timestamp, out: &mut Vec<u8>) {
         let shade = match self.status {
             500.. => Colour::RED,
             400.. => Colour::YELLOW,
@@ -226,8 +226,8 @@ mod tests {
         version: "1.1",
     };
 
-    fn stamp() -> Stamp {
-        Stamp::fixed(Duration::from_millis(1_767_323_045_678), 2)
+    fn stamp() -> Timestamp {
+        Timestamp::fixed(Duration::from_millis(1_767_323_045_678), 2)
     }
 
     fn terminal(access: &Access<'_>, colour: Colour) -> String {

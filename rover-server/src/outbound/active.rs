@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Problem;
-use super::breaker::Pass;
+use super::breaker::BreakerPass;
 use super::figures::{OriginFigures, add, subtract};
 use super::pool::Lease;
 
@@ -14,7 +14,7 @@ use super::pool::Lease;
 pub(crate) struct Active {
     figures: Arc<OriginFigures>,
     turn: Option<OwnedSemaphorePermit>,
-    pass: Option<Pass>,
+    pass: Option<BreakerPass>,
     pub(super) lease: Option<Lease>,
     is_over: bool,
 }
@@ -24,7 +24,7 @@ impl Active {
     pub(super) fn begin(
         figures: &Arc<OriginFigures>,
         turn: Option<OwnedSemaphorePermit>,
-        pass: Option<Pass>,
+        pass: Option<BreakerPass>,
     ) -> Active {
         add(&figures.requests);
         add(&figures.active);

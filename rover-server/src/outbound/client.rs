@@ -27,12 +27,12 @@ use super::connect::Connector;
 use super::decode::ACCEPTED;
 use super::figures::{Figures, OriginFigures, add};
 use super::inflow::Inflow;
-use super::limit::{Gate, LimitOptions};
+use super::limit::{LimitOptions, RequestLimit};
 use super::outgoing::Outgoing;
-use super::pool::{Failure, Patience, Pool};
+use super::pool::{ConnectionPool, Patience, SendFailure};
 use super::redirect::{self, Redirected};
 use super::retry;
-use super::tls::{Tls, TlsOptions};
+use super::tls::{ClientTls, TlsOptions};
 use super::url::origin_of;
 
 /// The most origins whose breaker and queue one client remembers.
@@ -98,16 +98,16 @@ pub(crate) struct Client {
 
 /// What a client keeps of one origin.
 pub(crate) struct Origin {
-    pool: Rc<Pool>,
+    pool: Rc<ConnectionPool>,
     breaker: Option<Rc<Breaker>>,
-    gate: Option<Rc<Gate>>,
+    gate: Option<Rc<RequestLimit>>,
     figures: Arc<OriginFigures>,
 }
 
 impl Client {
     /// Nothing is connected yet. The client must be used within one tokio runtime.
     pub(crate) fn new(settings: Settings, figures: &Arc<Figures>) -> Client {
-        let connector = Connector::new(Tls::new(settings.tls.clone()), settings.name.clone(), figures.clone());
+        let connector = Connector::new(ClientTls::new(settings.tls.clone()), settings.name.clone(), figures.clone());
         let origins = RefCell::new(LruCache::new(MOST_ORIGINS));
         Client { connector, settings, figures: figures.clone(), origins }
     }
@@ -126,9 +126,9 @@ impl Client {
         }
         let figures = self.figures.of(&self.settings.name, &name);
         let breaker = self.settings.breaker.map(|options| Breaker::new(options, name.as_str().into(), figures.clone()));
-        let gate = self.settings.limit.map(|options| Gate::new(options, figures.clone()));
+        let gate = self.settings.limit.map(|options| RequestLimit::new(options, figures.clone()));
         let patience = Patience { connections: self.settings.idle, time: self.settings.idle_timeout };
-        let pool = Pool::new(self.connector.clone(), url, patience);
+        let pool = ConnectionPool::new(self.connector.clone(), url, patience);
         let origin = Rc::new(Origin { pool, breaker, gate, figures });
         origins.put(name.into_boxed_str(), origin.clone());
         origin
@@ -235,7 +235,7 @@ impl Origin {
         can_repeat: impl Fn(bool) -> bool,
         connect_timeout: Option<Duration>,
         expiry: impl AsyncFn() -> Problem,
-    ) -> Result<(Parts, Incoming, Active), Failure> {
+    ) -> Result<(Parts, Incoming, Active), SendFailure> {
         let mut left = MOST_TRIES;
         loop {
             let failure = match self.once(request(), *is_fresh, connect_timeout, expiry()).await {
@@ -262,18 +262,18 @@ impl Origin {
         is_fresh: bool,
         connect_timeout: Option<Duration>,
         expiry: impl Future<Output = Problem>,
-    ) -> Result<(Parts, Incoming, Active), Failure> {
+    ) -> Result<(Parts, Incoming, Active), SendFailure> {
         let mut expiry = pin!(expiry);
         let entered = tokio::select! {
             biased;
             entered = self.enter() => entered,
             problem = &mut expiry => Err(problem),
         };
-        let mut active = entered.map_err(Failure::unsent)?;
+        let mut active = entered.map_err(SendFailure::unsent)?;
         let answered = tokio::select! {
             biased;
             answered = self.pool.send(request, is_fresh, connect_timeout) => answered,
-            problem = expiry => Err(Failure::sent(problem)),
+            problem = expiry => Err(SendFailure::sent(problem)),
         };
         match answered {
             Ok((response, lease)) => {

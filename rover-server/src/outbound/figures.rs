@@ -14,12 +14,12 @@ use parking_lot::Mutex;
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// The names of a client and an origin.
-type Key = (Arc<str>, Arc<str>);
+type OriginKey = (Arc<str>, Arc<str>);
 
 /// The counters of all clients of one worker.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    rows: Mutex<LruCache<Key, Arc<OriginFigures>>>,
+    rows: Mutex<LruCache<OriginKey, Arc<OriginFigures>>>,
 }
 
 impl Default for Figures {

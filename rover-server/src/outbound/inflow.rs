@@ -18,7 +18,7 @@ use super::decode::Decoder;
 /// The body of a response on its way in. Dropping it before its end closes the connection, as far as the connection is
 /// not shared with other requests.
 pub(crate) struct Inflow {
-    source: Source,
+    source: InflowSource,
     /// Read before somebody asked for it.
     held: Bytes,
     active: Active,
@@ -26,7 +26,7 @@ pub(crate) struct Inflow {
     clock: Option<Pin<Box<Sleep>>>,
 }
 
-enum Source {
+enum InflowSource {
     Plain(Incoming),
     // Boxed, for most bodies are plain.
     Coded(Box<Decoder>),
@@ -36,19 +36,19 @@ enum Source {
 impl Inflow {
     /// The body as it comes.
     pub(crate) fn plain(body: Incoming, active: Active) -> Inflow {
-        Inflow::new(Source::Plain(body), active)
+        Inflow::new(InflowSource::Plain(body), active)
     }
 
     /// A body in a content coding that is known is decoded, and `headers` say so no more.
     pub(super) fn decoded(body: Incoming, headers: &mut HeaderMap, active: Active) -> Inflow {
         let source = match Decoder::new(body, headers) {
-            Ok(decoder) => Source::Coded(Box::new(decoder)),
-            Err(body) => Source::Plain(body),
+            Ok(decoder) => InflowSource::Coded(Box::new(decoder)),
+            Err(body) => InflowSource::Plain(body),
         };
         Inflow::new(source, active)
     }
 
-    fn new(source: Source, active: Active) -> Inflow {
+    fn new(source: InflowSource, active: Active) -> Inflow {
         Inflow { source, held: Bytes::new(), active, patience: None, clock: None }
     }
 
@@ -91,9 +91,9 @@ impl Inflow {
     /// What is known of the length.
     pub(crate) fn size_hint(&self) -> SizeHint {
         let rest = match &self.source {
-            Source::Plain(body) => body.size_hint(),
-            Source::Coded(_) => SizeHint::default(),
-            Source::Over => SizeHint::with_exact(0),
+            InflowSource::Plain(body) => body.size_hint(),
+            InflowSource::Coded(_) => SizeHint::default(),
+            InflowSource::Over => SizeHint::with_exact(0),
         };
         let held = self.held.len() as u64;
         match rest.exact() {
@@ -105,9 +105,9 @@ impl Inflow {
     /// Whether nothing more comes.
     pub(crate) fn is_over(&self) -> bool {
         let is_read = match &self.source {
-            Source::Plain(body) => body.is_end_stream(),
-            Source::Coded(_) => false,
-            Source::Over => true,
+            InflowSource::Plain(body) => body.is_end_stream(),
+            InflowSource::Coded(_) => false,
+            InflowSource::Over => true,
         };
         is_read && self.held.is_empty()
     }
@@ -119,9 +119,9 @@ impl Inflow {
         }
         let polled = loop {
             match &mut self.source {
-                Source::Over => return Poll::Ready(None),
-                Source::Coded(decoder) => break decoder.poll_chunk(cx),
-                Source::Plain(body) => match Pin::new(body).poll_frame(cx) {
+                InflowSource::Over => return Poll::Ready(None),
+                InflowSource::Coded(decoder) => break decoder.poll_chunk(cx),
+                InflowSource::Plain(body) => match Pin::new(body).poll_frame(cx) {
                     Poll::Pending => break Poll::Pending,
                     Poll::Ready(None) => break Poll::Ready(None),
                     Poll::Ready(Some(Err(error))) => break Poll::Ready(Some(Err(Problem::of(&error)))),
@@ -139,13 +139,13 @@ impl Inflow {
                     clock.as_mut().reset(Instant::now() + patience);
                 }
                 // Who knows the length asks for nothing behind the last piece.
-                if matches!(&self.source, Source::Plain(body) if body.is_end_stream()) {
+                if matches!(&self.source, InflowSource::Plain(body) if body.is_end_stream()) {
                     self.active.end(true);
                 }
                 Poll::Ready(Some(Ok(data)))
             }
             Poll::Ready(end) => {
-                self.source = Source::Over;
+                self.source = InflowSource::Over;
                 self.active.end(end.is_none());
                 Poll::Ready(end)
             }
@@ -153,7 +153,7 @@ impl Inflow {
                 let Some(patience) = self.patience else { return Poll::Pending };
                 let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
                 ready!(clock.as_mut().poll(cx));
-                self.source = Source::Over;
+                self.source = InflowSource::Over;
                 self.active.end(false);
                 Poll::Ready(Some(Err(Problem::Timeout)))
             }
@@ -174,7 +174,7 @@ impl Inflow {
         match timeout_at(deadline, self.collect_all(limit)).await {
             Ok(collected) => collected,
             Err(_) => {
-                self.source = Source::Over;
+                self.source = InflowSource::Over;
                 self.active.end(false);
                 Err(Problem::Timeout)
             }

@@ -32,7 +32,7 @@ pub(crate) use inflow::Inflow;
 pub(crate) use interim::Relay;
 pub(crate) use limit::LimitOptions;
 pub(crate) use outgoing::Outgoing;
-pub(crate) use pool::Failure;
+pub(crate) use pool::SendFailure;
 pub(crate) use problem::Problem;
 pub(crate) use retry::{RetryOptions, is_idempotent};
 pub(crate) use tls::TlsOptions;

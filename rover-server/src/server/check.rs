@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use super::start::Settled;
 use super::{AppInfo, Server};
 use crate::error::Error;
-use crate::listen::tls::Tls;
+use crate::listen::tls::ServerTls;
 use crate::script::app::{Blueprint, Code};
-use crate::server::watchdog::{Charge, Watchdog, roomy_thread};
+use crate::server::watchdog::{Watchdog, WatchedWorker, roomy_thread};
 
 impl Server {
     /// Loads the app in one VM and returns what it declares.
@@ -29,13 +29,13 @@ impl Server {
         };
         let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
         let (reply, replied) = mpsc::channel();
-        let begun = load_apart(server, watchdog.charge(0, limits), move |settled| {
+        let begun = load_apart(server, watchdog.watch_worker(0, limits), move |settled| {
             let _ = reply.send(settled);
         });
         let settled = begun.and_then(|()| replied.recv().unwrap_or_else(|_| Err(died())));
         watchdog.end();
         let Settled { config, router, limits, mounts } = settled?;
-        Tls::load(&config.tls, &config.host, config.http2.enabled)?;
+        ServerTls::load(&config.tls, &config.host, config.http2.enabled)?;
         let mut warnings = config.warnings(!limits.rules.is_empty());
         warnings.extend(mounts.warnings(self.blueprint.source.folder()));
         warnings.extend(super::misspelt_variables());
@@ -49,19 +49,19 @@ impl Server {
 /// The system refuses the thread.
 pub(super) fn load_apart(
     server: Server,
-    charge: Arc<Charge>,
+    watched: Arc<WatchedWorker>,
     reply: impl FnOnce(Result<Settled, Error>) + Send + 'static,
 ) -> Result<(), Error> {
     let reply = Arc::new(Mutex::new(Some(reply)));
     // If the app's top level hangs in C, the thread is given up.
     let own = reply.clone();
-    charge.on_release(move |reason| {
+    watched.on_release(move |reason| {
         if let Some(reply) = take(&own) {
             reply(Err(Error::app(reason)));
         }
     });
     let load = move || {
-        let _on_duty = charge.begin();
+        let _on_duty = watched.begin();
         // Drops the VM before the answer is sent.
         let settled = server.load_and_settle(&server.blueprint).map(|(_, settled)| settled);
         if let Some(reply) = take(&reply) {

@@ -18,11 +18,11 @@ use crate::server::watchdog::Watchdog;
 /// A handle to a running server. Clones are handles to the same server; a handle may outlive it.
 #[derive(Clone)]
 pub struct Control {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<ServerState>,
 }
 
 /// What a server's handles, its acceptor and its management listener share.
-pub(super) struct Shared {
+pub(super) struct ServerState {
     pub(super) server: Server,
     pub(super) workers: Arc<Workers>,
     /// While the server listens.
@@ -41,7 +41,7 @@ pub(super) struct Shared {
 /// The phase of a server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Phase {
+pub(super) enum ServerPhase {
     Starting,
     Serving,
     Stopping,
@@ -70,37 +70,37 @@ impl Reloads {
     }
 }
 
-impl Shared {
+impl ServerState {
     pub(super) fn new(
         server: Server,
         workers: Arc<Workers>,
         (listeners, management): (&Arc<Listeners>, Option<&Arc<Listeners>>),
         plan: Arc<Mutex<Plan>>,
         watchdog: Watchdog,
-    ) -> Arc<Shared> {
-        Arc::new(Shared {
+    ) -> Arc<ServerState> {
+        Arc::new(ServerState {
             server,
             workers,
             listeners: Arc::downgrade(listeners),
             management: management.map(Arc::downgrade).unwrap_or_default(),
             plan,
             watchdog,
-            phase: AtomicU8::new(Phase::Starting as u8),
+            phase: AtomicU8::new(ServerPhase::Starting as u8),
             reloads: Reloads::new(),
             started: SystemTime::now(),
             turn: tokio::sync::Mutex::new(()),
         })
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> ServerPhase {
         match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Serving,
-            _ => Phase::Stopping,
+            0 => ServerPhase::Starting,
+            1 => ServerPhase::Serving,
+            _ => ServerPhase::Stopping,
         }
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
+    pub(super) fn enter(&self, phase: ServerPhase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 

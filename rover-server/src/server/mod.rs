@@ -36,7 +36,7 @@ pub use info::{AppInfo, RouteInfo};
 pub use listening::Listening;
 
 use start::Settled;
-use succession::Inheritance;
+use succession::InheritedOnce;
 
 use crate::config::{self, AccessLog, Overrides};
 use crate::error::Error;
@@ -71,7 +71,7 @@ use crate::service::Site;
 pub struct Server {
     blueprint: Blueprint,
     overrides: Overrides,
-    inheritance: Inheritance,
+    inherited: InheritedOnce,
     log_sink: Option<LogSink>,
 }
 
@@ -98,7 +98,7 @@ impl Server {
             code: Code::default(),
             hub: Arc::default(),
         };
-        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default(), log_sink: None }
+        Server { blueprint, overrides: Overrides::default(), inherited: InheritedOnce::default(), log_sink: None }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.

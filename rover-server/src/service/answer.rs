@@ -19,7 +19,7 @@ use crate::exchange::failure;
 use crate::message::body::Body;
 use crate::message::collect::Collect;
 use crate::message::unread::{Drain, Held, Left};
-use crate::observe::metrics::{Arrival, Meter};
+use crate::observe::metrics::{Arrival, RequestMeter};
 use crate::observe::record::Record;
 use crate::policy::compression::Negotiation;
 use crate::policy::http_checks;
@@ -218,7 +218,7 @@ impl<B> Answer<B> {
 
     /// Counts it when the request is over, where requests are counted.
     #[inline]
-    pub(super) fn follow(&mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) {
+    pub(super) fn follow(&mut self, meter: Option<&Rc<RequestMeter>>, arrival: Option<Arrival>, route: usize) {
         if let (Some(meter), Some(arrival)) = (meter, arrival) {
             let record = self.notes().record.get_or_insert_with(Record::silent);
             record.follow(meter.follow(arrival, route));

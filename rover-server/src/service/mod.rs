@@ -34,7 +34,7 @@ use crate::message::body::Body;
 use crate::message::collect::{Collect, Pace};
 use crate::message::decode;
 use crate::message::unread::Purpose;
-use crate::observe::metrics::{Archive, Arrival, Meter};
+use crate::observe::metrics::{Archive, Arrival, RequestMeter};
 use crate::observe::otlp::Tracer;
 use crate::observe::record::Record;
 use crate::policy::assets::{Assets, Mounts};
@@ -56,7 +56,7 @@ pub(crate) struct Site {
     assets: Option<Assets>,
     compression: Option<Rc<Compression>>,
     /// Counts requests, where the management listener is on.
-    pub(crate) meter: Option<Rc<Meter>>,
+    pub(crate) meter: Option<Rc<RequestMeter>>,
     /// Records traces, where they are exported.
     pub(crate) tracer: Option<Tracer>,
     guard: Option<Box<Guard>>,

@@ -22,7 +22,7 @@ pub(crate) struct Peer {
     /// "http", or "https" once TLS is in front.
     pub(crate) scheme: &'static str,
     /// What the connection becomes after a 101.
-    pub(crate) upgrade: upgrade::Slot,
+    pub(crate) upgrade: upgrade::UpgradeSlot,
     /// The request that comes next, or is being answered, is the connection's last.
     pub(crate) is_last: Cell<bool>,
     /// What is known to be wrong with the body of the request that is being begun.
@@ -44,7 +44,7 @@ pub(crate) struct Peer {
 impl Peer {
     /// The other end of a connection that speaks HTTP.
     pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
-        let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
+        let (upgrade, passing) = (upgrade::UpgradeSlot::default(), OnceCell::new());
         let (is_last, body_fault) = (Cell::new(false), Cell::new(None));
         Peer {
             ip,

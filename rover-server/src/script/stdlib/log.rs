@@ -43,7 +43,7 @@ fn write(stack: &mut Stack<'_>, vocabulary: &Vocabulary, level: Level) -> Return
     let fields = fields(stack, vocabulary)?;
     let mut event = log::event(level, &message);
     for (key, value) in &fields {
-        event = event.field(key, log::Value::Json(value));
+        event = event.field(key, log::FieldValue::Json(value));
     }
     event.emit();
     Ok(0)

@@ -26,7 +26,7 @@ use crate::exchange::context::Contexts;
 use crate::exchange::response::Responder;
 use crate::observe::otlp::Tracing;
 use crate::runtime::turn;
-use crate::transport::upgrade::Ending;
+use crate::transport::upgrade::ShutdownNotice;
 
 pub(crate) use functions::install;
 pub(crate) use run::{Held, Run};
@@ -55,7 +55,7 @@ pub(crate) struct Tasks {
     /// How deep the function that runs lies within the waits of others; 0 for a handler.
     depth: Cell<u32>,
     is_stopping: Cell<bool>,
-    ending: Ending,
+    ending: ShutdownNotice,
     keep_alive: Cell<Duration>,
     /// Held by streams and WebSockets, which serve a client after its request has ended.
     guests: Rc<()>,
@@ -103,7 +103,7 @@ impl Tasks {
             holding: Cell::new(0),
             depth: Cell::new(0),
             is_stopping: Cell::new(false),
-            ending: Ending::default(),
+            ending: ShutdownNotice::default(),
             keep_alive: Cell::new(Duration::from_secs(15)),
             guests: Rc::default(),
             scope: RefCell::default(),
@@ -125,7 +125,7 @@ impl Tasks {
     }
 
     /// Asks streams of events and WebSockets, which never end by themselves, to end.
-    pub(crate) fn ending(&self) -> &Ending {
+    pub(crate) fn ending(&self) -> &ShutdownNotice {
         &self.ending
     }
 

@@ -54,7 +54,7 @@ pub(super) enum Mode {
     /// The client has closed its side.
     Ended,
     /// The client has sent what no message may hold. Nothing is read any more.
-    Refused(Box<Refused>),
+    Refused(Box<RefusedMessage>),
     /// Some of a read waits for the next one.
     Held(Box<Held>),
 }
@@ -69,7 +69,7 @@ pub(super) struct Held {
 }
 
 /// A message that is wrong.
-pub(super) struct Refused {
+pub(super) struct RefusedMessage {
     pub(super) fault: Fault,
     pub(super) in_body: bool,
     /// The number of the request that the body belongs to, or of the one before the head.
@@ -121,7 +121,7 @@ impl Incoming {
     }
 
     /// What is wrong with the body of the request that was begun last, or with the head behind it.
-    fn refused(&self) -> Option<&Refused> {
+    fn refused(&self) -> Option<&RefusedMessage> {
         let mode = match &self.mode {
             Mode::Held(held) => &held.then,
             mode => mode,
@@ -180,7 +180,8 @@ impl Incoming {
             let end = before + found.at;
             // Whenever hyper reads on, it has begun all requests whose heads it has.
             let (request, rest) = (self.requests + found.heads, buf.filled()[end..].to_vec());
-            self.mode = Mode::Refused(Box::new(Refused { fault: found.fault, in_body: found.in_body, request, rest }));
+            self.mode =
+                Mode::Refused(Box::new(RefusedMessage { fault: found.fault, in_body: found.in_body, request, rest }));
             buf.set_filled(end);
         }
         if !remarks.raw.is_empty() {

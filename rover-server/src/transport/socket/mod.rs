@@ -149,7 +149,7 @@ impl SpareBuffers {
     }
 }
 
-struct Inner {
+struct SocketState {
     io: TokioIo<Incoming>,
     /// Collected bytes; those before `sent` are out.
     waiting: Vec<u8>,
@@ -183,7 +183,7 @@ pub(crate) struct Traffic {
 
 /// A stream that hyper and the connection's task share.
 pub(crate) struct Socket {
-    inner: RefCell<Inner>,
+    inner: RefCell<SocketState>,
     spare: Rc<SpareBuffers>,
 }
 
@@ -198,7 +198,7 @@ impl Socket {
             Agreed::Nothing => Mode::Opening(Box::new(Preface::possible())),
         };
         let framing = (agreed != Agreed::Http2 && !is_lenient).then(Framing::new);
-        let inner = Inner {
+        let inner = SocketState {
             io: TokioIo::new(Incoming::new(transport, mode, framing)),
             waiting: Vec::new(),
             sent: 0,
@@ -383,7 +383,7 @@ impl Socket {
     }
 }
 
-impl Inner {
+impl SocketState {
     fn transport(&mut self) -> &mut Transport {
         &mut self.io.inner_mut().transport
     }

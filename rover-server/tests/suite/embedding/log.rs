@@ -129,7 +129,7 @@ fn a_log_on_stderr_stays_there() {
     if !is_apart("embedding::log::a_log_on_stderr_stays_there", "") {
         return;
     }
-    let app = App::start_logging(server().log_level(Level::Nope));
+    let app = App::start_logging(server().log_level(Level::Off));
     let error = server().port(0).log_to(|_| ()).bind().expect_err("the log has its place");
     assert!(error.is_io() && error.to_string().contains("log_to on the first one"), "{error}");
     assert_eq!(app.get("/order").text(), "ordered");

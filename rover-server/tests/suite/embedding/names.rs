@@ -139,7 +139,7 @@ fn errors_of_functions_are_plain_words_with_the_callers_line() {
         end";
     let app = app(code)
         .debug(true)
-        .log_level(Level::Nope)
+        .log_level(Level::Off)
         .function("fail", |_, (): ()| -> mlua::Result<()> { Err(mlua::Error::external("the disk is full")) })
         .async_function("fail_later", |_, (): ()| async move {
             tokio::task::yield_now().await;
@@ -230,7 +230,7 @@ fn check_tells_every_mistake() {
 #[test]
 fn an_address_in_use_is_an_error_of_the_system() {
     let app = App::start(EMPTY, 1);
-    let server = Server::from_source("app.lua", EMPTY).port(app.address.port()).workers(1).log_level(Level::Nope);
+    let server = Server::from_source("app.lua", EMPTY).port(app.address.port()).workers(1).log_level(Level::Off);
     let error = server.bind().expect_err("the port is taken");
     assert!(error.is_io() && !error.is_app());
     assert!(error.to_string().contains(&app.address.to_string()), "{error}");
@@ -302,7 +302,7 @@ fn hooks_run_in_the_order_of_a_servers_life() {
 
 #[test]
 fn a_dropped_server_gives_its_port_back() {
-    let server = Server::from_source("app.lua", EMPTY).port(0).workers(1).log_level(Level::Nope);
+    let server = Server::from_source("app.lua", EMPTY).port(0).workers(1).log_level(Level::Off);
     let listening = server.clone().bind().expect("a free port");
     let port: u16 = listening.addresses()[0].rsplit(':').next().expect("a port").parse().expect("a number");
     assert_eq!(listening.app().routes().len(), 1);

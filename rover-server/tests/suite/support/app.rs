@@ -29,7 +29,7 @@ impl App {
 
     /// Serves what a test has prepared, on a port of its own.
     pub fn start_server(server: Server) -> App {
-        App::start_logging(server.log_level(Level::Nope))
+        App::start_logging(server.log_level(Level::Off))
     }
 
     /// As [`start_server`](App::start_server), with a log of whatever level the server has.

@@ -20,37 +20,37 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::config::Limits;
 use crate::connection::{self, Connection, Shaken};
 use crate::exchange::context::Peer;
-use crate::listen::accept::{Accepted, Role, Stream};
-use crate::listen::admission::Permit;
+use crate::listen::accept::{AcceptedStream, ClientStream, Role};
+use crate::listen::admission::ConnectionPermit;
 use crate::listen::proxy_protocol;
-use crate::listen::tls::{self, Tls};
+use crate::listen::tls::{self, ServerTls};
 use crate::log::{self, Level};
 use crate::observe::metrics::{Archive, Lag};
 use crate::route::FastRouter;
 use crate::script::app::{App, Blueprint, Mistakes};
 use crate::server::readiness;
 use crate::server::version::{Plan, Version};
-use crate::server::watchdog::{Charge, Listed};
+use crate::server::watchdog::{Listed, WatchedWorker};
 use crate::service::Current;
 use crate::transport::lifecycle::Lifecycle;
 use crate::transport::socket::{Agreed, SpareBuffers, Transport};
 
-use super::Post;
+use super::WorkerHandle;
 
-/// Gives a connection to the worker at `post`.
-pub(crate) fn adopt(post: &Post, accepted: Accepted, permit: Permit) {
+/// Gives a connection to the worker.
+pub(crate) fn adopt(worker: &WorkerHandle, accepted: AcceptedStream, permit: ConnectionPermit) {
     let descriptor = match &accepted.stream {
-        Stream::Tcp(stream) => stream.as_raw_fd(),
-        Stream::Unix(stream) => stream.as_raw_fd(),
+        ClientStream::Tcp(stream) => stream.as_raw_fd(),
+        ClientStream::Unix(stream) => stream.as_raw_fd(),
     };
     let role = accepted.role;
-    let accepted = Listed::new(&post.sockets, descriptor, accepted);
-    post.handle.spawn(async move { here(|this| this.serve(accepted, role, permit)) });
+    let accepted = Listed::new(&worker.sockets, descriptor, accepted);
+    worker.handle.spawn(async move { with_worker(|this| this.serve(accepted, role, permit)) });
 }
 
-/// Runs the app's `on_ready` on the worker at `post`.
-pub(crate) fn announce(post: &Post) {
-    post.handle.spawn(async { here(|this| this.with_version(Version::announce)) });
+/// Runs the app's `on_ready` on the worker.
+pub(crate) fn announce(worker: &WorkerHandle) {
+    worker.handle.spawn(async { with_worker(|this| this.with_version(Version::announce)) });
 }
 
 /// Has a worker load the next version of the app beside the one that serves, and run its `on_start`. Dropping the
@@ -58,11 +58,11 @@ pub(crate) fn announce(post: &Post) {
 ///
 /// # Errors
 /// What is wrong with the version; it has not started within `reload_timeout`; or the worker is gone.
-pub(crate) async fn prepare(post: &Post, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
-    let worker = blueprint.worker;
+pub(crate) async fn prepare(worker: &WorkerHandle, blueprint: Blueprint, plan: Plan) -> Result<(), Mistakes> {
+    let number = blueprint.worker;
     let (mut reply, replied) = oneshot::channel();
-    post.handle.spawn(async move {
-        here(|this| {
+    worker.handle.spawn(async move {
+        with_worker(|this| {
             let this = this.clone();
             tokio::task::spawn_local(async move {
                 let prepared = tokio::select! {
@@ -77,34 +77,34 @@ pub(crate) async fn prepare(post: &Post, blueprint: Blueprint, plan: Plan) -> Re
         });
     });
     let failed = |reason: String| Err(Mistakes(vec![reason]));
-    match post.unless_gone(replied).await {
+    match worker.unless_gone(replied).await {
         Some(Ok(prepared)) => prepared,
         Some(Err(_)) => failed("the server has stopped".to_owned()),
-        None => failed(format!("worker {worker} was lost before the new version was ready in it")),
+        None => failed(format!("worker {number} was lost before the new version was ready in it")),
     }
 }
 
 /// Switches a worker's next requests to the prepared version. The old one ends with its last request.
-pub(crate) async fn switch(post: &Post) {
+pub(crate) async fn switch(worker: &WorkerHandle) {
     let (done, is_done) = oneshot::channel::<()>();
-    post.handle.spawn(async move {
-        here(|this| this.switch());
+    worker.handle.spawn(async move {
+        with_worker(|this| this.switch());
         let _ = done.send(());
     });
     // A lost worker does not return to serve.
-    let _ = post.unless_gone(is_done).await;
+    let _ = worker.unless_gone(is_done).await;
 }
 
 /// Has a worker end the prepared version without serving it.
-pub(crate) fn discard(post: &Post) {
-    post.handle.spawn(async { here(|this| this.discard()) });
+pub(crate) fn discard(worker: &WorkerHandle) {
+    worker.handle.spawn(async { with_worker(|this| this.discard()) });
 }
 
 /// Has the version of this router answer 503 for this function, without running it.
-pub(crate) fn close_route(post: &Post, version: &Arc<FastRouter>, function: u32) {
+pub(crate) fn close_route(worker: &WorkerHandle, version: &Arc<FastRouter>, function: u32) {
     let version = version.clone();
-    post.handle.spawn(async move {
-        here(|this| {
+    worker.handle.spawn(async move {
+        with_worker(|this| {
             let site = this.current.site();
             if Arc::ptr_eq(&site.router, &version) {
                 site.app.close(function);
@@ -117,10 +117,10 @@ pub(crate) fn close_route(post: &Post, version: &Arc<FastRouter>, function: u32)
 ///
 /// # Errors
 /// Why it is not.
-pub(crate) async fn check(post: &Post) -> Result<(), String> {
+pub(crate) async fn check(worker: &WorkerHandle) -> Result<(), String> {
     let (mut reply, replied) = oneshot::channel();
-    post.handle.spawn(async move {
-        here(|this| {
+    worker.handle.spawn(async move {
+        with_worker(|this| {
             let site = this.current.site();
             tokio::task::spawn_local(async move {
                 let checked = tokio::select! {
@@ -136,30 +136,30 @@ pub(crate) async fn check(post: &Post) -> Result<(), String> {
 }
 
 /// Held while code of the next version runs, with the limits of a start. Dropped, it restores the worker's limits.
-struct Lenient<'a>(&'a Here);
+struct StartLimits<'a>(&'a WorkerState);
 
-impl<'a> Lenient<'a> {
-    fn new(this: &'a Here, limits: Limits) -> Lenient<'a> {
-        this.charge.starts(limits);
-        Lenient(this)
+impl<'a> StartLimits<'a> {
+    fn new(this: &'a WorkerState, limits: Limits) -> StartLimits<'a> {
+        this.watched.starts(limits);
+        StartLimits(this)
     }
 }
 
-impl Drop for Lenient<'_> {
+impl Drop for StartLimits<'_> {
     fn drop(&mut self) {
-        self.0.charge.serves(self.0.current.site().config.limits);
+        self.0.watched.serves(self.0.current.site().config.limits);
     }
 }
 
 /// What a worker needs for https.
 pub(super) struct Https {
-    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) tls: Option<Arc<ServerTls>>,
     /// The port of https, for redirects.
     pub(super) port: Option<u16>,
 }
 
 /// The state of a worker.
-pub(super) struct Here {
+pub(super) struct WorkerState {
     pub(super) number: usize,
     pub(super) current: Rc<Current>,
     /// The version that serves.
@@ -177,10 +177,10 @@ pub(super) struct Here {
     pub(super) accepted: Cell<u64>,
     pub(super) lag: Rc<Lag>,
     pub(super) archive: Archive,
-    charge: Arc<Charge>,
+    watched: Arc<WatchedWorker>,
     https: Https,
     pub(super) stop: Notify,
-    stirred: Rc<Stirred>,
+    lag_signal: Rc<LagSignal>,
 }
 
 thread_local! {
@@ -189,11 +189,11 @@ thread_local! {
     /// The lag is not measured until the thread has work.
     static LAG_STANDS: Cell<bool> = const { Cell::new(false) };
     /// How tasks from other threads find the worker, which cannot move with them.
-    static HERE: RefCell<Option<Rc<Here>>> = const { RefCell::new(None) };
+    static WORKER: RefCell<Option<Rc<WorkerState>>> = const { RefCell::new(None) };
 }
 
-pub(super) fn here(work: impl FnOnce(&Rc<Here>)) {
-    let this = HERE.with_borrow(Clone::clone);
+pub(super) fn with_worker(work: impl FnOnce(&Rc<WorkerState>)) {
+    let this = WORKER.with_borrow(Clone::clone);
     if let Some(this) = this {
         work(&this);
     }
@@ -201,12 +201,12 @@ pub(super) fn here(work: impl FnOnce(&Rc<Here>)) {
 
 /// Wakes the measuring of the lag when there is work.
 #[derive(Default)]
-struct Stirred {
+struct LagSignal {
     at: Cell<Option<Instant>>,
     notify: Notify,
 }
 
-impl Stirred {
+impl LagSignal {
     fn tell(&self) {
         self.at.set(Some(Instant::now()));
         self.notify.notify_one();
@@ -220,23 +220,23 @@ impl Stirred {
 }
 
 /// Notes that this thread has found work.
-pub(super) fn stir() {
+pub(super) fn found_work() {
     TURNS.set(TURNS.get().wrapping_add(1));
     if LAG_STANDS.take() {
-        here(|this| this.stirred.tell());
+        with_worker(|this| this.lag_signal.tell());
     }
 }
 
-impl Here {
+impl WorkerState {
     /// Makes this thread a worker whose first version has started.
     pub(super) fn begin(
         version: Version,
         number: usize,
         archive: Archive,
-        charge: &Arc<Charge>,
+        watched: &Arc<WatchedWorker>,
         https: Https,
-    ) -> Rc<Here> {
-        let this = Rc::new(Here {
+    ) -> Rc<WorkerState> {
+        let this = Rc::new(WorkerState {
             number,
             current: Current::new(version.site.clone()),
             version: RefCell::new(Some(version)),
@@ -249,10 +249,10 @@ impl Here {
             accepted: Cell::new(0),
             lag: Rc::default(),
             archive,
-            charge: charge.clone(),
+            watched: watched.clone(),
             https,
             stop: Notify::new(),
-            stirred: Rc::default(),
+            lag_signal: Rc::default(),
         });
         if this.current.site().config.management.is_on() {
             this.watch_lag();
@@ -260,7 +260,7 @@ impl Here {
         this.count_cpu();
         this.start_clock();
         tokio::task::spawn_local(this.current.site().app.in_flight().clone().give_back());
-        HERE.set(Some(this.clone()));
+        WORKER.set(Some(this.clone()));
         this
     }
 
@@ -275,12 +275,12 @@ impl Here {
 
     /// Ends the worker of this thread.
     pub(super) fn end() {
-        HERE.set(None);
+        WORKER.set(None);
     }
 
     /// Measures how late the event loop is, repeatedly, while it has work.
     fn watch_lag(&self) {
-        let (lag, stirred) = (self.lag.clone(), self.stirred.clone());
+        let (lag, lag_signal) = (self.lag.clone(), self.lag_signal.clone());
         tokio::task::spawn_local(async move {
             loop {
                 let before = TURNS.get();
@@ -290,7 +290,7 @@ impl Here {
                 // One turn is that of the timer itself.
                 if TURNS.get().wrapping_sub(before) <= 1 {
                     LAG_STANDS.set(true);
-                    lag.note(stirred.told().await.elapsed());
+                    lag.note(lag_signal.told().await.elapsed());
                 }
             }
         });
@@ -298,7 +298,7 @@ impl Here {
 
     /// Counts the CPU time of functions in the meter of the current version.
     fn count_cpu(&self) {
-        self.charge.counts_into(self.current.site().meter.as_ref().map(|meter| meter.cpu_times()));
+        self.watched.counts_into(self.current.site().meter.as_ref().map(|meter| meter.cpu_times()));
     }
 
     fn with_version(&self, look: impl FnOnce(&Version)) {
@@ -307,15 +307,15 @@ impl Here {
         }
     }
 
-    fn connection(&self, transport: Transport, peer: Peer, agreed: Agreed, permit: Permit) -> Connection {
+    fn connection(&self, transport: Transport, peer: Peer, agreed: Agreed, permit: ConnectionPermit) -> Connection {
         let current = self.current.clone();
         Connection::new(transport, peer, agreed, current, &self.lifecycle, self.spare.clone()).keeping(permit)
     }
 
     /// Serves a connection on which something comes before HTTP. The connection counts from its beginning, so that a
     /// stop does not cut off a client in its handshake.
-    async fn serve_wrapped(self: Rc<Self>, transport: Transport, peer: Peer, role: Role, permit: Permit) {
-        let mut seat = Lifecycle::sit(&self.lifecycle);
+    async fn serve_wrapped(self: Rc<Self>, transport: Transport, peer: Peer, role: Role, permit: ConnectionPermit) {
+        let mut seat = Lifecycle::add(&self.lifecycle);
         let Some(Some((transport, peer, agreed))) = seat.finish(self.unwrap(transport, peer, role)).await else {
             return;
         };
@@ -378,12 +378,12 @@ impl Here {
         }
     }
 
-    fn serve(self: &Rc<Self>, accepted: Listed<Accepted>, role: Role, permit: Permit) {
+    fn serve(self: &Rc<Self>, accepted: Listed<AcceptedStream>, role: Role, permit: ConnectionPermit) {
         self.accepted.set(self.accepted.get() + 1);
         let transport = accepted.map(|accepted| -> io::Result<(Transport, Peer)> {
             let transport = match accepted.stream {
-                Stream::Tcp(stream) => Transport::Tcp(TcpStream::from_std(stream)?),
-                Stream::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
+                ClientStream::Tcp(stream) => Transport::Tcp(TcpStream::from_std(stream)?),
+                ClientStream::Unix(stream) => Transport::Unix(UnixStream::from_std(stream)?),
             };
             let mut peer = Peer::new(accepted.ip, "http");
             if role == Role::Redirect {
@@ -413,13 +413,13 @@ impl Here {
         let mut loading = pin!(App::load_in_slices(blueprint));
         // While the next version gives way, the one that serves is held to its own limits.
         let loaded = poll_fn(|cx| {
-            let _lenient = Lenient::new(self, limits);
+            let _lenient = StartLimits::new(self, limits);
             loading.as_mut().poll(cx)
         });
         let (app, declared) = loaded.await?;
         let mut started = pin!(Version::start(app, &declared, plan, blueprint.worker, &self.archive));
         let started = poll_fn(|cx| {
-            let _lenient = Lenient::new(self, limits);
+            let _lenient = StartLimits::new(self, limits);
             started.as_mut().poll(cx)
         });
         let Ok(next) = timeout(patience, started).await else { return Err(super::too_slow(patience)) };
@@ -438,7 +438,7 @@ impl Here {
         let Some(next) = self.next.take() else { return };
         next.site.app.serves();
         self.current.switch(next.site.clone());
-        self.charge.serves(next.site.config.limits);
+        self.watched.serves(next.site.config.limits);
         self.count_cpu();
         // Never a longer tick: what a connection has noted in ticks would then seem longer ago.
         if connection::tick(&self.current.site().config) < self.lifecycle.tick() {
