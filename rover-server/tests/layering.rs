@@ -32,7 +32,7 @@ const WINGS: &[(&str, &[&str])] = &[
     ),
     ("connection", &["tls", "watch", "http2", "http1", "refusal", "requests"]),
     ("service", &["late", "current", "answer", "request_policy", "forwarded", "handler"]),
-    ("script", &["app", "state", "stream", "websocket", "stdlib", "proxy", "fetch", "tasks"]),
+    ("script", &["app", "state", "stream", "websocket", "stdlib", "proxy", "fetch", "vm", "tasks"]),
     ("observe", &["record", "otlp", "metrics", "access_log"]),
     ("outbound", &[]),
     ("listen", &["handover", "admission", "accept", "tls", "proxy_protocol"]),

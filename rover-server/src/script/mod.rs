@@ -8,3 +8,4 @@ pub(crate) mod stream; // bodies that Lua functions make piece by piece
 pub(crate) mod state; // rover.shared and rover.cache
 pub(crate) mod tasks; // `rover.spawn`, `every`, `all` and `timeout`
 pub(crate) mod stdlib; // the `rover` table
+pub(crate) mod vm; // a VM that the others add themselves to

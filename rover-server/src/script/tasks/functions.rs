@@ -9,6 +9,8 @@ use mlua::{Lua, Table};
 use rover_lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller, seconds};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::observe::metrics::Sources;
+
 use super::run::{Held, Run};
 use super::spawned::{Ended, Spawned, State};
 use super::{MOST_TASKS, Tasks};
@@ -41,11 +43,17 @@ impl Functions {
     }
 }
 
-/// Adds the functions to `rover`.
+/// Adds the functions to `rover`, and what tells of tasks to `sources`.
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(lua: &Lua, rover: &Table, tasks: &Rc<Tasks>) -> mlua::Result<()> {
+pub(crate) fn install(lua: &Lua, rover: &Table, tasks: &Rc<Tasks>, sources: &Sources) -> mlua::Result<()> {
+    let counted = Rc::downgrade(tasks);
+    sources.add(move |samples| {
+        if let Some(tasks) = counted.upgrade() {
+            tasks.count(samples);
+        }
+    });
     let meta = lua.create_table()?;
     let waits = &tasks.waits;
     let handles = OwnedMeta::new(lua, &meta)?;
