@@ -42,7 +42,7 @@ const WINGS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("transport", &["lifecycle", "upgrade", "socket"]),
     ("store", &[]),
-    ("runtime", &["budget", "turn", "blocking", "random", "resources"]),
+    ("runtime", &["execution", "budget", "turn", "blocking", "random", "resources"]),
     ("route", &[]),
     ("config", &[]),
     ("spelling", &[]),

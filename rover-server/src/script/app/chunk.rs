@@ -1,13 +1,14 @@
 //! The app's top-level code: read from its file, and run.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
-use rover_lua::{Coroutines, Step, Waits};
+use rover_lua::{Coroutines, Waits};
 
 use super::{Blueprint, Source, modules};
 use crate::exchange::failure::Failure;
-use crate::runtime::turn::Stint;
+use crate::runtime::execution::Execution;
 
 /// Reads the top-level code of the app.
 pub(super) fn read(lua: &Lua, blueprint: &Blueprint, waits: &Rc<Waits>) -> mlua::Result<Function> {
@@ -37,28 +38,21 @@ pub(super) async fn run(lua: &Lua, waits: &Rc<Waits>, dsl: &Table, chunk: Functi
     let mut coroutine = coroutines.take();
     let called = (dsl.raw_get::<Function>("run")?, chunk).into_lua_multi(lua)?;
     rover_lua::push_values(lua, &mut coroutine.stack(), called)?;
-    let mut stint = Stint::default();
-    let mut step = waits.advance(&mut coroutine, 1);
-    loop {
-        match step {
-            Step::Waits(wait) => {
-                let resume = stint.wait(wait).await;
-                step = waits.go_on(&mut coroutine, resume, stint.excess());
+    let mut execution = Execution::new(coroutine, 1);
+    match poll_fn(|cx| execution.poll(cx, waits, |coroutine, next| next.run(coroutine))).await {
+        Ok(mut coroutine) => {
+            let result = rover_lua::pop_value(lua, &mut coroutine.stack())?;
+            match coroutine.stack().boolean(1) {
+                true => Ok(result),
+                false => Err(mlua::Error::runtime(result.to_string()?)),
             }
-            Step::Returned => {
-                let result = rover_lua::pop_value(lua, &mut coroutine.stack())?;
-                return match coroutine.stack().boolean(1) {
-                    true => Ok(result),
-                    false => Err(mlua::Error::runtime(result.to_string()?)),
-                };
+        }
+        Err(mut coroutine) => {
+            if let Some(stopped) = rover_lua::stopped() {
+                return Err(mlua::Error::runtime(Failure::stopped(stopped).described()));
             }
-            Step::Raised => {
-                if let Some(stopped) = rover_lua::stopped() {
-                    return Err(mlua::Error::runtime(Failure::stopped(stopped).described()));
-                }
-                let problem = rover_lua::pop_value(lua, &mut coroutine.stack())?;
-                return Err(mlua::Error::runtime(problem.to_string()?));
-            }
+            let problem = rover_lua::pop_value(lua, &mut coroutine.stack())?;
+            Err(mlua::Error::runtime(problem.to_string()?))
         }
     }
 }

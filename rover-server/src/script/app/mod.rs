@@ -33,10 +33,11 @@ pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 pub(crate) use endpoint::Endpoint;
 use guarding::Guarding;
 use natives::Limiting;
-use rover_lua::{Coroutines, Outside, Waits};
+use rover_lua::{Coroutine, Coroutines, Outside, Waits};
 
 use crate::config::Config;
 use crate::exchange::context::{Contexts, Guarded, Peer, Shapes};
+use crate::exchange::failure::Failure;
 use crate::exchange::response::Responder;
 use crate::log::{self, Level};
 use crate::observe::metrics::Sources;
@@ -206,6 +207,13 @@ impl App {
     /// Where the function of `entry` was declared, as `app.lua:12`.
     pub(crate) fn place_of(&self, entry: c_int) -> String {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
+    }
+
+    /// Reads the error that the function of `entry` has raised in `coroutine`.
+    #[cold]
+    pub(crate) fn failure(&self, coroutine: &mut Coroutine, entry: c_int) -> Failure {
+        let lua = self.coroutines.lua();
+        Failure::raised(coroutine, &self.place_of(entry), lua, &self.contexts, &self.responder)
     }
 
     /// What is known of the requests that `entry` answers.
