@@ -3,6 +3,7 @@
 //! Must not know: anything of the library but its public names.
 
 mod args;
+mod database;
 mod profile;
 mod program;
 mod routes;
@@ -49,6 +50,7 @@ fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
             }
             print(&text)
         }
+        Task::Database { name, action } => print(&database::look_after(&server, name, action)?),
         Task::Routes { json: false } => print(&routes::table(server.check()?.routes())),
         Task::Routes { json: true } => print(&routes::json(server.check()?.routes())),
     }

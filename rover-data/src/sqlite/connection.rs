@@ -130,12 +130,15 @@ impl<'a> Connection<'a> {
     /// As SQLite has it, or the rows are too many.
     pub(super) fn run(&mut self, statement: &Statement) -> Result<Answer, Error> {
         let started = Instant::now();
-        let answer = match statement.sql.keyword() {
+        let mut answer = match statement.sql.keyword() {
             // It attaches a database of its own.
             Keyword::Vacuum => watch::own(|| self.collect(statement)),
             _ => self.collect(statement),
         };
-        self.ran(statement, started, answer.is_err());
+        let took = self.ran(statement, started, answer.is_err());
+        if let Ok(answer) = &mut answer {
+            answer.took = took;
+        }
         answer
     }
 
@@ -154,7 +157,7 @@ impl<'a> Connection<'a> {
         if let Some(columns) = columns {
             rows.set_columns(columns);
         }
-        let mut answer = Answer { rows, affected: 0, id: None };
+        let mut answer = Answer { rows, affected: 0, id: None, took: Duration::ZERO };
         if matches!(statement.sql.keyword(), Keyword::Insert | Keyword::Changes | Keyword::With)
             && !statement.sql.reads()
         {
@@ -225,7 +228,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Counts a statement, and tells of it where it was slow.
-    fn ran(&mut self, statement: &Statement, started: Instant, has_failed: bool) {
+    fn ran(&mut self, statement: &Statement, started: Instant, has_failed: bool) -> Duration {
         let took = started.elapsed();
         self.shared.figures.ran(took, has_failed);
         if self.shared.settings.slow.is_some_and(|slow| took >= slow)
@@ -234,6 +237,7 @@ impl<'a> Connection<'a> {
             let plan = self.plan(statement);
             tell(&Slow { sql: statement.sql.source(), place: statement.place.as_deref(), took, plan });
         }
+        took
     }
 
     /// How SQLite runs the statement.

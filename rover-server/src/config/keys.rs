@@ -8,6 +8,7 @@
 use super::compression::COMPRESSION_KEYS;
 use super::connections::CONNECTION_KEYS;
 use super::cors::CORS_KEYS;
+use super::database::DATABASE_KEYS;
 use super::http2::HTTP2_KEYS;
 use super::key::ConfigKey;
 use super::load_shedding::LOAD_SHEDDING_KEYS;
@@ -47,6 +48,7 @@ static GROUPS: &[&[ConfigKey]] = &[
     COMPRESSION_KEYS,
     STORE_KEYS,
     OTLP_KEYS,
+    DATABASE_KEYS,
 ];
 
 pub(super) const MOST_WORKERS: u64 = 1024;

@@ -4,6 +4,7 @@
 mod connections;
 mod compression;
 mod cors;
+mod database;
 mod host;
 mod http2;
 mod key;
@@ -28,6 +29,7 @@ use std::time::Duration;
 pub(crate) use compression::CompressionConfig;
 pub(crate) use connections::ConnectionSettings;
 pub(crate) use cors::{Cors, Origins};
+pub(crate) use database::DatabaseConfig;
 pub(crate) use host::{Endpoint, Host};
 pub(crate) use http2::Http2Settings;
 pub use key::ConfigKey;
@@ -96,6 +98,9 @@ pub(crate) struct Config {
     pub(crate) websocket: WebSocketConfig,
     pub(crate) store: StoreLimits,
     pub(crate) otlp: OtlpSettings,
+    /// That of `rover.db`.
+    pub(crate) db: DatabaseConfig,
+    pub(crate) further_databases: std::collections::BTreeMap<String, DatabaseConfig>,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -144,6 +149,8 @@ impl Default for Config {
             websocket: WebSocketConfig::default(),
             store: StoreLimits::DEFAULT,
             otlp: OtlpSettings::default(),
+            db: DatabaseConfig::default(),
+            further_databases: std::collections::BTreeMap::new(),
         }
     }
 }
@@ -203,6 +210,7 @@ impl Config {
         let mut config = Config::default();
         let mut mistakes = config.otlp.take_standard(&variable);
         config.take_table(app, &mut mistakes);
+        mistakes.extend(config.take_database_url(&variable));
         config.take_variables(variable, &mut mistakes);
         for (name, value) in overrides.values() {
             if let Some(key) = find(name) {

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::start::Settled;
-use super::{AppInfo, Server};
+use super::{AppInfo, Server, databases};
 use crate::error::Error;
 use crate::listen::tls::Tls;
 use crate::script::app::{Blueprint, Code};
@@ -34,6 +34,7 @@ impl Server {
         watchdog.end();
         let Settled { config, router, limits, mounts } = settled?;
         Tls::load(&config.tls, &config.host, config.http2.enabled)?;
+        databases::rehearse(&config, &self.blueprint.source)?;
         let mut warnings = config.warnings(!limits.rules.is_empty());
         warnings.extend(mounts.warnings(self.blueprint.source.folder()));
         warnings.extend(super::misspelt_variables());

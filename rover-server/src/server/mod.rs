@@ -15,6 +15,7 @@ pub(crate) mod profile; // where Lua code spends its time
 pub(crate) mod watchdog; // stops code that runs for too long
 mod board;
 mod check;
+pub(crate) mod databases;
 mod control;
 mod info;
 mod listening;
@@ -71,6 +72,8 @@ use crate::service::Site;
 pub struct Server {
     blueprint: Blueprint,
     overrides: Overrides,
+    /// Pending migrations are run, not refused.
+    migrates: bool,
     inheritance: Inheritance,
 }
 
@@ -97,7 +100,7 @@ impl Server {
             code: Code::default(),
             hub: Arc::default(),
         };
-        Server { blueprint, overrides: Overrides::default(), inheritance: Inheritance::default() }
+        Server { blueprint, overrides: Overrides::default(), migrates: false, inheritance: Inheritance::default() }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.

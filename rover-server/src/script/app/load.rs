@@ -18,6 +18,7 @@ use crate::observe::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
 use crate::policy::assets::MountDecl;
 use crate::runtime::turn::{self, Stint};
+use crate::script::db;
 use crate::script::fetch;
 use crate::script::proxy;
 use crate::script::state;
@@ -159,6 +160,7 @@ async fn load(
     dsl.raw_set("declare_socket", declare)?;
     dsl.raw_set("socket_handler", handler)?;
     state::install(lua, &rover, &tasks, &vocabulary, &blueprint.stores)?;
+    let databases = db::install(lua, &rover, &tasks, &vocabulary, &response_meta, blueprint.source.folder())?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -213,6 +215,7 @@ async fn load(
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,
         sockets,
+        databases,
         places,
         takes_context,
         endpoints,
@@ -231,6 +234,10 @@ async fn load(
     count_coroutines(&app);
     count_requests_to_others(&app, figures);
     count_websockets(&app);
+    // The numbers are the process's, so one worker tells them.
+    if blueprint.worker <= 1 {
+        count_databases(&app);
+    }
     Ok((app, declared))
 }
 
@@ -286,6 +293,16 @@ fn count_websockets(app: &App) {
     app.sources.add(move |samples| {
         if let Some(sockets) = sockets.upgrade() {
             sockets.count(samples);
+        }
+    });
+}
+
+/// Registers the figures of databases.
+fn count_databases(app: &App) {
+    let databases = Rc::downgrade(&app.databases);
+    app.sources.add(move |samples| {
+        if let Some(databases) = databases.upgrade() {
+            databases.count(samples);
         }
     });
 }
