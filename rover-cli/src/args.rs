@@ -1,9 +1,9 @@
-//! Comes in: the command line. Goes out: what to do, as data. Must not know: how it is done.
+//! Reads the command line. Comes in: its words. Goes out: what to do, as data. Must not know: how it is done.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rover_server::{Level, Server, config_keys};
@@ -285,8 +285,12 @@ impl Request {
 }
 
 fn level() -> impl TypedValueParser<Value = Level> {
-    PossibleValuesParser::new(Level::ALL.map(Level::name))
-        .try_map(|name| Level::from_name(&name).ok_or("no such level"))
+    let value = |level: Level| match level {
+        // Its former name.
+        Level::Off => PossibleValue::new(level.name()).alias("nope"),
+        level => PossibleValue::new(level.name()),
+    };
+    PossibleValuesParser::new(Level::ALL.map(value)).try_map(|name| Level::from_name(&name).ok_or("no such level"))
 }
 
 /// Every config key and its variable, for `--help`.
@@ -297,7 +301,7 @@ fn keys_help() -> String {
     );
     for key in config_keys() {
         let variable = key.variable();
-        let (name, what, default) = (key.name, key.what, key.default);
+        let (name, what, default) = (&key.name, key.what, &key.default);
         help.push_str(&format!("\n  {name:<24} {variable:<30} {what} [default: {default}]"));
     }
     help
@@ -319,17 +323,17 @@ mod tests {
     #[test]
     fn flags_may_stand_before_and_after_the_app_with_and_without_run() {
         for line in [
-            "rover app.lua --port 1 --debug --workers 2 --log-level nope",
+            "rover app.lua --port 1 --debug --workers 2 --log-level off",
             "rover --port 1 --debug --workers 2 --log-level nope app.lua",
             "rover --port 1 app.lua --debug --workers 2 --log-level nope",
-            "rover run app.lua --port 1 --debug --workers 2 --log-level nope",
-            "rover run --port=1 --debug --workers=2 --log-level=nope app.lua",
+            "rover run app.lua --port 1 --debug --workers 2 --log-level off",
+            "rover run --port=1 --debug --workers=2 --log-level=off app.lua",
             "rover --port=1 --debug run --workers=2 --log-level=nope app.lua",
         ] {
             let Request { task, app, flags, .. } = read(line).unwrap();
             assert_eq!((task, app), (Task::Serve, "app.lua".into()), "{line}");
             assert_eq!((flags.port, flags.workers), (Some(1), Some(2)), "{line}");
-            assert_eq!(flags.log_level, Some(Level::Nope), "{line}");
+            assert_eq!(flags.log_level, Some(Level::Off), "{line}");
             assert!(flags.debug && !flags.tls_self_signed, "{line}");
         }
     }

@@ -2,6 +2,8 @@
 //! 0 for success, 1 for a failure (one message on stderr), 2 for a mistake of usage.
 //! Must not know: anything of the library but its public names.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod database;
 mod profile;
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell when stderr is closed.
+            // If stderr is closed, nobody can be told.
             let _ = writeln!(io::stderr(), "rover: {error:#}");
             ExitCode::FAILURE
         }
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
 fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     let server = request.server();
     match &request.task {
-        Task::Serve => serve::serve(server.inherit(sockets)?.succeed()?, request.watch),
+        Task::Serve => serve::serve(server.inherit(sockets)?.take_over()?, request.watch),
         Task::Profile { seconds, output } => profile::profile(server.inherit(sockets)?, *seconds, output),
         Task::Check => {
             let app = server.check()?;
@@ -56,7 +58,7 @@ fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
     }
 }
 
-/// Prints to stdout. A reader that has seen enough, such as `head`, is no failure.
+/// Prints to stdout. A reader that closes early, such as `head`, is not a failure.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -1,5 +1,5 @@
-//! Comes in: a configured server. Goes out: it has served, and a flame graph of its Lua code is written. Must not know:
-//! how it is recorded.
+//! Serves an app and writes a flame graph of its Lua code. Comes in: a configured server. Goes out: the SVG file. Must
+//! not know: how it is recorded.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -34,10 +34,10 @@ fn cannot_write(output: &Path) -> String {
     format!("cannot write {}", output.display())
 }
 
-/// Makes the file where there is none, and tells whether it has; else sees whether it can be written.
+/// Creates the file if there is none, and returns whether it did; otherwise checks whether it can be written.
 fn try_to_write(output: &Path) -> io::Result<bool> {
     let is_there = output.exists();
-    // To open a pipe would wait for its reader.
+    // Opening a pipe would wait for its reader.
     if !is_there || output.is_file() {
         OpenOptions::new().append(true).create(true).open(output)?;
     }
@@ -52,7 +52,7 @@ fn record(server: Server, seconds: Option<u32>) -> anyhow::Result<String> {
     runtime.block_on(async {
         let mut signals = Stop::new().context("cannot listen for signals")?;
         drop(early);
-        // The recording is of one version of the app, in one process.
+        // A recording covers one version of the app, in one process.
         let mut others = [signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?];
         let profiler = listening.profiler();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,15 +1,16 @@
-//! Comes in: how this process was called. Goes out: where a successor's program is. Must not know: what it is started for.
+//! Finds the program for a successor. Comes in: how this process was called. Goes out: a path. Must not know: what it
+//! is started for.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{self, Path, PathBuf};
 
-/// The path by which this program was called, found in `PATH` where it is only a name. After an upgrade the new program
-/// stands there, also where the path is a link to the one of this version. Where that is another file, for a caller may
-/// say anything, it is the path of the file that runs.
+/// Returns the path by which this program was called, looked up in `PATH` if it is only a name. After an upgrade the
+/// new program is there, even if the path is a link to this version's. If that is not this program, because a caller
+/// may pass any name, returns the path of the running file.
 ///
 /// # Errors
-/// The system does not tell where the program is.
+/// The system does not say where the program is.
 pub(crate) fn find() -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     Ok(called().filter(|called| is_running(called)).unwrap_or(own))

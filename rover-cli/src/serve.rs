@@ -1,5 +1,5 @@
-//! Comes in: a configured server and signals. Goes out: it has served until a signal asked it to stop. Must not know: how
-//! it serves, loads an app anew, or hands its sockets over.
+//! Serves until a signal asks to stop. Comes in: a configured server and signals. Must not know: how it serves, reloads
+//! an app, or hands its sockets over.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -19,13 +19,13 @@ use tokio::sync::oneshot;
 use crate::program;
 use crate::watch::Watch;
 
-/// The sockets that a service manager has bound for this process: `LISTEN_PID` names it. To be called while the process has one thread, for it
-/// takes the variables that name them out of the environment.
+/// Returns the sockets that a service manager has bound for this process, which `LISTEN_PID` names. Call it while the
+/// process has one thread, because it removes the variables from the environment.
 ///
 /// # Errors
-/// One of them is no TCP or Unix socket.
+/// One of them is not a TCP or Unix socket.
 pub(crate) fn given_sockets() -> anyhow::Result<Vec<OwnedFd>> {
-    // Without the number, the other variables may have been inherited from anybody.
+    // Without the process id, the other variables may have been inherited from another process.
     let named = std::env::var("LISTEN_PID").ok().and_then(|number| number.parse().ok());
     if named != Some(std::process::id()) {
         return Ok(Vec::new());
@@ -44,8 +44,8 @@ pub(crate) fn given_sockets() -> anyhow::Result<Vec<OwnedFd>> {
 }
 
 /// Serves until a signal says otherwise: SIGINT and SIGTERM let running requests finish for the config's
-/// `shutdown_timeout`, and a second one ends the process at once, with 130 or 143 as a shell expects. SIGHUP loads the app
-/// anew, and so does a change of its files with `watch`. SIGUSR2 starts the program anew and lets it take over.
+/// `shutdown_timeout`, and a second one ends the process at once, with 130 or 143 as a shell expects. SIGHUP reloads
+/// the app, and so does a change of its files with `watch`. SIGUSR2 starts the program again and lets it take over.
 ///
 /// # Errors
 /// The app has mistakes, its address cannot be bound, or serving fails.
@@ -70,8 +70,8 @@ pub(crate) fn serve(server: Server, watch: bool) -> anyhow::Result<()> {
     })
 }
 
-/// Does what signals ask for until one asks for the end, which cancels what is under way. A signal that comes while the
-/// same is done already is obeyed once more afterwards, however often it comes.
+/// Acts on signals until one asks for the end, which cancels work in progress. A signal that arrives while its work is
+/// in progress is acted on once more afterwards, however often it comes.
 async fn obey(mut signals: Signals, control: Control, program: PathBuf) {
     let (mut reload, mut restart) = (Work::new(), Work::new());
     loop {
@@ -104,7 +104,7 @@ async fn load_anew(control: Control) {
     tell_manager(&[NotifyState::Ready]);
 }
 
-/// Gives the number of the process that has taken over; `None` where none has.
+/// Returns the id of the process that has taken over; `None` if none has.
 async fn start_successor(control: Control, program: PathBuf) -> Option<u32> {
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1).collect::<Vec<OsString>>());
@@ -112,7 +112,7 @@ async fn start_successor(control: Control, program: PathBuf) -> Option<u32> {
     control.restart(command).await.ok()
 }
 
-/// Something that is done once at a time.
+/// Work that runs once at a time.
 struct Work<T>(Option<Pin<Box<dyn Future<Output = T>>>>);
 
 impl<T> Work<T> {
@@ -128,7 +128,7 @@ impl<T> Work<T> {
         self.0 = Some(Box::pin(work));
     }
 
-    /// Waits for the end of what has begun; for ever where nothing has.
+    /// Waits for the end of the running work; for ever if there is none.
     async fn ended(&mut self) -> T {
         let done = match &mut self.0 {
             Some(work) => work.await,
@@ -139,14 +139,14 @@ impl<T> Work<T> {
     }
 }
 
-/// Tells systemd, where it started the service and wants to know (`Type=notify`).
+/// Notifies systemd, if it started the service and wants notifications (`Type=notify`).
 fn tell_manager(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         let _ = writeln!(io::stderr(), "rover: cannot tell the service manager: {error}");
     }
 }
 
-/// The signals that a server obeys.
+/// The signals that a server acts on.
 struct Signals {
     stop: Stop,
     reload: Signal,
@@ -163,8 +163,8 @@ impl Signals {
     }
 }
 
-/// Lets the signals that ask for the end do so before the server has bound, also for process 1, of a container: that one
-/// gets no signal that it does not handle. Until it is dropped.
+/// Lets stop signals end the process before the server has bound. Process 1 of a container needs this, because it gets
+/// no signal that it does not handle. Works until it is dropped.
 pub(crate) struct EarlyStop {
     _over: Option<oneshot::Sender<()>>,
 }
@@ -209,7 +209,7 @@ impl Stop {
         Ok(Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one, and gives its number.
+    /// Waits for the next signal, and returns its number.
     pub(crate) async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
@@ -217,7 +217,7 @@ impl Stop {
         }
     }
 
-    /// From here on the next one ends the process at once, as a shell expects. To be called in a runtime.
+    /// From here on the next signal ends the process at once, as a shell expects. Call it in a runtime.
     pub(crate) fn end_at_next(mut self) {
         tokio::spawn(async move {
             let number = self.next().await;

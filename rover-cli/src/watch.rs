@@ -1,4 +1,5 @@
-//! Comes in: a server's handle. Goes out: reloads when a file of its app has changed. Must not know: how a reload works.
+//! Watches an app's files. Comes in: a server's handle. Goes out: reloads when a file has changed. Must not know: how a
+//! reload works.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -29,8 +30,9 @@ const TICK: Duration = Duration::from_millis(20);
 /// The most links that are followed on one path, as the kernel's own.
 const MOST_LINKS: usize = 40;
 
-/// Watches for changes of an app's Lua files. Folders and not files: editors replace a file by another of its name. And
-/// all folders on the way to one, for each of them may be replaced too, or be a link that is made to lead elsewhere.
+/// Watches for changes of an app's Lua files. It watches folders and not files, because editors replace a file by
+/// another of its name; and all folders on the way, because each of them may be replaced too, or be a link that is
+/// redirected.
 pub(crate) struct Watch {
     control: Control,
     watcher: RecommendedWatcher,
@@ -39,7 +41,7 @@ pub(crate) struct Watch {
     known: Arc<Mutex<Known>>,
     /// The folders under watch, each with its device and inode.
     folders: BTreeMap<PathBuf, (u64, u64)>,
-    /// Why some folder is not, although it is there.
+    /// Why an existing folder is not watched.
     trouble: Option<String>,
 }
 
@@ -47,7 +49,7 @@ impl Watch {
     /// # Errors
     /// The system cannot watch files.
     pub(crate) fn start(control: Control) -> notify::Result<Watch> {
-        // One waiting notice is as good as many.
+        // One waiting notice is enough.
         let (notice, changes) = mpsc::channel(1);
         let known = Arc::new(Mutex::new(Known::default()));
         let (shared, own) = (known.clone(), notice.clone());
@@ -70,20 +72,20 @@ impl Watch {
                     break;
                 }
             }
-            // Before the files are read: what changes in a new folder from here on is seen.
+            // Before the files are read, so that changes in a new folder are seen from here on.
             self.look();
             let began = SystemTime::now() - TICK;
             // What goes wrong is in the log.
             let _ = self.control.reload().await;
-            // What the app has asked for only now may have changed between its look and this one.
+            // Files that the app has looked for only now may have changed in between.
             if self.look().iter().any(|way| has_changed(way, began)) {
                 let _ = self.notice.try_send(());
             }
         }
     }
 
-    /// Waits for a change. Where a folder is not under watch yet, tries it now and then: what was in it may have changed
-    /// by the time that it is. False where there will be none.
+    /// Waits for a change. Retries folders that cannot be watched yet, whose contents may have changed by the time they
+    /// are. False if there will be no change.
     async fn change(&mut self) -> bool {
         while self.trouble.is_some() {
             if let Ok(change) = timeout_at(Instant::now() + RETRY, self.changes.recv()).await {
@@ -97,15 +99,15 @@ impl Watch {
         self.changes.recv().await.is_some()
     }
 
-    /// Watches the folders of the files that the app has looked for so far, as they are now. Gives the names that it
-    /// depends on since then.
+    /// Watches the folders of the files that the app has looked for so far. Returns the names that it depends on since
+    /// then.
     fn look(&mut self) -> Vec<PathBuf> {
         let mut names = Names::default();
         for file in self.control.files() {
             names.add(&file);
         }
         let changed = std::mem::take(&mut self.known().changed);
-        // The watch of one that was moved has moved with it, or has ended.
+        // The watch of a moved folder has moved with it, or has ended.
         let is_stale = |folder: &PathBuf, own: &(u64, u64)| {
             changed.contains(folder) || !names.folders.contains(folder) || identity(folder) != Some(*own)
         };
@@ -146,16 +148,16 @@ impl Watch {
     }
 }
 
-/// What the watcher's thread has to know, and what it has seen.
+/// What the watcher's thread must know, and what it has seen.
 #[derive(Default)]
 struct Known {
     names: Names,
-    /// Those of them that something happened to since the last look.
+    /// The names that have changed since the last look.
     changed: BTreeSet<PathBuf>,
 }
 
 impl Known {
-    /// Takes notice of an event; tells whether it may have changed the app.
+    /// Notes an event; returns whether it may have changed the app.
     fn note(&mut self, event: &Event) -> bool {
         let matters = self.names.concern(event);
         if matters {
@@ -182,7 +184,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// What an app's files depend on.
 #[derive(Default)]
 struct Names {
-    /// Every name on the way to a file: of folders, of links, and its own. Free of links but for the last part.
+    /// Every name on the way to a file: of folders, of links, and its own. Only the last part may be a link.
     ways: BTreeSet<PathBuf>,
     /// The folders of those names.
     folders: BTreeSet<PathBuf>,
@@ -191,7 +193,7 @@ struct Names {
 }
 
 impl Names {
-    /// Goes the way to `file` as the system does: along links, and up to the first name that does not exist.
+    /// Follows the path to `file` as the system does: along links, up to the first name that does not exist.
     fn add(&mut self, file: &Path) {
         let Ok(whole) = path::absolute(file) else { return };
         let parts = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();

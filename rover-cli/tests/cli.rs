@@ -285,7 +285,7 @@ fn the_log_off_a_terminal_is_json_and_has_a_line_for_each_request() {
 fn the_line_of_a_refused_request_has_its_method_and_path() {
     let app = App::new("refused", APP);
     let mut server = app.serve(&["app.lua"]);
-    let requests = [
+    let requests: [(&str, &str); 12] = [
         ("POST /double HTTP/1.1", "Host: x\r\nContent-Length: 1\r\nContent-Length: 2"),
         ("POST /coded HTTP/1.0", "Host: x\r\nTransfer-Encoding: chunked"),
         ("GET /coded/too HTTP/1.0", "Host: x\r\nTransfer-Encoding: chunked\r\nUser-Agent: something-of-some-length"),
@@ -294,6 +294,10 @@ fn the_line_of_a_refused_request_has_its_method_and_path() {
         ("PUT /field HTTP/1.1", "Host : x"),
         ("GET /lf HTTP/1.1\nHost: x", "A: b"),
         ("GET /fragment#b HTTP/1.1", "Host: x"),
+        (&format!("DELETE /{} HTTP/1.1", "long/".repeat(300)), "Host: x\r\nTransfer-Encoding: gzip"),
+        (&format!("GET /{}?q#b HTTP/1.1", "long/".repeat(300)), "Host: x"),
+        ("POST http://host/absolute HTTP/1.1", "Host: x\r\nContent-Length: x"),
+        ("M-SEARCH /search HTTP/1.1", "Host: x\r\nContent-Length: x"),
     ];
     for (line, fields) in requests {
         let mut stream = TcpStream::connect(&server.address).unwrap();
@@ -313,7 +317,8 @@ fn the_line_of_a_refused_request_has_its_method_and_path() {
         .iter()
         .map(|(line, _)| {
             let (method, rest) = line.split_once(' ').unwrap();
-            format!("{method:?} {:?} 400", rest.split([' ', '#']).next().unwrap())
+            let path = rest.split([' ', '#', '?']).next().unwrap();
+            format!("{method:?} {:?} 400", path.strip_prefix("http://host").unwrap_or(path))
         })
         .collect();
     written.sort();

@@ -454,7 +454,7 @@ fn the_page_of_the_config_lists_every_key() {
     let mut table = String::from("| key | takes | default | variable | sets |\n|---|---|---|---|---|\n");
     for key in rover_server::config_keys() {
         let variable = key.variable();
-        let (name, takes, default, what) = (key.name, key.takes, key.default, key.what);
+        let (name, takes, default, what) = (&key.name, &key.takes, &key.default, key.what);
         writeln!(table, "| `{name}` | {takes} | {default} | `{variable}` | {what} |").unwrap();
     }
     let page = std::fs::read_to_string(docs().join("config.md")).unwrap();

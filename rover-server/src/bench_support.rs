@@ -9,14 +9,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rover_lua::json::{self, Vocabulary};
+use rover_lua::{OwnedMeta, Raise, Shared};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{LocalOptions, LocalRuntime};
 
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::exchange::context::Peer;
-use crate::json::{self, Vocabulary};
-use crate::lua::{OwnedMeta, Raise, Shared};
 use crate::server::Server;
 use crate::service::Current;
 use crate::service::handler;

@@ -40,8 +40,11 @@
 //! # }
 //! ```
 //!
-//! The wings below stand in the order in which a request meets them, and import only what stands below; `ARCHITECTURE.md`
+//! The wings below stand in the order in which a request meets them, and import only what stands below, as well as the
+//! crate `rover-lua`, the border to LuaJIT; `ARCHITECTURE.md`
 //! tells the whole story, and `tests/layering.rs` holds who may import whom.
+
+#![forbid(unsafe_code)]
 
 mod server; // starts, stops, reloads, supervises, tells of itself
 mod connection; // one connection: HTTP/1, HTTP/2, their limits and ends
@@ -58,18 +61,18 @@ mod message; // bodies and other bytes of messages
 mod transport; // bytes under a connection
 mod store; // what all workers share
 mod runtime; // what the process has to give: threads, turns, descriptors, bytes
-mod json; // from and to the Lua stack
-mod lua; // the border to LuaJIT
 mod config; // what can be configured
+mod spelling; // the name that an author meant
 mod log; // lines, written by a thread of their own
 mod error; // what stops a server from starting
 
+#[cfg(feature = "bench_support")]
 #[doc(hidden)]
 pub mod bench_support;
 
 pub use config::{ConfigKey, config_keys};
 pub use error::Error;
-pub use log::Level;
+pub use log::{Level, LogRecord};
 pub use mlua;
 pub use rover_data;
 pub use server::databases::AppDatabase;
@@ -81,3 +84,8 @@ pub use server::{AppInfo, Control, Listening, RouteInfo, Server};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So does that of the docs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding-log.md")]
+struct EmbeddingLog;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags, Row, ToSql};
 
@@ -290,6 +291,9 @@ pub(super) fn open_raw(
         None => rusqlite::Connection::open_with_flags(memory, flags | OpenFlags::SQLITE_OPEN_URI)?,
     };
     watch::install(&mut raw, settings.busy_timeout)?;
+    // Else a name in double quotes that is no column's is a string, and `where "nmae" = 'nmae'` means every row.
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     raw.set_prepared_statement_cache_capacity(settings.statement_cache);
     watch::own(|| {
         let is_wal = settings.path.is_some() && settings.journal == Journal::Wal;

@@ -1,6 +1,7 @@
 //! The keys of `compression = { … }`: which responses are compressed.
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, custom, flag, size};
 use super::value::ConfigValue;
 
 /// Which responses are compressed, for clients that take it.
@@ -27,60 +28,34 @@ impl Default for CompressionConfig {
     }
 }
 
-pub(super) static COMPRESSION_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "compression.enabled",
-        what: "compress responses for clients that take it; see compression.md about secrets",
-        takes: "true or false",
-        default: "false",
-        example: "true",
-        store: |config, value| {
-            config.compression.enabled = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "compression.min_size",
-        what: "least length of a body that is compressed",
-        takes: "a size: a number of bytes, or text such as \"64MB\"",
-        default: "1KB",
-        example: "\"4KB\"",
-        store: |config, value| {
-            config.compression.min_size = value.size().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "compression.types",
-        what: "content types that are compressed; * stands for any text",
-        takes: "a list of content types, such as { \"text/*\", \"application/json\" }",
-        default: TYPES,
-        example: "\"text/html, text/css\"",
-        store: |config, value| {
-            let types = list(value).ok_or("")?;
-            if types.iter().any(|kind| !kind.contains('/') || kind.contains([';', ' '])) {
-                return Err("");
-            }
-            config.compression.types = types;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "compression.codings",
-        what: "codings in use, the preferred one first",
-        takes: "a list of \"zstd\", \"br\" and \"gzip\"",
-        default: CODINGS,
-        example: "\"gzip\"",
-        store: |config, value| {
-            let codings = list(value).ok_or("")?;
-            if codings.is_empty() || !codings.iter().all(|name| matches!(name.as_str(), "zstd" | "br" | "gzip")) {
-                return Err("");
-            }
-            config.compression.codings = codings;
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.compression)
+        .table("compression")
+        .key("enabled", "compress responses for clients that take it; see compression.md about secrets")
+        .takes(flag(), |compression| &mut compression.enabled)
+        .key("min_size", "least length of a body that is compressed")
+        .takes(size(), |compression| &mut compression.min_size)
+        .key("types", "content types that are compressed; * stands for any text")
+        .takes(types(), |compression| &mut compression.types)
+        .key("codings", "codings in use, the preferred one first")
+        .takes(codings(), |compression| &mut compression.codings)
+        .keys()
+}
+
+fn types() -> Kind<Vec<String>> {
+    custom("a list of content types, such as { \"text/*\", \"application/json\" }", TYPES, |value| {
+        let is_wrong = |kind: &String| !kind.contains('/') || kind.contains([';', ' ']);
+        list(value).filter(|types| !types.iter().any(is_wrong)).ok_or("")
+    })
+}
+
+fn codings() -> Kind<Vec<String>> {
+    custom("a list of \"zstd\", \"br\" and \"gzip\"", CODINGS, |value| {
+        let is_known = |name: &String| matches!(name.as_str(), "zstd" | "br" | "gzip");
+        list(value).filter(|codings| !codings.is_empty() && codings.iter().all(is_known)).ok_or("")
+    })
+}
 
 /// A list of words, in lower case; as text with commas in between.
 fn list(value: &ConfigValue) -> Option<Vec<String>> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, custom, flag, time};
 use super::value::{ConfigValue, is_token};
 
 /// Which pages of other origins may use the server, and how.
@@ -165,75 +166,44 @@ fn names(value: &ConfigValue, automatic: &str) -> Result<Option<Vec<String>>, &'
     Ok(Some(names))
 }
 
-pub(super) static CORS_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "cors.origins",
-        what: "sites whose pages may read answers; the function gets the origin and returns true or false",
-        takes: "a list of origins (\"https://example.com\", \"https://*.example.com\"), \"*\", a function, or \"none\"",
-        default: "none",
-        example: "\"https://example.com\"",
-        store: |config, value| {
-            config.cors.origins = Origins::parse(value)?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "cors.methods",
-        what: "methods that those pages may use",
-        takes: "a list of methods, or \"declared\" for those of each path",
-        default: "declared",
-        example: "\"GET, POST\"",
-        store: |config, value| {
-            let methods = names(value, "declared")?;
-            config.cors.methods = methods.map(|all| all.iter().map(|name| name.to_ascii_uppercase()).collect());
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "cors.headers",
-        what: "request headers that those pages may send",
-        takes: "a list of header names, or \"asked\" for those that the page asks for",
-        default: "asked",
-        example: "\"X-Api-Key\"",
-        store: |config, value| {
-            config.cors.headers = names(value, "asked")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "cors.expose",
-        what: "response headers that those pages may read, beside the few that they always may",
-        takes: "a list of header names, or \"none\"",
-        default: "none",
-        example: "\"X-Request-Id\"",
-        store: |config, value| {
-            config.cors.expose = names(value, "none")?.unwrap_or_default();
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "cors.credentials",
-        what: "whether requests of those pages carry cookies",
-        takes: "true or false",
-        default: "false",
-        example: "true",
-        store: |config, value| {
-            config.cors.credentials = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "cors.max_age",
-        what: "seconds that a browser may remember the answer to a preflight",
-        takes: "a time: seconds, or text such as \"500ms\"",
-        default: "600",
-        example: "3600",
-        store: |config, value| {
-            config.cors.max_age = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.cors)
+        .table("cors")
+        .key("origins", "sites whose pages may read answers; the function gets the origin and returns true or false")
+        .takes(custom(ORIGINS, "none", Origins::parse), |cors| &mut cors.origins)
+        .key("methods", "methods that those pages may use")
+        .takes(methods(), |cors| &mut cors.methods)
+        .key("headers", "request headers that those pages may send")
+        .takes(headers(), |cors| &mut cors.headers)
+        .key("expose", "response headers that those pages may read, beside the few that they always may")
+        .takes(exposed(), |cors| &mut cors.expose)
+        .key("credentials", "whether requests of those pages carry cookies")
+        .takes(flag(), |cors| &mut cors.credentials)
+        .key("max_age", "seconds that a browser may remember the answer to a preflight")
+        .takes(time(), |cors| &mut cors.max_age)
+        .keys()
+}
+
+const ORIGINS: &str =
+    "a list of origins (\"https://example.com\", \"https://*.example.com\"), \"*\", a function, or \"none\"";
+
+fn methods() -> Kind<Option<Vec<String>>> {
+    custom("a list of methods, or \"declared\" for those of each path", "declared", |value| {
+        let methods = names(value, "declared")?;
+        Ok(methods.map(|all| all.iter().map(|name| name.to_ascii_uppercase()).collect()))
+    })
+}
+
+fn headers() -> Kind<Option<Vec<String>>> {
+    custom("a list of header names, or \"asked\" for those that the page asks for", "asked", |value| {
+        names(value, "asked")
+    })
+}
+
+fn exposed() -> Kind<Vec<String>> {
+    custom("a list of header names, or \"none\"", "none", |value| Ok(names(value, "none")?.unwrap_or_default()))
+}
 
 #[cfg(test)]
 mod tests {

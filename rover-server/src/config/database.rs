@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use rover_data::{Settings, Synchronous};
 
-use super::Config;
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::custom;
 use super::value::ConfigValue;
+use super::{Config, ConfigMistake};
 
 /// The database of an app that has named none, while it is developed.
 const WHILE_DEVELOPING: &str = "sqlite:app.db";
@@ -65,11 +66,16 @@ impl DatabaseConfig {
         Some(settings)
     }
 
-    fn take(&mut self, value: &ConfigValue) -> Result<(), &'static str> {
+    /// Reads a URL, or a table of one and options.
+    fn read(value: &ConfigValue) -> Result<DatabaseConfig, &'static str> {
+        let mut database = DatabaseConfig::default();
         match value {
-            ConfigValue::Table(entries) => entries.iter().try_for_each(|(name, value)| self.take_option(name, value)),
-            value => self.take_url(value),
+            ConfigValue::Table(entries) => {
+                entries.iter().try_for_each(|(name, value)| database.take_option(name, value))?;
+            }
+            value => database.take_url(value)?,
         }
+        Ok(database)
     }
 
     fn take_url(&mut self, value: &ConfigValue) -> Result<(), &'static str> {
@@ -138,61 +144,63 @@ impl Config {
         self.db.url.is_none() && self.debug
     }
 
-    /// Takes the variable that other programs name the database by; it wins over the app.
+    /// Takes the variables that name the database behind `rover.db`, `DATABASE_URL` and, before it, `ROVER_DB`. They win over
+    /// the URL of the app, `app`, and leave its options as they are.
     pub(super) fn take_database_url(
         &mut self,
+        app: DatabaseConfig,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Option<super::ConfigMistake> {
-        let url = variable("DATABASE_URL").filter(|url| !url.trim().is_empty())?;
-        let taken = self.db.take_url(&ConfigValue::Text(url.clone()));
-        taken.err().map(|_| {
-            let scheme = url.split(':').next().unwrap_or_default().to_owned();
-            super::ConfigMistake(format!("DATABASE_URL must be {URL}, got {scheme:?}:…"))
+    ) -> Option<ConfigMistake> {
+        let set = |name| variable(name).filter(|text| !text.trim().is_empty());
+        let own = set("ROVER_DB").map(|_| self.db.url.take());
+        self.db = app;
+        if let Some(url) = own {
+            self.db.url = url;
+            return None;
+        }
+        let url = set("DATABASE_URL")?;
+        self.db.take_url(&ConfigValue::Text(url.clone())).err().map(|_| {
+            // The rest may have a password in it.
+            let scheme = url.split(':').next().unwrap_or_default();
+            ConfigMistake(format!("DATABASE_URL must be {URL}, got {scheme:?}:…"))
         })
     }
 }
 
 const URL: &str = "a URL such as \"sqlite:app.db\", or a table with url and options";
 
-pub(super) static DATABASE_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "db",
-        what: "database behind rover.db; DATABASE_URL wins over the app, ROVER_DB over both",
-        takes: URL,
-        default: "none",
-        example: "\"sqlite:app.db\"",
-        store: |config, value| config.db.take(value),
-    },
-    ConfigKey {
-        name: "databases",
-        what: "further databases by name, for rover.database(name)",
-        takes: "a table of names and URLs (or tables with url and options), as text \"name=url,name=url\"",
-        default: "none",
-        example: "\"reports=sqlite:reports.db\"",
-        store: |config, value| {
-            let mut all = BTreeMap::new();
-            let mut add = |name: &str, value: &ConfigValue| {
-                let mut database = DatabaseConfig::default();
-                database.take(value)?;
-                if name.is_empty() || name == DEFAULT {
-                    return Err("; \"default\" is the one of rover.db: write db = …");
-                }
-                all.insert(name.to_owned(), database);
-                Ok(())
-            };
-            match value {
-                ConfigValue::Table(entries) => entries.iter().try_for_each(|(name, value)| add(name, value))?,
-                ConfigValue::List(values) if values.is_empty() => {}
-                value => {
-                    let text = value.text().ok_or("")?;
-                    for part in text.split(',').filter(|part| *part != "none") {
-                        let (name, url) = part.split_once('=').ok_or("")?;
-                        add(name.trim(), &ConfigValue::Text(url.trim().to_owned()))?;
-                    }
-                }
-            }
-            config.further_databases = all;
-            Ok(())
-        },
-    },
-];
+/// Further databases by their names.
+pub(crate) type Named = BTreeMap<String, DatabaseConfig>;
+
+/// Reads databases by their names.
+fn named(value: &ConfigValue) -> Result<Named, &'static str> {
+    let one = |name: &str, value: &ConfigValue| match name {
+        "" | DEFAULT => Err("; \"default\" is the one of rover.db: write db = …"),
+        name => Ok((name.to_owned(), DatabaseConfig::read(value)?)),
+    };
+    match value {
+        ConfigValue::Table(entries) => entries.iter().map(|(name, value)| one(name, value)).collect(),
+        ConfigValue::List(values) if values.is_empty() => Ok(Named::new()),
+        value => {
+            let parts = value.text().ok_or("")?.split(',').filter(|part| *part != "none");
+            let pairs = parts.map(|part| part.split_once('=').ok_or(""));
+            pairs
+                .map(|pair| pair.and_then(|(name, url)| one(name.trim(), &ConfigValue::Text(url.trim().to_owned()))))
+                .collect()
+        }
+    }
+}
+
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    let further = "a table of names and URLs (or tables with url and options), as text \"name=url,name=url\"";
+    let db = Group::of(|config| &mut config.db)
+        .key("db", "database behind rover.db; DATABASE_URL wins over the app, ROVER_DB over both")
+        .takes(custom(URL, "none", DatabaseConfig::read), |db| db);
+    let databases = Group::of(|config| &mut config.further_databases)
+        .key("databases", "further databases by name, for rover.database(name)")
+        .takes(custom(further, "none", named), |databases| databases);
+    let mut keys = db.keys();
+    keys.extend(databases.keys());
+    keys
+}

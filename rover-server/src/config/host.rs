@@ -6,6 +6,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use super::kind::{Kind, custom};
+
 /// Where the server listens, without the port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
@@ -50,6 +52,12 @@ impl fmt::Display for Host {
 }
 
 impl Host {
+    /// The kind of values that name one.
+    pub(super) fn kind() -> Kind<Host> {
+        let takes = "an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\")";
+        custom(takes, "127.0.0.1", |value| Host::parse(value.text().ok_or("")?))
+    }
+
     /// Reads `127.0.0.1`, `::1`, `[::1]`, `fe80::1%eth0`, `localhost`, `app.internal`, `/run/app.sock` or `unix:app.sock`.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, count_in, flag, size_in, time};
 
 /// What HTTP/2 lets a client do.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,87 +37,30 @@ impl Default for Http2Settings {
 }
 
 /// A window that RFC 9113, section 6.9.1 allows, and not below its initial size.
-fn window(bytes: Option<u64>) -> Result<u32, &'static str> {
-    let bytes = bytes.filter(|bytes| (65_535..=(1 << 30)).contains(bytes)).ok_or("")?;
-    u32::try_from(bytes).map_err(|_| "")
+fn window() -> Kind<u32> {
+    size_in(65_535..=1 << 30)
 }
 
-pub(super) static HTTP2_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "http2.enabled",
-        what: "HTTP/2, over TLS and by prior knowledge",
-        takes: "true or false",
-        default: "true",
-        example: "false",
-        store: |config, value| {
-            config.http2.enabled = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "http2.max_streams",
-        what: "most requests at once on a connection",
-        takes: "a whole number from 1 to 10000",
-        default: "128",
-        example: "32",
-        store: |config, value| {
-            config.http2.max_streams = u32::try_from(value.whole(1, 10_000).ok_or("")?).map_err(|_| "")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "http2.max_pending_resets",
-        what: "requests that a client may take back before they are looked at; the connection ends above",
-        takes: "a whole number from 1 to 10000",
-        default: "20",
-        example: "50",
-        store: |config, value| {
-            config.http2.max_pending_resets = usize::try_from(value.whole(1, 10_000).ok_or("")?).map_err(|_| "")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "http2.stream_window",
-        what: "bytes of one body that a client may send ahead",
-        takes: "a size from 65535 bytes to 1GB",
-        default: "256KB",
-        example: "\"1MB\"",
-        store: |config, value| {
-            config.http2.stream_window = window(value.size())?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "http2.connection_window",
-        what: "bytes of all bodies of a connection that a client may send ahead",
-        takes: "a size from 65535 bytes to 1GB",
-        default: "1MB",
-        example: "\"4MB\"",
-        store: |config, value| {
-            config.http2.connection_window = window(value.size())?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "http2.ping_interval",
-        what: "seconds of silence after which a client is asked whether it is there; 0 never asks",
-        takes: "a time: seconds, or text such as \"500ms\"",
-        default: "30",
-        example: "10",
-        store: |config, value| {
-            config.http2.ping_interval = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "http2.ping_timeout",
-        what: "seconds that a client gets to answer that",
-        takes: "a time above 0: seconds, or text such as \"500ms\"",
-        default: "20",
-        example: "5",
-        store: |config, value| {
-            config.http2.ping_timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.http2)
+        .table("http2")
+        .key("enabled", "HTTP/2, over TLS and by prior knowledge")
+        .takes(flag(), |http2| &mut http2.enabled)
+        .key("max_streams", "most requests at once on a connection")
+        .takes(count_in(1..=10_000), |http2| &mut http2.max_streams)
+        .key(
+            "max_pending_resets",
+            "requests that a client may take back before they are looked at; the connection ends above",
+        )
+        .takes(count_in(1..=10_000), |http2| &mut http2.max_pending_resets)
+        .key("stream_window", "bytes of one body that a client may send ahead")
+        .takes(window(), |http2| &mut http2.stream_window)
+        .key("connection_window", "bytes of all bodies of a connection that a client may send ahead")
+        .takes(window(), |http2| &mut http2.connection_window)
+        .key("ping_interval", "seconds of silence after which a client is asked whether it is there; 0 never asks")
+        .takes(time(), |http2| &mut http2.ping_interval)
+        .key("ping_timeout", "seconds that a client gets to answer that")
+        .takes(time().above_zero(), |http2| &mut http2.ping_timeout)
+        .keys()
+}

@@ -5,218 +5,122 @@
 //! A new key is a field of `Config` or of its group's settings, its default, and one row here or in the group's file; the
 //! tests hold them together.
 
-use super::compression::COMPRESSION_KEYS;
-use super::connections::CONNECTION_KEYS;
-use super::cors::CORS_KEYS;
-use super::database::DATABASE_KEYS;
-use super::http2::HTTP2_KEYS;
-use super::key::ConfigKey;
-use super::load_shedding::LOAD_SHEDDING_KEYS;
-use super::operating::OPERATING_KEYS;
-use super::otlp::OTLP_KEYS;
-use super::proxies::PROXY_KEYS;
-use super::rate_limit::RATE_LIMIT_KEYS;
-use super::security_headers::SECURITY_HEADER_KEYS;
-use super::socket_file::SOCKET_FILE_KEYS;
-use super::store::STORE_KEYS;
-use super::tls::TLS_KEYS;
-use super::watch::WATCH_KEYS;
-use super::websocket::WEBSOCKET_KEYS;
-use super::{Host, TrailingSlash};
+use std::sync::LazyLock;
+
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, choice, count_in, custom, either, flag, port, size, time};
+use super::{
+    Host, TrailingSlash, compression, connections, cors, database, http2, load_shedding, operating, otlp, proxies,
+    rate_limit, security_headers, socket_file, store, tls, watch, websocket,
+};
 use crate::log::Level;
+use crate::spelling;
 
 /// Every config key, in the order in which documentation shows them.
 pub fn config_keys() -> impl Iterator<Item = &'static ConfigKey> {
-    GROUPS.iter().copied().flatten()
+    KEYS.iter()
 }
 
-/// Keys that belong together, each group in a file of its own where it is more than a few.
-static GROUPS: &[&[ConfigKey]] = &[
-    KEYS,
-    SOCKET_FILE_KEYS,
-    CONNECTION_KEYS,
-    HTTP2_KEYS,
-    TLS_KEYS,
-    OPERATING_KEYS,
-    PROXY_KEYS,
-    CORS_KEYS,
-    SECURITY_HEADER_KEYS,
-    RATE_LIMIT_KEYS,
-    LOAD_SHEDDING_KEYS,
-    WATCH_KEYS,
-    WEBSOCKET_KEYS,
-    COMPRESSION_KEYS,
-    STORE_KEYS,
-    OTLP_KEYS,
-    DATABASE_KEYS,
-];
+/// Keys that belong together come from one group, each in a file of its own where it is more than a few.
+static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
+    let groups = [
+        fixed(),
+        general(),
+        socket_file::keys(),
+        connections::keys(),
+        http2::keys(),
+        tls::keys(),
+        operating::keys(),
+        proxies::keys(),
+        cors::keys(),
+        security_headers::keys(),
+        rate_limit::keys(),
+        load_shedding::keys(),
+        watch::keys(),
+        websocket::keys(),
+        compression::keys(),
+        store::keys(),
+        otlp::keys(),
+        database::keys(),
+    ];
+    groups.into_iter().flatten().collect()
+});
 
 pub(super) const MOST_WORKERS: u64 = 1024;
 
-pub(super) static KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "host",
-        what: "address to listen on; \"localhost\" is both loopbacks",
-        takes: "an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\")",
-        default: "127.0.0.1",
-        example: "\"0.0.0.0\"",
-        store: |config, value| {
-            config.host = Host::parse(value.text().ok_or("")?)?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "port",
-        what: "TCP port; 0 picks a free one",
-        takes: "a whole number from 0 to 65535",
-        default: "4242",
-        example: "3000",
-        store: |config, value| {
-            let port = value.whole(0, u16::MAX.into()).ok_or("")?;
-            config.port = u16::try_from(port).map_err(|_| "")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "workers",
-        what: "threads, each with a Lua VM of its own",
-        takes: "a whole number from 1 to 1024",
-        default: "one for each core",
-        example: "4",
-        store: |config, value| {
-            let hint = match value.whole(0, 0) {
-                Some(_) => "; leave it out for one worker on each core",
-                None => "",
-            };
-            let workers = value.whole(1, MOST_WORKERS).ok_or(hint)?;
-            config.workers = usize::try_from(workers).map_err(|_| "")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "log_level",
-        what: "least level that is logged",
-        takes: "\"debug\", \"info\", \"warn\", \"error\" or \"nope\"",
-        default: "info",
-        example: "\"warn\"",
-        store: |config, value| {
-            config.log_level = value.text().and_then(Level::from_name).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "debug",
-        what: "error messages and tracebacks in answers; not for production",
-        takes: "true or false",
-        default: "false",
-        example: "true",
-        store: |config, value| {
-            config.debug = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "body_size_limit",
-        what: "largest request body; 413 above, 0 refuses every body",
-        takes: "a size: a number of bytes, or text such as \"64MB\"",
-        default: "1MB",
-        example: "\"64MB\"",
-        store: |config, value| {
-            config.body_size_limit = value.size().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "json_size_limit",
-        what: "largest value as JSON, or as a table of rover.shared; 0 sets no limit",
-        takes: "a size: a number of bytes, or text such as \"64MB\"",
-        default: "64MB",
-        example: "\"256MB\"",
-        store: |config, value| {
-            config.json_size_limit = value.size().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "body_timeout",
-        what: "seconds a client may stop sending its body before 408",
-        takes: "a time above 0: seconds, or text such as \"500ms\"",
-        default: "30",
-        example: "10",
-        store: |config, value| {
-            config.body_timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "body_min_rate",
-        what: "bytes a second that a body must come with on average, once body_timeout is over, before 408; 0 is no limit",
-        takes: "a size: a number of bytes, or text such as \"1KB\"",
-        default: "240",
-        example: "500",
-        store: |config, value| {
-            config.body_min_rate = value.size().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "shutdown_timeout",
-        what: "seconds that running requests get to finish after a stop signal",
-        takes: "a time: seconds, or text such as \"500ms\"",
-        default: "10",
-        example: "30",
-        store: |config, value| {
-            config.shutdown_timeout = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "trailing_slash",
-        what: "whether /users/ answers 404 or leads to a declared /users, and the reverse",
-        takes: "\"strict\" or \"redirect\"",
-        default: "strict",
-        example: "\"redirect\"",
-        store: |config, value| {
-            config.trailing_slash = match value.text() {
-                Some("strict") => TrailingSlash::Strict,
-                Some("redirect") => TrailingSlash::Redirect,
-                _ => return Err(""),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "path_normalisation",
-        what: "whether paths are matched in one spelling, with /%61 as /a and /a/../b as /b; off: as sent",
-        takes: "\"on\" or \"off\"",
-        default: "on",
-        example: "\"off\"",
-        store: |config, value| {
-            config.path_normalisation = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "sse.keep_alive",
-        what: "seconds of silence after which a stream of events sends a comment",
-        takes: "a time above 0: seconds, or text such as \"500ms\"",
-        default: "15",
-        example: "30",
-        store: |config, value| {
-            config.sse_keep_alive = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-];
+/// Where the server listens, and with how many workers.
+fn fixed() -> Vec<ConfigKey> {
+    Group::of(|config| config)
+        .needs_restart()
+        .key("host", "address to listen on; \"localhost\" is both loopbacks")
+        .takes(Host::kind(), |config| &mut config.host)
+        .key("port", "TCP port; 0 picks a free one")
+        .takes(port(), |config| &mut config.port)
+        .key("workers", "threads, each with a Lua VM of its own")
+        .takes(workers(), |config| &mut config.workers)
+        .keys()
+}
 
-/// The known key that the author probably meant: the one with the fewest edits, upper case, `_` and `-` aside.
+/// What belongs to no group.
+fn general() -> Vec<ConfigKey> {
+    Group::of(|config| config)
+        .key("log_level", "least level that is logged")
+        .takes(level(), |config| &mut config.log_level)
+        .key("debug", "error messages and tracebacks in answers; not for production")
+        .takes(flag(), |config| &mut config.debug)
+        .key("body_size_limit", "largest request body; 413 above, 0 refuses every body")
+        .takes(size(), |config| &mut config.body_size_limit)
+        .key("json_size_limit", "largest value as JSON, or as a table of rover.shared; 0 sets no limit")
+        .takes(size(), |config| &mut config.json_size_limit)
+        .key("body_timeout", "seconds a client may stop sending its body before 408")
+        .takes(time().above_zero(), |config| &mut config.body_timeout)
+        .key(
+            "body_min_rate",
+            "least bytes a second of a body on average, once body_timeout is over, before 408; 0 is no limit",
+        )
+        .takes(size(), |config| &mut config.body_min_rate)
+        .key("shutdown_timeout", "seconds that running requests get to finish after a stop signal")
+        .takes(time(), |config| &mut config.shutdown_timeout)
+        .key("trailing_slash", "whether /users/ answers 404 or leads to a declared /users, and the reverse")
+        .takes(choice(TrailingSlash::WORDS), |config| &mut config.trailing_slash)
+        .key(
+            "path_normalisation",
+            "whether paths are matched in one spelling, with /%61 as /a and /a/../b as /b; off: as sent",
+        )
+        .takes(on_or_off(), |config| &mut config.path_normalisation)
+        .key(
+            "path_guards",
+            "whether hooks run for all requests at and below their path, whoever answers; off: for the routes declared there",
+        )
+        .takes(on_or_off(), |config| &mut config.path_guards)
+        .key("sse.keep_alive", "seconds of silence after which a stream of events sends a comment")
+        .takes(time().above_zero(), |config| &mut config.sse_keep_alive)
+        .keys()
+}
+
+fn workers() -> Kind<usize> {
+    let Kind { takes, read, .. } = count_in(1..=MOST_WORKERS);
+    custom(takes, "one for each core", move |value| {
+        let hint = match value.whole(0, 0) {
+            Some(_) => "; leave it out for one worker on each core",
+            None => "",
+        };
+        read(value).map_err(|_| hint)
+    })
+}
+
+fn level() -> Kind<Level> {
+    let takes = either(Level::ALL.iter().map(|level| level.name()));
+    custom(takes, "info", |value| value.text().and_then(Level::from_name).ok_or(""))
+}
+
+fn on_or_off() -> Kind<bool> {
+    custom("\"on\" or \"off\"", "on", |value| value.truth().ok_or(""))
+}
+
+/// The name of the key that the author probably meant.
 pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
-    let plain = |name: &str| name.to_ascii_lowercase().replace(['_', '-', '.'], "");
-    let meant = plain(unknown);
-    let edits = |key: &ConfigKey| strsim::damerau_levenshtein(&meant, &plain(key.name));
-    let (distance, key) = config_keys().map(|key| (edits(key), key)).min_by_key(|(distance, _)| *distance)?;
-    let most = (key.name.len() / 3).max(1);
-    (distance <= most).then_some(key.name)
+    spelling::nearest(unknown, config_keys().map(|key| key.name.as_str()))
 }
 
 /// Of the names of variables those that are no key's but look as if they were meant to be one's, each with its cure.
@@ -238,7 +142,6 @@ pub(crate) fn misspelt_variables(names: impl Iterator<Item = String>) -> Vec<Str
 #[cfg(test)]
 mod tests {
     use super::super::Config;
-    use super::super::value::ConfigValue;
     use super::*;
 
     #[test]
@@ -269,26 +172,45 @@ mod tests {
     fn documented_defaults_are_the_defaults() {
         for key in config_keys().filter(|key| key.name != "workers") {
             let mut config = Config::default();
-            (key.store)(&mut config, &ConfigValue::Text(key.default.into())).unwrap();
+            key.store(&mut config, &key.default.as_str().into()).unwrap();
             assert_eq!(config, Config::default(), "{}", key.name);
         }
     }
 
+    /// Values of which every key takes one that is not its default.
+    const PROBES: &str = "true false 3 2000 70000 0.5 warn redirect new forwarded optional 1.3 gzip 100/s 0660 a=1 \
+                          10.0.0.0/8 header:X-Api-Key https://example.com";
+
     #[test]
-    fn examples_are_accepted_and_change_something() {
+    fn every_key_sets_a_field_of_its_own() {
+        let before = Config { workers: 1, ..Config::default() };
+        let set = |key: &ConfigKey, probe: &str| {
+            let mut config = before.clone();
+            key.store(&mut config, &probe.into()).ok()?;
+            (config != before).then_some(config)
+        };
         for key in config_keys() {
-            let mut config = Config { workers: 1, ..Config::default() };
-            let before = config.clone();
-            let text = key.example.trim_matches('"').to_owned();
-            (key.store)(&mut config, &ConfigValue::Text(text)).unwrap();
-            assert_ne!(config, before, "{}", key.name);
+            let probe = PROBES.split(' ').find(|probe| set(key, probe).is_some());
+            let probe = probe.unwrap_or_else(|| panic!("{} takes none of the values", key.name));
+            let config = set(key, probe);
+            for other in config_keys().filter(|other| other.name != key.name) {
+                assert_ne!(set(other, probe), config, "{} and {}", key.name, other.name);
+            }
+        }
+    }
+
+    #[test]
+    fn names_stand_alone_and_documentation_is_one_line() {
+        for key in config_keys() {
+            assert_eq!(config_keys().filter(|other| other.variable() == key.variable()).count(), 1, "{}", key.name);
+            for text in [key.what, &key.takes, &key.default] {
+                assert!(!text.is_empty() && !text.contains(['\n', '|']), "{}: {text:?}", key.name);
+            }
         }
     }
 
     #[test]
     fn nearest_key() {
-        assert_eq!(nearest("prot"), Some("port"));
-        assert_eq!(nearest("logLevel"), Some("log_level"));
         assert_eq!(nearest("worker"), Some("workers"));
         assert_eq!(nearest("body_limit"), Some("body_size_limit"));
         assert_eq!(nearest("colours"), None);

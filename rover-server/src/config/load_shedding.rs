@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{count_in, time};
 
 /// When requests are refused because a worker has too much to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,39 +22,18 @@ impl Default for LoadShedding {
     }
 }
 
-pub(super) static LOAD_SHEDDING_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "load_shedding.max_in_flight",
-        what: "requests that one worker may have begun and not answered; 503 above, 0 is no limit",
-        takes: "a whole number from 0 to 1000000",
-        default: "0",
-        example: "1000",
-        store: |config, value| {
-            let most = value.whole(0, 1_000_000).ok_or("")?;
-            config.load_shedding.max_in_flight = u32::try_from(most).map_err(|_| "")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "load_shedding.target_delay",
-        what: "seconds that requests may wait for their turn before some are refused with 503; 0 is no limit",
-        takes: "a time: seconds, or text such as \"20ms\"",
-        default: "0",
-        example: "\"20ms\"",
-        store: |config, value| {
-            config.load_shedding.target_delay = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "load_shedding.retry_after",
-        what: "seconds in the Retry-After of those answers",
-        takes: "a time: seconds, or text such as \"2m\"",
-        default: "1",
-        example: "5",
-        store: |config, value| {
-            config.load_shedding.retry_after = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.load_shedding)
+        .table("load_shedding")
+        .key("max_in_flight", "requests that one worker may have begun and not answered; 503 above, 0 is no limit")
+        .takes(count_in(0..=1_000_000), |shedding| &mut shedding.max_in_flight)
+        .key(
+            "target_delay",
+            "seconds that requests may wait for their turn before some are refused with 503; 0 is no limit",
+        )
+        .takes(time(), |shedding| &mut shedding.target_delay)
+        .key("retry_after", "seconds in the Retry-After of those answers")
+        .takes(time(), |shedding| &mut shedding.retry_after)
+        .keys()
+}

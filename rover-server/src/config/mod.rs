@@ -9,6 +9,7 @@ mod host;
 mod http2;
 mod key;
 mod keys;
+mod kind;
 mod tls;
 mod operating;
 mod load_shedding;
@@ -83,6 +84,8 @@ pub(crate) struct Config {
     pub(crate) trailing_slash: TrailingSlash,
     /// Paths are brought into one spelling before anything goes by them.
     pub(crate) path_normalisation: bool,
+    /// Hooks guard all paths at and below their place, not the routes alone that are declared there.
+    pub(crate) path_guards: bool,
     pub(crate) compression: CompressionConfig,
     pub(crate) limits: Limits,
     /// Never zero.
@@ -113,6 +116,12 @@ pub enum TrailingSlash {
     Redirect,
 }
 
+impl TrailingSlash {
+    /// Both, with the words for them.
+    const WORDS: [(&str, TrailingSlash); 2] =
+        [("strict", TrailingSlash::Strict), ("redirect", TrailingSlash::Redirect)];
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -135,6 +144,7 @@ impl Default for Config {
             management: Management::default(),
             trailing_slash: TrailingSlash::Strict,
             path_normalisation: true,
+            path_guards: true,
             compression: CompressionConfig::default(),
             limits: Limits::default(),
             sse_keep_alive: Duration::from_secs(15),
@@ -157,23 +167,18 @@ impl Default for Config {
 
 /// What a Rust program or the command line sets; it wins over every other source.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Overrides {
-    pub(crate) host: Option<String>,
-    pub(crate) port: Option<u16>,
-    pub(crate) workers: Option<usize>,
-    pub(crate) log_level: Option<Level>,
-    pub(crate) access_log: Option<bool>,
-    pub(crate) debug: Option<bool>,
-    pub(crate) body_size_limit: Option<u64>,
-    pub(crate) body_timeout: Option<Duration>,
-    pub(crate) shutdown_timeout: Option<Duration>,
-    pub(crate) drain_delay: Option<Duration>,
-    pub(crate) trailing_slash: Option<TrailingSlash>,
-    pub(crate) handler_cpu_limit: Option<Duration>,
-    pub(crate) worker_stall_limit: Option<Duration>,
-    pub(crate) memory_limit: Option<u64>,
-    /// Any key by its name, as text.
-    pub(crate) named: Vec<(String, String)>,
+pub(crate) struct Overrides(Vec<(String, ConfigValue)>);
+
+impl Overrides {
+    /// Sets the key of this name. A later value of the same key wins.
+    pub(crate) fn set(&mut self, key: impl Into<String>, value: impl Into<ConfigValue>) {
+        self.0.push((key.into(), value.into()));
+    }
+
+    /// Whether there is a value for the key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(own, _)| own == key)
+    }
 }
 
 /// The app's `rover.server { … }`.
@@ -210,16 +215,12 @@ impl Config {
         let mut config = Config::default();
         let mut mistakes = config.otlp.take_standard(&variable);
         config.take_table(app, &mut mistakes);
-        mistakes.extend(config.take_database_url(&variable));
-        config.take_variables(variable, &mut mistakes);
-        for (name, value) in overrides.values() {
-            if let Some(key) = find(name) {
-                mistakes.extend(config.take(key, name, &value));
-            }
-        }
-        for (name, value) in &overrides.named {
+        let of_app = config.db.clone();
+        config.take_variables(&variable, &mut mistakes);
+        mistakes.extend(config.take_database_url(of_app, &variable));
+        for (name, value) in &overrides.0 {
             mistakes.extend(match find(name) {
-                Some(key) => config.take(key, name, &ConfigValue::Text(value.clone())),
+                Some(key) => config.take(key, name, value),
                 None => Some(unknown("set", name)),
             });
         }
@@ -233,34 +234,9 @@ impl Config {
 
     /// Takes over from `running` what a server cannot change while it runs, and gives the keys that differed.
     pub(crate) fn keep(&mut self, running: &Config) -> Vec<&'static str> {
-        let mut changed = Vec::new();
-        if self.host != running.host {
-            self.host = running.host.clone();
-            changed.push("host");
-        }
-        if self.port != running.port {
-            self.port = running.port;
-            changed.push("port");
-        }
-        if self.socket_file != running.socket_file {
-            self.socket_file = running.socket_file.clone();
-            changed.push("socket_mode, socket_group");
-        }
-        if self.workers != running.workers {
-            self.workers = running.workers;
-            changed.push("workers");
-        }
-        if self.management != running.management {
-            self.management = running.management.clone();
-            changed.push("management");
-        }
-        if self.tls != running.tls {
-            self.tls = running.tls.clone();
-            changed.push("tls");
-        }
-        changed.extend(self.connections.keep(&running.connections));
-        changed.extend(self.store.keep(&running.store));
-        changed
+        let mut running = running.clone();
+        let fixed = config_keys().filter(|key| key.needs_restart);
+        fixed.filter(|key| key.copy(self, &mut running)).map(|key| key.name.as_str()).collect()
     }
 
     fn take_table(&mut self, app: AppTable<'_>, mistakes: &mut Vec<ConfigMistake>) {
@@ -306,40 +282,8 @@ impl Config {
         if *value == ConfigValue::Nil {
             return None;
         }
-        let hint = (key.store)(self, value).err()?;
-        let takes = key.takes;
-        Some(ConfigMistake(format!("{name} must be {takes}, got {value}{hint}")))
-    }
-}
-
-impl Overrides {
-    /// What is set, by key. Goes through the same checks as every other source.
-    fn values(&self) -> impl Iterator<Item = (&'static str, ConfigValue)> {
-        let number = |number: u64| ConfigValue::Number(number as f64);
-        let time = |time: Duration| ConfigValue::Number(time.as_secs_f64());
-        let slash = |slash| match slash {
-            TrailingSlash::Strict => ConfigValue::Text("strict".into()),
-            TrailingSlash::Redirect => ConfigValue::Text("redirect".into()),
-        };
-        let level = |level: Level| ConfigValue::Text(level.name().into());
-        [
-            ("host", self.host.clone().map(ConfigValue::Text)),
-            ("port", self.port.map(|port| number(port.into()))),
-            ("workers", self.workers.map(|count| number(count as u64))),
-            ("log_level", self.log_level.map(level)),
-            ("access_log", self.access_log.map(ConfigValue::Bool)),
-            ("debug", self.debug.map(ConfigValue::Bool)),
-            ("body_size_limit", self.body_size_limit.map(number)),
-            ("body_timeout", self.body_timeout.map(time)),
-            ("shutdown_timeout", self.shutdown_timeout.map(time)),
-            ("drain_delay", self.drain_delay.map(time)),
-            ("trailing_slash", self.trailing_slash.map(slash)),
-            ("handler_cpu_limit", self.handler_cpu_limit.map(time)),
-            ("worker_stall_limit", self.worker_stall_limit.map(time)),
-            ("memory_limit", self.memory_limit.map(number)),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
+        let hint = key.store(self, value).err()?;
+        Some(ConfigMistake(kind::wrong(name, &key.takes, value, hint)))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, choice, custom, port, time};
 use super::{Endpoint, Host};
 
 /// What the log tells of each request.
@@ -79,116 +80,54 @@ impl fmt::Display for Management {
     }
 }
 
-pub(super) static OPERATING_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "drain_delay",
-        what: "seconds that the server goes on accepting after a stop signal, while it is no longer ready",
-        takes: "a time: seconds, or text such as \"500ms\"",
-        default: "0",
-        example: "5",
-        store: |config, value| {
-            config.drain_delay = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "reload_timeout",
-        what: "seconds in which a new version must have started, else the one before serves on",
-        takes: "a time above 0",
-        default: "60",
-        example: "10",
-        store: |config, value| {
-            config.reload_timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "access_log",
-        what: "one line for each request, at level info; true is the form of the log",
-        takes: "true, false, \"text\" or \"json\"",
-        default: "true",
-        example: "\"json\"",
-        store: |config, value| {
-            config.access_log = match (value.text(), value.truth()) {
-                (Some("text"), _) => AccessLog::Text,
-                (Some("json"), _) => AccessLog::Json,
-                (_, Some(true)) => AccessLog::Auto,
-                (_, Some(false)) => AccessLog::Off,
-                _ => return Err(""),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "slow_request",
-        what: "seconds from which on a request is logged as slow, with the place where its handler waited longest",
-        takes: "a time above 0, or \"off\"",
-        default: "off",
-        example: "0.5",
-        store: |config, value| {
-            config.slow_request = match value.text() {
-                Some("off") => None,
-                _ => Some(value.time().filter(|time| !time.is_zero()).ok_or("")?),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "trace_context",
-        what: "whether a request without a traceparent header gets a new one",
-        takes: "\"keep\" or \"new\"",
-        default: "keep",
-        example: "\"new\"",
-        store: |config, value| {
-            config.trace_context = match value.text() {
-                Some("keep") => TraceContext::Keep,
-                Some("new") => TraceContext::New,
-                _ => return Err(""),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "management.host",
-        what: "where metrics and health are told; 127.0.0.1 where only the port is set",
-        takes: "an IP address, a host name, a Unix socket (\"/path\" or \"unix:path\"), or \"off\"",
-        default: "off",
-        example: "\"127.0.0.1\"",
-        store: |config, value| {
-            config.management.host = match value.text() {
-                Some("off") => None,
-                text => Some(Host::parse(text.ok_or("")?)?),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "management.port",
-        what: "TCP port of the management listener; 9090 where only the host is set, 0 picks a free one",
-        takes: "a whole number from 0 to 65535, or \"off\"",
-        default: "off",
-        example: "9100",
-        store: |config, value| {
-            config.management.port = match value.text() {
-                Some("off") => None,
-                _ => Some(u16::try_from(value.whole(0, u16::MAX.into()).ok_or("")?).map_err(|_| "")?),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "management.hosts",
-        what: "names with a dot by which requests to the management listener may call it",
-        takes: "a list of host names, or \"*\" for any",
-        default: "none",
-        example: "\"rover.default.svc\"",
-        store: |config, value| {
-            let names = value.texts().ok_or("")?;
-            config.management.hosts = match &names[..] {
-                [none] if none == "none" => Vec::new(),
-                names => names.iter().map(|name| name.to_ascii_lowercase()).collect(),
-            };
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    let mut keys = Group::of(|config| config)
+        .key(
+            "drain_delay",
+            "seconds that the server goes on accepting after a stop signal, while it is no longer ready",
+        )
+        .takes(time(), |config| &mut config.drain_delay)
+        .key("reload_timeout", "seconds in which a new version must have started, else the one before serves on")
+        .takes(time().above_zero(), |config| &mut config.reload_timeout)
+        .key("access_log", "one line for each request, at level info; true is the form of the log")
+        .takes(access_log(), |config| &mut config.access_log)
+        .key(
+            "slow_request",
+            "seconds from which on a request is logged as slow, with the place where its handler waited longest",
+        )
+        .takes(time().above_zero().or("off"), |config| &mut config.slow_request)
+        .key("trace_context", "whether a request without a traceparent header gets a new one")
+        .takes(choice([("keep", TraceContext::Keep), ("new", TraceContext::New)]), |config| &mut config.trace_context)
+        .keys();
+    let management = Group::of(|config| &mut config.management)
+        .table("management")
+        .needs_restart()
+        .key("host", "where metrics and health are told; 127.0.0.1 where only the port is set")
+        .takes(Host::kind().or("off"), |management| &mut management.host)
+        .key("port", "TCP port of the management listener; 9090 where only the host is set, 0 picks a free one")
+        .takes(port().or("off"), |management| &mut management.port)
+        .key("hosts", "names with a dot by which requests to the management listener may call it")
+        .takes(hosts(), |management| &mut management.hosts)
+        .keys();
+    keys.extend(management);
+    keys
+}
+
+fn access_log() -> Kind<AccessLog> {
+    custom("true, false, \"text\" or \"json\"", "true", |value| match (value.text(), value.truth()) {
+        (Some("text"), _) => Ok(AccessLog::Text),
+        (Some("json"), _) => Ok(AccessLog::Json),
+        (_, Some(true)) => Ok(AccessLog::Auto),
+        (_, Some(false)) => Ok(AccessLog::Off),
+        _ => Err(""),
+    })
+}
+
+fn hosts() -> Kind<Vec<String>> {
+    custom("a list of host names, or \"*\" for any", "none", |value| {
+        let names = value.texts().ok_or("")?;
+        let names = if names == ["none"] { Vec::new() } else { names };
+        Ok(names.iter().map(|name| name.to_ascii_lowercase()).collect())
+    })
+}

@@ -7,7 +7,8 @@ use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::ConfigMistake;
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, choice, count_in, custom, flag, text, time};
 use super::value::{ConfigValue, is_token};
 
 /// What becomes of the server's traces. Only a build with the feature `otlp` takes anything but the defaults.
@@ -194,147 +195,54 @@ fn headers(pairs: Pairs) -> Option<Pairs> {
     (pairs.len() <= MOST_HEADERS && pairs.iter().all(is_field)).then_some(pairs)
 }
 
-pub(super) static OTLP_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "otlp.endpoint",
-        what: "base URL of a collector that gets the server's spans; /v1/traces is put behind it",
-        takes: "a URL that begins with http:// or https://, or \"off\"",
-        default: "off",
-        example: "\"http://127.0.0.1:4318\"",
-        store: |config, value| {
-            config.otlp.endpoint = match value.text() {
-                Some("off") => None,
-                text => Some(endpoint_of(text.ok_or("")?, TRACES).ok_or("")?),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.headers",
-        what: "headers of each request to the collector, such as an API key",
-        takes: PAIRS,
-        default: "none",
-        example: "\"x-api-key=secret\"",
-        store: |config, value| {
-            config.otlp.headers = pairs(value).and_then(headers).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.service_name",
-        what: "service.name of the spans; the name of the app's file without its ending where it is \"auto\"",
-        takes: "text, or \"auto\"",
-        default: "auto",
-        example: "\"shop\"",
-        store: |config, value| {
-            config.otlp.service_name = match value.text() {
-                Some("auto") => None,
-                text => Some(text.filter(|text| !text.is_empty()).ok_or("")?.to_owned()),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.resource",
-        what: "further attributes of the service, such as deployment.environment.name",
-        takes: PAIRS,
-        default: "none",
-        example: "\"deployment.environment.name=staging\"",
-        store: |config, value| {
-            config.otlp.resource = pairs(value).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.sample",
-        what: "share of the traces begun here that is recorded; whoever sends a traceparent has decided",
-        takes: "a number from 0 to 1",
-        default: "1",
-        example: "0.1",
-        store: |config, value| {
-            let share = match value {
-                ConfigValue::Number(number) => Some(*number),
-                value => value.text().and_then(|text| text.parse().ok()),
-            };
-            config.otlp.sample = share.filter(|share| (0.0..=1.0).contains(share)).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.interval",
-        what: "seconds that a span waits at most before it is sent",
-        takes: "a time above 0: seconds, or text such as \"500ms\"",
-        default: "5",
-        example: "1",
-        store: |config, value| {
-            config.otlp.interval = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.queue",
-        what: "spans that may wait in each worker; further ones are dropped and counted",
-        takes: "a whole number from 1 to 100000",
-        default: "2048",
-        example: "8192",
-        store: |config, value| {
-            config.otlp.queue = usize::try_from(value.whole(1, 100_000).ok_or("")?).map_err(|_| "")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.timeout",
-        what: "seconds that sending a batch of spans may take, further attempts included",
-        takes: "a time above 0: seconds, or text such as \"500ms\"",
-        default: "10",
-        example: "3",
-        store: |config, value| {
-            config.otlp.timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.compression",
-        what: "whether spans are compressed on their way; auto is gzip to other hosts and none within this one",
-        takes: "\"auto\", \"gzip\" or \"none\"",
-        default: "auto",
-        example: "\"gzip\"",
-        store: |config, value| {
-            config.otlp.compression = match value.text() {
-                Some("auto") => None,
-                Some("gzip") => Some(true),
-                Some("none") => Some(false),
-                _ => return Err(""),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.query",
-        what: "whether spans tell the queries of URLs, which may hold secrets",
-        takes: "true or false",
-        default: "false",
-        example: "true",
-        store: |config, value| {
-            config.otlp.query = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "otlp.ca",
-        what: "PEM file of the authorities that the collector's certificate may come from; else the system's",
-        takes: "the name of a file, or \"system\"",
-        default: "system",
-        example: "\"collector-ca.pem\"",
-        store: |config, value| {
-            config.otlp.ca = match value.text() {
-                Some("system") => None,
-                text => Some(text.filter(|text| !text.is_empty()).ok_or("")?.to_owned()),
-            };
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.otlp)
+        .table("otlp")
+        .key("endpoint", "base URL of a collector that gets the server's spans; /v1/traces is put behind it")
+        .takes(collector().or("off"), |otlp| &mut otlp.endpoint)
+        .key("headers", "headers of each request to the collector, such as an API key")
+        .takes(custom(PAIRS, "none", |value| pairs(value).and_then(headers).ok_or("")), |otlp| &mut otlp.headers)
+        .key(
+            "service_name",
+            "service.name of the spans; the name of the app's file without its ending where it is \"auto\"",
+        )
+        .takes(text("text").or("auto"), |otlp| &mut otlp.service_name)
+        .key("resource", "further attributes of the service, such as deployment.environment.name")
+        .takes(custom(PAIRS, "none", |value| pairs(value).ok_or("")), |otlp| &mut otlp.resource)
+        .key("sample", "share of the traces begun here that is recorded; whoever sends a traceparent has decided")
+        .takes(share(), |otlp| &mut otlp.sample)
+        .key("interval", "seconds that a span waits at most before it is sent")
+        .takes(time().above_zero(), |otlp| &mut otlp.interval)
+        .key("queue", "spans that may wait in each worker; further ones are dropped and counted")
+        .takes(count_in(1..=100_000), |otlp| &mut otlp.queue)
+        .key("timeout", "seconds that sending a batch of spans may take, further attempts included")
+        .takes(time().above_zero(), |otlp| &mut otlp.timeout)
+        .key(
+            "compression",
+            "whether spans are compressed on their way; auto is gzip to other hosts and none within this one",
+        )
+        .takes(choice([("auto", None), ("gzip", Some(true)), ("none", Some(false))]), |otlp| &mut otlp.compression)
+        .key("query", "whether spans tell the queries of URLs, which may hold secrets")
+        .takes(flag(), |otlp| &mut otlp.query)
+        .key("ca", "PEM file of the authorities that the collector's certificate may come from; else the system's")
+        .takes(text("the name of a file").or("system"), |otlp| &mut otlp.ca)
+        .keys()
+}
+
+fn collector() -> Kind<String> {
+    custom(URL, "off", |value| endpoint_of(value.text().ok_or("")?, TRACES).ok_or(""))
+}
+
+fn share() -> Kind<f64> {
+    custom("a number from 0 to 1", "1", |value| {
+        let share = match value {
+            ConfigValue::Number(number) => Some(*number),
+            value => value.text().and_then(|text| text.parse().ok()),
+        };
+        share.filter(|share| (0.0..=1.0).contains(share)).ok_or("")
+    })
+}
 
 #[cfg(test)]
 mod tests {

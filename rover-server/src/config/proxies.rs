@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{choice, custom, flag};
 use super::value::ConfigValue;
 
 /// The proxies in front of the server.
@@ -100,46 +101,29 @@ fn canonical(network: IpNet) -> IpNet {
     mapped.and_then(|(prefix, address)| IpNet::new(address.into(), prefix).ok()).unwrap_or(network)
 }
 
-pub(super) static PROXY_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "trusted_proxies",
-        what: "proxies whose word about the client is taken; an empty list takes nobody's and drops the headers",
-        takes: "a list of addresses, networks (\"10.0.0.0/8\"), \"loopback\", \"private\" and \"unix\", or \"none\"",
-        default: "none",
-        example: "\"10.0.0.0/8\"",
-        store: |config, value| {
-            config.proxies.trusted = Trusted::parse(value)?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "proxy_headers",
-        what: "headers by which trusted proxies tell of the client; with \"both\", Forwarded is read before the others",
-        takes: "\"both\", \"forwarded\" or \"x-forwarded\"",
-        default: "both",
-        example: "\"x-forwarded\"",
-        store: |config, value| {
-            config.proxies.headers = match value.text() {
-                Some("both") => ProxyHeaders::Both,
-                Some("forwarded") => ProxyHeaders::Forwarded,
-                Some("x-forwarded") => ProxyHeaders::XForwarded,
-                _ => return Err(""),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "proxy_protocol",
-        what: "whether connections begin with a header of the PROXY protocol, version 1 or 2",
-        takes: "true or false",
-        default: "false",
-        example: "true",
-        store: |config, value| {
-            config.proxies.protocol = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.proxies)
+        .key(
+            "trusted_proxies",
+            "proxies whose word about the client is taken; an empty list takes nobody's and drops the headers",
+        )
+        .takes(custom(TRUSTED, "none", Trusted::parse), |proxies| &mut proxies.trusted)
+        .key(
+            "proxy_headers",
+            "headers by which trusted proxies tell of the client; with \"both\", Forwarded is read before the others",
+        )
+        .takes(choice(HEADERS), |proxies| &mut proxies.headers)
+        .key("proxy_protocol", "whether connections begin with a header of the PROXY protocol, version 1 or 2")
+        .takes(flag(), |proxies| &mut proxies.protocol)
+        .keys()
+}
+
+const TRUSTED: &str =
+    "a list of addresses, networks (\"10.0.0.0/8\"), \"loopback\", \"private\" and \"unix\", or \"none\"";
+
+const HEADERS: [(&str, ProxyHeaders); 3] =
+    [("both", ProxyHeaders::Both), ("forwarded", ProxyHeaders::Forwarded), ("x-forwarded", ProxyHeaders::XForwarded)];
 
 #[cfg(test)]
 mod tests {

@@ -43,6 +43,11 @@ impl Config {
             "path_normalisation is off: /x/../admin passes by the hooks and limits of /admin, and reaches what a rest-of-path \
              route or an upstream makes of it; turn it on",
         );
+        warn(
+            !self.path_guards,
+            "path_guards is off: files, 404 answers, and what rest-of-path routes and parameters further up answer, pass by \
+             the hooks of their path; turn it on",
+        );
         let proxies = &self.proxies;
         let everybody = proxies.trusted.as_ref().is_some_and(super::Trusted::is_everybody);
         warn(

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, count_in, custom};
 use super::value::{ConfigValue, is_token};
 
 /// The limit of all requests, and what all limits share.
@@ -63,40 +64,27 @@ pub(crate) struct LimitRule {
     pub(crate) per: Per,
 }
 
-const RATE: &str = "a rate, such as \"5/m\" or \"100/10s\"";
-const BURST: &str = "a whole number from 1 to 1000000000";
-const PER: &str = "\"ip\", \"header:NAME\", \"cookie:NAME\" or a function";
-
 impl LimitRule {
     /// Reads the table given to `limit { … }`.
     ///
     /// # Errors
     /// Every mistake in it.
     pub(crate) fn read(entries: &[(String, ConfigValue)]) -> Result<LimitRule, Vec<String>> {
-        let (mut rate, mut burst, mut per) = (None, None, Per::Ip);
+        let (mut own_rate, mut own_burst, mut own_per) = (None, None, Per::Ip);
         let mut mistakes = Vec::new();
         for (name, value) in entries {
-            let wrong = |takes: &str, hint: &str| format!("{name} must be {takes}, got {value}{hint}");
-            match name.as_str() {
-                "rate" => match Rate::parse(value) {
-                    Ok(known) => rate = Some(known),
-                    Err(hint) => mistakes.push(wrong(RATE, hint)),
-                },
-                "burst" => match whole(value) {
-                    Some(known) => burst = Some(known),
-                    None => mistakes.push(wrong(BURST, "")),
-                },
-                "per" => match Per::parse(value) {
-                    Ok(known) => per = known,
-                    Err(hint) => mistakes.push(wrong(PER, hint)),
-                },
-                _ => mistakes.push(format!("unknown field {name:?}; a limit has rate, burst, per and methods")),
-            }
+            let read = match name.as_str() {
+                "rate" => rate().read(name, value).map(|rate| own_rate = Some(rate)),
+                "burst" => burst().read(name, value).map(|burst| own_burst = Some(burst)),
+                "per" => per().read(name, value).map(|per| own_per = per),
+                _ => Err(format!("unknown field {name:?}; a limit has rate, burst, per and methods")),
+            };
+            mistakes.extend(read.err());
         }
-        match rate {
-            Some(rate) if mistakes.is_empty() => Ok(LimitRule { rate, burst: burst.unwrap_or(rate.count), per }),
-            None if mistakes.is_empty() => Err(vec![format!("rate is missing: {RATE}")]),
-            _ => Err(mistakes),
+        match own_rate {
+            _ if !mistakes.is_empty() => Err(mistakes),
+            Some(rate) => Ok(LimitRule { rate, burst: own_burst.unwrap_or(rate.count), per: own_per }),
+            None => Err(vec![format!("rate is missing: {}", rate().takes)]),
         }
     }
 }
@@ -123,10 +111,6 @@ impl Rate {
 /// The largest number of requests in a limit.
 const MOST: u32 = 1_000_000_000;
 
-fn whole(value: &ConfigValue) -> Option<u32> {
-    u32::try_from(value.whole(1, MOST.into())?).ok()
-}
-
 impl Per {
     fn parse(value: &ConfigValue) -> Result<Per, &'static str> {
         if *value == ConfigValue::Other("function") {
@@ -149,59 +133,32 @@ impl Per {
     }
 }
 
-pub(super) static RATE_LIMIT_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "rate_limit.rate",
-        what: "requests of one client, to all paths together; 429 above",
-        takes: "a rate, such as \"5/m\" or \"100/10s\", or \"none\"",
-        default: "none",
-        example: "\"100/s\"",
-        store: |config, value| {
-            config.rate_limit.rate = match value.text() {
-                Some("none") => None,
-                _ => Some(Rate::parse(value)?),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "rate_limit.burst",
-        what: "requests that may come at once",
-        takes: "a whole number from 1 to 1000000000, or \"rate\" for the number in the rate",
-        default: "rate",
-        example: "200",
-        store: |config, value| {
-            config.rate_limit.burst = match value.text() {
-                Some("rate") => None,
-                _ => Some(whole(value).ok_or("")?),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "rate_limit.per",
-        what: "by what clients are told apart; the function gets ctx and returns a string, or nil for no limit",
-        takes: PER,
-        default: "ip",
-        example: "\"header:X-Api-Key\"",
-        store: |config, value| {
-            config.rate_limit.per = Per::parse(value)?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "rate_limit.max_keys",
-        what: "clients that all limits together remember, at about 25 bytes each",
-        takes: "a whole number from 1024 to 100000000",
-        default: "131072",
-        example: "1000000",
-        store: |config, value| {
-            let keys = value.whole(1024, 100_000_000).ok_or("")?;
-            config.rate_limit.max_keys = usize::try_from(keys).map_err(|_| "")?;
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.rate_limit)
+        .table("rate_limit")
+        .key("rate", "requests of one client, to all paths together; 429 above")
+        .takes(rate().or("none"), |limit| &mut limit.rate)
+        .key("burst", "requests that may come at once; \"rate\" is the number in the rate")
+        .takes(burst().or("rate"), |limit| &mut limit.burst)
+        .key("per", "by what clients are told apart; the function gets ctx and returns a string, or nil for no limit")
+        .takes(per(), |limit| &mut limit.per)
+        .key("max_keys", "clients that all limits together remember, at about 25 bytes each")
+        .takes(count_in(1024..=100_000_000), |limit| &mut limit.max_keys)
+        .keys()
+}
+
+fn rate() -> Kind<Rate> {
+    custom("a rate, such as \"5/m\" or \"100/10s\"", "none", Rate::parse)
+}
+
+fn burst() -> Kind<u32> {
+    count_in(1..=MOST.into())
+}
+
+fn per() -> Kind<Per> {
+    custom("\"ip\", \"header:NAME\", \"cookie:NAME\" or a function", "ip", Per::parse)
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
 //! Comes in: the keys in `security_headers = { … }`. Goes out: the values of the headers that every answer carries. Must
 //! not know: answers.
 
-use super::key::ConfigKey;
-use super::value::ConfigValue;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, text};
 
 /// The headers by which browsers are told to be careful. `None`: not sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,91 +36,53 @@ impl Default for SecurityHeaders {
     }
 }
 
-const TAKES: &str = "the header's value, or false to send none";
-
 /// The value of a header, or `None` to send none.
-fn header(value: &ConfigValue) -> Result<Option<String>, &'static str> {
-    if value.truth() == Some(false) {
-        return Ok(None);
-    }
-    let text = value.text().filter(|text| !text.is_empty()).ok_or("")?;
-    match text.bytes().all(|byte| (32..127).contains(&byte)) {
-        true => Ok(Some(text.to_owned())),
-        false => Err("; it is one line of ASCII"),
+fn header() -> Kind<Option<String>> {
+    let value = text("the header's value").or("false");
+    Kind {
+        takes: "the header's value, or false to send none".into(),
+        read: Box::new(|value| {
+            if value.truth() == Some(false) {
+                return Ok(None);
+            }
+            let text = value.text().filter(|text| !text.is_empty()).ok_or("")?;
+            match text.bytes().all(|byte| (32..127).contains(&byte)) {
+                true => Ok(Some(text.to_owned())),
+                false => Err("; it is one line of ASCII"),
+            }
+        }),
+        ..value
     }
 }
 
-macro_rules! header_key {
-    ($name:literal, $field:ident, $what:literal, $default:literal, $example:literal) => {
-        ConfigKey {
-            name: $name,
-            what: $what,
-            takes: TAKES,
-            default: $default,
-            example: $example,
-            store: |config, value| {
-                config.security_headers.$field = header(value)?;
-                Ok(())
-            },
-        }
-    };
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.security_headers)
+        .table("security_headers")
+        .key("content_type_options", "X-Content-Type-Options of every answer: browsers do not guess another type")
+        .takes(header(), |headers| &mut headers.content_type_options)
+        .key(
+            "strict_transport_security",
+            "Strict-Transport-Security of answers over TLS: browsers come back over TLS only",
+        )
+        .takes(header(), |headers| &mut headers.strict_transport_security)
+        .key("frame_options", "X-Frame-Options of HTML pages: which pages may show them in a frame")
+        .takes(header(), |headers| &mut headers.frame_options)
+        .key("referrer_policy", "Referrer-Policy of HTML pages: what their links tell of where they stand")
+        .takes(header(), |headers| &mut headers.referrer_policy)
+        .key(
+            "content_security_policy",
+            "Content-Security-Policy of HTML pages: where scripts and the like may come from",
+        )
+        .takes(header(), |headers| &mut headers.content_security_policy)
+        .key("permissions_policy", "Permissions-Policy of HTML pages: which features of the browser they may use")
+        .takes(header(), |headers| &mut headers.permissions_policy)
+        .key(
+            "cross_origin_opener_policy",
+            "Cross-Origin-Opener-Policy of HTML pages: which windows may hold on to them",
+        )
+        .takes(header(), |headers| &mut headers.cross_origin_opener_policy)
+        .key("cross_origin_resource_policy", "Cross-Origin-Resource-Policy of every answer: which sites may include it")
+        .takes(header(), |headers| &mut headers.cross_origin_resource_policy)
+        .keys()
 }
-
-pub(super) static SECURITY_HEADER_KEYS: &[ConfigKey] = &[
-    header_key!(
-        "security_headers.content_type_options",
-        content_type_options,
-        "X-Content-Type-Options of every answer: browsers do not guess another type",
-        "nosniff",
-        "false"
-    ),
-    header_key!(
-        "security_headers.strict_transport_security",
-        strict_transport_security,
-        "Strict-Transport-Security of answers over TLS: browsers come back over TLS only",
-        "max-age=31536000",
-        "\"max-age=63072000; includeSubDomains\""
-    ),
-    header_key!(
-        "security_headers.frame_options",
-        frame_options,
-        "X-Frame-Options of HTML pages: which pages may show them in a frame",
-        "SAMEORIGIN",
-        "\"DENY\""
-    ),
-    header_key!(
-        "security_headers.referrer_policy",
-        referrer_policy,
-        "Referrer-Policy of HTML pages: what their links tell of where they stand",
-        "strict-origin-when-cross-origin",
-        "\"no-referrer\""
-    ),
-    header_key!(
-        "security_headers.content_security_policy",
-        content_security_policy,
-        "Content-Security-Policy of HTML pages: where scripts and the like may come from",
-        "false",
-        "\"default-src 'self'\""
-    ),
-    header_key!(
-        "security_headers.permissions_policy",
-        permissions_policy,
-        "Permissions-Policy of HTML pages: which features of the browser they may use",
-        "false",
-        "\"camera=(), microphone=()\""
-    ),
-    header_key!(
-        "security_headers.cross_origin_opener_policy",
-        cross_origin_opener_policy,
-        "Cross-Origin-Opener-Policy of HTML pages: which windows may hold on to them",
-        "false",
-        "\"same-origin\""
-    ),
-    header_key!(
-        "security_headers.cross_origin_resource_policy",
-        cross_origin_resource_policy,
-        "Cross-Origin-Resource-Policy of every answer: which sites may include it",
-        "false",
-        "\"same-origin\""
-    ),
-];

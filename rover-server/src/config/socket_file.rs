@@ -1,6 +1,7 @@
 //! The keys of the file that a Unix socket has. Comes in: a value. Goes out: who may connect. Must not know: where it lies.
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, custom};
 
 /// Who may connect to a Unix socket: whoever may write to its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,40 +12,34 @@ pub(crate) struct SocketFile {
     pub(crate) group: Option<String>,
 }
 
-pub(super) static SOCKET_FILE_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "socket_mode",
-        what: "permissions of the file of a Unix socket; who may write to it may connect",
-        takes: "octal digits as text, such as \"0660\", or \"umask\"",
-        default: "umask",
-        example: "\"0660\"",
-        store: |config, value| {
-            let text = value.text().ok_or("; write it in quotes")?;
-            config.socket_file.mode = match text {
-                "umask" => None,
-                digits if !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
-                    Some(u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777).ok_or("")?)
-                }
-                _ => return Err(""),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "socket_group",
-        what: "group of the file of a Unix socket",
-        takes: "the name or the number of a group, or \"own\"",
-        default: "own",
-        example: "\"www-data\"",
-        store: |config, value| {
-            let group = match value.whole(0, u32::MAX.into()) {
-                Some(number) => number.to_string(),
-                None => {
-                    value.text().filter(|name| !name.is_empty() && !name.contains([':', '\n'])).ok_or("")?.to_owned()
-                }
-            };
-            config.socket_file.group = Some(group).filter(|group| group != "own");
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.socket_file)
+        .needs_restart()
+        .key("socket_mode", "permissions of the file of a Unix socket; who may write to it may connect")
+        .takes(permissions(), |file| &mut file.mode)
+        .key("socket_group", "group of the file of a Unix socket")
+        .takes(group().or("own"), |file| &mut file.group)
+        .keys()
+}
+
+fn permissions() -> Kind<Option<u32>> {
+    let takes = "octal digits as text, such as \"0660\", or \"umask\"";
+    custom(takes, "umask", |value| match value.text().ok_or("; write it in quotes")? {
+        "umask" => Ok(None),
+        digits if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+            u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777).map(Some).ok_or("")
+        }
+        _ => Err(""),
+    })
+}
+
+fn group() -> Kind<String> {
+    custom("the name or the number of a group", "own", |value| match value.whole(0, u32::MAX.into()) {
+        Some(number) => Ok(number.to_string()),
+        None => {
+            let name = value.text().filter(|name| !name.is_empty() && !name.contains([':', '\n']));
+            name.map(str::to_owned).ok_or("")
+        }
+    })
+}

@@ -1,7 +1,8 @@
 //! Comes in: nothing; the keys of what all workers share, and how much of it there may be. Goes out: [`StoreLimits`]. Must
 //! not know: what is stored.
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{count_in, size};
 
 const MB: usize = 1024 * 1024;
 
@@ -33,86 +34,29 @@ impl StoreLimits {
     };
 }
 
-impl StoreLimits {
-    /// Takes over what was made when it was first used, and gives the keys that differed.
-    pub(super) fn keep(&mut self, running: &StoreLimits) -> Vec<&'static str> {
-        let kept = [
-            ("shared.memory_limit", &mut self.shared_memory, running.shared_memory),
-            ("cache.memory_limit", &mut self.cache_memory, running.cache_memory),
-            ("cache.entries_limit", &mut self.cache_entries, running.cache_entries),
-            ("fs.concurrency", &mut self.fs_concurrency, running.fs_concurrency),
-            ("exec.concurrency", &mut self.exec_concurrency, running.exec_concurrency),
-        ];
-        let differ = kept.into_iter().filter(|(_, own, running)| **own != *running);
-        differ
-            .map(|(key, own, running)| {
-                *own = running;
-                key
-            })
-            .collect()
+impl Default for StoreLimits {
+    fn default() -> StoreLimits {
+        StoreLimits::DEFAULT
     }
 }
 
-const SIZE: &str = "a size: a number of bytes, or text such as \"64MB\"";
-
-pub(super) static STORE_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "shared.memory_limit",
-        what: "largest size of each dictionary of rover.shared; a full one refuses what is new",
-        takes: SIZE,
-        default: "64MB",
-        example: "\"256MB\"",
-        store: |config, value| {
-            config.store.shared_memory = size(value.size())?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "cache.memory_limit",
-        what: "largest size of each cache of rover.cache; what was used least recently goes first",
-        takes: SIZE,
-        default: "64MB",
-        example: "\"256MB\"",
-        store: |config, value| {
-            config.store.cache_memory = size(value.size())?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "cache.entries_limit",
-        what: "most entries of each cache of rover.cache",
-        takes: "a whole number from 1 to 100000000",
-        default: "100000",
-        example: "1000",
-        store: |config, value| {
-            config.store.cache_entries = size(value.whole(1, 100_000_000))?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "fs.concurrency",
-        what: "most calls of rover.fs that work at once, over all workers; others queue",
-        takes: "a whole number from 1 to 512",
-        default: "16",
-        example: "64",
-        store: |config, value| {
-            config.store.fs_concurrency = size(value.whole(1, MOST_PLACES))?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "exec.concurrency",
-        what: "most processes of rover.exec that run at once, over all workers; others queue",
-        takes: "a whole number from 1 to 512",
-        default: "16",
-        example: "4",
-        store: |config, value| {
-            config.store.exec_concurrency = size(value.whole(1, MOST_PLACES))?;
-            Ok(())
-        },
-    },
-];
-
-fn size(number: Option<u64>) -> Result<usize, &'static str> {
-    number.and_then(|number| usize::try_from(number).ok()).ok_or("")
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.store)
+        .needs_restart()
+        .table("shared")
+        .key("memory_limit", "largest size of each dictionary of rover.shared; a full one refuses what is new")
+        .takes(size(), |store| &mut store.shared_memory)
+        .table("cache")
+        .key("memory_limit", "largest size of each cache of rover.cache; what was used least recently goes first")
+        .takes(size(), |store| &mut store.cache_memory)
+        .key("entries_limit", "most entries of each cache of rover.cache")
+        .takes(count_in(1..=100_000_000), |store| &mut store.cache_entries)
+        .table("fs")
+        .key("concurrency", "most calls of rover.fs that work at once, over all workers; others queue")
+        .takes(count_in(1..=MOST_PLACES), |store| &mut store.fs_concurrency)
+        .table("exec")
+        .key("concurrency", "most processes of rover.exec that run at once, over all workers; others queue")
+        .takes(count_in(1..=MOST_PLACES), |store| &mut store.exec_concurrency)
+        .keys()
 }

@@ -22,6 +22,14 @@ fn none() -> Overrides {
     Overrides::default()
 }
 
+fn overrides(values: &[Entry<'_>]) -> Overrides {
+    let mut overrides = none();
+    for (key, value) in values {
+        overrides.set(*key, value.clone());
+    }
+    overrides
+}
+
 #[test]
 fn the_contract_s_defaults() {
     let config = resolve(&[], &[], &none()).unwrap();
@@ -46,7 +54,7 @@ fn each_source_wins_over_the_one_before() {
         ("host", ConfigValue::Nil),
     ];
     let env = [("ROVER_PORT", "2"), ("ROVER_WORKERS", "2")];
-    let overrides = Overrides { port: Some(3), ..none() };
+    let overrides = overrides(&[("port", ConfigValue::Number(3.0))]);
     let config = resolve(&app, &env, &overrides).unwrap();
     assert_eq!((config.port, config.workers, config.debug), (3, 2, true), "override, variable, table");
     assert_eq!(config.host, Config::default().host, "nil leaves the default");
@@ -54,34 +62,36 @@ fn each_source_wins_over_the_one_before() {
 
 #[test]
 fn overrides_are_taken() {
-    let overrides = Overrides {
-        host: Some("::1".into()),
-        port: Some(1),
-        workers: Some(1),
-        log_level: Some(Level::Nope),
-        access_log: Some(false),
-        debug: Some(true),
-        body_size_limit: Some(1),
-        body_timeout: Some(Duration::from_millis(1)),
-        shutdown_timeout: Some(Duration::from_millis(2)),
-        drain_delay: Some(Duration::from_millis(3)),
-        trailing_slash: Some(TrailingSlash::Redirect),
-        handler_cpu_limit: Some(Duration::from_millis(3)),
-        worker_stall_limit: Some(Duration::from_millis(4)),
-        memory_limit: Some(5),
-        named: vec![("shutdown_timeout".to_owned(), "3s".to_owned()), ("tls.self_signed".to_owned(), "yes".to_owned())],
-    };
-    let names: Vec<_> = overrides.values().map(|(name, _)| name).collect();
-    assert!(names.iter().all(|name| find(name).is_some()), "{names:?}");
+    let mut overrides = Overrides::default();
+    overrides.set("host", "::1");
+    overrides.set("workers", 1_u64);
+    overrides.set("debug", true);
+    overrides.set("body_timeout", Duration::from_millis(1));
+    overrides.set("shutdown_timeout", Duration::from_millis(2));
+    overrides.set("shutdown_timeout", "3s");
+    assert!(overrides.has("workers") && !overrides.has("port"));
     let config = resolve(&[], &[], &overrides).unwrap();
+    assert_eq!((config.host.to_string().as_str(), config.workers, config.debug), ("::1", 1, true));
     assert_eq!(config.body_timeout, Duration::from_millis(1));
-    assert_eq!(config.log_level, Level::Nope);
-    assert_eq!(config.trailing_slash, TrailingSlash::Redirect);
-    assert_eq!(config.shutdown_timeout, Duration::from_secs(3), "what is named comes last");
-    assert!(config.tls.self_signed);
-    let overrides = Overrides { named: vec![("prot".to_owned(), "1".to_owned())], ..none() };
+    assert_eq!(config.shutdown_timeout, Duration::from_secs(3), "the last one wins");
+    overrides.set("prot", "1");
     let mistakes = resolve(&[], &[], &overrides).unwrap_err();
     assert_eq!(mistakes, ["set: unknown config key \"prot\", did you mean \"port\"?"]);
+}
+
+#[test]
+fn what_needs_a_restart_stays_as_it_runs() {
+    let running = resolve(&[], &[], &none()).unwrap();
+    let table = |name: &str, value: ConfigValue| ConfigValue::Table(vec![(name.into(), value)]);
+    let app = [
+        ("port", ConfigValue::Number(1.0)),
+        ("tls", table("self_signed", ConfigValue::Bool(true))),
+        ("fs", table("concurrency", ConfigValue::Number(1.0))),
+        ("debug", ConfigValue::Bool(true)),
+    ];
+    let mut next = resolve(&app, &[], &none()).unwrap();
+    assert_eq!(next.keep(&running), ["port", "tls.self_signed", "fs.concurrency"]);
+    assert_eq!(next, Config { debug: true, ..running });
 }
 
 #[test]
@@ -127,7 +137,7 @@ fn all_mistakes_at_once_each_with_its_source() {
         ("colours", text("x")),
     ];
     let env = [("ROVER_PORT", "abc"), ("ROVER_LOG_LEVEL", "loud")];
-    let overrides = Overrides { workers: Some(5000), ..none() };
+    let overrides = overrides(&[("workers", ConfigValue::Number(5000.0))]);
     let mistakes = resolve(&app, &env, &overrides).unwrap_err();
     assert_eq!(
         mistakes,
@@ -138,10 +148,18 @@ fn all_mistakes_at_once_each_with_its_source() {
             "app.lua:1: host must be an IP address, a host name, or a Unix socket (\"/path\" or \"unix:path\"), got a table",
             "app.lua:1: unknown config key \"colours\", rover --help lists the known ones",
             "ROVER_PORT must be a whole number from 0 to 65535, got \"abc\"",
-            "ROVER_LOG_LEVEL must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got \"loud\"",
+            "ROVER_LOG_LEVEL must be \"debug\", \"info\", \"warn\", \"error\" or \"off\", got \"loud\"",
             "workers must be a whole number from 1 to 1024, got 5000",
         ]
     );
+}
+
+#[test]
+fn the_log_is_off_by_two_names() {
+    for name in ["off", "nope"] {
+        let config = resolve(&[("log_level", text(name))], &[], &none()).unwrap();
+        assert_eq!(config.log_level, Level::Off, "{name}");
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ConfigMistake;
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{Kind, choice, custom, file, flag, port, time};
 use super::value::ConfigValue;
 
 /// How connections are encrypted, if they are.
@@ -95,15 +96,6 @@ impl TlsSettings {
     }
 }
 
-/// A path; "none" stands for no path at all.
-fn file(value: &ConfigValue) -> Result<Option<PathBuf>, &'static str> {
-    match value.text() {
-        Some("none") => Ok(None),
-        Some(path) if !path.is_empty() => Ok(Some(PathBuf::from(path))),
-        _ => Err(""),
-    }
-}
-
 /// `{ { cert = "a.pem", key = "a.key" }, … }`, or as text `a.pem:a.key,b.pem:b.key`.
 fn certificates(value: &ConfigValue) -> Option<Vec<CertificateFiles>> {
     if let ConfigValue::List(entries) = value {
@@ -120,7 +112,7 @@ fn certificate(value: &ConfigValue) -> Option<CertificateFiles> {
     let ConfigValue::Table(entries) = value else { return pair(value.text()?) };
     let path = |wanted: &str| {
         let (_, value) = entries.iter().find(|(name, _)| name == wanted)?;
-        file(value).ok().flatten()
+        (pem().read)(value).ok()
     };
     if entries.iter().any(|(name, _)| name != "cert" && name != "key") {
         return None;
@@ -137,133 +129,46 @@ fn pair(text: &str) -> Option<CertificateFiles> {
     is_whole.then(|| CertificateFiles { cert: cert.into(), key: key.into() })
 }
 
-pub(super) static TLS_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "tls.cert",
-        what: "file of the certificate chain; turns https on",
-        takes: "the path of a PEM file",
-        default: "none",
-        example: "\"/etc/rover/cert.pem\"",
-        store: |config, value| {
-            config.tls.cert = file(value)?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.key",
-        what: "file of its private key, where that is not in the same file",
-        takes: "the path of a PEM file",
-        default: "none",
-        example: "\"/etc/rover/key.pem\"",
-        store: |config, value| {
-            config.tls.key = file(value)?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.certificates",
-        what: "further certificates, each for the names it holds (SNI)",
-        takes: "a list of { cert = \"…\", key = \"…\" }, or text such as \"a.pem:a.key,b.pem:b.key\"",
-        default: "none",
-        example: "\"b.pem:b.key\"",
-        store: |config, value| {
-            config.tls.certificates = certificates(value).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.self_signed",
-        what: "a certificate made at the start, in place of files; for development",
-        takes: "true or false",
-        default: "false",
-        example: "true",
-        store: |config, value| {
-            config.tls.self_signed = value.truth().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.client_ca",
-        what: "file of the authorities whose clients are let in",
-        takes: "the path of a PEM file",
-        default: "none",
-        example: "\"/etc/rover/clients.pem\"",
-        store: |config, value| {
-            config.tls.client_ca = file(value)?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.client_auth",
-        what: "whether a client must show a certificate, where tls.client_ca is set",
-        takes: "\"required\" or \"optional\"",
-        default: "required",
-        example: "\"optional\"",
-        store: |config, value| {
-            config.tls.client_auth = match value.text() {
-                Some("required") => ClientAuth::Required,
-                Some("optional") => ClientAuth::Optional,
-                _ => return Err(""),
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.min_version",
-        what: "oldest version of TLS that is spoken",
-        takes: "\"1.2\" or \"1.3\"",
-        default: "1.2",
-        example: "\"1.3\"",
-        store: |config, value| {
-            config.tls.min_version = match value {
-                ConfigValue::Number(1.2) => TlsVersion::Tls12,
-                ConfigValue::Number(1.3) => TlsVersion::Tls13,
-                _ => match value.text() {
-                    Some("1.2") => TlsVersion::Tls12,
-                    Some("1.3") => TlsVersion::Tls13,
-                    _ => return Err("; older versions are broken"),
-                },
-            };
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.handshake_timeout",
-        what: "seconds a client gets for its handshake",
-        takes: "a time above 0: seconds, or text such as \"500ms\"",
-        default: "10",
-        example: "5",
-        store: |config, value| {
-            config.tls.handshake_timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.reload_interval",
-        what: "seconds between two looks at the files; changed ones are loaded, 0 never looks",
-        takes: "a time: seconds, or text such as \"500ms\"",
-        default: "10",
-        example: "60",
-        store: |config, value| {
-            config.tls.reload_interval = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "tls.redirect_port",
-        what: "port that sends plain http to https with 308; 0 picks a free one",
-        takes: "a whole number from 0 to 65535",
-        default: "none",
-        example: "80",
-        store: |config, value| {
-            config.tls.redirect_port = match value.text() {
-                Some("none") => None,
-                _ => {
-                    let port = value.whole(0, u16::MAX.into()).ok_or("")?;
-                    Some(u16::try_from(port).map_err(|_| "")?)
-                }
-            };
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.tls)
+        .table("tls")
+        .needs_restart()
+        .key("cert", "file of the certificate chain; turns https on")
+        .takes(pem().or("none"), |tls| &mut tls.cert)
+        .key("key", "file of its private key, where that is not in the same file")
+        .takes(pem().or("none"), |tls| &mut tls.key)
+        .key("certificates", "further certificates, each for the names it holds (SNI)")
+        .takes(custom(CERTIFICATES, "none", |value| certificates(value).ok_or("")), |tls| &mut tls.certificates)
+        .key("self_signed", "a certificate made at the start, in place of files; for development")
+        .takes(flag(), |tls| &mut tls.self_signed)
+        .key("client_ca", "file of the authorities whose clients are let in")
+        .takes(pem().or("none"), |tls| &mut tls.client_ca)
+        .key("client_auth", "whether a client must show a certificate, where tls.client_ca is set")
+        .takes(choice(CLIENT_AUTH), |tls| &mut tls.client_auth)
+        .key("min_version", "oldest version of TLS that is spoken")
+        .takes(version(), |tls| &mut tls.min_version)
+        .key("handshake_timeout", "seconds a client gets for its handshake")
+        .takes(time().above_zero(), |tls| &mut tls.handshake_timeout)
+        .key("reload_interval", "seconds between two looks at the files; changed ones are loaded, 0 never looks")
+        .takes(time(), |tls| &mut tls.reload_interval)
+        .key("redirect_port", "port that sends plain http to https with 308; 0 picks a free one")
+        .takes(port().or("none"), |tls| &mut tls.redirect_port)
+        .keys()
+}
+
+fn pem() -> Kind<PathBuf> {
+    file("the path of a PEM file")
+}
+
+const CERTIFICATES: &str = "a list of { cert = \"…\", key = \"…\" }, or text such as \"a.pem:a.key,b.pem:b.key\"";
+
+const CLIENT_AUTH: [(&str, ClientAuth); 2] = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional)];
+
+fn version() -> Kind<TlsVersion> {
+    custom("\"1.2\" or \"1.3\"", "1.2", |value| match (value, value.text()) {
+        (ConfigValue::Number(1.2), _) | (_, Some("1.2")) => Ok(TlsVersion::Tls12),
+        (ConfigValue::Number(1.3), _) | (_, Some("1.3")) => Ok(TlsVersion::Tls13),
+        _ => Err("; older versions are broken"),
+    })
+}

@@ -47,6 +47,37 @@ impl fmt::Display for ConfigValue {
     }
 }
 
+impl From<u64> for ConfigValue {
+    fn from(number: u64) -> ConfigValue {
+        ConfigValue::Number(number as f64)
+    }
+}
+
+impl From<bool> for ConfigValue {
+    fn from(value: bool) -> ConfigValue {
+        ConfigValue::Bool(value)
+    }
+}
+
+/// A time in seconds.
+impl From<Duration> for ConfigValue {
+    fn from(time: Duration) -> ConfigValue {
+        ConfigValue::Number(time.as_secs_f64())
+    }
+}
+
+impl From<String> for ConfigValue {
+    fn from(text: String) -> ConfigValue {
+        ConfigValue::Text(text)
+    }
+}
+
+impl From<&str> for ConfigValue {
+    fn from(text: &str) -> ConfigValue {
+        ConfigValue::Text(text.to_owned())
+    }
+}
+
 impl ConfigValue {
     /// The text, without blanks around it.
     pub(crate) fn text(&self) -> Option<&str> {

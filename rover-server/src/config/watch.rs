@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{size, time};
 
 /// What the app's code may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,38 +26,20 @@ impl Default for Limits {
     }
 }
 
-pub(super) static WATCH_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "handler_cpu_limit",
-        what: "seconds of CPU time that Lua code may take between two waits before it is stopped with 503; 0 for no limit",
-        takes: "a time: seconds, or text such as \"500ms\"",
-        default: "1",
-        example: "\"200ms\"",
-        store: |config, value| {
-            config.limits.handler_cpu_limit = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "worker_stall_limit",
-        what: "seconds a worker may hang in one call before another takes its place; 0 for no limit",
-        takes: "a time: seconds, or text such as \"500ms\"",
-        default: "30",
-        example: "10",
-        store: |config, value| {
-            config.limits.worker_stall_limit = value.time().ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "memory_limit",
-        what: "memory of each worker's Lua VM; above, \"not enough memory\" is raised; 0 for no limit",
-        takes: "a size: a number of bytes, or text such as \"64MB\"",
-        default: "1GB",
-        example: "\"256MB\"",
-        store: |config, value| {
-            config.limits.memory_limit = value.size().ok_or("")?;
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.limits)
+        .key(
+            "handler_cpu_limit",
+            "seconds of CPU time that Lua code may take between two waits before it is stopped with 503; 0 is no limit",
+        )
+        .takes(time(), |limits| &mut limits.handler_cpu_limit)
+        .key(
+            "worker_stall_limit",
+            "seconds a worker may hang in one call before another takes its place; 0 is no limit",
+        )
+        .takes(time(), |limits| &mut limits.worker_stall_limit)
+        .key("memory_limit", "memory of each worker's Lua VM; above, \"not enough memory\" is raised; 0 for no limit")
+        .takes(size(), |limits| &mut limits.memory_limit)
+        .keys()
+}

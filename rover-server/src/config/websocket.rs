@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::key::ConfigKey;
+use super::key::{ConfigKey, Group};
+use super::kind::{custom, size, time};
 use super::value::ConfigValue;
 
 /// How WebSockets behave.
@@ -47,63 +48,24 @@ impl Default for WebSocketConfig {
     }
 }
 
-pub(super) static WEBSOCKET_KEYS: &[ConfigKey] = &[
-    ConfigKey {
-        name: "websocket.max_message",
-        what: "largest message of a client; a larger one closes its connection with 1009",
-        takes: "a size above 0: a number of bytes, or text such as \"64MB\"",
-        default: "1MB",
-        example: "\"64KB\"",
-        store: |config, value| {
-            config.websocket.max_message = value.size().filter(|size| *size > 0).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "websocket.max_queue",
-        what: "what may wait for one client; with more, it is dropped with 1013",
-        takes: "a size above 0: a number of bytes, or text such as \"64MB\"",
-        default: "1MB",
-        example: "\"256KB\"",
-        store: |config, value| {
-            config.websocket.max_queue = value.size().filter(|size| *size > 0).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "websocket.ping_interval",
-        what: "seconds of silence after which a client is sent a ping",
-        takes: "a time above 0: seconds, or text such as \"500ms\"",
-        default: "30",
-        example: "10",
-        store: |config, value| {
-            config.websocket.ping_interval = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "websocket.ping_timeout",
-        what: "seconds that a client has to answer a ping",
-        takes: "a time above 0: seconds, or text such as \"500ms\"",
-        default: "20",
-        example: "5",
-        store: |config, value| {
-            config.websocket.ping_timeout = value.time().filter(|time| !time.is_zero()).ok_or("")?;
-            Ok(())
-        },
-    },
-    ConfigKey {
-        name: "websocket.origins",
-        what: "whose pages may connect: \"same\" those of the same host, \"*\" any, or origins",
-        takes: "\"same\", \"*\" or origins such as \"https://example.com\", one or a list of them",
-        default: "same",
-        example: "\"https://example.com\"",
-        store: |config, value| {
-            config.websocket.origins = origins(value).ok_or("")?;
-            Ok(())
-        },
-    },
-];
+/// The keys of this group.
+pub(super) fn keys() -> Vec<ConfigKey> {
+    Group::of(|config| &mut config.websocket)
+        .table("websocket")
+        .key("max_message", "largest message of a client; a larger one closes its connection with 1009")
+        .takes(size().above_zero(), |websocket| &mut websocket.max_message)
+        .key("max_queue", "what may wait for one client; with more, it is dropped with 1013")
+        .takes(size().above_zero(), |websocket| &mut websocket.max_queue)
+        .key("ping_interval", "seconds of silence after which a client is sent a ping")
+        .takes(time().above_zero(), |websocket| &mut websocket.ping_interval)
+        .key("ping_timeout", "seconds that a client has to answer a ping")
+        .takes(time().above_zero(), |websocket| &mut websocket.ping_timeout)
+        .key("origins", "whose pages may connect: \"same\" those of the same host, \"*\" any, or origins")
+        .takes(custom(ORIGINS, "same", |value| origins(value).ok_or("")), |websocket| &mut websocket.origins)
+        .keys()
+}
+
+const ORIGINS: &str = "\"same\", \"*\" or origins such as \"https://example.com\", one or a list of them";
 
 fn origins(value: &ConfigValue) -> Option<PageOrigins> {
     let words: Vec<&str> = match value {

@@ -26,6 +26,10 @@ pub(super) type Connection = http1::Connection<SocketHandle, Requests>;
 /// How many header fields hyper takes without an allocation for each request.
 const USUAL_HEADER_COUNT: usize = 100;
 
+/// How large hyper's read buffer may become, in bytes, where heads may not be larger. hyper would let it grow to 400 KB, and
+/// keeps it for as long as the connection lasts; nothing of that is counted in `buffer_limit`.
+const READ_BUFFER: usize = 64 * 1024;
+
 pub(super) struct Requests {
     client: Rc<Client>,
     socket: Rc<Socket>,
@@ -36,10 +40,8 @@ impl Requests {
     #[cold]
     fn expect(&self, extensions: &Extensions, body: &Incoming) {
         if !body.is_end_stream() {
-            let length = body.size_hint().exact();
-            let fault = self.socket.begin_body(length);
-            self.client.peer.has_two_lengths.set(length.is_none() && self.socket.is_doubtful());
-            self.client.peer.body_fault.set(fault.map(Fault::text));
+            self.socket.begin_body(body.size_hint().exact());
+            self.client.peer.body_fault.set(self.socket.body_fault().map(Fault::text));
         }
         if extensions.get::<OnUpgrade>().is_some() {
             let client = Rc::downgrade(&self.client);
@@ -72,7 +74,9 @@ pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Connection {
     // instructions a response; 100 KB take 25 % more CPU with it.
     let keeps_bodies_apart = site.app.responder.sends_large();
     let mut http = http1::Builder::new();
-    http.writev(keeps_bodies_apart).max_header_size(settings.header_size_limit);
+    http.writev(keeps_bodies_apart)
+        .max_header_size(settings.header_size_limit)
+        .max_buf_size(READ_BUFFER.max(settings.header_size_limit));
     if settings.header_count_limit != USUAL_HEADER_COUNT {
         http.max_headers(settings.header_count_limit);
     }
@@ -89,6 +93,20 @@ fn unparsed(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> 
 /// The preface of HTTP/2, which hyper does not answer.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// hyper tells its reasons apart by their words alone.
+const INVALID_TARGET: &str = "invalid URI";
+const INVALID_VERSION: &str = "invalid HTTP version parsed";
+
+/// Whether hyper has dropped the head that it refuses for this `reason`, and holds what came behind it: it does where it
+/// could split the head into fields. `begin` is the beginning of the last head of a read.
+fn is_dropped(reason: &str, held: &[u8], begin: &[u8]) -> bool {
+    match reason {
+        INVALID_TARGET if !refusal::is_no_target(held) => true,
+        _ if reason.contains("content-length") || reason.contains("transfer-encoding") => true,
+        _ => !begin.is_empty() && (held.is_empty() || !begin.starts_with(&held[..begin.len().min(held.len())])),
+    }
+}
+
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
 pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>, error: &hyper::Error) {
     let mut head = unparsed(http, socket, client);
@@ -104,12 +122,11 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
         };
         let Some(mut status) = refused else { return };
         let begin = begin.trim_ascii_start();
-        if fault.is_none()
-            && !begin.is_empty()
-            && (head.is_empty() || !begin.starts_with(&head[..begin.len().min(head.len())]))
-        {
-            // hyper drops a head whose fields contradict each other, and holds what came behind it.
-            head = Bytes::copy_from_slice(begin);
+        let reason = error.to_string();
+        if fault.is_none() && is_dropped(&reason, &head, begin) {
+            // Where what is known belongs to a head that came behind it, nothing is known of this one.
+            let is_known = memchr::memmem::find(&head, begin).is_none();
+            head = if is_known { Bytes::copy_from_slice(begin) } else { Bytes::new() };
         }
         let line = head.iter().position(|&byte| byte == b'\n').unwrap_or(head.len());
         if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
@@ -121,16 +138,14 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
                 status = StatusCode::BAD_REQUEST;
             }
         }
-        let body = match fault {
-            Some(fault) if status == StatusCode::BAD_REQUEST => failure::error_body(fault.text()),
-            // hyper's reasons differ only in their text, and it has dropped the line; its beginning is known.
-            None if status == StatusCode::BAD_REQUEST
-                && error.to_string() == "invalid URI"
-                && refusal::has_odd_bytes(begin) =>
-            {
-                failure::error_body(refusal::BAD_TARGET)
-            }
-            _ => failure::body_of(status),
+        let fault = match fault {
+            Some(fault) => Some(fault.text().to_owned()),
+            None if reason == INVALID_TARGET || reason == INVALID_VERSION => refusal::target_fault(&head),
+            None => None,
+        };
+        let body = match fault.filter(|_| status == StatusCode::BAD_REQUEST) {
+            Some(fault) => failure::error_body(&fault),
+            None => failure::body_of(status),
         };
         written = Some((status, refusal::write((status, &body), &site.config.security_headers, &head, waiting)));
     });

@@ -4,7 +4,6 @@
 //! worker's runtime; one whose client takes nothing of its answer is reset.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -12,8 +11,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -22,7 +23,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::exchange::context::Peer;
-use crate::exchange::failure;
+use crate::exchange::failure::{self, NoRoom};
 use crate::message::body::{Aborted, Body};
 use crate::runtime::turn;
 use crate::service::Answer;
@@ -43,6 +44,10 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How many streams may fail by the client's mistakes before the connection ends. Each costs a frame to answer.
 const ERROR_RESETS: usize = 128;
 
+/// How many times as many bodies in a row as there may be streams find no room before the connection ends. Those of the first
+/// time are answered, for their client could not know; the others are reset.
+const REFUSED_MOST: usize = 8;
+
 /// Begins to serve what comes over `socket`.
 pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Pin<Box<Connection>> {
     let site = client.current.site();
@@ -62,36 +67,64 @@ pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Pin<Box<Connect
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval((!settings.ping_interval.is_zero()).then_some(settings.ping_interval))
         .keep_alive_timeout(settings.ping_timeout);
-    let streams = Streams { client: client.clone(), current };
+    let streams = Streams { client: client.clone(), current, answered_most: settings.max_streams as usize };
     Box::pin(http.serve_connection(SocketHandle(socket.clone()), streams))
 }
 
 /// Answers a client that sent no preface: empty settings, and GOAWAY with PROTOCOL_ERROR (RFC 9113, section 3.4).
 pub(super) fn refuse_preface(waiting: &mut Vec<u8>) {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     waiting.extend_from_slice(&SETTINGS);
-    waiting.extend_from_slice(&GOAWAY);
+    waiting.extend_from_slice(&goaway(0, Reason::PROTOCOL_ERROR));
+}
+
+/// A GOAWAY frame (RFC 9113, section 6.8), where requests on streams up to `last` may have been seen to.
+fn goaway(last: u32, reason: Reason) -> [u8; 17] {
+    let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    frame[9..13].copy_from_slice(&last.to_be_bytes());
+    frame[13..].copy_from_slice(&u32::from(reason).to_be_bytes());
+    frame
+}
+
+/// Whether the client goes on with bodies for which there is no room, however often it is told so.
+#[inline]
+pub(super) fn is_restless(client: &Client) -> bool {
+    let refused = client.peer.refused_in_a_row();
+    refused > 0 && refused > client.current.site().config.http2.max_streams as usize * REFUSED_MOST
+}
+
+/// Tells such a client that the connection ends, where hyper's last frame is whole.
+#[cold]
+pub(super) fn calm(socket: &Socket) {
+    /// The greatest there is: which streams came last, hyper does not tell.
+    const ANY: u32 = 0x7fff_ffff;
+    if !socket.is_blocked() {
+        socket.edit(|waiting| waiting.extend_from_slice(&goaway(ANY, Reason::ENHANCE_YOUR_CALM)));
+    }
 }
 
 /// The streams of one connection, as hyper hands them over.
 pub(super) struct Streams {
     client: Rc<Client>,
     current: Rc<Current>,
+    /// So many bodies in a row for which there is no room are answered.
+    answered_most: usize,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Streams {
     type Response = Response<StreamBody>;
-    type Error = Infallible;
+    type Error = h2::Error;
     type Future = StreamAnswer;
 
     fn call(&self, mut request: Request<Incoming>) -> StreamAnswer {
         name_host(&mut request);
+        encode_target(&mut request);
         StreamAnswer {
             is_head: request.method() == Method::HEAD,
             answer: self.client.answer(request.map(RequestBody), |_, _| {}),
             peer: self.client.peer.clone(),
             current: self.current.clone(),
+            answered_most: self.answered_most,
         }
     }
 }
@@ -106,6 +139,19 @@ fn name_host<B>(request: &mut Request<B>) {
     if !is_named && let Ok(host) = HeaderValue::from_str(authority) {
         request.headers_mut().append(HOST, host);
     }
+}
+
+/// Percent-encodes what the h2 crate lets into a `:path` and clients should have encoded, as it is done with targets of
+/// HTTP/1: `"` in the path, a backtick in the query. It refuses the others.
+fn encode_target<B>(request: &mut Request<B>) {
+    let is_plain = |target: &PathAndQuery| memchr::memchr2(b'"', b'`', target.as_str().as_bytes()).is_none();
+    let Some(target) = request.uri().path_and_query().filter(|target| !is_plain(target)) else { return };
+    let encoded = target.as_str().replace('"', "%22").replace('`', "%60");
+    let Ok(target) = PathAndQuery::try_from(encoded) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.path_and_query = Some(target);
+    // The other parts were a URI's before, with a path.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// The body of a request on a stream. A type of its own keeps the code of both kinds of HTTP apart: the compiler then
@@ -135,13 +181,18 @@ pub(super) struct StreamAnswer {
     is_head: bool,
     peer: Rc<Peer>,
     current: Rc<Current>,
+    answered_most: usize,
 }
 
 impl Future for StreamAnswer {
-    type Output = Result<Response<StreamBody>, Infallible>;
+    /// The error is the reason for which the stream is reset.
+    type Output = Result<Response<StreamBody>, h2::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(mut response) = ready!(Pin::new(&mut self.answer).poll(cx));
+        if self.peer.refused_in_a_row() > self.answered_most && response.extensions().get::<NoRoom>().is_some() {
+            return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM.into()));
+        }
         if self.is_head {
             // hyper leaves the body of an answer to HEAD out only in HTTP/1.
             let body = std::mem::take(response.body_mut());

@@ -22,14 +22,14 @@ use bytes::Bytes;
 use tokio::time::{Sleep, sleep};
 
 use crate::exchange::context::Peer;
-use crate::listen::admission::Permit;
+use crate::listen::admission::ConnectionPermit;
 use crate::log::{self, Level};
 use crate::message::body;
 use crate::runtime::turn;
 use crate::service::Current;
-use crate::transport::lifecycle::{Lifecycle, Seat};
+use crate::transport::lifecycle::{ConnectionSlot, Lifecycle};
 use crate::transport::socket::{Agreed, Socket, SpareBuffers, Spoken, Transport};
-use crate::transport::upgrade::{Ending, Upgrade, Upgraded};
+use crate::transport::upgrade::{ShutdownNotice, Upgrade, Upgraded};
 
 use requests::Client;
 pub(crate) use tls::{Shaken, handshake, refuse_plain};
@@ -48,7 +48,7 @@ pub(crate) struct Connection {
     http: Http,
     socket: Rc<Socket>,
     client: Rc<Client>,
-    seat: Seat,
+    seat: ConnectionSlot,
     watch: Watch,
     stage: Stage,
     /// Nobody knows yet which HTTP the client speaks.
@@ -56,7 +56,7 @@ pub(crate) struct Connection {
     /// The client has been told that no more requests are answered. HTTP/1 says so with the last response.
     is_spent: bool,
     /// The connection's place under the connection limits.
-    permit: Option<Permit>,
+    permit: Option<ConnectionPermit>,
 }
 
 /// The version of HTTP. The second is boxed, so that a connection of the first, the usual one, takes no more memory
@@ -90,7 +90,7 @@ enum Stage {
 /// What an upgraded connection does.
 struct Switched {
     work: Pin<Box<dyn Future<Output = ()>>>,
-    ending: Ending,
+    ending: ShutdownNotice,
 }
 
 impl Switched {
@@ -125,7 +125,7 @@ impl Connection {
             http,
             socket,
             client,
-            seat: Lifecycle::sit(lifecycle),
+            seat: Lifecycle::add(lifecycle),
             watch: Watch::default(),
             stage: Stage::Serving,
             is_opening: agreed != Agreed::Http1,
@@ -135,7 +135,7 @@ impl Connection {
     }
 
     /// Keeps `permit` for as long as the connection lasts.
-    pub(crate) fn keeping(mut self, permit: Permit) -> Connection {
+    pub(crate) fn keeping(mut self, permit: ConnectionPermit) -> Connection {
         self.permit = Some(permit);
         self
     }
@@ -170,7 +170,7 @@ impl Connection {
             rest => [&unread[..], &rest].concat().into(),
         };
         self.seat.wake_at(u64::MAX);
-        let ending = Ending::default();
+        let ending = ShutdownNotice::default();
         let upgraded = Upgraded::new(self.socket.clone(), unread, ending.clone());
         Stage::Upgraded(Box::new(Switched { work: upgrade(upgraded), ending }))
     }
@@ -237,10 +237,22 @@ impl Connection {
             Stage::Told => true,
             _ => return true,
         };
+        let is_body_lying = self.client.peer.has_body_lying();
+        if is_body_lying && self.socket.has_left() {
+            // hyper would notice only when somebody read on.
+            self.http = Http::Gone;
+            self.stage = Stage::Closing(LastBytes::default());
+            return true;
+        }
         let is_http2 = matches!(self.http, Http::Two(_)) && !self.is_opening;
         let lapse = self.watch.look(&self.seat, &self.client, self.socket.traffic(), is_http2, told_to_end);
         match (lapse, &mut self.http) {
-            (None, _) => return false,
+            (None, _) => {
+                if is_body_lying {
+                    self.seat.wake_at(self.seat.now() + 1);
+                }
+                return false;
+            }
             (Some(Lapse::Head), Http::One(http)) => {
                 http1::time_out(http, &self.socket, &self.client);
                 self.stage = Stage::Closing(LastBytes::default());
@@ -296,6 +308,14 @@ impl Future for Connection {
                     }
                     if let Poll::Ready(Err(error)) = &served {
                         this.explain(error);
+                    }
+                    if let Http::Two(_) = this.http
+                        && served.is_pending()
+                        && http2::is_restless(&this.client)
+                    {
+                        http2::calm(&this.socket);
+                        this.stage = Stage::Closing(LastBytes::default());
+                        continue;
                     }
                     if let Poll::Ready(Err(_)) = this.socket.poll_flush(cx) {
                         return Poll::Ready(());

@@ -38,13 +38,49 @@ fn is_for_head(head: &[u8]) -> bool {
     head.trim_ascii_start().starts_with(b"HEAD ")
 }
 
-/// Why a target is refused: of the bytes that no URL can hold, others are taken and encoded.
-pub(super) const BAD_TARGET: &str =
-    "the request target is no URL: <, > and ` are sent as %3C, %3E and %60, and \" behind the ? as %22";
+/// The target in the line that a head begins with: all between its first word and the version.
+fn target(head: &[u8]) -> &[u8] {
+    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let target = line.iter().position(|&byte| byte == b' ').map_or(&[][..], |blank| &line[blank + 1..]);
+    match target.iter().rposition(|&byte| byte == b' ') {
+        Some(blank) if target[blank + 1..].get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"HTTP")) => {
+            &target[..blank]
+        }
+        _ => target,
+    }
+}
 
-/// Whether the line that a head begins with holds one of the bytes that [`BAD_TARGET`] names.
-pub(super) fn has_odd_bytes(head: &[u8]) -> bool {
-    head.iter().take_while(|&&byte| byte != b'\n').any(|byte| b"<>`\"".contains(byte))
+/// Whether the target of a head is none already by its bytes, or its lack of any: hyper keeps the head then.
+pub(super) fn is_no_target(head: &[u8]) -> bool {
+    let target = target(head);
+    matches!(target, [] | [b' ', ..]) || target.iter().any(u8::is_ascii_control) || std::str::from_utf8(target).is_err()
+}
+
+/// Why hyper takes no such target, where its bytes tell. Of those that no URL can hold, others are taken.
+pub(super) fn target_fault(head: &[u8]) -> Option<String> {
+    let target = target(head);
+    let has_empty_word = target.split(|&byte| byte == b' ').any(<[u8]>::is_empty);
+    if target.contains(&b' ') && !has_empty_word {
+        return Some("the request target holds a blank, which is sent as %20".to_owned());
+    }
+    if let Some(byte) = target.iter().find(|byte| byte.is_ascii_control()) {
+        return Some(format!("the request target holds the byte 0x{byte:02X}, which is sent as %{byte:02X}"));
+    }
+    if let Err(error) = std::str::from_utf8(target)
+        && let Some(byte) = target.get(error.valid_up_to())
+    {
+        return Some(format!(
+            "the request target is not UTF-8: it holds the byte 0x{byte:02X}, which is sent as %{byte:02X}"
+        ));
+    }
+    match target {
+        [] | [b'/' | b' ', ..] => None,
+        _ if target.windows(3).any(|part| part == b"://") => {
+            Some("the request target does not name a host with an optional port".to_owned())
+        }
+        _ => Some("the request target is neither a path nor a URL".to_owned()),
+    }
 }
 
 /// Appends Rover's answer to an incomplete or invalid `head`, with the `config`'s headers, after which the connection

@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::io;
 
+use rover_lua::Shared;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::LocalOptions;
 
 use super::*;
-use crate::lua::Shared;
 use crate::server::Server;
 
 /// A client that sends everything at once, closes its side, and counts the writes and the answers it gets.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Config;
-use crate::transport::lifecycle::Seat;
+use crate::transport::lifecycle::ConnectionSlot;
 use crate::transport::socket::{Socket, Traffic};
 
 use super::requests::Client;
@@ -94,7 +94,7 @@ impl Watch {
     /// could have.
     pub(super) fn look(
         &mut self,
-        seat: &Seat,
+        seat: &ConnectionSlot,
         client: &Client,
         traffic: Traffic,
         is_http2: bool,

@@ -15,11 +15,11 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
+use rover_lua::json;
+use rover_lua::{Kind, OwnedMeta, Stack, anchor};
 
 use crate::exchange::context::{Close, Contexts, Peer, Ticket};
-use crate::json;
 use crate::log::{self, Level};
-use crate::lua::{Kind, OwnedMeta, Stack, anchor};
 use crate::message::body::{self, Aborted, Body, Stream};
 use crate::message::header_names::{self, HeaderNames};
 use crate::transport::upgrade::Upgrade;
@@ -209,7 +209,7 @@ impl Responder {
     ///
     /// # Errors
     /// What makes the value impossible to send, in words for its author. `recycled` is untouched then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn respond(
         &self,
         stack: &mut Stack<'_>,
@@ -457,7 +457,7 @@ impl http_body::Body for Measured {
 
 /// Joins the parts, and gives the headers to add to. A response whose status has no content goes without (RFC 9110,
 /// sections 15.3.5, 15.3.6, 15.4.5).
-#[inline]
+#[inline(always)]
 fn assemble<'r>(
     response: &'r mut Option<Response<Body>>,
     status: StatusCode,

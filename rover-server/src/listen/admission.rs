@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, Shutdown};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::config::{ConnectionSettings, SecurityHeaders};
-use crate::listen::accept::{Accepted, Role, Stream};
+use crate::listen::accept::{AcceptedStream, ClientStream, Role};
 use crate::log::{self, Level};
 use crate::policy::security_headers;
 use crate::runtime::resources::Descriptors;
@@ -34,7 +36,7 @@ pub(crate) struct Admission {
 }
 
 /// One connection's place. Dropping it gives the place back.
-pub(crate) struct Permit {
+pub(crate) struct ConnectionPermit {
     admission: Arc<Admission>,
     ip: Option<IpAddr>,
 }
@@ -69,10 +71,10 @@ impl Admission {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) fn admit(self: &Arc<Self>, accepted: &Accepted) -> Result<Permit, Full> {
+    pub(crate) fn admit(self: &Arc<Self>, accepted: &AcceptedStream) -> Result<ConnectionPermit, Full> {
         let is_kept = match &accepted.stream {
-            Stream::Tcp(stream) => self.descriptors.keep(stream),
-            Stream::Unix(stream) => self.descriptors.keep(stream),
+            ClientStream::Tcp(stream) => self.descriptors.keep(stream),
+            ClientStream::Unix(stream) => self.descriptors.keep(stream),
         };
         match is_kept {
             true => Err(Full::Descriptors),
@@ -81,16 +83,16 @@ impl Admission {
     }
 
     /// A place for a connection from `ip`; `None` when there is none left.
-    fn admit_from(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<Permit> {
+    fn admit_from(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<ConnectionPermit> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.most && self.most > 0 {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         let ip = ip.filter(|_| self.most_per_ip > 0).map(client_of);
         // From here on, dropping the permit gives back what has been taken.
-        let mut permit = Permit { admission: self.clone(), ip: None };
+        let mut permit = ConnectionPermit { admission: self.clone(), ip: None };
         if let Some(ip) = ip {
-            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut by_ip = self.by_ip.lock();
             let count = by_ip.entry(ip).or_default();
             if *count >= self.most_per_ip {
                 return None;
@@ -103,7 +105,7 @@ impl Admission {
 
     /// Refuses a client with an answer, unless it speaks TLS, and closes its connection.
     #[cold]
-    pub(crate) fn refuse(&self, accepted: Accepted, full: Full) {
+    pub(crate) fn refuse(&self, accepted: AcceptedStream, full: Full) {
         // Logs every power of two, so that the log shows a flood without being flooded.
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
         if refused.is_power_of_two() {
@@ -120,11 +122,11 @@ impl Admission {
         }
         // The socket does not block: what it cannot take at once is lost.
         match accepted.stream {
-            Stream::Tcp(mut stream) => {
+            ClientStream::Tcp(mut stream) => {
                 let _ = stream.write(self.refusal.as_bytes());
                 let _ = stream.shutdown(Shutdown::Write);
             }
-            Stream::Unix(mut stream) => {
+            ClientStream::Unix(mut stream) => {
                 let _ = stream.write(self.refusal.as_bytes());
                 let _ = stream.shutdown(Shutdown::Write);
             }
@@ -140,11 +142,11 @@ fn client_of(ip: IpAddr) -> IpAddr {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
         let Some(ip) = self.ip else { return };
-        let mut by_ip = self.admission.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_ip = self.admission.by_ip.lock();
         if let Some(count) = by_ip.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
@@ -179,11 +181,11 @@ mod tests {
         drop(first);
         assert!(few.admit_from(b).is_some());
         drop((second, third));
-        assert!(few.by_ip.lock().unwrap().is_empty());
+        assert!(few.by_ip.lock().is_empty());
         assert_eq!(few.open.load(Ordering::Relaxed), 0);
         let many = admission(0, 0);
         let permits: Vec<_> = (0..1000).map(|_| many.admit_from(a).unwrap()).collect();
-        assert_eq!((permits.len(), many.by_ip.lock().unwrap().len()), (1000, 0));
+        assert_eq!((permits.len(), many.by_ip.lock().len()), (1000, 0));
     }
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
         let (second, others) = (from("10.0.0.1").unwrap(), from("10.0.0.2").unwrap());
         assert!(from("10.0.0.1").is_none());
         drop((held, mapped, second, others));
-        assert!(few.by_ip.lock().unwrap().is_empty());
+        assert!(few.by_ip.lock().is_empty());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) struct Successor {
 }
 
 /// Where a successor says that it serves.
-pub(crate) struct Word(UnixStream);
+pub(crate) struct SuccessorReport(UnixStream);
 
 impl Drop for Successor {
     fn drop(&mut self) {
@@ -57,7 +57,10 @@ impl Successor {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn start(command: &mut Command, sockets: &[(BorrowedFd<'_>, u8)]) -> io::Result<(Successor, Word)> {
+    pub(crate) fn start(
+        command: &mut Command,
+        sockets: &[(BorrowedFd<'_>, u8)],
+    ) -> io::Result<(Successor, SuccessorReport)> {
         let (channel, theirs) = UnixStream::pair()?;
         let process =
             command.stdin(Stdio::from(OwnedFd::from(theirs))).env(VARIABLE, std::process::id().to_string()).spawn()?;
@@ -73,7 +76,7 @@ impl Successor {
             return Err(io::Error::other("the server listens on too many sockets"));
         }
         sendmsg(&channel, &[IoSlice::new(&notes)], &mut ancillary, SendFlags::NOSIGNAL)?;
-        Ok((successor, Word(channel)))
+        Ok((successor, SuccessorReport(channel)))
     }
 
     /// Returns its process id, and leaves it alone from now on.
@@ -82,13 +85,13 @@ impl Successor {
     }
 }
 
-impl Word {
+impl SuccessorReport {
     /// Waits until the successor serves, as long as `goes_on` returns true. Blocks the calling thread. Returns which of
     /// the sockets it took.
     ///
     /// # Errors
     /// It has ended instead, or was not ready in time.
-    pub(crate) fn wait(mut self, goes_on: impl Fn() -> bool) -> io::Result<Taken> {
+    pub(crate) fn wait(mut self, goes_on: impl Fn() -> bool) -> io::Result<TakenSockets> {
         let mut said = [0; SERVES.len() + 1 + MOST_SOCKETS];
         let mut known = 0;
         self.0.set_read_timeout(Some(LOOK_TIME))?;
@@ -106,17 +109,17 @@ impl Word {
             }
         }
         match said[..known].strip_prefix(SERVES) {
-            Some([]) => Ok(Taken(None)),
-            Some([NAMES, places @ ..]) => Ok(Taken(Some(places.to_vec()))),
+            Some([]) => Ok(TakenSockets(None)),
+            Some([NAMES, places @ ..]) => Ok(TakenSockets(Some(places.to_vec()))),
             _ => Err(io::Error::other("the new process ended before it was ready")),
         }
     }
 }
 
 /// Which sockets a successor took; `None` stands for all.
-pub(crate) struct Taken(Option<Vec<u8>>);
+pub(crate) struct TakenSockets(Option<Vec<u8>>);
 
-impl Taken {
+impl TakenSockets {
     /// Whether the one at `place` is among them.
     pub(crate) fn holds(&self, place: usize) -> bool {
         self.0.as_ref().is_none_or(|places| places.iter().any(|own| usize::from(*own) == place))

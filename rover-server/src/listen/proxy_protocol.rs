@@ -4,6 +4,9 @@
 //! Comes in: an accepted stream. Goes out: the client that the proxy names; no byte after the header is read. Version 2
 //! takes two or three reads, version 1 one for each byte beyond its shortest form. This module must not know which
 //! proxies are trusted.
+//!
+//! The crate `ppp` 2.3 refuses what the document allows: a proxy's own check that names a family without addresses, and
+//! text after UNKNOWN that is longer than two addresses or not UTF-8.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,7 +28,7 @@ const LONGEST_LINE: usize = 107;
 
 /// What a header says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ProxyHeader {
     /// The client; `None` if the proxy speaks for itself, as in health checks.
     pub(crate) ip: Option<IpAddr>,
     /// The client speaks TLS with the proxy (the type PP2_TYPE_SSL of version 2).
@@ -36,14 +39,14 @@ pub(crate) struct Told {
 ///
 /// # Errors
 /// Something other than a header, an end within it, or 5 s without it.
-pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeader> {
     match timeout(PATIENCE, read_header(stream)).await {
-        Ok(told) => told,
+        Ok(header) => header,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no PROXY header came within 5 s")),
     }
 }
 
-async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<ProxyHeader> {
     let mut start = [0; SHORTEST];
     stream.read_exact(&mut start).await?;
     if start.starts_with(SIGNATURE) {
@@ -64,7 +67,7 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> 
     }
     // The receiver ignores what follows then (proxy-protocol.txt, section 2.1), text or not.
     if line.starts_with(b"PROXY UNKNOWN ") || line == b"PROXY UNKNOWN\r\n" {
-        return Ok(Told::default());
+        return Ok(ProxyHeader::default());
     }
     let text = std::str::from_utf8(&line).ok().and_then(|line| line.strip_suffix("\r\n"));
     text.and_then(text_line).ok_or_else(|| wrong("a PROXY header of version 1 is malformed"))
@@ -75,7 +78,7 @@ fn wrong(what: &str) -> io::Error {
 }
 
 /// `PROXY TCP4 192.0.2.1 192.0.2.9 56324 443`.
-fn text_line(line: &str) -> Option<Told> {
+fn text_line(line: &str) -> Option<ProxyHeader> {
     let mut words = line.strip_prefix("PROXY ")?.split(' ');
     let family = words.next()?;
     let (source, target): (IpAddr, IpAddr) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -86,27 +89,27 @@ fn text_line(line: &str) -> Option<Told> {
         _ => false,
     };
     let is_whole = words.next().is_none() && is_family(&source) && is_family(&target);
-    is_whole.then(|| Told { ip: Some(source.to_canonical()), is_secure: false })
+    is_whole.then(|| ProxyHeader { ip: Some(source.to_canonical()), is_secure: false })
 }
 
 /// The part of version 2 behind its signature: version and command, family and transport, addresses and further values.
-fn binary(version_command: u8, family: u8, rest: &[u8]) -> Option<Told> {
+fn binary(version_command: u8, family: u8, rest: &[u8]) -> Option<ProxyHeader> {
     const LOCAL: u8 = 0x20;
     const PROXY: u8 = 0x21;
     match version_command {
-        LOCAL => return Some(Told::default()),
+        LOCAL => return Some(ProxyHeader::default()),
         PROXY => {}
         _ => return None,
     }
     let (length, ip) = match family >> 4 {
-        0 => return Some(Told::default()),
+        0 => return Some(ProxyHeader::default()),
         1 => (12, IpAddr::from(*rest.first_chunk::<4>()?)),
         2 => (36, IpAddr::from(*rest.first_chunk::<16>()?)),
-        3 => return (rest.len() >= 216).then(Told::default),
+        3 => return (rest.len() >= 216).then(ProxyHeader::default),
         _ => return None,
     };
     let is_secure = is_secure(rest.get(length..)?);
-    Some(Told { ip: Some(ip.to_canonical()), is_secure })
+    Some(ProxyHeader { ip: Some(ip.to_canonical()), is_secure })
 }
 
 /// Whether the values say that the client speaks TLS. Broken ones say nothing.
@@ -129,15 +132,15 @@ mod tests {
     use super::*;
 
     /// What the header says, and what is left behind it.
-    fn read_all(bytes: &[u8]) -> (Result<Told, String>, Vec<u8>) {
+    fn read_all(bytes: &[u8]) -> (Result<ProxyHeader, String>, Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut rest = bytes;
-        let told = runtime.block_on(read(&mut rest)).map_err(|error| error.to_string());
-        (told, rest.to_vec())
+        let header = runtime.block_on(read(&mut rest)).map_err(|error| error.to_string());
+        (header, rest.to_vec())
     }
 
-    fn ip(text: &str) -> Told {
-        Told { ip: Some(text.parse().unwrap()), is_secure: false }
+    fn ip(text: &str) -> ProxyHeader {
+        ProxyHeader { ip: Some(text.parse().unwrap()), is_secure: false }
     }
 
     fn version2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -151,14 +154,14 @@ mod tests {
             ("PROXY TCP4 192.0.2.1 192.0.2.9 56324 443\r\n", ip("192.0.2.1")),
             ("PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n", ip("1.1.1.1")),
             ("PROXY TCP6 2001:db8::1 ::1 56324 443\r\n", ip("2001:db8::1")),
-            ("PROXY UNKNOWN\r\n", Told::default()),
-            ("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", Told::default()),
+            ("PROXY UNKNOWN\r\n", ProxyHeader::default()),
+            ("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", ProxyHeader::default()),
         ] {
-            let (told, rest) = read_all(format!("{line}GET /").as_bytes());
-            assert_eq!((told, rest.as_slice()), (Ok(expected), &b"GET /"[..]), "{line}");
+            let (header, rest) = read_all(format!("{line}GET /").as_bytes());
+            assert_eq!((header, rest.as_slice()), (Ok(expected), &b"GET /"[..]), "{line}");
         }
-        let (told, rest) = read_all(b"PROXY UNKNOWN \xff\0\xfe \n\r\nGET /");
-        assert_eq!((told, rest.as_slice()), (Ok(Told::default()), &b"GET /"[..]), "what is no text");
+        let (header, rest) = read_all(b"PROXY UNKNOWN \xff\0\xfe \n\r\nGET /");
+        assert_eq!((header, rest.as_slice()), (Ok(ProxyHeader::default()), &b"GET /"[..]), "what is no text");
         for wrong in [
             "PROXY TCP4 192.0.2.1 192.0.2.9 56324\r\n",
             "PROXY TCP4 192.0.2.1 ::1 56324 443\r\n",
@@ -178,15 +181,15 @@ mod tests {
     #[test]
     fn version_2() {
         let v4 = [192, 0, 2, 1, 192, 0, 2, 9, 0xdc, 4, 1, 187];
-        let (told, rest) = read_all(&version2(0x21, 0x11, &v4));
-        assert_eq!((told, rest.as_slice()), (Ok(ip("192.0.2.1")), &b"GET /"[..]));
+        let (header, rest) = read_all(&version2(0x21, 0x11, &v4));
+        assert_eq!((header, rest.as_slice()), (Ok(ip("192.0.2.1")), &b"GET /"[..]));
         let v6 = [&[0x20, 1, 0x0d, 0xb8][..], &[0; 11], &[1], &[0; 20]].concat();
         assert_eq!(read_all(&version2(0x21, 0x21, &v6)).0, Ok(ip("2001:db8::1")));
-        assert_eq!(read_all(&version2(0x20, 0, &[])).0, Ok(Told::default()), "the proxy's own check");
-        assert_eq!(read_all(&version2(0x21, 0, &[1, 2, 3])).0, Ok(Told::default()));
-        assert_eq!(read_all(&version2(0x21, 0x31, &[0; 216])).0, Ok(Told::default()));
+        assert_eq!(read_all(&version2(0x20, 0, &[])).0, Ok(ProxyHeader::default()), "the proxy's own check");
+        assert_eq!(read_all(&version2(0x21, 0, &[1, 2, 3])).0, Ok(ProxyHeader::default()));
+        assert_eq!(read_all(&version2(0x21, 0x31, &[0; 216])).0, Ok(ProxyHeader::default()));
         let ssl = [&v4[..], &[4, 0, 1, 9], &[0x20, 0, 5, 1, 0, 0, 0, 0]].concat();
-        assert_eq!(read_all(&version2(0x21, 0x11, &ssl)).0, Ok(Told { is_secure: true, ..ip("192.0.2.1") }));
+        assert_eq!(read_all(&version2(0x21, 0x11, &ssl)).0, Ok(ProxyHeader { is_secure: true, ..ip("192.0.2.1") }));
         let broken = [&v4[..], &[0x20, 255, 255, 1]].concat();
         assert_eq!(read_all(&version2(0x21, 0x11, &broken)).0, Ok(ip("192.0.2.1")));
         for (command, family, rest) in

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use smallvec::SmallVec;
 
-use super::{Level, Stamp};
+use super::{Level, Timestamp};
 
 /// The longest message or field in bytes; the rest is cut, so that one line cannot crowd out the others.
 pub(crate) const LONGEST_TEXT: usize = 32 * 1024;
@@ -18,6 +18,8 @@ const RESERVED: [&str; 4] = ["time", "level", "msg", "worker"];
 pub(crate) enum Form {
     /// One JSON object on each line.
     Json,
+    /// The same, to be read back by the embedding program's end of the log.
+    Record,
     /// For a person's eyes.
     Terminal(Colour),
 }
@@ -50,7 +52,7 @@ impl Colour {
 
 /// A field's value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Value<'a> {
+pub(crate) enum FieldValue<'a> {
     /// Plain text.
     Text(&'a str),
     /// Valid JSON on one line, taken as it is, however long.
@@ -59,38 +61,38 @@ pub(crate) enum Value<'a> {
     Number(u64),
 }
 
-impl<'a> From<&'a str> for Value<'a> {
+impl<'a> From<&'a str> for FieldValue<'a> {
     fn from(text: &'a str) -> Self {
-        Value::Text(text)
+        FieldValue::Text(text)
     }
 }
 
-impl From<u64> for Value<'_> {
+impl From<u64> for FieldValue<'_> {
     fn from(number: u64) -> Self {
-        Value::Number(number)
+        FieldValue::Number(number)
     }
 }
 
 /// A line in the making.
 #[derive(Debug)]
 #[must_use = "a line is written by `emit`"]
-pub(crate) struct Event<'a> {
+pub(crate) struct LogEvent<'a> {
     level: Level,
     message: &'a str,
-    fields: SmallVec<[(&'a str, Value<'a>); 4]>,
+    fields: SmallVec<[(&'a str, FieldValue<'a>); 4]>,
 }
 
 /// The field that a terminal shows below its line.
 const TRACEBACK: &str = "traceback";
 
-impl<'a> Event<'a> {
+impl<'a> LogEvent<'a> {
     pub(super) fn new(level: Level, message: &'a str) -> Self {
-        Event { level, message, fields: SmallVec::new() }
+        LogEvent { level, message, fields: SmallVec::new() }
     }
 
     /// Adds a field. `time`, `level`, `msg` and `worker` are taken; a field of that name gets a `_` behind it, or as many
     /// as no other field has.
-    pub(crate) fn field(mut self, key: &'a str, value: impl Into<Value<'a>>) -> Self {
+    pub(crate) fn field(mut self, key: &'a str, value: impl Into<FieldValue<'a>>) -> Self {
         self.fields.push((key, value.into()));
         self
     }
@@ -100,15 +102,15 @@ impl<'a> Event<'a> {
         super::write_line(self.level, |form, stamp, out| self.write(form, stamp, out));
     }
 
-    pub(super) fn write(&self, form: Form, stamp: &Stamp, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, form: Form, stamp: &Timestamp, out: &mut Vec<u8>) {
         match form {
-            Form::Json => self.write_json(stamp, out),
+            Form::Json | Form::Record => self.write_json(stamp, out),
             Form::Terminal(colour) => self.write_terminal(colour, stamp, out),
         }
         out.push(b'\n');
     }
 
-    fn write_json(&self, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn write_json(&self, stamp: &Timestamp, out: &mut Vec<u8>) {
         push_json_head(stamp, self.level, self.message, out);
         for (key, value) in &self.fields {
             out.push(b',');
@@ -119,9 +121,9 @@ impl<'a> Event<'a> {
             }
             out.push(b':');
             match value {
-                Value::Text(text) => push_json_text(text, out),
-                Value::Json(json) => out.extend_from_slice(json.as_bytes()),
-                Value::Number(number) => push_number(*number, out),
+                FieldValue::Text(text) => push_json_text(text, out),
+                FieldValue::Json(json) => out.extend_from_slice(json.as_bytes()),
+                FieldValue::Number(number) => push_number(*number, out),
             }
         }
         out.push(b'}');
@@ -137,10 +139,10 @@ impl<'a> Event<'a> {
         name
     }
 
-    fn write_terminal(&self, colour: Colour, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn write_terminal(&self, colour: Colour, stamp: &Timestamp, out: &mut Vec<u8>) {
         let (name, shade) = match self.level {
             Level::Debug => ("debug", Colour::DIM),
-            Level::Info | Level::Nope => ("info ", Colour::GREEN),
+            Level::Info | Level::Off => ("info ", Colour::GREEN),
             Level::Warn => ("warn ", Colour::YELLOW),
             Level::Error => ("error", Colour::RED),
         };
@@ -157,10 +159,10 @@ impl<'a> Event<'a> {
             }
         }
         if let Some(worker) = stamp.worker() {
-            push_field("worker", &Value::Number(worker.into()), &mut text);
+            push_field("worker", &FieldValue::Number(worker.into()), &mut text);
         }
         for (key, value) in &self.fields {
-            if let (TRACEBACK, Value::Text(lines)) = (*key, value) {
+            if let (TRACEBACK, FieldValue::Text(lines)) = (*key, value) {
                 text.push(b'\n');
                 text.extend_from_slice(b"    ");
                 push_indented(cut(lines), &mut text);
@@ -173,7 +175,7 @@ impl<'a> Event<'a> {
 }
 
 /// Appends `{"time":…,"level":…,"msg":…,"worker":…`, without the closing brace.
-pub(crate) fn push_json_head(stamp: &Stamp, level: Level, message: &str, out: &mut Vec<u8>) {
+pub(crate) fn push_json_head(stamp: &Timestamp, level: Level, message: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"time\":\"");
     stamp.push_iso(out);
     out.extend_from_slice(b"\",\"level\":\"");
@@ -234,14 +236,14 @@ fn push_indented(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends ` key=value`, with quotes where blanks would hide the end of the value.
-fn push_field(key: &str, value: &Value<'_>, out: &mut Vec<u8>) {
+fn push_field(key: &str, value: &FieldValue<'_>, out: &mut Vec<u8>) {
     out.push(b' ');
     push_plain(key, out);
     out.push(b'=');
     match value {
-        Value::Number(number) => push_number(*number, out),
-        Value::Json(json) => push_plain(cut(json), out),
-        Value::Text(text) => {
+        FieldValue::Number(number) => push_number(*number, out),
+        FieldValue::Json(json) => push_plain(cut(json), out),
+        FieldValue::Text(text) => {
             let quote = text.is_empty() || text.contains([' ', '"', '=']);
             if quote {
                 let _ = write!(out, "\"");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A thread's clock for log lines. The text of the second is kept: a busy worker logs thousands of lines in one.
 #[derive(Debug, Default)]
-pub(crate) struct Stamp {
+pub(crate) struct Timestamp {
     worker: u32,
     second: u64,
     millisecond: u32,
@@ -14,7 +14,7 @@ pub(crate) struct Stamp {
     text: Vec<u8>,
 }
 
-impl Stamp {
+impl Timestamp {
     /// Reads the clock.
     pub(super) fn refresh(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -73,10 +73,10 @@ impl Stamp {
 }
 
 #[cfg(test)]
-impl Stamp {
+impl Timestamp {
     /// A stamp that stands still.
-    pub(crate) fn fixed(since_epoch: Duration, worker: u32) -> Stamp {
-        let mut stamp = Stamp::default();
+    pub(crate) fn fixed(since_epoch: Duration, worker: u32) -> Timestamp {
+        let mut stamp = Timestamp::default();
         stamp.set(since_epoch);
         stamp.set_worker(worker);
         stamp
@@ -87,7 +87,7 @@ impl Stamp {
 mod tests {
     use super::*;
 
-    fn iso(stamp: &Stamp) -> String {
+    fn iso(stamp: &Timestamp) -> String {
         let mut out = Vec::new();
         stamp.push_iso(&mut out);
         String::from_utf8(out).unwrap()
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn known_times() {
-        let mut stamp = Stamp::fixed(Duration::ZERO, 0);
+        let mut stamp = Timestamp::fixed(Duration::ZERO, 0);
         assert_eq!(iso(&stamp), "1970-01-01T00:00:00.000Z");
         stamp.set(Duration::from_millis(1_767_323_045_678));
         assert_eq!(iso(&stamp), "2026-01-02T03:04:05.678Z");

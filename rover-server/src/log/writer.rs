@@ -9,12 +9,14 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Event, Form, Level, Stamp};
+use parking_lot::{Condvar, Mutex};
+
+use super::{Form, Level, LogEvent, Timestamp};
 
 /// How long an ordinary line may wait for others to share its system call.
 const BATCH_TIME: Duration = Duration::from_millis(20);
@@ -36,22 +38,22 @@ pub(super) static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// The handle of a writer thread, which ends with it.
 #[derive(Debug)]
-pub(super) struct Writer {
-    shared: Arc<Shared>,
+pub(super) struct LogWriter {
+    shared: Arc<WriterState>,
     thread: thread::Thread,
 }
 
 /// Where one thread puts its lines.
 #[derive(Debug)]
 pub(super) struct Lane {
-    shared: Arc<Shared>,
+    shared: Arc<WriterState>,
     thread: thread::Thread,
-    pending: Arc<Mutex<Pending>>,
+    pending: Arc<Mutex<PendingLines>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    lanes: Mutex<Vec<Arc<Mutex<Pending>>>>,
+struct WriterState {
+    lanes: Mutex<Vec<Arc<Mutex<PendingLines>>>>,
     /// Some lane has lines, and the writer knows.
     dirty: AtomicBool,
     /// They should go out at once.
@@ -64,30 +66,30 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Pending {
+struct PendingLines {
     bytes: Vec<u8>,
     lines: u64,
     dropped: u64,
 }
 
-impl Writer {
+impl LogWriter {
     /// Starts the thread that writes to `sink`.
     ///
     /// # Errors
     /// The system refuses another thread.
-    pub(super) fn start(sink: impl Write + Send + 'static, form: Form) -> io::Result<Writer> {
-        let shared = Arc::new(Shared::default());
+    pub(super) fn start(sink: impl Write + Send + 'static, form: Form) -> io::Result<LogWriter> {
+        let shared = Arc::new(WriterState::default());
         let theirs = Arc::clone(&shared);
         let handle =
             thread::Builder::new().name("rover-log".into()).spawn(move || run(&theirs, Sink::new(sink), form))?;
         let thread = handle.thread().clone();
-        Ok(Writer { shared, thread })
+        Ok(LogWriter { shared, thread })
     }
 
     /// A lane for the calling thread.
     pub(super) fn lane(&self) -> Lane {
-        let pending = Arc::new(Mutex::new(Pending::default()));
-        lock(&self.shared.lanes).push(Arc::clone(&pending));
+        let pending = Arc::new(Mutex::new(PendingLines::default()));
+        self.shared.lanes.lock().push(Arc::clone(&pending));
         Lane { shared: Arc::clone(&self.shared), thread: self.thread.clone(), pending }
     }
 
@@ -97,12 +99,12 @@ impl Writer {
         self.shared.urgent.store(true, Ordering::Release);
         self.shared.dirty.store(true, Ordering::Release);
         self.thread.unpark();
-        let done = lock(&self.shared.flush_done);
-        drop(self.shared.flushed.wait_timeout_while(done, limit, |done| *done < ticket));
+        let mut done = self.shared.flush_done.lock();
+        self.shared.flushed.wait_while_for(&mut done, |done| *done < ticket, limit);
     }
 }
 
-impl Drop for Writer {
+impl Drop for LogWriter {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
         self.thread.unpark();
@@ -113,7 +115,7 @@ impl Lane {
     /// Has `write` append one line. Where the lane is full, the line is counted instead.
     pub(super) fn append(&self, urgent: bool, write: impl FnOnce(&mut Vec<u8>)) {
         let limit = if urgent { LANE_LIMIT } else { ORDINARY_LIMIT };
-        let mut pending = lock(&self.pending);
+        let mut pending = self.pending.lock();
         if pending.bytes.len() > limit {
             pending.dropped += 1;
             DROPPED.fetch_add(1, Ordering::Relaxed);
@@ -135,9 +137,9 @@ impl Lane {
 }
 
 /// The writer thread.
-fn run<W: Write>(shared: &Shared, mut sink: Sink<W>, form: Form) {
-    let mut batch = Pending::default();
-    let mut stamp = Stamp::default();
+fn run<W: Write>(shared: &WriterState, mut sink: Sink<W>, form: Form) {
+    let mut batch = PendingLines::default();
+    let mut stamp = Timestamp::default();
     while !shared.closed.load(Ordering::Acquire) {
         if !shared.dirty.load(Ordering::Acquire) {
             thread::park();
@@ -148,9 +150,9 @@ fn run<W: Write>(shared: &Shared, mut sink: Sink<W>, form: Form) {
         shared.dirty.store(false, Ordering::Release);
         shared.urgent.store(false, Ordering::Release);
         let ticket = shared.flush_asked.load(Ordering::Acquire);
-        let lanes = lock(&shared.lanes).clone();
+        let lanes = shared.lanes.lock().clone();
         for lane in &lanes {
-            mem::swap(&mut *lock(lane), &mut batch);
+            mem::swap(&mut *lane.lock(), &mut batch);
             sink.write(&mut batch);
         }
         drop(lanes);
@@ -159,13 +161,13 @@ fn run<W: Write>(shared: &Shared, mut sink: Sink<W>, form: Form) {
             report(&mut sink, form, &stamp);
         }
         forget_ended(shared);
-        *lock(&shared.flush_done) = ticket;
+        *shared.flush_done.lock() = ticket;
         shared.flushed.notify_all();
     }
 }
 
 /// Gives other lines a moment to join the batch, unless one of them is urgent.
-fn gather(shared: &Shared) {
+fn gather(shared: &WriterState) {
     let end = Instant::now() + BATCH_TIME;
     while !shared.urgent.load(Ordering::Acquire) {
         let left = end.saturating_duration_since(Instant::now());
@@ -177,13 +179,13 @@ fn gather(shared: &Shared) {
 }
 
 /// Drops the lanes whose threads have ended, once they are empty.
-fn forget_ended(shared: &Shared) {
-    lock(&shared.lanes).retain(|lane| Arc::strong_count(lane) > 1 || lock(lane).lines > 0);
+fn forget_ended(shared: &WriterState) {
+    shared.lanes.lock().retain(|lane| Arc::strong_count(lane) > 1 || lane.lock().lines > 0);
 }
 
-fn report<W: Write>(sink: &mut Sink<W>, form: Form, stamp: &Stamp) {
-    let mut line = Pending::default();
-    Event::new(Level::Warn, "log lines were lost: the output could not keep up").field("lost", sink.lost).write(
+fn report<W: Write>(sink: &mut Sink<W>, form: Form, stamp: &Timestamp) {
+    let mut line = PendingLines::default();
+    LogEvent::new(Level::Warn, "log lines were lost: the output could not keep up").field("lost", sink.lost).write(
         form,
         stamp,
         &mut line.bytes,
@@ -212,7 +214,7 @@ impl<W: Write> Sink<W> {
     }
 
     /// Writes the batch and empties it. What cannot be written (a full disk, a closed pipe) is counted.
-    fn write(&mut self, batch: &mut Pending) {
+    fn write(&mut self, batch: &mut PendingLines) {
         self.lost += mem::take(&mut batch.dropped);
         let lines = mem::take(&mut batch.lines);
         if !batch.bytes.is_empty() {
@@ -249,11 +251,6 @@ impl<W: Write> Sink<W> {
         }
         written
     }
-}
-
-/// A panic elsewhere must not silence the log.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

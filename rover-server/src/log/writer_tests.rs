@@ -17,7 +17,7 @@ struct State {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if state.fails {
             return Err(ErrorKind::StorageFull.into());
         }
@@ -33,15 +33,15 @@ impl Write for Output {
 
 impl Output {
     fn text(&self) -> String {
-        String::from_utf8(lock(&self.0).bytes.clone()).unwrap()
+        String::from_utf8(self.0.lock().bytes.clone()).unwrap()
     }
 }
 
 const LONG: Duration = Duration::from_secs(20);
 
-fn start() -> (Output, Writer) {
+fn start() -> (Output, LogWriter) {
     let output = Output::default();
-    let writer = Writer::start(output.clone(), Form::Json).unwrap();
+    let writer = LogWriter::start(output.clone(), Form::Json).unwrap();
     (output, writer)
 }
 
@@ -84,7 +84,7 @@ fn lines_of_several_threads_all_come_out_in_each_thread_s_order() {
             .collect();
         assert!(numbers.iter().copied().eq(0..1000), "thread {id}");
     }
-    assert!(lock(&output.0).writes < 400, "lines share system calls");
+    assert!(output.0.lock().writes < 400, "lines share system calls");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_line_comes_out_by_itself() {
 fn a_stuck_output_blocks_nobody_and_the_loss_is_reported() {
     let (output, writer) = start();
     let lane = writer.lane();
-    let stuck = lock(&output.0);
+    let stuck = output.0.lock();
     let line = "x".repeat(1023);
     let started = Instant::now();
     for _ in 0..5000 {
@@ -126,11 +126,11 @@ fn a_stuck_output_blocks_nobody_and_the_loss_is_reported() {
 fn a_failing_output_is_reported_when_it_works_again() {
     let (output, writer) = start();
     let lane = writer.lane();
-    lock(&output.0).fails = true;
+    output.0.lock().fails = true;
     say(&lane, "one");
     say(&lane, "two");
     writer.flush(LONG);
-    lock(&output.0).fails = false;
+    output.0.lock().fails = false;
     say(&lane, "three");
     writer.flush(LONG);
     let text = output.text();
@@ -154,7 +154,7 @@ fn a_line_cut_by_an_error_does_not_spoil_the_next() {
     }
     let mut sink = Sink::new(Half(Vec::new(), 7));
     let batch =
-        |text: &str| Pending { bytes: text.as_bytes().to_vec(), lines: text.lines().count() as u64, dropped: 0 };
+        |text: &str| PendingLines { bytes: text.as_bytes().to_vec(), lines: text.lines().count() as u64, dropped: 0 };
     sink.write(&mut batch("one\ntwo two\n"));
     assert_eq!((sink.lost, sink.works), (1, false));
     sink.inner.1 = 100;
@@ -179,6 +179,6 @@ fn the_thread_ends_with_its_last_handle() {
         }
     }
     let (sender, ended) = mpsc::channel();
-    drop(Writer::start(Tell(sender), Form::Json).unwrap());
+    drop(LogWriter::start(Tell(sender), Form::Json).unwrap());
     ended.recv_timeout(LONG).unwrap();
 }

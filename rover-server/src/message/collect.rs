@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -21,13 +21,14 @@ use crate::message::decode::{BodyCoding, Decode, Step};
 use crate::runtime::budget::{self, Share};
 
 /// The memory that a body gets on the strength of its Content-Length alone, in bytes.
-const TRUST_MOST: u64 = 64 * 1024;
+const TRUST_MOST: usize = 64 * 1024;
 
 /// A body on its way in.
 pub(crate) struct Collect<B> {
     body: B,
     first: Option<Bytes>,
-    rest: BytesMut,
+    /// All that is here, once it has come in more than one piece.
+    rest: Vec<u8>,
     limit: u64,
     pace: Pace,
     /// Runs once the body has been waited for.
@@ -87,6 +88,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     ///
     /// # Errors
     /// 413 when the length is known and above the limit; nothing has been read then.
+    #[inline(always)]
     pub(crate) fn new(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Result<Collect<B>, StatusCode> {
         match body.size_hint().lower() > limit {
             true => Err(StatusCode::PAYLOAD_TOO_LARGE),
@@ -95,18 +97,9 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     }
 
     /// As [`Collect::new`], without a look at the length: one above the limit shows once so much has come.
+    #[inline(always)]
     pub(crate) fn of_any_length(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Collect<B> {
-        Collect {
-            body,
-            first: None,
-            rest: BytesMut::new(),
-            limit,
-            pace,
-            clock: None,
-            coding,
-            decode: None,
-            share: None,
-        }
+        Collect { body, first: None, rest: Vec::new(), limit, pace, clock: None, coding, decode: None, share: None }
     }
 
     /// Whether more is announced than the limit allows.
@@ -134,7 +127,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     }
 
     /// The same, which counts what it holds by the share that is given, where that may be much.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn counted(mut self, share: impl FnOnce() -> Option<Share>) -> Collect<B> {
         if self.coding.is_some() || self.body.size_hint().upper().is_none_or(|most| most > budget::SMALL as u64) {
             self.share = share();
@@ -160,9 +153,6 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
                         return Poll::Ready(Err(status));
                     }
                     let received = self.received();
-                    if !self.has_room(received) {
-                        return Poll::Ready(Err(StatusCode::SERVICE_UNAVAILABLE));
-                    }
                     if let Some(clock) = &mut self.clock {
                         clock.arrived(self.pace, received);
                     }
@@ -192,26 +182,48 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     }
 
     fn add(&mut self, data: Bytes) -> Result<(), StatusCode> {
-        let so_far = self.received() as u64;
-        if so_far + data.len() as u64 > self.limit {
+        let so_far = self.received();
+        let needed = so_far.saturating_add(data.len());
+        if needed as u64 > self.limit {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
         if so_far == 0 {
             // Most bodies come in one piece, which needs no copy.
             self.first = Some(data);
-            return Ok(());
+            return self.keep_room(needed);
+        }
+        if needed > self.rest.capacity() {
+            let more = usize::try_from(self.body.size_hint().lower()).unwrap_or(usize::MAX);
+            let room = self.room_for(needed, more);
+            self.keep_room(room)?;
+            // No more than that, for it is what is counted.
+            self.rest.reserve_exact(room - self.rest.len());
         }
         if let Some(first) = self.first.take() {
-            let expected = self.body.size_hint().lower().min(TRUST_MOST) as usize;
-            self.rest.reserve(first.len() + data.len() + expected);
             self.rest.extend_from_slice(&first);
         }
         self.rest.extend_from_slice(&data);
         Ok(())
     }
 
+    /// How much memory to take for a body of which `needed` bytes are here, and `more` are announced. It grows by half at
+    /// least, so that few bytes are copied, and never beyond what may come.
+    fn room_for(&self, needed: usize, more: usize) -> usize {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let most = match self.body.size_hint().exact() {
+            Some(_) => needed.saturating_add(more).min(limit),
+            None => limit,
+        };
+        let grown = self.rest.capacity().saturating_add(self.rest.capacity() / 2);
+        needed.saturating_add(more.min(TRUST_MOST)).max(grown).min(most).max(needed)
+    }
+
+    fn keep_room(&mut self, bytes: usize) -> Result<(), StatusCode> {
+        if self.has_room(bytes) { Ok(()) } else { Err(StatusCode::SERVICE_UNAVAILABLE) }
+    }
+
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
-        let body = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.rest).freeze());
+        let body = self.first.take().unwrap_or_else(|| std::mem::take(&mut self.rest).into());
         match self.coding.filter(|_| !body.is_empty()) {
             None => Poll::Ready(Ok(self.ended(body))),
             Some(coding) => {
@@ -260,7 +272,7 @@ impl Collect<Arriving> {
     pub(crate) fn into_body(self) -> Arriving {
         let read = match self.first {
             Some(first) => first,
-            None => self.rest.freeze(),
+            None => self.rest.into(),
         };
         match read.is_empty() {
             true => self.body,

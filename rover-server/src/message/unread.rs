@@ -43,6 +43,8 @@ pub(crate) struct Unread {
     is_multiplexed: bool,
     /// Somebody has asked for some of it.
     is_begun: Cell<bool>,
+    /// Tells what is wrong with what has come of it.
+    faults: Faults,
     /// Those who wait for it, beside the one whom the connection wakes.
     waiting: RefCell<Vec<Waker>>,
     waiters: Cell<u32>,
@@ -58,6 +60,9 @@ enum State {
     /// Somebody else has it.
     Passed,
 }
+
+/// Tells what is wrong with a body, as far as it has come.
+pub(crate) type Faults = Option<Rc<dyn Fn() -> Option<&'static str>>>;
 
 /// What has become of a body when it is asked for in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,7 @@ impl Unread {
             is_held_back: false,
             is_multiplexed: false,
             is_begun: Cell::new(false),
+            faults: Faults::default(),
             waiting: RefCell::default(),
             waiters: Cell::new(0),
         }
@@ -86,6 +92,12 @@ impl Unread {
     pub(crate) fn sent(mut self, is_held_back: bool, is_multiplexed: bool) -> Unread {
         self.is_held_back = is_held_back;
         self.is_multiplexed = is_multiplexed;
+        self
+    }
+
+    /// The same, of which `faults` tell what is wrong with it.
+    pub(crate) fn judged(mut self, faults: impl Fn() -> Option<&'static str> + 'static) -> Unread {
+        self.faults = Some(Rc::new(faults));
         self
     }
 
@@ -108,6 +120,11 @@ impl Unread {
     /// Whether somebody waits for it.
     pub(crate) fn is_awaited(&self) -> bool {
         self.waiters.get() > 0
+    }
+
+    /// Whether nobody reads it at the moment, so that nothing is read from its connection.
+    pub(crate) fn lies(&self) -> bool {
+        !self.is_awaited() && matches!(*self.state.borrow(), State::Arriving(_) | State::Reading(_))
     }
 
     /// What cannot be had any more of it.
@@ -217,7 +234,9 @@ impl Unread {
             // The stream is reset.
             (true, _) => Left::Nothing,
             (false, true) => Left::Unknown,
-            (false, false) => Left::Some(Drain { body: left, drained: 0, is_asked: false }),
+            (false, false) => {
+                Left::Some(Drain { body: left, faults: self.faults.clone(), drained: 0, is_asked: false })
+            }
         }
     }
 
@@ -267,6 +286,11 @@ impl Held {
     /// What remains of it when the request has been answered.
     pub(crate) fn left(&self) -> Left {
         self.0.left()
+    }
+
+    /// What is wrong with what has come of it.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        self.0.faults.as_ref().and_then(|faults| faults())
     }
 }
 
@@ -334,12 +358,18 @@ const DRAINED_MOST: usize = 64 * 1024;
 /// Reads what has arrived of a body that nobody wants. Nothing is waited for.
 pub(crate) struct Drain {
     body: Arriving,
+    faults: Faults,
     drained: usize,
     /// The connection has been asked for more.
     is_asked: bool,
 }
 
 impl Drain {
+    /// What is wrong with what has come of it.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        self.faults.as_ref().and_then(|faults| faults())
+    }
+
     /// Whether all of it had arrived. Pending once after each piece: the connection reads only when it has been asked.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {

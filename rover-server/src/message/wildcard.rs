@@ -1,6 +1,8 @@
 //! Names with `*` for any text.
 //!
 //! Comes in: a pattern and a name. Goes out: whether the one describes the other. Must not know: what is named.
+//!
+//! Not by `globset` or `wildmatch`: in a glob `?`, `[` and `{` mean something, which names of files and types may hold.
 
 /// Whether `name` is `pattern`, in which `*` stands for any text.
 pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {

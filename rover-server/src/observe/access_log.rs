@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::AccessLog;
-use crate::log::{self, Colour, Form, Level, Stamp};
+use crate::log::{self, Colour, Form, Level, Timestamp};
 
 /// One answered request.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +34,9 @@ pub(crate) struct Access<'a> {
 pub(crate) fn record(wanted: AccessLog, access: &Access<'_>) {
     log::write_line(Level::Info, |form, stamp, out| {
         match (wanted, form) {
-            (AccessLog::Json, _) | (AccessLog::Auto, Form::Json) => access.write_json(stamp, out),
-            (AccessLog::Text, Form::Json) => access.write_text(stamp, out),
             (AccessLog::Off, _) => return,
+            (AccessLog::Json, _) | (AccessLog::Auto, Form::Json) | (_, Form::Record) => access.write_json(stamp, out),
+            (AccessLog::Text, Form::Json) => access.write_text(stamp, out),
             (_, Form::Terminal(colour)) => access.write_terminal(colour, stamp, out),
         }
         out.push(b'\n');
@@ -44,7 +44,7 @@ pub(crate) fn record(wanted: AccessLog, access: &Access<'_>) {
 }
 
 /// Writes the line of a request that could not be read; `head` is as much of it as came. What does not look like a
-/// method and a path is left out.
+/// method, a target and a version is left out.
 pub(crate) fn record_unparsed(wanted: AccessLog, head: &[u8], status: u16, bytes: u64, ip: Option<IpAddr>) {
     let (method, target) = words_of(head);
     let (path, query) = match target.split_once('?') {
@@ -61,26 +61,41 @@ pub(crate) fn record_unparsed(wanted: AccessLog, head: &[u8], status: u16, bytes
         ip: &ip.map(|ip| ip.to_string()).unwrap_or_default(),
         request_id: "",
         trace_id: "",
-        version: "1.1",
+        version: if line_of(head).ends_with(b" HTTP/1.0") { "1.0" } else { "1.1" },
     };
     record(wanted, &access);
 }
 
+/// The line that a head begins with, without its end.
+fn line_of(head: &[u8]) -> &[u8] {
+    head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default()
+}
+
 /// The method and the target of a request that could not be read, as far as they look like that.
 pub(crate) fn words_of(head: &[u8]) -> (Option<&str>, Cow<'_, str>) {
-    let line = head.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
-    let mut words = line.split(|&byte| byte == b' ');
-    let method = words.next().filter(|word| (1..=20).contains(&word.len()) && word.iter().all(u8::is_ascii_alphabetic));
-    let target = words.next().filter(|word| method.is_some() && word.starts_with(b"/")).unwrap_or_default();
+    let mut words = line_of(head).split(|&byte| byte == b' ');
+    let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'-';
+    let method = words.next().filter(|word| (1..=20).contains(&word.len()) && word.iter().all(is_letter));
+    let target = words.next().filter(|_| method.is_some()).map(without_host).unwrap_or_default();
     let target = String::from_utf8_lossy(&target[..target.len().min(LONGEST_UNPARSED)]);
     (method.and_then(|word| std::str::from_utf8(word).ok()), target)
 }
 
-/// How much of the target of a request that could not be read is logged, in bytes.
-const LONGEST_UNPARSED: usize = 200;
+/// A target from its path on, as that of any other request is logged.
+fn without_host(target: &[u8]) -> &[u8] {
+    if target.starts_with(b"/") {
+        return target;
+    }
+    let host = memchr::memmem::find(target, b"://").map_or(target.len(), |scheme| scheme + 3);
+    let path = target[host..].iter().position(|&byte| byte == b'/');
+    path.map_or(&[], |path| &target[host + path..])
+}
+
+/// How much of the target of a request that could not be read is logged, in bytes: as much as one may have, by default.
+const LONGEST_UNPARSED: usize = 8 * 1024;
 
 impl Access<'_> {
-    fn write_json(&self, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn write_json(&self, stamp: &Timestamp, out: &mut Vec<u8>) {
         log::push_json_head(stamp, Level::Info, "request", out);
         let text = |key: &[u8], value: &str, out: &mut Vec<u8>| {
             out.extend_from_slice(key);
@@ -113,7 +128,7 @@ impl Access<'_> {
     }
 
     /// A line for programs that read words: what is not known is a `-`.
-    fn write_text(&self, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn write_text(&self, stamp: &Timestamp, out: &mut Vec<u8>) {
         stamp.push_iso(out);
         out.push(b' ');
         log::push_plain(if self.ip.is_empty() { "-" } else { self.ip }, out);
@@ -143,7 +158,7 @@ impl Access<'_> {
         }
     }
 
-    fn write_terminal(&self, colour: Colour, stamp: &Stamp, out: &mut Vec<u8>) {
+    fn write_terminal(&self, colour: Colour, stamp: &Timestamp, out: &mut Vec<u8>) {
         let shade = match self.status {
             500.. => Colour::RED,
             400.. => Colour::YELLOW,
@@ -211,8 +226,8 @@ mod tests {
         version: "1.1",
     };
 
-    fn stamp() -> Stamp {
-        Stamp::fixed(Duration::from_millis(1_767_323_045_678), 2)
+    fn stamp() -> Timestamp {
+        Timestamp::fixed(Duration::from_millis(1_767_323_045_678), 2)
     }
 
     fn terminal(access: &Access<'_>, colour: Colour) -> String {

@@ -18,7 +18,7 @@ use crate::exchange::context::{self, Client, Peer};
 use crate::log::{self, Level};
 use crate::message::body::{Aborted, Body, Stream};
 use crate::observe::access_log::{self, Access};
-use crate::observe::metrics::Measured;
+use crate::observe::metrics::OpenRequest;
 use crate::observe::otlp::{ServerSpan, Tracer};
 use crate::route::RouteId;
 use crate::runtime::turn;
@@ -34,7 +34,7 @@ pub(crate) struct Record {
     /// For the log, and for the traces.
     line: Option<Line>,
     /// For the metrics, if they are not complete at once.
-    measured: Option<Measured>,
+    measured: Option<OpenRequest>,
     /// For the traces.
     span: Option<ServerSpan>,
 }
@@ -129,7 +129,7 @@ impl Record {
     }
 
     /// Counts the request when it is over.
-    pub(crate) fn follow(&mut self, measured: Measured) {
+    pub(crate) fn follow(&mut self, measured: OpenRequest) {
         self.measured = Some(measured);
     }
 

@@ -19,7 +19,7 @@ use crate::log::{self, Level};
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BreakerOptions {
-    /// So many failures within the window open it; at least 1.
+    /// The number of failures within the window that opens it; at least 1.
     pub(crate) failures: usize,
     pub(crate) window: Duration,
     /// How long it stays open before trials.
@@ -57,11 +57,12 @@ impl Breaker {
         })
     }
 
-    /// Lets a request pass, or not. What it gives must be told how the request went; dropped, it says nothing.
+    /// Lets a request pass, or refuses it. The result must be told how the request went; dropped, it counts for
+    /// nothing.
     ///
     /// # Errors
     /// [`Problem::CircuitOpen`].
-    pub(super) fn admit(self: &Rc<Self>) -> Result<Pass, Problem> {
+    pub(super) fn admit(self: &Rc<Self>) -> Result<BreakerPass, Problem> {
         if self.state.get() == BreakerState::Open {
             let over = self.opened_at.get().is_none_or(|at| at.elapsed() >= self.options.open);
             if !over {
@@ -76,7 +77,7 @@ impl Breaker {
             }
             self.trying.set(self.trying.get() + 1);
         }
-        Ok(Pass { breaker: self.clone(), is_trial, term: self.term.get(), is_told: false })
+        Ok(BreakerPass { breaker: self.clone(), is_trial, term: self.term.get(), is_told: false })
     }
 
     /// Whether a request would be refused now.
@@ -128,14 +129,14 @@ impl Breaker {
 }
 
 /// A request that a breaker let pass.
-pub(super) struct Pass {
+pub(super) struct BreakerPass {
     breaker: Rc<Breaker>,
     is_trial: bool,
     term: u64,
     is_told: bool,
 }
 
-impl Pass {
+impl BreakerPass {
     /// Tells how the request went. Only the first telling of a trial counts; a failure after a success counts as one
     /// more failure.
     pub(super) fn tell(&mut self, is_success: bool) {
@@ -159,7 +160,7 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for BreakerPass {
     fn drop(&mut self) {
         if self.is_trial && !self.is_told && self.term == self.breaker.term.get() {
             self.breaker.trying.set(self.breaker.trying.get().saturating_sub(1));

@@ -13,25 +13,26 @@ use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, HeaderValue, RANGE, USER_AGENT};
 use http::response::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use lru::LruCache;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Problem;
-use super::body::{Inflow, Outgoing};
-use super::breaker::{Breaker, BreakerOptions, Pass};
+use super::active::Active;
+use super::breaker::{Breaker, BreakerOptions};
+use super::call::Call;
 use super::connect::Connector;
 use super::decode::ACCEPTED;
-use super::figures::{Figures, OriginFigures, add, subtract};
-use super::limit::{Gate, LimitOptions};
-use super::pool::{Failure, Lease, Patience, Pool};
+use super::figures::{Figures, OriginFigures, add};
+use super::inflow::Inflow;
+use super::limit::{LimitOptions, RequestLimit};
+use super::outgoing::Outgoing;
+use super::pool::{ConnectionPool, Patience, SendFailure};
 use super::redirect::{self, Redirected};
-use super::retry::{self, RetryOptions};
-use super::tls::{Tls, TlsOptions};
+use super::retry;
+use super::tls::{ClientTls, TlsOptions};
 use super::url::origin_of;
 
 /// The most origins whose breaker and queue one client remembers.
@@ -77,25 +78,6 @@ impl Settings {
     }
 }
 
-/// A request, and how long and how often it is tried.
-pub(crate) struct Call {
-    pub(crate) method: Method,
-    /// [Parsed](super::parse_url).
-    pub(crate) url: Uri,
-    pub(crate) headers: HeaderMap,
-    /// `None` once it has been sent and cannot be sent again.
-    pub(crate) body: Option<Outgoing>,
-    /// When the head of the answer must be there.
-    pub(crate) deadline: Option<Instant>,
-    /// The longest that getting a connection may take.
-    pub(crate) connect_timeout: Option<Duration>,
-    /// How many redirects are followed; with 0 they are answers like others.
-    pub(crate) redirects: u32,
-    pub(crate) retry: Option<RetryOptions>,
-    /// Whether sending it twice does no harm.
-    pub(crate) is_repeatable: bool,
-}
-
 /// An answer whose body is still to come.
 pub(crate) struct Reply {
     pub(crate) head: Parts,
@@ -116,16 +98,16 @@ pub(crate) struct Client {
 
 /// What a client keeps of one origin.
 pub(crate) struct Origin {
-    pool: Rc<Pool>,
+    pool: Rc<ConnectionPool>,
     breaker: Option<Rc<Breaker>>,
-    gate: Option<Rc<Gate>>,
+    gate: Option<Rc<RequestLimit>>,
     figures: Arc<OriginFigures>,
 }
 
 impl Client {
     /// Nothing is connected yet. The client must be used within one tokio runtime.
     pub(crate) fn new(settings: Settings, figures: &Arc<Figures>) -> Client {
-        let connector = Connector::new(Tls::new(settings.tls.clone()), settings.name.clone(), figures.clone());
+        let connector = Connector::new(ClientTls::new(settings.tls.clone()), settings.name.clone(), figures.clone());
         let origins = RefCell::new(LruCache::new(MOST_ORIGINS));
         Client { connector, settings, figures: figures.clone(), origins }
     }
@@ -144,9 +126,9 @@ impl Client {
         }
         let figures = self.figures.of(&self.settings.name, &name);
         let breaker = self.settings.breaker.map(|options| Breaker::new(options, name.as_str().into(), figures.clone()));
-        let gate = self.settings.limit.map(|options| Gate::new(options, figures.clone()));
+        let gate = self.settings.limit.map(|options| RequestLimit::new(options, figures.clone()));
         let patience = Patience { connections: self.settings.idle, time: self.settings.idle_timeout };
-        let pool = Pool::new(self.connector.clone(), url, patience);
+        let pool = ConnectionPool::new(self.connector.clone(), url, patience);
         let origin = Rc::new(Origin { pool, breaker, gate, figures });
         origins.put(name.into_boxed_str(), origin.clone());
         origin
@@ -236,22 +218,6 @@ async fn drain(mut body: Inflow) {
     let _ = body.collect(WORTH_DRAINING, Some(Instant::now() + DRAIN_PATIENCE)).await;
 }
 
-impl Call {
-    /// The request as it stands. A body that cannot be sent again is gone afterwards.
-    fn request(&mut self) -> Request<Outgoing> {
-        let body = match self.body.as_ref().and_then(Outgoing::again) {
-            Some(copy) => copy,
-            None => self.body.take().unwrap_or_default(),
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        let target = self.url.path_and_query().cloned();
-        *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        *request.headers_mut() = self.headers.clone();
-        request
-    }
-}
-
 impl Origin {
     /// Sends a request, whose URI is a path and query, and waits for the head of its answer as long as `expiry` lasts.
     ///
@@ -269,7 +235,7 @@ impl Origin {
         can_repeat: impl Fn(bool) -> bool,
         connect_timeout: Option<Duration>,
         expiry: impl AsyncFn() -> Problem,
-    ) -> Result<(Parts, Incoming, Active), Failure> {
+    ) -> Result<(Parts, Incoming, Active), SendFailure> {
         let mut left = MOST_TRIES;
         loop {
             let failure = match self.once(request(), *is_fresh, connect_timeout, expiry()).await {
@@ -296,18 +262,18 @@ impl Origin {
         is_fresh: bool,
         connect_timeout: Option<Duration>,
         expiry: impl Future<Output = Problem>,
-    ) -> Result<(Parts, Incoming, Active), Failure> {
+    ) -> Result<(Parts, Incoming, Active), SendFailure> {
         let mut expiry = pin!(expiry);
         let entered = tokio::select! {
             biased;
             entered = self.enter() => entered,
             problem = &mut expiry => Err(problem),
         };
-        let mut active = entered.map_err(Failure::unsent)?;
+        let mut active = entered.map_err(SendFailure::unsent)?;
         let answered = tokio::select! {
             biased;
             answered = self.pool.send(request, is_fresh, connect_timeout) => answered,
-            problem = expiry => Err(Failure::sent(problem)),
+            problem = expiry => Err(SendFailure::sent(problem)),
         };
         match answered {
             Ok((response, lease)) => {
@@ -346,76 +312,6 @@ impl Origin {
             Some(breaker) => Some(breaker.admit().map_err(reject)?),
             None => None,
         };
-        add(&self.figures.requests);
-        add(&self.figures.active);
-        Ok(Active { figures: self.figures.clone(), turn, pass, lease: None, is_over: false })
-    }
-}
-
-/// A request in progress, up to the end of its answer's body.
-pub(crate) struct Active {
-    figures: Arc<OriginFigures>,
-    turn: Option<OwnedSemaphorePermit>,
-    pass: Option<Pass>,
-    lease: Option<Lease>,
-    is_over: bool,
-}
-
-impl Active {
-    fn answered(&mut self, status: StatusCode) {
-        let is_success = !status.is_server_error();
-        if !is_success {
-            add(&self.figures.failures);
-        }
-        self.tell(is_success);
-    }
-
-    fn failed(&mut self, problem: &Problem) {
-        if problem.is_of_client() {
-            return;
-        }
-        add(&self.figures.failures);
-        if problem.blames_server() {
-            self.tell(false);
-        }
-    }
-
-    fn tell(&mut self, is_success: bool) {
-        if let Some(pass) = &mut self.pass {
-            pass.tell(is_success);
-        }
-    }
-
-    /// The body has come to its end, or broke off.
-    pub(super) fn end(&mut self, is_complete: bool) {
-        if !is_complete && !self.is_over {
-            add(&self.figures.failures);
-            self.tell(false);
-        }
-        if is_complete {
-            self.give_back();
-        }
-        self.leave();
-    }
-
-    fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
-    }
-
-    fn leave(&mut self) {
-        if !self.is_over {
-            self.is_over = true;
-            subtract(&self.figures.active);
-        }
-        self.turn = None;
-        self.lease = None;
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.leave();
+        Ok(Active::begin(&self.figures, turn, pass))
     }
 }

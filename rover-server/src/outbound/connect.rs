@@ -1,4 +1,4 @@
-//! New connections: TCP, then TLS where the URL asks for it. Each counts itself while it is open.
+//! Opens connections: TCP, then TLS if the URL asks for it. Each counts itself while it is open.
 
 use std::future::Future;
 use std::io;
@@ -21,24 +21,24 @@ use super::Problem;
 use super::dns::Resolver;
 use super::figures::{Figures, OriginFigures, add, subtract};
 use super::interim::{Frames, Interims};
-use super::tls::Tls;
+use super::tls::ClientTls;
 use super::url::origin_of;
 
-/// How long a failed write is kept back at most, for the read side to speak first.
+/// How long a failed write is held back at most, so that the read side can report first.
 const HEARING: Duration = Duration::from_secs(5);
 
 /// Opens the connections of one client.
 #[derive(Clone)]
 pub(super) struct Connector {
     http: HttpConnector<Resolver>,
-    tls: Arc<Tls>,
+    tls: Arc<ClientTls>,
     client: Arc<str>,
     figures: Arc<Figures>,
 }
 
 impl Connector {
-    /// `client` is the name that the connections are counted under.
-    pub(super) fn new(tls: Tls, client: Arc<str>, figures: Arc<Figures>) -> Connector {
+    /// `client` is the name under which the connections are counted.
+    pub(super) fn new(tls: ClientTls, client: Arc<str>, figures: Arc<Figures>) -> Connector {
         let mut http = HttpConnector::new_with_resolver(Resolver::default());
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -47,14 +47,14 @@ impl Connector {
 }
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type MaybeTls = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 impl Connector {
     /// Connects to the origin of `url`.
     ///
     /// # Errors
     /// It cannot be reached, or TLS fails.
-    pub(super) async fn connect(&self, url: Uri) -> Result<Counted, BoxError> {
+    pub(super) async fn connect(&self, url: Uri) -> Result<CountedStream, BoxError> {
         let figures = self.figures.of(&self.client, &origin_of(&url));
         let mut http = self.http.clone();
         let stream = if url.scheme() == Some(&Scheme::HTTPS) {
@@ -65,11 +65,11 @@ impl Connector {
         };
         add(&figures.open);
         add(&figures.opened);
-        Ok(Counted::new(stream, figures))
+        Ok(CountedStream::new(stream, figures))
     }
 }
 
-/// A peer that ends the connection in the middle of a handshake does not speak TLS, as far as anybody can tell.
+/// A peer that closes the connection during a handshake probably does not speak TLS.
 fn in_handshake(error: BoxError) -> BoxError {
     match Problem::of(&*error) {
         Problem::Closed => Problem::Tls("TLS: the server closed the connection in the handshake".to_owned()).into(),
@@ -79,10 +79,10 @@ fn in_handshake(error: BoxError) -> BoxError {
 
 /// An open connection.
 ///
-/// On one of HTTP/1.1 a failed write is told only once the read side has spoken: a server may answer a request and close the
-/// connection before it has read all of it, and its answer is then here although writing fails.
-pub(super) struct Counted {
-    stream: TokioIo<Stream>,
+/// On HTTP/1.1 a failed write is reported only after the read side: a server may answer a request and close the
+/// connection before it has read all of it, and its answer has then arrived although writing fails.
+pub(super) struct CountedStream {
+    stream: TokioIo<MaybeTls>,
     figures: Arc<OriginFigures>,
     /// Told by whoever sends requests over HTTP/1.1.
     interims: Arc<Interims>,
@@ -95,11 +95,11 @@ pub(super) struct Counted {
 /// Why writing failed, and for how long the read side may keep that back.
 type Deaf = (io::ErrorKind, Pin<Box<Sleep>>);
 
-impl Counted {
-    fn new(stream: Stream, figures: Arc<OriginFigures>) -> Counted {
+impl CountedStream {
+    fn new(stream: MaybeTls, figures: Arc<OriginFigures>) -> CountedStream {
         let is_http2 = stream.connected().is_negotiated_h2();
         let (interims, frames) = (Arc::default(), is_http2.then(Frames::default));
-        Counted { stream: TokioIo::new(stream), figures, interims, frames, deaf: None }
+        CountedStream { stream: TokioIo::new(stream), figures, interims, frames, deaf: None }
     }
 
     /// Whether HTTP/2 has been agreed on.
@@ -117,7 +117,7 @@ impl Counted {
     fn poll_with<T>(
         &mut self,
         cx: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut TokioIo<Stream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut TokioIo<MaybeTls>>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if self.deaf.is_none() {
             match write(Pin::new(&mut self.stream), cx) {
@@ -139,13 +139,13 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedStream {
     fn drop(&mut self) {
         subtract(&self.figures.open);
     }
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for CountedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.interims.check()?;
@@ -158,7 +158,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for CountedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_with(cx, |stream, cx| stream.poll_write(cx, buf))
     }

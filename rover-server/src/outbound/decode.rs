@@ -1,4 +1,4 @@
-//! Content codings of responses: gzip, brotli and zstd, undone piece by piece.
+//! Decodes responses piece by piece: gzip, brotli and zstd.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,7 +13,7 @@ use tokio::task::coop;
 use super::Problem;
 use crate::message::decode::{BodyCoding, Broken, Codec, coding};
 
-/// What requests say they understand.
+/// The `Accept-Encoding` of requests.
 pub(super) const ACCEPTED: &str = "gzip, br, zstd";
 
 /// The size of the largest pieces that come out, in bytes.

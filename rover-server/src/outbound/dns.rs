@@ -1,4 +1,4 @@
-//! Names to addresses, off the event loop: the system's resolver on threads for work that blocks.
+//! Resolves names off the event loop: the system's resolver, on blocking threads.
 
 use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -48,7 +48,7 @@ impl Service<Name> for Resolver {
                 drop(turn);
                 found.map_err(|error| match error.raw_os_error() {
                     Some(_) => Problem::of(&error),
-                    // Without a descriptor the resolver finds nothing, which tells nothing of the name.
+                    // Without a free descriptor the resolver finds nothing, which says nothing about the name.
                     None => resources::shortage().map_or(Problem::NameNotFound, |error| Problem::of(&error)),
                 })
             });

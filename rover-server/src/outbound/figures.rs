@@ -1,24 +1,25 @@
-//! What the clients of one worker count, readable from any thread.
+//! The counters of one worker's clients, readable from any thread.
 //!
 //! Comes in: events of clients and their connections. Goes out: a [`Row`] for each client and origin. Only the worker
 //! that owns the clients writes, so the counters are never contended; a page of metrics may read them at any time.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 /// How many pairs of client and origin are kept; the one that was unused for longest goes first.
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// The names of a client and an origin.
-type Key = (Arc<str>, Arc<str>);
+type OriginKey = (Arc<str>, Arc<str>);
 
 /// The counters of all clients of one worker.
 #[derive(Debug)]
 pub(crate) struct Figures {
-    rows: Mutex<LruCache<Key, Arc<OriginFigures>>>,
+    rows: Mutex<LruCache<OriginKey, Arc<OriginFigures>>>,
 }
 
 impl Default for Figures {
@@ -27,7 +28,7 @@ impl Default for Figures {
     }
 }
 
-/// The counters of one client's dealings with one origin.
+/// The counters of one client for one origin.
 #[derive(Debug, Default)]
 pub(crate) struct OriginFigures {
     /// Connections that are open, in use or idle.
@@ -52,7 +53,7 @@ pub(crate) struct OriginFigures {
     pub(super) breaker_opened: AtomicU64,
 }
 
-/// Where a circuit breaker stands.
+/// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum BreakerState {
     /// Requests pass.
@@ -83,7 +84,7 @@ impl BreakerState {
     }
 }
 
-/// One client's dealings with one origin at a moment.
+/// A snapshot of one client's counters for one origin.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// The client's name: `http` for `rover.http` itself, `proxy` for `ctx:proxy`.
@@ -135,14 +136,14 @@ impl Row {
 impl Figures {
     /// The counters of `client` and `origin`, made where they are missing.
     pub(super) fn of(&self, client: &Arc<str>, origin: &str) -> Arc<OriginFigures> {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.rows.lock();
         let key = (client.clone(), Arc::from(origin));
         rows.get_or_insert(key, Arc::default).clone()
     }
 
     /// A snapshot of everything that is kept, in the order of names.
     pub(crate) fn rows(&self) -> Vec<Row> {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.rows.lock();
         let mut rows: Vec<Row> = rows.iter().map(|((client, origin), of)| of.row(client, origin)).collect();
         rows.sort_by(|a, b| (&a.client, &a.origin).cmp(&(&b.client, &b.origin)));
         rows

@@ -1,4 +1,5 @@
-//! Interim answers (1xx): how many a server may send before its answer, and who wants to see them.
+//! Interim responses (1xx): limits how many a server may send before its answer, and passes them to those who want
+//! them.
 //!
 //! Comes in: the interim answers of HTTP/1.1, as hyper reports them, and the bytes of HTTP/2, of which hyper reports none.
 //! Goes out: an error for a server that sends them without end, and the answers for a [`Relay`]. hyper reads on as long as
@@ -6,15 +7,16 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Problem;
 
-/// How many there may be before an answer.
+/// How many interim responses there may be before an answer.
 pub(super) const MOST: usize = 1000;
 
 /// How many bytes of fields there may be in all of them.
@@ -61,7 +63,7 @@ fn flood() -> io::Error {
     io::Error::other(Problem::TooManyInterims)
 }
 
-/// Who wants to see the interim answers to a request. It goes along in the request's extensions.
+/// The receiver of the interim responses to a request, in the request's extensions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Relay(Arc<(Mutex<Vec<Interim>>, Notify)>);
 
@@ -71,7 +73,7 @@ pub(crate) type Interim = (StatusCode, HeaderMap);
 impl Relay {
     pub(super) fn push(&self, status: StatusCode, fields: HeaderMap) {
         let (queue, notify) = &*self.0;
-        queue.lock().unwrap_or_else(PoisonError::into_inner).push((status, fields));
+        queue.lock().push((status, fields));
         notify.notify_one();
     }
 
@@ -79,7 +81,7 @@ impl Relay {
     pub(crate) async fn next(&self) -> Vec<Interim> {
         let (queue, notify) = &*self.0;
         loop {
-            let come = std::mem::take(&mut *queue.lock().unwrap_or_else(PoisonError::into_inner));
+            let come = std::mem::take(&mut *queue.lock());
             if !come.is_empty() {
                 return come;
             }

@@ -19,7 +19,7 @@ pub(crate) struct LimitOptions {
 }
 
 /// Lets requests in, in the order in which they came.
-pub(super) struct Gate {
+pub(super) struct RequestLimit {
     turns: Arc<Semaphore>,
     queue: usize,
     /// How many wait. Not read from the figures, which clients of the same name share.
@@ -27,10 +27,10 @@ pub(super) struct Gate {
     figures: Arc<OriginFigures>,
 }
 
-impl Gate {
-    pub(super) fn new(options: LimitOptions, figures: Arc<OriginFigures>) -> Rc<Gate> {
+impl RequestLimit {
+    pub(super) fn new(options: LimitOptions, figures: Arc<OriginFigures>) -> Rc<RequestLimit> {
         let turns = Arc::new(Semaphore::new(options.concurrent.min(Semaphore::MAX_PERMITS)));
-        Rc::new(Gate { turns, queue: options.queue, waiting: Cell::new(0), figures })
+        Rc::new(RequestLimit { turns, queue: options.queue, waiting: Cell::new(0), figures })
     }
 
     /// Waits for a turn, which lasts until what this gives is dropped.
@@ -44,23 +44,23 @@ impl Gate {
         if self.waiting.get() >= self.queue {
             return Err(Problem::QueueFull);
         }
-        let _waiting = Waiting::new(self);
+        let _waiting = WaitingRequest::new(self);
         self.turns.clone().acquire_owned().await.map_err(|_| Problem::QueueFull)
     }
 }
 
 /// A place in the queue.
-struct Waiting<'a>(&'a Gate);
+struct WaitingRequest<'a>(&'a RequestLimit);
 
-impl Waiting<'_> {
-    fn new(gate: &Gate) -> Waiting<'_> {
+impl WaitingRequest<'_> {
+    fn new(gate: &RequestLimit) -> WaitingRequest<'_> {
         gate.waiting.set(gate.waiting.get() + 1);
         add(&gate.figures.queued);
-        Waiting(gate)
+        WaitingRequest(gate)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingRequest<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
         subtract(&self.0.figures.queued);

@@ -4,15 +4,18 @@
 //! and HTTP/2 by hyper, TLS by rustls; each client has a pool of connections of its own, within one worker. Blocking work
 //! (names, certificate files) runs on other threads. This module must not know of Lua, nor of requests that come in.
 
-mod body;
+mod active;
 mod breaker;
+mod call;
 mod client;
 mod connect;
 mod decode;
 mod dns;
 mod figures;
+mod inflow;
 mod interim;
 mod limit;
+mod outgoing;
 mod pool;
 mod problem;
 mod redirect;
@@ -20,13 +23,16 @@ mod retry;
 mod tls;
 mod url;
 
-pub(crate) use body::{Inflow, Outgoing};
+pub(crate) use active::Active;
 pub(crate) use breaker::BreakerOptions;
-pub(crate) use client::{Active, Call, Client, Origin, Reply, Settings};
+pub(crate) use call::Call;
+pub(crate) use client::{Client, Origin, Reply, Settings};
 pub(crate) use figures::{BreakerState, Figures, Row};
+pub(crate) use inflow::Inflow;
 pub(crate) use interim::Relay;
 pub(crate) use limit::LimitOptions;
-pub(crate) use pool::Failure;
+pub(crate) use outgoing::Outgoing;
+pub(crate) use pool::SendFailure;
 pub(crate) use problem::Problem;
 pub(crate) use retry::{RetryOptions, is_idempotent};
 pub(crate) use tls::TlsOptions;

@@ -20,9 +20,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Problem;
-use super::body::Outgoing;
 use super::connect::Connector;
 use super::interim::{Interims, Relay};
+use super::outgoing::Outgoing;
 use super::problem;
 use super::url::host_of;
 
@@ -40,14 +40,14 @@ pub(super) struct Patience {
 }
 
 /// See the module.
-pub(super) struct Pool {
+pub(super) struct ConnectionPool {
     connector: Connector,
     url: Uri,
     host: Option<HeaderValue>,
     patience: Patience,
     /// The longest waiting first.
-    waiting: RefCell<Vec<Waiting>>,
-    shared: RefCell<Option<Shared>>,
+    waiting: RefCell<Vec<WaitingCalls>>,
+    shared: RefCell<Option<SharedConnection>>,
     /// The origin has spoken HTTP/2.
     is_shared: Cell<bool>,
     /// Whose turn it is to make the next connection that is shared.
@@ -56,18 +56,18 @@ pub(super) struct Pool {
     is_swept: Cell<bool>,
 }
 
-struct Waiting {
-    connection: Own,
+struct WaitingCalls {
+    connection: OwnConnection,
     since: Instant,
 }
 
 /// A connection of HTTP/1.1.
-struct Own {
+struct OwnConnection {
     requests: http1::SendRequest<Outgoing>,
     interims: Arc<Interims>,
 }
 
-impl Own {
+impl OwnConnection {
     /// Lets the interim answers to `request` be counted, and shown to whoever wants to see them.
     fn count_interims(&self, request: &mut Request<Outgoing>) {
         self.interims.begin();
@@ -81,18 +81,18 @@ impl Own {
     }
 }
 
-struct Shared {
+struct SharedConnection {
     connection: http2::SendRequest<Outgoing>,
     used: Instant,
 }
 
-enum Connection {
-    Own(Own),
+enum PooledConnection {
+    Own(OwnConnection),
     Shared(http2::SendRequest<Outgoing>),
 }
 
 /// Why there is no answer to one request.
-pub(crate) struct Failure {
+pub(crate) struct SendFailure {
     pub(crate) problem: Problem,
     /// No byte of the request can have reached a server.
     pub(crate) is_unsent: bool,
@@ -102,28 +102,28 @@ pub(crate) struct Failure {
     pub(crate) is_unprocessed: bool,
 }
 
-impl Failure {
-    pub(super) fn unsent(problem: Problem) -> Failure {
-        Failure { problem, is_unsent: true, is_stale: false, is_unprocessed: false }
+impl SendFailure {
+    pub(super) fn unsent(problem: Problem) -> SendFailure {
+        SendFailure { problem, is_unsent: true, is_stale: false, is_unprocessed: false }
     }
 
-    pub(super) fn sent(problem: Problem) -> Failure {
-        Failure { problem, is_unsent: false, is_stale: false, is_unprocessed: false }
+    pub(super) fn sent(problem: Problem) -> SendFailure {
+        SendFailure { problem, is_unsent: false, is_stale: false, is_unprocessed: false }
     }
 
     /// The answer broke off before the first byte of its body.
-    pub(crate) fn broken_off(problem: Problem) -> Failure {
-        Failure::sent(problem)
+    pub(crate) fn broken_off(problem: Problem) -> SendFailure {
+        SendFailure::sent(problem)
     }
 
-    fn broken(error: &hyper::Error, has_waited: bool) -> Failure {
+    fn broken(error: &hyper::Error, has_waited: bool) -> SendFailure {
         let problem = match Problem::of(error) {
             // The system gave up a connection that had stood.
             Problem::ConnectTimeout => Problem::Timeout,
             problem => problem,
         };
         let is_stale = has_waited && matches!(problem, Problem::Closed | Problem::Reset);
-        Failure { problem, is_unsent: false, is_stale, is_unprocessed: problem::is_unprocessed(error) }
+        SendFailure { problem, is_unsent: false, is_stale, is_unprocessed: problem::is_unprocessed(error) }
     }
 }
 
@@ -138,23 +138,23 @@ fn is_coded(headers: &HeaderMap) -> bool {
 
 /// A connection of HTTP/1.1 in use. Dropped, it is closed.
 pub(super) struct Lease {
-    connection: Own,
-    pool: Weak<Pool>,
+    connection: OwnConnection,
+    pool: Weak<ConnectionPool>,
 }
 
 impl Lease {
     /// The answer is complete, so the next request may have the connection.
     pub(super) fn give_back(self) {
         if let Some(pool) = self.pool.upgrade() {
-            Pool::keep(&pool, self.connection);
+            ConnectionPool::keep(&pool, self.connection);
         }
     }
 }
 
-impl Pool {
+impl ConnectionPool {
     /// Connections to the origin of `url`; none is made yet.
-    pub(super) fn new(connector: Connector, url: &Uri, patience: Patience) -> Rc<Pool> {
-        Rc::new(Pool {
+    pub(super) fn new(connector: Connector, url: &Uri, patience: Patience) -> Rc<ConnectionPool> {
+        Rc::new(ConnectionPool {
             connector,
             host: HeaderValue::try_from(host_of(url)).ok(),
             url: url.clone(),
@@ -173,11 +173,11 @@ impl Pool {
     /// # Errors
     /// There is no connection, or no answer.
     pub(super) async fn send(
-        self: &Rc<Pool>,
+        self: &Rc<ConnectionPool>,
         mut request: Request<Outgoing>,
         is_fresh: bool,
         connect_timeout: Option<Duration>,
-    ) -> Result<(Response<Incoming>, Option<Lease>), Failure> {
+    ) -> Result<(Response<Incoming>, Option<Lease>), SendFailure> {
         loop {
             let known = if is_fresh { None } else { self.take() };
             let (connection, has_waited) = match known {
@@ -189,11 +189,11 @@ impl Pool {
                         Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(Problem::ConnectTimeout)),
                         None => connecting.await,
                     };
-                    connected.map_err(Failure::unsent)?
+                    connected.map_err(SendFailure::unsent)?
                 }
             };
             let (sent, lease) = match connection {
-                Connection::Own(mut connection) => {
+                PooledConnection::Own(mut connection) => {
                     if let Some(host) = &self.host {
                         request.headers_mut().entry(HOST).or_insert_with(|| host.clone());
                     }
@@ -214,33 +214,33 @@ impl Pool {
                     let sent = connection.requests.try_send_request(request).await;
                     (sent, Some(Lease { connection, pool: Rc::downgrade(self) }))
                 }
-                Connection::Shared(mut connection) => {
+                PooledConnection::Shared(mut connection) => {
                     self.name_authority(&mut request);
                     if let Err(error) = connection.ready().await {
                         self.shared.take();
                         if has_waited {
                             continue;
                         }
-                        return Err(Failure::broken(&error, false));
+                        return Err(SendFailure::broken(&error, false));
                     }
                     (connection.try_send_request(request).await, None)
                 }
             };
             let mut error = match sent {
-                Ok(response) if is_coded(response.headers()) => return Err(Failure::sent(Problem::Malformed)),
+                Ok(response) if is_coded(response.headers()) => return Err(SendFailure::sent(Problem::Malformed)),
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };
             match error.take_message() {
                 // It had been closed already, so nothing of the request went out.
                 Some(unsent) if has_waited => request = unsent,
-                _ => return Err(Failure::broken(&error.into_error(), has_waited)),
+                _ => return Err(SendFailure::broken(&error.into_error(), has_waited)),
             }
         }
     }
 
     /// A connection that waits, or is shared.
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Option<PooledConnection> {
         let mut waiting = self.waiting.borrow_mut();
         for n in (0..waiting.len()).rev() {
             let connection = &waiting[n].connection.requests;
@@ -248,19 +248,19 @@ impl Pool {
                 waiting.remove(n);
             } else if connection.is_ready() {
                 // The one that was used last: those that are not needed may grow old.
-                return Some(Connection::Own(waiting.remove(n).connection));
+                return Some(PooledConnection::Own(waiting.remove(n).connection));
             }
         }
         drop(waiting);
         let mut shared = self.shared.borrow_mut();
         let known = shared.as_mut().filter(|shared| !shared.connection.is_closed())?;
         known.used = Instant::now();
-        Some(Connection::Shared(known.connection.clone()))
+        Some(PooledConnection::Shared(known.connection.clone()))
     }
 
     /// A new connection, or one that another request has made meanwhile, which is told: where connections are shared, one is
     /// enough for all who wait.
-    async fn connect(self: &Rc<Pool>, is_fresh: bool) -> Result<(Connection, bool), Problem> {
+    async fn connect(self: &Rc<ConnectionPool>, is_fresh: bool) -> Result<(PooledConnection, bool), Problem> {
         let mut _turn = None;
         if self.is_shared.get() && !is_fresh {
             _turn = Some(self.turn.lock().await);
@@ -276,10 +276,10 @@ impl Pool {
             builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
             let (connection, work) = builder.handshake(TokioIo::new(stream)).await.map_err(problem)?;
             tokio::spawn(work);
-            self.shared.replace(Some(Shared { connection: connection.clone(), used: Instant::now() }));
+            self.shared.replace(Some(SharedConnection { connection: connection.clone(), used: Instant::now() }));
             self.is_shared.set(true);
             self.sweep_later();
-            return Ok((Connection::Shared(connection), false));
+            return Ok((PooledConnection::Shared(connection), false));
         }
         self.is_shared.set(false);
         let mut builder = http1::Builder::new();
@@ -288,7 +288,7 @@ impl Pool {
         let interims = stream.interims();
         let (requests, work) = builder.handshake(TokioIo::new(stream)).await.map_err(problem)?;
         tokio::spawn(work.with_upgrades());
-        Ok((Connection::Own(Own { requests, interims }), false))
+        Ok((PooledConnection::Own(OwnConnection { requests, interims }), false))
     }
 
     /// Gives the request the URI that HTTP/2 wants; what is named by Host there is named by the authority here (RFC 9113,
@@ -305,17 +305,17 @@ impl Pool {
         }
     }
 
-    fn keep(pool: &Rc<Pool>, connection: Own) {
+    fn keep(pool: &Rc<ConnectionPool>, connection: OwnConnection) {
         let mut waiting = pool.waiting.borrow_mut();
         if connection.requests.is_closed() || waiting.len() >= pool.patience.connections {
             return;
         }
-        waiting.push(Waiting { connection, since: Instant::now() });
+        waiting.push(WaitingCalls { connection, since: Instant::now() });
         drop(waiting);
         pool.sweep_later();
     }
 
-    fn sweep_later(self: &Rc<Pool>) {
+    fn sweep_later(self: &Rc<ConnectionPool>) {
         if self.is_swept.replace(true) {
             return;
         }

@@ -8,8 +8,8 @@ use http::response::Parts;
 use http::{Method, StatusCode};
 
 use super::Problem;
-use super::body::Outgoing;
-use super::client::Call;
+use super::call::Call;
+use super::outgoing::Outgoing;
 use super::url::{resolve, same_origin};
 
 /// Whether an answer leads on.

@@ -32,14 +32,14 @@ pub(crate) struct TlsOptions {
 
 /// The TLS settings of a client, made when they are first needed.
 #[derive(Debug, Default)]
-pub(super) struct Tls {
+pub(super) struct ClientTls {
     options: TlsOptions,
     config: OnceCell<Arc<ClientConfig>>,
 }
 
-impl Tls {
-    pub(super) fn new(options: TlsOptions) -> Tls {
-        Tls { options, config: OnceCell::new() }
+impl ClientTls {
+    pub(super) fn new(options: TlsOptions) -> ClientTls {
+        ClientTls { options, config: OnceCell::new() }
     }
 
     /// The settings; an attempt that failed is made again next time.
@@ -69,7 +69,7 @@ fn build(options: &TlsOptions) -> Result<ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let builder = if options.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous(provider)))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
     } else {
         let roots = match &options.ca {
             Some(file) => Arc::new(roots_of(file)?),
@@ -138,9 +138,9 @@ fn system_roots() -> Result<Arc<RootCertStore>, String> {
 
 /// Believes every certificate, as `insecure = true` asks for. The handshake's signatures are still checked.
 #[derive(Debug)]
-struct Credulous(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Credulous {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

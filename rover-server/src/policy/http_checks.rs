@@ -214,21 +214,30 @@ pub(crate) fn body_refusal(head: &Parts, length: Option<u64>, fault: Option<&'st
     let too_long =
         length.filter(|&length| length > LONGEST_BODY).map(|_| "Content-Length is larger than any body can be");
     if let Some(message) = fault.or(too_long) {
-        return Some(closing(failure::with_message(StatusCode::BAD_REQUEST, message)));
+        return Some(broken_body(message));
     }
     let differs = |name, known: &str| {
         head.headers.get_all(name).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
     };
-    // Several lines are one list (RFC 9110, section 5.3), which is another coding than chunked alone.
-    let has_several = head.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some();
-    let status = if has_several || differs(TRANSFER_ENCODING, "chunked") {
+    // A body whose length is known came in no transfer coding: hyper and h2 see to that. Several lines are one list (RFC
+    // 9110, section 5.3), which is another coding than chunked alone.
+    let is_coded = length.is_none()
+        && (differs(TRANSFER_ENCODING, "chunked") || head.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some());
+    // To look at a few names costs less than to look one up.
+    let status = if is_coded {
         StatusCode::NOT_IMPLEMENTED
-    } else if differs(EXPECT, "100-continue") {
+    } else if head.headers.keys().any(|name| *name == EXPECT) && differs(EXPECT, "100-continue") {
         StatusCode::EXPECTATION_FAILED
     } else {
         return None;
     };
     Some(closing(failure::answer(status)))
+}
+
+/// Refuses a request whose body has a `fault`: nobody knows where the next request begins.
+#[cold]
+pub(crate) fn broken_body(fault: &str) -> Response<Body> {
+    closing(failure::with_message(StatusCode::BAD_REQUEST, fault))
 }
 
 /// Whether the connection has to end with a response that is sent without asking for the body.

@@ -1,4 +1,4 @@
-//! Building the router: checks what the app declared and fills the tables.
+//! Builds the router: checks what the app declared and fills the tables.
 //!
 //! In: declarations in the order of the source. Out: a router, or all mistakes at once.
 //! Must not know: requests.
@@ -55,7 +55,7 @@ impl FastRouter {
 #[derive(Default)]
 struct Tables {
     paths: Vec<Path>,
-    /// Paths that are another spelling of one before them.
+    /// Paths that are another spelling of an earlier one.
     twins: Vec<(u32, u32)>,
     by_shape: HashMap<String, u32, foldhash::fast::RandomState>,
     exact: HashMap<Box<str>, u32, foldhash::fast::RandomState>,

@@ -1,4 +1,4 @@
-//! Which hooks guard a path: those of all places at and above it, whoever answers.
+//! Finds the hooks that guard a path: those of all places at and above it, whatever answers.
 //!
 //! In: the places that have hooks, as patterns; then routes, once, and paths. Out: the places whose hooks run, from the
 //! outermost inward, and the values that their parameters have. Must not know: what a hook is.
@@ -13,7 +13,7 @@ use super::{Pattern, Segment};
 pub enum Reach {
     /// Above none of them.
     Never,
-    /// That depends on the path: the route takes more than lies below the place.
+    /// Above some of them: the route matches more than what is below the place.
     Sometimes,
     /// Above all of them.
     Always,
@@ -31,11 +31,11 @@ pub struct Guards {
 pub type NamedValue = (Box<str>, (u32, u32));
 
 impl Guards {
-    /// Knows these places by their numbers, counted from 0.
+    /// Takes the places that have hooks; their numbers count from 0.
     #[must_use]
     pub fn new(places: Vec<Pattern>) -> Guards {
         let mut inward: Vec<u16> = (0..u16::try_from(places.len()).unwrap_or(u16::MAX)).collect();
-        // Of two places of one depth neither lies within the other; the order of their texts is at least one.
+        // Of two places of the same depth neither contains the other; the alphabetical order is at least a fixed one.
         inward.sort_by_key(|number| {
             let place = places.get(usize::from(*number));
             place.map(|place| (place.segments().len(), place.as_str().to_owned()))
@@ -43,10 +43,24 @@ impl Guards {
         Guards { places, inward }
     }
 
-    /// Says how each place that has anything to do with a route lies to its paths, from the outermost inward.
+    /// Returns the places that may guard a route and how, from the outermost inward.
     pub fn of_route<'g>(&'g self, route: &'g Pattern) -> impl Iterator<Item = (u16, Reach)> + 'g {
         let all = self.inward.iter().map(|number| (*number, self.reach(*number, route)));
         all.filter(|(_, reach)| *reach != Reach::Never)
+    }
+
+    /// Finds the places whose hooks run for all paths of a route, from the outermost inward. The values of parameters go into
+    /// `values`, as they are in `path`.
+    pub fn always_of(&self, route: &Pattern, path: &str, values: &mut Vec<NamedValue>) -> SmallVec<[u16; 8]> {
+        let always = |number: &&u16| {
+            let place = self.places.get(usize::from(**number));
+            let holds = self.reach(**number, route) == Reach::Always;
+            if holds && let Some(place) = place {
+                lies_above(place, path, values);
+            }
+            holds
+        };
+        self.inward.iter().filter(always).copied().collect()
     }
 
     /// Finds the places at and above a path, from the outermost inward. `known` is the pattern that matches the path, where
@@ -206,6 +220,9 @@ mod tests {
         ] {
             assert_eq!(at(path), places, "{path}");
         }
+        let known = pattern("/users/{uid}/x");
+        assert_eq!(&guards.always_of(&known, "/users/7/x", &mut Vec::new())[..], [2, 6, 3, 0]);
+        assert_eq!(&guards.always_of(&pattern("/{*rest}"), "/users/7/x", &mut Vec::new())[..], [2]);
         let known = pattern("/users/me");
         assert_eq!(&guards.at("/users/me", Some(&known), &mut Vec::new())[..], [2, 6]);
     }

@@ -1,4 +1,4 @@
-//! Literal text as a client sends it.
+//! Spells literal text as a client sends it.
 //!
 //! In: the bytes of a Lua field name. Out: a path segment in the spelling of RFC 3986.
 //! Must not know: parameters.
@@ -9,8 +9,8 @@ use percent_encoding::percent_decode_str;
 
 use super::normal::{encoded_byte, is_delimiter, is_pchar};
 
-/// Spells a literal as it is looked for: what is no `pchar` (RFC 3986, section 3.3) is percent-encoded with upper-case
-/// digits; an encoded byte stays one, unless it is a `pchar`.
+/// Spells a literal as the router stores it: bytes other than `pchar` (RFC 3986, section 3.3) are percent-encoded with
+/// upper-case digits; an encoded byte stays encoded, unless it is a `pchar`.
 pub(super) fn encode_literal(text: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -30,12 +30,12 @@ pub(super) fn has_delimiters(literal: &str) -> bool {
     literal.bytes().any(is_delimiter)
 }
 
-/// Says whether a segment of a path names a literal, in whatever way either is spelled.
+/// Says whether a segment of a path matches a literal, in any spelling of either.
 pub(super) fn names(segment: &str, literal: &str) -> bool {
     segment == literal || segment.contains('%') && decoded(segment) == decoded(literal)
 }
 
-/// What of a path lies below another one of literals: nothing or a slash and what follows.
+/// Returns the part of a path below a path of literals: empty, or a slash and what follows.
 #[must_use]
 pub fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     if let Some(rest) = path.strip_prefix(prefix) {

@@ -1,4 +1,4 @@
-//! Methods: what a verb field declares, and the table of one path.
+//! Methods: the verbs that an app declares, and the table of one path.
 //!
 //! In: the verbs that one path declares. Out: the handler for a request method, or the value of `Allow`
 //! (RFC 9110, section 10.2.1). Must not know: paths.
@@ -71,7 +71,7 @@ impl Verb {
         }
     }
 
-    /// Returns the verb that speaks for a request method; none for CONNECT, which asks for a tunnel and not for a path.
+    /// Returns the verb of a request method; none for CONNECT, which asks for a tunnel and not for a path.
     fn of(method: &Method) -> Option<Verb> {
         match *method {
             Method::GET => Some(Verb::Get),
@@ -103,7 +103,7 @@ pub(super) struct MethodTable {
     allow: HeaderValue,
 }
 
-/// What a path says to a method.
+/// The answer of a path to a method.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer<'r> {
     Handler(RouteId),
@@ -116,7 +116,7 @@ impl MethodTable {
         Self { handlers: [None; 8], allow: allow_value(&[]) }
     }
 
-    /// Adds a handler; hands back the one that is there already.
+    /// Adds a handler; returns the one that is there already, if any.
     pub(super) fn declare(&mut self, verb: Verb, id: RouteId) -> Result<(), RouteId> {
         match &mut self.handlers[verb as usize] {
             Some(earlier) => Err(*earlier),
@@ -127,7 +127,7 @@ impl MethodTable {
         }
     }
 
-    /// Lets GET stand in for HEAD and `any` for the rest, so that a request costs one index, and writes `Allow`.
+    /// Fills in GET for HEAD and `any` for the rest, so that a request costs one index, and writes `Allow`.
     pub(super) fn settle(&mut self) {
         let any = self.handlers[Verb::Any as usize];
         if self.handlers[Verb::Head as usize].is_none() {

@@ -1,4 +1,4 @@
-//! The FastRouter: which handler answers a method and a path.
+//! The FastRouter: finds the handler of a method and a path.
 //!
 //! In: the routes that the app declared, once at start-up; then (method, normal path) for every request.
 //! Out: a [`RouteId`] with the places of the parameters in the path, or the reason why there is none.

@@ -1,9 +1,9 @@
-//! The one spelling of a path that everything which goes by paths sees (RFC 3986, section 6.2.2).
+//! Normalises a path for everything that uses it (RFC 3986, section 6.2.2).
 //!
 //! In: a path as sent. Out: the same with unreserved characters decoded, hexadecimal digits in upper case, what no URL
 //! can hold encoded, and dot segments resolved. Must not know: which paths there are.
 
-/// The path as the client sent it, where it was spelled in another way: kept among a request's extensions.
+/// The path as the client sent it, kept among a request's extensions if it was spelled differently.
 #[derive(Clone, Debug)]
 pub struct SentPath(pub Box<str>);
 
@@ -34,7 +34,7 @@ pub(super) const fn is_delimiter(byte: u8) -> bool {
     matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
 
-/// Says whether a path stands as [`normalise`] would spell it.
+/// Says whether a path is in the normal spelling already.
 ///
 /// For nearly all paths this is a few instructions for each eight bytes.
 #[must_use]
@@ -79,14 +79,14 @@ fn is_normal_with_signs(path: &str) -> bool {
     true
 }
 
-/// Dots within a name are usual, and encoded bytes may stand as they are to stand.
+/// Dots within a name are usual, and encoded bytes may be in the normal form already.
 #[cold]
 fn is_normal_after_all(path: &str) -> bool {
     !path.starts_with('/') || normalise(path, usize::MAX) == path
 }
 
-/// Spells a path that begins with a slash in the normal way. Where it would become longer than `most`, what no URL can hold
-/// stays as it was sent; nothing else makes a path longer.
+/// Returns the normal spelling of a path that begins with a slash. If it would become longer than `most`, bytes that no
+/// URL can hold stay as sent; nothing else makes a path longer.
 ///
 /// Empty segments stay: RFC 3986 knows no two spellings there. A `%` without two digits stays as well.
 #[must_use]

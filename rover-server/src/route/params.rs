@@ -1,4 +1,4 @@
-//! Path parameters: where their values lie in the path, and how they are decoded.
+//! Path parameters: the positions of their values in the path, and their decoding.
 //!
 //! In: the places that a match chose. Out: positions, which outlive the borrow of the path,
 //! and decoded bytes for whoever asks. Must not know: the names of the parameters.

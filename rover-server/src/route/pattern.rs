@@ -1,4 +1,4 @@
-//! Patterns: which paths a handler answers, in Rover's terms.
+//! Patterns: the paths that a handler answers, in Rover's terms.
 //!
 //! In: the field names from the app down to the verb, such as `users`, `p_id`, `{*path}`. Out: segments with
 //! literals in the spelling that a client sends, or what is wrong with a name and how to cure it.

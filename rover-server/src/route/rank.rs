@@ -1,5 +1,4 @@
-//! The kinds of a pattern's segments, and the length of its literals: all that is needed to rank a match and to place
-//! its parameters.
+//! Ranks matches and places their parameters, by the kinds of a pattern's segments and the length of its literals.
 //!
 //! In: a pattern, once; then the paths that it matches. Out: an order between patterns, and [`Params`].
 //! Must not know: how a match is found.

@@ -1,4 +1,4 @@
-//! The search: method and path to handler.
+//! Searches the handler of a method and a path.
 //!
 //! In: a request's method and its path, in the normal spelling. Out: [`Found`]. The path is chosen first, then the method within the
 //! chosen path. Must not know: how the tables are checked and filled (`build`).
@@ -14,7 +14,7 @@ use super::rank::Rank;
 use super::{Params, RouteDecl, RouteId};
 use crate::config::TrailingSlash;
 
-/// Which spelling of the path is the known one.
+/// The known spelling of a path with a wrong trailing slash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SlashChange {
     /// The path with a `/` at its end.
@@ -51,7 +51,7 @@ pub enum Found<'r> {
         /// One of the handlers that the path has.
         other: RouteId,
     },
-    /// 405: CONNECT to a host, which asks for no path.
+    /// 405: CONNECT to a host, which does not ask for a path.
     Tunnel {
         /// The value of `Allow`.
         allow: &'r HeaderValue,
@@ -120,7 +120,7 @@ impl FastRouter {
         }
     }
 
-    /// As [`FastRouter::search`], out of the way of the usual search.
+    /// Like [`FastRouter::search`], kept apart from the usual search.
     #[inline(never)]
     fn search_on<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
         self.search(method, path)

@@ -155,9 +155,28 @@ pub(crate) trait Tally: Send + Sync {
     fn remove(&self, bytes: usize);
 }
 
-/// The bytes that one connection holds.
+/// The bytes that one connection holds, and how often it has asked for too many.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Connection(Arc<AtomicUsize>);
+pub(crate) struct Connection(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Connection {
+    /// How often the connection was refused since it last had room.
+    pub(crate) fn refused_in_a_row(&self) -> usize {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    fn note_room(&self) {
+        if self.refused_in_a_row() > 0 {
+            self.0.refused.store(0, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Where one worker asks.
 pub(crate) struct Budget {
@@ -211,7 +230,7 @@ impl Share {
         let own = self.bytes.saturating_add(more);
         let others = self.in_flight.bytes(other(self.kind));
         let all = others.saturating_add(add(self.in_flight.of(self.kind), more));
-        let connection = add(&self.connection.0, more);
+        let connection = add(&self.connection.0.bytes, more);
         let has_room = |held: usize, limit: usize| held <= limit || held <= own;
         let fits = has_room(all, self.limits.all) && has_room(connection, self.limits.connection);
         let fits = fits
@@ -225,7 +244,8 @@ impl Share {
             self.bytes = own;
         } else {
             self.in_flight.of(self.kind).fetch_sub(more, Ordering::Relaxed);
-            self.connection.0.fetch_sub(more, Ordering::Relaxed);
+            self.connection.0.bytes.fetch_sub(more, Ordering::Relaxed);
+            self.connection.0.refused.fetch_add(1, Ordering::Relaxed);
             self.in_flight.refused.fetch_add(1, Ordering::Relaxed);
         }
         fits
@@ -246,13 +266,14 @@ impl Share {
 
     /// The same bytes, which are counted until the last of them is dropped.
     pub(crate) fn around(self, bytes: Bytes) -> Bytes {
+        self.connection.note_room();
         Bytes::from_owner(Counted { bytes, _share: self })
     }
 
     fn let_go(&mut self, less: usize) {
         self.bytes -= less;
         self.in_flight.of(self.kind).fetch_sub(less, Ordering::Relaxed);
-        self.connection.0.fetch_sub(less, Ordering::Relaxed);
+        self.connection.0.bytes.fetch_sub(less, Ordering::Relaxed);
         if let Some(vm) = &self.vm {
             vm.remove(less);
         }
@@ -317,11 +338,14 @@ mod tests {
         assert_eq!(in_flight.bytes(Kind::Answer), 60);
         assert!(budget.keep(&connection, Bytes::from_static(&[0; 60])).is_none());
         assert_eq!((in_flight.bytes(Kind::Answer), in_flight.refused()), (60, 1));
+        assert_eq!(connection.refused_in_a_row(), 1);
         let half = kept.split_to(30);
         drop(kept);
         assert_eq!(in_flight.bytes(Kind::Answer), 60);
         drop(half);
         assert_eq!(in_flight.bytes(Kind::Answer), 0);
+        let _kept = budget.keep(&connection, Bytes::from_static(&[0; 60]));
+        assert_eq!(connection.refused_in_a_row(), 0);
     }
 
     #[test]

@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use rover_lua::{Resume, Stack, Wait};
 use tokio::task::{coop, yield_now};
-
-use crate::lua::{self, Resume, Stack, Wait};
 
 /// How long all such functions of a worker together may run in one round. Others are delayed by that much.
 const ROUND: Duration = Duration::from_millis(1);
@@ -90,7 +89,7 @@ impl Wake for NextRound {
 
 impl Rounds {
     fn begin(&self) {
-        lua::beat();
+        rover_lua::beat();
         self.began.set(None);
         self.is_over.set(false);
         let Waiting { first, last } = self.waiting.take();
@@ -131,7 +130,7 @@ pub(crate) fn allow(allowance: Option<Arc<Allowance>>) {
 /// The runtime has called one of its tasks: this thread comes round.
 #[inline]
 pub(crate) fn begin() {
-    lua::beat();
+    rover_lua::beat();
 }
 
 /// Whether this thread was given up: nothing that it sends reaches its clients any more.
@@ -203,7 +202,7 @@ impl Stint {
             }
         }
         if self.goes_on && self.since.is_none() {
-            self.since = Some(lua::cpu_time());
+            self.since = Some(rover_lua::cpu_time());
         }
         let before = refusals();
         let polled = wait(cx);
@@ -231,7 +230,7 @@ impl Stint {
     fn pause(&mut self) {
         self.goes_on = true;
         let Some(since) = self.since.take() else { return };
-        self.cpu += lua::cpu_time().saturating_sub(since);
+        self.cpu += rover_lua::cpu_time().saturating_sub(since);
         if self.excess.is_none() {
             self.excess = exceeded_by(self.cpu);
         }

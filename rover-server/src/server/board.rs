@@ -2,21 +2,22 @@
 
 use std::fmt::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use http::StatusCode;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::AppInfo;
-use super::control::{Control, Phase, Shared};
+use super::control::{Control, ServerPhase, ServerState};
 use crate::log;
 use crate::observe::metrics::Samples;
-use crate::server::management::{Asked, Page, Pages, Told};
-use crate::server::worker::{self, Figures, Post};
+use crate::server::management::{Page, PageAnswer, PageRequest, Pages};
+use crate::server::worker::{self, WorkerFigures, WorkerHandle};
 
 /// How long a worker has to answer before its last figures are used.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,41 +32,41 @@ const PROFILE_TIME: u64 = 10;
 const LONGEST_PROFILE: u64 = 300;
 
 /// The pages, and their state between requests.
-struct Board {
-    shared: Arc<Shared>,
-    known: Mutex<Known>,
+struct StatusPages {
+    shared: Arc<ServerState>,
+    known: Mutex<LastFigures>,
     /// When the last check ended, and its result. Locked during the next one: one at a time.
     checked: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 /// What earlier requests were told.
 #[derive(Default)]
-struct Known {
+struct LastFigures {
     /// The last figures of each worker's place, and the worker they are from.
-    last: Vec<Option<(Post, Figures)>>,
+    last: Vec<Option<(WorkerHandle, WorkerFigures)>>,
     /// The counts of workers that are gone: counters must not shrink when a worker is replaced.
     past: Samples,
 }
 
 /// The pages about a server.
-pub(super) fn pages(shared: Arc<Shared>) -> Pages {
-    let board = Arc::new(Board { shared, known: Mutex::default(), checked: tokio::sync::Mutex::default() });
+pub(super) fn pages(shared: Arc<ServerState>) -> Pages {
+    let board = Arc::new(StatusPages { shared, known: Mutex::default(), checked: tokio::sync::Mutex::default() });
     Arc::new(move |asked| {
         let board = board.clone();
         Box::pin(async move { board.tell(&asked).await }) as Pin<Box<_>>
     })
 }
 
-impl Board {
-    async fn tell(&self, asked: &Asked) -> Told {
+impl StatusPages {
+    async fn tell(&self, asked: &PageRequest) -> PageAnswer {
         match (asked.path.as_str(), asked.is_post) {
             // Only POST, because recording costs time: no link, image or crawler must start one.
-            ("/profile", true) => Told::Page(self.profile(&asked.query).await),
-            ("/profile", false) => Told::Only("POST"),
-            (path, false) => self.page(path).await.map_or(Told::Nothing, Told::Page),
+            ("/profile", true) => PageAnswer::Page(self.profile(&asked.query).await),
+            ("/profile", false) => PageAnswer::Only("POST"),
+            (path, false) => self.page(path).await.map_or(PageAnswer::Nothing, PageAnswer::Page),
             (path, true) => match self.page(path).await {
-                Some(_) => Told::Only("GET, HEAD"),
-                None => Told::Nothing,
+                Some(_) => PageAnswer::Only("GET, HEAD"),
+                None => PageAnswer::Nothing,
             },
         }
     }
@@ -87,9 +88,9 @@ impl Board {
 
     async fn readiness(&self) -> Page {
         let ready = match self.shared.phase() {
-            Phase::Starting => Err("the server is starting".to_owned()),
-            Phase::Stopping => Err("the server is stopping".to_owned()),
-            Phase::Serving => self.check().await,
+            ServerPhase::Starting => Err("the server is starting".to_owned()),
+            ServerPhase::Stopping => Err("the server is stopping".to_owned()),
+            ServerPhase::Serving => self.check().await,
         };
         match ready {
             Ok(()) => json_page(StatusCode::OK, &json!({ "ready": true })),
@@ -113,7 +114,7 @@ impl Board {
     }
 
     async fn ask(&self) -> Result<(), String> {
-        match self.shared.workers.posts().first() {
+        match self.shared.workers.handles().first() {
             Some((_, first)) => worker::check(first).await,
             None => Err("there are no workers".to_owned()),
         }
@@ -149,34 +150,34 @@ impl Board {
     }
 
     /// The figures of each worker, and whether they are current.
-    async fn figures(&self) -> Vec<(Option<Figures>, bool)> {
-        let posts = self.shared.workers.posts();
-        let asked = posts.iter().map(|(_, post)| timeout(PATIENCE, worker::report(post)));
+    async fn figures(&self) -> Vec<(Option<WorkerFigures>, bool)> {
+        let handles = self.shared.workers.handles();
+        let asked = handles.iter().map(|(_, handle)| timeout(PATIENCE, worker::report(handle)));
         // A place whose worker is being replaced has no answer.
         let mut answers = vec![None; self.shared.workers.places()];
-        for ((number, post), answer) in posts.iter().zip(join_all(asked).await) {
+        for ((number, handle), answer) in handles.iter().zip(join_all(asked).await) {
             if let Some(place) = answers.get_mut(number - 1) {
-                *place = answer.ok().flatten().map(|figures| (post.clone(), figures));
+                *place = answer.ok().flatten().map(|figures| (handle.clone(), figures));
             }
         }
         let mut known = self.known();
-        let Known { last, past } = &mut *known;
+        let LastFigures { last, past } = &mut *known;
         last.resize(answers.len(), None);
         let told = answers.into_iter().zip(last.iter_mut()).map(|(answer, last)| {
             let responds = answer.is_some();
-            if let Some((post, figures)) = answer {
-                if let Some((_, gone)) = last.as_ref().filter(|(before, _)| !before.is(&post)) {
+            if let Some((handle, figures)) = answer {
+                if let Some((_, gone)) = last.as_ref().filter(|(before, _)| !before.is(&handle)) {
                     past.merge((*gone.samples).clone().totals());
                 }
-                *last = Some((post, figures));
+                *last = Some((handle, figures));
             }
             (last.as_ref().map(|(_, figures)| figures.clone()), responds)
         });
         told.collect()
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, LastFigures> {
+        self.known.lock()
     }
 
     async fn workers(&self) -> serde_json::Value {
@@ -218,7 +219,7 @@ impl Board {
     fn of_the_server(&self, samples: &mut Samples) {
         let shared = &self.shared;
         samples.gauge("rover_info", "1, with the version of Rover.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-        let is_serving = if shared.phase() == Phase::Serving { 1.0 } else { 0.0 };
+        let is_serving = if shared.phase() == ServerPhase::Serving { 1.0 } else { 0.0 };
         samples.gauge("rover_serving", "1 while the server is neither starting nor stopping.", &[], is_serving);
         let (done, failed, last) = shared.reloads.counts();
         let help = "Reloads of the app.";

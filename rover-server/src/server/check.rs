@@ -2,14 +2,17 @@
 //!
 //! The app's top level runs on a separate thread, under the watchdog and the limits of a start.
 
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 
+use parking_lot::Mutex;
+
+use super::databases::{self, AppDatabase};
 use super::start::Settled;
-use super::{AppInfo, Server, databases};
+use super::{AppInfo, Server};
 use crate::error::Error;
-use crate::listen::tls::Tls;
+use crate::listen::tls::ServerTls;
 use crate::script::app::{Blueprint, Code};
-use crate::server::watchdog::{Charge, Watchdog, roomy_thread};
+use crate::server::watchdog::{Watchdog, WatchedWorker, roomy_thread};
 
 impl Server {
     /// Loads the app in one VM and returns what it declares.
@@ -17,6 +20,29 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config; its top level took too much time or memory.
     pub fn check(&self) -> Result<AppInfo, Error> {
+        let Settled { config, router, limits, mounts } = self.settled_apart()?;
+        ServerTls::load(&config.tls, &config.host, config.http2.enabled)?;
+        databases::rehearse(&config, &self.blueprint.source)?;
+        let mut warnings = config.warnings(!limits.rules.is_empty());
+        warnings.extend(mounts.warnings(self.blueprint.source.folder()));
+        warnings.extend(super::misspelt_variables());
+        Ok(AppInfo::new(&router, &mounts).warned(warnings))
+    }
+
+    /// The databases of the app, found out without serving it; the one behind `rover.db` first.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the app; its top level took too much time or memory.
+    pub fn databases(&self) -> Result<Vec<AppDatabase>, Error> {
+        let Settled { config, .. } = self.settled_apart()?;
+        Ok(databases::of(&config, &self.blueprint.source))
+    }
+
+    /// What the app declares, and what is decided by it. Its VM has ended.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the app; its top level took too much time or memory.
+    pub(super) fn settled_apart(&self) -> Result<Settled, Error> {
         let mut server = self.clone();
         let limits = server.early().limits;
         server.blueprint = Blueprint {
@@ -27,18 +53,12 @@ impl Server {
         };
         let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
         let (reply, replied) = mpsc::channel();
-        let begun = load_apart(server, watchdog.charge(0, limits), move |settled| {
+        let begun = load_apart(server, watchdog.watch_worker(0, limits), move |settled| {
             let _ = reply.send(settled);
         });
         let settled = begun.and_then(|()| replied.recv().unwrap_or_else(|_| Err(died())));
         watchdog.end();
-        let Settled { config, router, limits, mounts } = settled?;
-        Tls::load(&config.tls, &config.host, config.http2.enabled)?;
-        databases::rehearse(&config, &self.blueprint.source)?;
-        let mut warnings = config.warnings(!limits.rules.is_empty());
-        warnings.extend(mounts.warnings(self.blueprint.source.folder()));
-        warnings.extend(super::misspelt_variables());
-        Ok(AppInfo::new(&router, &mounts).warned(warnings))
+        settled
     }
 }
 
@@ -48,19 +68,19 @@ impl Server {
 /// The system refuses the thread.
 pub(super) fn load_apart(
     server: Server,
-    charge: Arc<Charge>,
+    watched: Arc<WatchedWorker>,
     reply: impl FnOnce(Result<Settled, Error>) + Send + 'static,
 ) -> Result<(), Error> {
     let reply = Arc::new(Mutex::new(Some(reply)));
     // If the app's top level hangs in C, the thread is given up.
     let own = reply.clone();
-    charge.on_release(move |reason| {
+    watched.on_release(move |reason| {
         if let Some(reply) = take(&own) {
             reply(Err(Error::app(reason)));
         }
     });
     let load = move || {
-        let _on_duty = charge.begin();
+        let _on_duty = watched.begin();
         // Drops the VM before the answer is sent.
         let settled = server.load_and_settle(&server.blueprint).map(|(_, settled)| settled);
         if let Some(reply) = take(&reply) {
@@ -77,5 +97,5 @@ pub(super) fn died() -> Error {
 }
 
 fn take<T>(reply: &Mutex<Option<T>>) -> Option<T> {
-    reply.lock().unwrap_or_else(PoisonError::into_inner).take()
+    reply.lock().take()
 }

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use std::time::SystemTime;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Server;
 use crate::listen::accept::Listeners;
@@ -16,11 +18,11 @@ use crate::server::watchdog::Watchdog;
 /// A handle to a running server. Clones are handles to the same server; a handle may outlive it.
 #[derive(Clone)]
 pub struct Control {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<ServerState>,
 }
 
 /// What a server's handles, its acceptor and its management listener share.
-pub(super) struct Shared {
+pub(super) struct ServerState {
     pub(super) server: Server,
     pub(super) workers: Arc<Workers>,
     /// While the server listens.
@@ -39,7 +41,7 @@ pub(super) struct Shared {
 /// The phase of a server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Phase {
+pub(super) enum ServerPhase {
     Starting,
     Serving,
     Stopping,
@@ -55,7 +57,7 @@ impl Reloads {
 
     /// Counts one reload.
     pub(super) fn note(&self, is_done: bool) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         match is_done {
             true => (counts.0, counts.2) = (counts.0 + 1, SystemTime::now()),
             false => counts.1 += 1,
@@ -64,47 +66,47 @@ impl Reloads {
 
     /// Successful reloads, failed reloads, and when the current version was loaded.
     pub(super) fn counts(&self) -> (u64, u64, SystemTime) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 
-impl Shared {
+impl ServerState {
     pub(super) fn new(
         server: Server,
         workers: Arc<Workers>,
         (listeners, management): (&Arc<Listeners>, Option<&Arc<Listeners>>),
         plan: Arc<Mutex<Plan>>,
         watchdog: Watchdog,
-    ) -> Arc<Shared> {
-        Arc::new(Shared {
+    ) -> Arc<ServerState> {
+        Arc::new(ServerState {
             server,
             workers,
             listeners: Arc::downgrade(listeners),
             management: management.map(Arc::downgrade).unwrap_or_default(),
             plan,
             watchdog,
-            phase: AtomicU8::new(Phase::Starting as u8),
+            phase: AtomicU8::new(ServerPhase::Starting as u8),
             reloads: Reloads::new(),
             started: SystemTime::now(),
             turn: tokio::sync::Mutex::new(()),
         })
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> ServerPhase {
         match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Serving,
-            _ => Phase::Stopping,
+            0 => ServerPhase::Starting,
+            1 => ServerPhase::Serving,
+            _ => ServerPhase::Stopping,
         }
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
+    pub(super) fn enter(&self, phase: ServerPhase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// The plan of the version that serves.
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        self.plan.lock()
     }
 }
 

@@ -3,20 +3,14 @@
 //! Comes in: the config, and where the app is. Goes out: databases that are as the app expects them, or why they are not.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc;
 
 use rover_data::Settings;
 use rover_data::migrations::{self, State, Status};
 
-use super::Server;
-use super::check::{died, load_apart};
-use super::start::Settled;
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{self, Level};
-use crate::script::app::{Blueprint, Code, Source};
-use crate::server::watchdog::Watchdog;
+use crate::script::app::Source;
 
 /// The folder of migrations, beside the app.
 const FOLDER: &str = "migrations";
@@ -113,42 +107,8 @@ fn told(error: &rover_data::Error) -> Error {
     }
 }
 
-impl Server {
-    /// Runs the migrations that are pending before the app is served, and before a new version is; else such an app is
-    /// refused.
-    #[must_use]
-    pub fn migrate(mut self, on: bool) -> Server {
-        self.migrates = on;
-        self
-    }
-
-    /// The databases of the app, found out without serving it.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the app; its top level took too much time or memory.
-    pub fn databases(&self) -> Result<Vec<AppDatabase>, Error> {
-        let mut server = self.clone();
-        let limits = server.early().limits;
-        server.blueprint = Blueprint {
-            stores: Arc::default(),
-            code: Code::default(),
-            memory_limit: limits.memory_limit,
-            ..server.blueprint
-        };
-        let watchdog = Watchdog::start().map_err(|error| Error::io("cannot start the watchdog", error))?;
-        let (reply, replied) = mpsc::channel();
-        let begun = load_apart(server, watchdog.charge(0, limits), move |settled| {
-            let _ = reply.send(settled);
-        });
-        let settled = begun.and_then(|()| replied.recv().unwrap_or_else(|_| Err(died())));
-        watchdog.end();
-        let Settled { config, .. } = settled?;
-        Ok(of(&config, &self.blueprint.source))
-    }
-}
-
 /// The databases of an app, the one behind `rover.db` first.
-fn of(config: &Config, source: &Source) -> Vec<AppDatabase> {
+pub(super) fn of(config: &Config, source: &Source) -> Vec<AppDatabase> {
     let beside = source.folder().to_owned();
     let mut all: Vec<AppDatabase> = config
         .databases(&beside)

@@ -10,16 +10,16 @@ use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use super::AppInfo;
-use super::control::{Control, Phase, Shared};
+use super::control::{Control, ServerPhase, ServerState};
 use crate::error::Error;
 use crate::listen::accept::Listeners;
 use crate::listen::admission::Admission;
 use crate::listen::handover::Predecessor;
 use crate::log::{self, Level};
 use crate::runtime::resources::Descriptors;
-use crate::server::management::Management;
+use crate::server::management::ManagementThread;
 use crate::server::profile::Profiler;
-use crate::server::supervisor::Crew;
+use crate::server::supervisor::Supervisor;
 
 /// A server whose workers are ready and whose addresses are bound.
 ///
@@ -27,23 +27,23 @@ use crate::server::supervisor::Crew;
 pub struct Listening {
     // Dropped first: no connection must come to workers that are ending.
     listeners: Arc<Listeners>,
-    management: Option<(Arc<Listeners>, Management)>,
+    management: Option<(Arc<Listeners>, ManagementThread)>,
     predecessor: Option<Predecessor>,
-    crew: Arc<Crew>,
+    supervisor: Arc<Supervisor>,
     info: AppInfo,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
 }
 
 impl Listening {
     pub(super) fn new(
         listeners: Arc<Listeners>,
-        management: Option<(Arc<Listeners>, Management)>,
+        management: Option<(Arc<Listeners>, ManagementThread)>,
         predecessor: Option<Predecessor>,
-        crew: Arc<Crew>,
+        supervisor: Arc<Supervisor>,
         info: AppInfo,
-        shared: Arc<Shared>,
+        shared: Arc<ServerState>,
     ) -> Listening {
-        Listening { listeners, management, predecessor, crew, info, shared }
+        Listening { listeners, management, predecessor, supervisor, info, shared }
     }
 
     /// Returns a handle that acts on the running server.
@@ -83,7 +83,7 @@ impl Listening {
     /// stopped by itself, so that a new process can take its place.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let addresses = self.addresses();
-        let Listening { listeners, management, predecessor, crew, info, shared } = self;
+        let Listening { listeners, management, predecessor, supervisor, info, shared } = self;
         let plan = shared.plan().clone();
         let _watching = match &plan.tls {
             Some(tls) => tls.watch()?,
@@ -132,28 +132,28 @@ impl Listening {
             let message = format!("metrics and health on {}", addresses.join(" and "));
             log::event(Level::Info, &message).emit();
         }
-        shared.enter(Phase::Serving);
+        shared.enter(ServerPhase::Serving);
         shared.workers.announce();
         if let Some(predecessor) = predecessor {
             predecessor.relieve(&taken);
         }
 
         let is_asked = {
-            let (stop, beyond_help) = (pin!(stop), pin!(crew.beyond_help()));
+            let (stop, beyond_help) = (pin!(stop), pin!(supervisor.beyond_help()));
             matches!(select(stop, beyond_help).await, Either::Left(_))
         };
         let beyond_help = "too many threads are in calls that do not come back: the server has to be started anew";
         if !is_asked {
             log::event(Level::Error, beyond_help).emit();
         }
-        shared.enter(Phase::Stopping);
+        shared.enter(ServerPhase::Stopping);
         log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
         // The acceptor must not wait for a worker that may never come.
         shared.workers.close();
         drop(end);
         let _ = finished.await;
         let _ = acceptor.join();
-        crew.end().await;
+        supervisor.end().await;
         drop(management);
         log::flush();
         if is_asked { Ok(()) } else { Err(Error::app(beyond_help)) }

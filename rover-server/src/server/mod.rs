@@ -30,19 +30,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{FromLuaMulti, IntoLuaMulti, Lua};
+use rover_lua::async_function;
 
 pub use control::Control;
 pub use info::{AppInfo, RouteInfo};
 pub use listening::Listening;
 
 use start::Settled;
-use succession::Inheritance;
+use succession::InheritedOnce;
 
-use crate::config::{self, AccessLog, Overrides, TrailingSlash};
+use crate::config::{self, AccessLog, Overrides};
 use crate::error::Error;
 use crate::exchange::context::Peer;
-use crate::log::Level;
-use crate::lua::{self, async_function};
+use crate::log::{Level, LogRecord, LogSink};
 use crate::observe::metrics::Archive;
 use crate::observe::otlp::Tracer;
 use crate::policy::rate_limit::RateLimits;
@@ -74,7 +74,8 @@ pub struct Server {
     overrides: Overrides,
     /// Pending migrations are run, not refused.
     migrates: bool,
-    inheritance: Inheritance,
+    inherited: InheritedOnce,
+    log_sink: Option<LogSink>,
 }
 
 impl Server {
@@ -100,69 +101,98 @@ impl Server {
             code: Code::default(),
             hub: Arc::default(),
         };
-        Server { blueprint, overrides: Overrides::default(), migrates: false, inheritance: Inheritance::default() }
+        Server {
+            blueprint,
+            overrides: Overrides::default(),
+            migrates: false,
+            inherited: InheritedOnce::default(),
+            log_sink: None,
+        }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Server {
-        self.overrides.host = Some(host.into());
+        self.overrides.set("host", host.into());
         self
     }
 
     /// Listens on this port instead of the app's; 0 lets the system choose one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Server {
-        self.overrides.port = Some(port);
+        self.overrides.set("port", u64::from(port));
         self
     }
 
     /// Sets the number of workers, 1 to 1024, each with its own Lua VM. The default is one for each core.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Server {
-        self.overrides.workers = Some(workers);
+        self.overrides.set("workers", workers as u64);
         self
     }
 
     /// Sets the lowest level that is logged.
     #[must_use]
     pub fn log_level(mut self, level: Level) -> Server {
-        self.overrides.log_level = Some(level);
+        self.overrides.set("log_level", level.name());
+        self
+    }
+
+    /// Hands the log to this program instead of writing it to stderr: `sink` gets every line, those of requests
+    /// included, as a record.
+    ///
+    /// It is called on the log's own thread, for one record after the other, warnings and errors at once and the rest
+    /// within 20 ms. It may block, for nobody waits for it; what comes in meanwhile is kept up to 1 MiB for each
+    /// thread, then dropped and counted. A record at which it panics is lost.
+    ///
+    /// A process has one log: the sink given last is the one for all its servers. Once a server without a sink was
+    /// bound, the log stays on stderr, and [`bind`](Server::bind) fails for one that has a sink.
+    #[must_use]
+    pub fn log_to(mut self, sink: impl Fn(&LogRecord) + Send + Sync + 'static) -> Server {
+        self.log_sink = Some(Arc::new(sink));
         self
     }
 
     /// Logs a line for each request, at level info. On by default.
     #[must_use]
     pub fn access_log(mut self, on: bool) -> Server {
-        self.overrides.access_log = Some(on);
+        self.overrides.set("access_log", on);
         self
     }
 
     /// Shows messages and tracebacks of errors in answers. For development; off by default.
     #[must_use]
     pub fn debug(mut self, on: bool) -> Server {
-        self.overrides.debug = Some(on);
+        self.overrides.set("debug", on);
+        self
+    }
+
+    /// Runs the migrations that are pending before the app is served, and before a new version of it is; else such an app is
+    /// refused.
+    #[must_use]
+    pub fn migrate(mut self, on: bool) -> Server {
+        self.migrates = on;
         self
     }
 
     /// Refuses request bodies of more bytes with 413. The default is 1 MiB.
     #[must_use]
     pub fn body_size_limit(mut self, bytes: u64) -> Server {
-        self.overrides.body_size_limit = Some(bytes);
+        self.overrides.set("body_size_limit", bytes);
         self
     }
 
     /// Answers 408 when a client sends nothing of its body for this long. The default is 30 s.
     #[must_use]
     pub fn body_timeout(mut self, patience: Duration) -> Server {
-        self.overrides.body_timeout = Some(patience);
+        self.overrides.set("body_timeout", patience);
         self
     }
 
     /// Sets how long running requests may take after the stop signal. The default is 10 s.
     #[must_use]
     pub fn shutdown_timeout(mut self, time: Duration) -> Server {
-        self.overrides.shutdown_timeout = Some(time);
+        self.overrides.set("shutdown_timeout", time);
         self
     }
 
@@ -170,21 +200,21 @@ impl Server {
     /// sets no limit. The app's top level and `on_start` get ten times as much.
     #[must_use]
     pub fn handler_cpu_limit(mut self, time: Duration) -> Server {
-        self.overrides.handler_cpu_limit = Some(time);
+        self.overrides.set("handler_cpu_limit", time);
         self
     }
 
     /// Replaces a worker that has been in one call for this long. The default is 30 s; zero sets no limit.
     #[must_use]
     pub fn worker_stall_limit(mut self, time: Duration) -> Server {
-        self.overrides.worker_stall_limit = Some(time);
+        self.overrides.set("worker_stall_limit", time);
         self
     }
 
     /// Limits the memory of each worker's Lua VM, in bytes. The default is 1 GiB; 0 sets no limit.
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Server {
-        self.overrides.memory_limit = Some(bytes);
+        self.overrides.set("memory_limit", bytes);
         self
     }
 
@@ -192,22 +222,22 @@ impl Server {
     /// default is 0.
     #[must_use]
     pub fn drain_delay(mut self, time: Duration) -> Server {
-        self.overrides.drain_delay = Some(time);
+        self.overrides.set("drain_delay", time);
         self
     }
 
     /// Redirects with 308 a path that is known only with, or without, a slash at its end. Off by default.
     #[must_use]
     pub fn redirect_trailing_slash(mut self, on: bool) -> Server {
-        self.overrides.trailing_slash = Some(if on { TrailingSlash::Redirect } else { TrailingSlash::Strict });
+        self.overrides.set("trailing_slash", if on { "redirect" } else { "strict" });
         self
     }
 
-    /// Sets any config key by name, with a value as in its `ROVER_*` variable. Mistakes are reported when the server
-    /// starts. [`config_keys`](crate::config_keys) lists the keys.
+    /// Sets any config key by name, with a value as in its `ROVER_*` variable. The last value of a key wins. Mistakes are
+    /// reported when the server starts. [`config_keys`](crate::config_keys) lists the keys.
     #[must_use]
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Server {
-        self.overrides.named.push((key.into(), value.into()));
+        self.overrides.set(key, value.into());
         self
     }
 
@@ -232,9 +262,9 @@ impl Server {
         F: Fn(&Lua, A) -> mlua::Result<R> + Clone + Send + Sync + 'static,
     {
         let name = name.into();
-        self.blueprint
-            .setup
-            .push(Arc::new(move |lua, _| lua.globals().raw_set(name.as_str(), lua::function(lua, function.clone())?)));
+        self.blueprint.setup.push(Arc::new(move |lua, _| {
+            lua.globals().raw_set(name.as_str(), rover_lua::function(lua, function.clone())?)
+        }));
         self
     }
 

@@ -12,12 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use inferno::flamegraph::{self, Options};
+use rover_lua::Look;
 use tokio::sync::oneshot;
 
 use crate::error::Error;
-use crate::lua::{self, Look};
 use crate::route::FastRouter;
-use crate::server::watchdog::{Charge, Recording, Watchdog};
+use crate::server::watchdog::{ProfilePermit, Watchdog, WatchedWorker};
 
 /// The pause between two looks.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -71,7 +71,7 @@ impl Profiler {
 
     async fn record_with(
         &self,
-        recording: Recording,
+        recording: ProfilePermit,
         time: Duration,
         end: impl Future<Output = ()>,
     ) -> Result<String, Error> {
@@ -96,7 +96,8 @@ impl Profiler {
     }
 
     fn watch(&self, time: Duration, mut stopped: oneshot::Receiver<()>) -> Result<String, Error> {
-        let mut workers: Vec<Subject> = self.watchdog.charges().into_iter().filter_map(Subject::begin).collect();
+        let mut workers: Vec<Subject> =
+            self.watchdog.watched_workers().into_iter().filter_map(Subject::begin).collect();
         let began = Instant::now();
         let mut looks = 0u32;
         // The sender is dropped when nobody waits any more.
@@ -105,7 +106,7 @@ impl Profiler {
             thread::sleep(INTERVAL.mul_f64(0.5 + fastrand::f64()));
             looks += 1;
             for worker in &mut workers {
-                worker.charge.watched().sample();
+                worker.watched.thread().sample();
             }
         }
         let interval = began.elapsed() / looks.max(1);
@@ -134,21 +135,21 @@ impl std::fmt::Debug for Profiler {
 
 /// A worker that is being recorded.
 struct Subject {
-    charge: Arc<Charge>,
+    watched: Arc<WatchedWorker>,
     before: Look,
 }
 
 impl Subject {
-    fn begin(charge: Arc<Charge>) -> Option<Subject> {
-        let before = charge.watched().look()?;
-        ask(&charge, lua::begin_samples)?;
-        Some(Subject { charge, before })
+    fn begin(watched: Arc<WatchedWorker>) -> Option<Subject> {
+        let before = watched.thread().look()?;
+        ask(&watched, rover_lua::begin_samples)?;
+        Some(Subject { watched, before })
     }
 
     /// Adds what the worker has recorded to `counts`.
     fn end(self, interval: Duration, counts: &mut BTreeMap<String, u64>, route: impl Fn(u32) -> String) {
-        let after = self.charge.watched().look();
-        let samples = ask(&self.charge, lua::end_samples).unwrap_or_default();
+        let after = self.watched.thread().look();
+        let samples = ask(&self.watched, rover_lua::end_samples).unwrap_or_default();
         let mut in_lua = 0;
         for ((label, stack), count) in samples {
             in_lua += count;
@@ -165,9 +166,9 @@ impl Subject {
 }
 
 /// Runs `work` on a worker and waits for its result; `None` if it does not answer in time.
-fn ask<T: Send + 'static>(charge: &Charge, work: fn() -> T) -> Option<T> {
+fn ask<T: Send + 'static>(watched: &WatchedWorker, work: fn() -> T) -> Option<T> {
     let (reply, replied) = std::sync::mpsc::channel();
-    charge.handle()?.spawn(async move {
+    watched.handle()?.spawn(async move {
         let _ = reply.send(work());
     });
     replied.recv_timeout(PATIENCE).ok()

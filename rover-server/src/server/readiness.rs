@@ -5,8 +5,9 @@
 use std::ffi::c_int;
 use std::rc::Rc;
 
+use rover_lua::{Kind, Stack};
+
 use crate::log::{self, Level};
-use crate::lua::{Kind, Stack};
 use crate::script::app::App;
 use crate::service::handler;
 

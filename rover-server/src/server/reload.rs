@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use super::check::{died, load_apart};
-use super::control::Phase;
+use super::control::ServerPhase;
 use super::start::Settled;
 use super::{Control, Server, databases};
 use crate::config::Config;
@@ -19,8 +19,8 @@ use crate::log::{self, Level};
 use crate::policy::rate_limit::RateLimits;
 use crate::script::app::{Blueprint, Code};
 use crate::server::version::Plan;
-use crate::server::watchdog::Charge;
-use crate::server::worker::{self, Post};
+use crate::server::watchdog::WatchedWorker;
+use crate::server::worker::{self, WorkerHandle};
 
 impl Control {
     /// Reloads the app, and serves the new version once it is ready in every worker. Requests that have begun end in
@@ -51,38 +51,38 @@ impl Control {
 
     /// Loads the next version into all workers and switches to it; returns the number of workers.
     async fn load_next(&self) -> Result<usize, Error> {
-        if self.shared.phase() == Phase::Stopping {
+        if self.shared.phase() == ServerPhase::Stopping {
             return Err(Error::app("the server stops"));
         }
         let mut server = self.shared.server.clone();
         server.blueprint.code = Code::default();
         let running = self.shared.plan().clone();
-        let charge = self.shared.watchdog.charge(0, running.config.limits);
-        let mut plan = try_out(server, charge, &running).await?;
+        let watched = self.shared.watchdog.watch_worker(0, running.config.limits);
+        let mut plan = try_out(server, watched, &running).await?;
         plan.config = Arc::new(keep_what_is_bound(&running.config, (*plan.config).clone()));
 
         let mut prepared = Prepared::default();
-        while let Some((worker, post)) = self.unprepared(&prepared, &plan) {
+        while let Some((worker, handle)) = self.unprepared(&prepared, &plan) {
             let workers = self.shared.workers.places();
             let code = plan.code.clone();
             let blueprint = Blueprint { worker, workers, code, ..self.shared.server.blueprint.clone() };
-            let done = worker::prepare(&post, blueprint, plan.clone()).await;
+            let done = worker::prepare(&handle, blueprint, plan.clone()).await;
             done.map_err(|mistakes| Error::app(mistakes.to_string()))?;
-            prepared.0.push(post);
+            prepared.0.push(handle);
         }
-        let posts = std::mem::take(&mut prepared.0);
-        let _ = log::init(plan.config.log_level);
-        join_all(posts.iter().map(worker::switch)).await;
+        let handles = std::mem::take(&mut prepared.0);
+        log::set_level(plan.config.log_level);
+        join_all(handles.iter().map(worker::switch)).await;
         self.shared.workers.announce();
-        Ok(posts.len())
+        Ok(handles.len())
     }
 
     /// Returns a worker that has not prepared the next version yet. If all have, the next version becomes the current
     /// plan in the same step: so a worker that replaces a lost one meanwhile is either found here or starts with it.
-    fn unprepared(&self, prepared: &Prepared, plan: &Plan) -> Option<(usize, Post)> {
+    fn unprepared(&self, prepared: &Prepared, plan: &Plan) -> Option<(usize, WorkerHandle)> {
         let mut current = self.shared.plan();
-        let is_prepared = |post: &Post| prepared.0.iter().any(|known| known.is(post));
-        let next = self.shared.workers.posts().into_iter().find(|(_, post)| !is_prepared(post));
+        let is_prepared = |handle: &WorkerHandle| prepared.0.iter().any(|known| known.is(handle));
+        let next = self.shared.workers.handles().into_iter().find(|(_, handle)| !is_prepared(handle));
         if next.is_none() {
             *current = plan.clone();
         }
@@ -92,7 +92,7 @@ impl Control {
 
 /// Workers that have prepared the next version. Dropped, it tells them to discard it.
 #[derive(Default)]
-struct Prepared(Vec<Post>);
+struct Prepared(Vec<WorkerHandle>);
 
 impl Drop for Prepared {
     fn drop(&mut self) {
@@ -101,11 +101,11 @@ impl Drop for Prepared {
 }
 
 /// Loads the app on a separate thread, and settles its config and routes.
-async fn try_out(server: Server, charge: Arc<Charge>, running: &Plan) -> Result<Plan, Error> {
+async fn try_out(server: Server, watched: Arc<WatchedWorker>, running: &Plan) -> Result<Plan, Error> {
     let code = server.blueprint.code.clone();
     let (reply, replied) = oneshot::channel();
     let (source, migrates) = (server.blueprint.source.clone(), server.migrates);
-    load_apart(server, charge, move |settled| {
+    load_apart(server, watched, move |settled| {
         let ready = settled.and_then(|settled| {
             databases::prepare(&settled.config, &source, migrates)?;
             Ok(settled)

@@ -3,15 +3,17 @@
 //! The order of the text is the order of events: the first worker loads the app; its config and routes are settled,
 //! with all mistakes at once; the sockets are bound; the other workers load; every worker runs `on_start`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::board;
-use super::control::Shared;
+use super::control::ServerState;
 use super::{AppInfo, Listening, Server, databases};
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::error::Error;
-use crate::listen::accept::{Given, Listeners, Role};
-use crate::listen::tls::Tls;
+use crate::listen::accept::{InheritedListener, Listeners, Role};
+use crate::listen::tls::ServerTls;
 use crate::log::{self, Level};
 use crate::policy::assets::Mounts;
 use crate::policy::rate_limit::{RateLimits, RouteLimits};
@@ -20,8 +22,8 @@ use crate::runtime::blocking;
 use crate::runtime::resources;
 use crate::script::app::{App, Blueprint, Code, Declared, Mistakes, Unfinished};
 use crate::server::dispatcher::Workers;
-use crate::server::management::{Management, Names};
-use crate::server::supervisor::Crew;
+use crate::server::management::{HostNames, ManagementThread};
+use crate::server::supervisor::Supervisor;
 use crate::server::version::Plan;
 use crate::server::watchdog::Watchdog;
 use crate::server::worker::Worker;
@@ -56,11 +58,11 @@ impl Server {
         self.blueprint.code = Code::default();
         // Until the app's own config is known, the log follows the environment and the embedding program.
         let early = self.early();
-        log::init(early.log_level).map_err(|error| Error::io("cannot start the log", error))?;
+        log::init(early.log_level, self.log_sink.as_ref()).map_err(|error| Error::io("cannot start the log", error))?;
 
         // If the number of workers does not depend on the app, all of them load at once; else the first one determines
         // it.
-        let is_known = self.overrides.workers.is_some() || variable("ROVER_WORKERS").is_some();
+        let is_known = self.overrides.has("workers") || variable("ROVER_WORKERS").is_some();
         let at_once = if is_known { early.workers } else { 1 };
         resources::prepare().map_err(|error| Error::io("cannot handle signals", error))?;
         blocking::start().map_err(|error| Error::io("cannot start a thread", error))?;
@@ -82,16 +84,16 @@ impl Server {
         }
         let declared = workers[0].loaded().map_err(|unfinished| self.settle_unfinished(unfinished))?;
         let Settled { config, router, limits: route_limits, mounts } = self.settle(declared)?;
-        let _ = log::init(config.log_level);
+        log::set_level(config.log_level);
         databases::prepare(&config, &self.blueprint.source, self.migrates)?;
         for warning in super::misspelt_variables() {
             log::event(Level::Warn, &warning).emit();
         }
 
-        let mut estate = self.inheritance.take();
+        let mut inherited = self.inherited.take();
         let endpoints = config.host.endpoints(config.port).map_err(|error| Error::io("cannot listen", error))?;
-        let tls = Tls::load(&config.tls, &config.host, config.http2.enabled)?;
-        let listeners = bind(&config, &endpoints, tls.is_some(), std::mem::take(&mut estate.serving))?;
+        let tls = ServerTls::load(&config.tls, &config.host, config.http2.enabled)?;
+        let listeners = bind(&config, &endpoints, tls.is_some(), std::mem::take(&mut inherited.serving))?;
 
         blueprint.workers = config.workers;
         for worker in workers.len() + 1..=config.workers {
@@ -112,30 +114,34 @@ impl Server {
         for worker in &mut workers {
             worker.ready(None).map_err(|mistakes| Error::app(mistakes.to_string()))?;
         }
-        let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::post).collect()));
+        let turns = Arc::new(Workers::new(workers.iter().filter_map(Worker::handle).collect()));
         let wanted = plan.config.management.clone();
         let failed = |error| Error::io("cannot start the management listener", error);
         let bound = match wanted.is_on() {
             true => {
                 let (endpoints, file) = (wanted.endpoints().map_err(failed)?, &plan.config.socket_file);
-                Some(Arc::new(Listeners::bind(&endpoints, Role::Plain, file, &mut estate.management)?))
+                Some(Arc::new(Listeners::bind(&endpoints, Role::Plain, file, &mut inherited.management)?))
             }
             false => None,
         };
         let plan = Arc::new(Mutex::new(plan));
-        let crew = Crew::new(blueprint, plan.clone(), watchdog.clone(), turns.clone(), workers)
+        let supervisor = Supervisor::new(blueprint, plan.clone(), watchdog.clone(), turns.clone(), workers)
             .map_err(|error| Error::io("cannot start a thread", error))?;
         let listeners = Arc::new(listeners);
-        let shared = Shared::new(self, turns, (&listeners, bound.as_ref()), plan, watchdog.clone());
+        let shared = ServerState::new(self, turns, (&listeners, bound.as_ref()), plan, watchdog.clone());
         let management = match bound {
             Some(bound) => {
-                let thread = Management::start(bound.clone(), Names::new(wanted.names()), board::pages(shared.clone()))
-                    .map_err(failed)?;
+                let thread = ManagementThread::start(
+                    bound.clone(),
+                    HostNames::new(wanted.names()),
+                    board::pages(shared.clone()),
+                )
+                .map_err(failed)?;
                 Some((bound, thread))
             }
             None => None,
         };
-        Ok(Listening::new(listeners, management, estate.predecessor, crew, info, shared))
+        Ok(Listening::new(listeners, management, inherited.predecessor, supervisor, info, shared))
     }
 
     /// Loads the app on the calling thread, and settles what it declares.
@@ -185,10 +191,15 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Binds the server's addresses, and those that redirect to them, or takes the `given` sockets.
-fn bind(config: &Config, endpoints: &[Endpoint], is_tls: bool, given: Vec<Given>) -> Result<Listeners, Error> {
+fn bind(
+    config: &Config,
+    endpoints: &[Endpoint],
+    is_tls: bool,
+    given: Vec<InheritedListener>,
+) -> Result<Listeners, Error> {
     let redirect = config.tls.redirect_port.filter(|_| is_tls);
     // Of a service manager's sockets, the one with this port is for plain HTTP.
-    let is_plain = |given: &Given| redirect.is_some_and(|port| given.is_lent_for(port));
+    let is_plain = |given: &InheritedListener| redirect.is_some_and(|port| given.is_lent_for(port));
     let (mut given_plain, mut given): (Vec<_>, Vec<_>) = given.into_iter().partition(is_plain);
     let (role, file) = (if is_tls { Role::Tls } else { Role::Plain }, &config.socket_file);
     let mut listeners = Listeners::bind(endpoints, role, file, &mut given)?;

@@ -3,36 +3,37 @@
 
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Control, Server};
 use crate::error::Error;
-use crate::listen::accept::Given;
+use crate::listen::accept::InheritedListener;
 use crate::listen::handover::{Predecessor, Successor};
 use crate::log::{self, Level};
 
 /// Sockets that a server was given before it binds. Clones share them, because they can be used only once.
 #[derive(Clone, Default)]
-pub(super) struct Inheritance(Arc<Mutex<Estate>>);
+pub(super) struct InheritedOnce(Arc<Mutex<InheritedSockets>>);
 
 #[derive(Default)]
-pub(super) struct Estate {
-    pub(super) serving: Vec<Given>,
-    pub(super) management: Vec<Given>,
+pub(super) struct InheritedSockets {
+    pub(super) serving: Vec<InheritedListener>,
+    pub(super) management: Vec<InheritedListener>,
     pub(super) predecessor: Option<Predecessor>,
 }
 
-impl Inheritance {
-    pub(super) fn take(&self) -> Estate {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+impl InheritedOnce {
+    pub(super) fn take(&self) -> InheritedSockets {
+        std::mem::take(&mut *self.0.lock())
     }
 
-    fn change(&self, change: impl FnOnce(&mut Estate)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    fn change(&self, change: impl FnOnce(&mut InheritedSockets)) {
+        change(&mut self.0.lock());
     }
 }
 
@@ -51,9 +52,9 @@ impl Server {
     /// One of them is not a listening TCP or Unix socket.
     pub fn inherit(self, sockets: impl IntoIterator<Item = OwnedFd>) -> Result<Server, Error> {
         for socket in sockets {
-            let given =
-                Given::new(socket, true).map_err(|error| Error::io("cannot listen on a given socket", error))?;
-            self.inheritance.change(|estate| estate.serving.push(given));
+            let given = InheritedListener::new(socket, true)
+                .map_err(|error| Error::io("cannot listen on a given socket", error))?;
+            self.inherited.change(|inherited| inherited.serving.push(given));
         }
         Ok(self)
     }
@@ -63,17 +64,17 @@ impl Server {
     ///
     /// # Errors
     /// The system refuses the sockets.
-    pub fn succeed(self) -> Result<Server, Error> {
+    pub fn take_over(self) -> Result<Server, Error> {
         let failed = |error| Error::io("cannot take over the sockets of the running server", error);
         let Some(mut predecessor) = Predecessor::find().map_err(failed)? else { return Ok(self) };
         for (place, (socket, note)) in (0..).zip(predecessor.sockets.drain(..)) {
-            let given = Given::new(socket, note & note::LENT != 0).map_err(failed)?.at(place);
-            self.inheritance.change(|estate| match note & note::MANAGEMENT {
-                0 => estate.serving.push(given),
-                _ => estate.management.push(given),
+            let given = InheritedListener::new(socket, note & note::LENT != 0).map_err(failed)?.at(place);
+            self.inherited.change(|inherited| match note & note::MANAGEMENT {
+                0 => inherited.serving.push(given),
+                _ => inherited.management.push(given),
             });
         }
-        self.inheritance.change(|estate| estate.predecessor = Some(predecessor));
+        self.inherited.change(|inherited| inherited.predecessor = Some(predecessor));
         Ok(self)
     }
 }
@@ -82,7 +83,7 @@ impl Control {
     /// Starts `command` as this server's successor on the same sockets, and waits until it serves. Then stop this
     /// server: no connection is lost. Returns the id of the new process.
     ///
-    /// The program must call [`Server::succeed`] before it binds; its standard input is not the caller's.
+    /// The program must call [`Server::take_over`] before it binds; its standard input is not the caller's.
     ///
     /// # Errors
     /// The new process cannot be started, or ends before it serves; or this is process 1, with which a container ends.
@@ -110,7 +111,7 @@ impl Control {
         }
         let listeners = self.shared.listeners.upgrade().ok_or_else(stopped)?;
         let management = self.shared.management.upgrade();
-        let (successor, word) = {
+        let (successor, report) = {
             let lent = |is_lent| if is_lent { note::LENT } else { 0 };
             let serving = listeners.sockets().map(|(socket, is_lent)| (socket, lent(is_lent)));
             let telling = management.iter().flat_map(|bound| bound.sockets());
@@ -123,7 +124,7 @@ impl Control {
         thread::Builder::new()
             .name("rover-restart".to_owned())
             .spawn(move || {
-                let serves = word.wait(|| Instant::now() < latest && !reply.is_closed());
+                let serves = report.wait(|| Instant::now() < latest && !reply.is_closed());
                 let _ = reply.send(serves);
             })
             .map_err(failed)?;

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Config;
-use crate::listen::tls::Tls;
+use crate::listen::tls::ServerTls;
 use crate::log::{self, Level};
 use crate::observe::metrics::Archive;
 use crate::observe::otlp::Tracer;
@@ -43,7 +43,7 @@ pub(crate) struct Plan {
     /// The rate limits of all workers together.
     pub(crate) limits: Option<Arc<RateLimits>>,
     pub(crate) mounts: Arc<Mounts>,
-    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) tls: Option<Arc<ServerTls>>,
     /// The port of https, for redirects.
     pub(crate) https_port: Option<u16>,
 }

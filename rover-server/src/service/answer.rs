@@ -19,7 +19,7 @@ use crate::exchange::failure;
 use crate::message::body::Body;
 use crate::message::collect::Collect;
 use crate::message::unread::{Drain, Held, Left};
-use crate::observe::metrics::{Arrival, Meter};
+use crate::observe::metrics::{Arrival, RequestMeter};
 use crate::observe::record::Record;
 use crate::policy::compression::Negotiation;
 use crate::policy::http_checks;
@@ -65,8 +65,35 @@ pub(super) enum Stage<B> {
     Collecting(Box<Collecting<B>>),
     Running(Box<Waiting>),
     /// What has arrived of a body that nobody has read is dropped, so that the connection can go on.
-    Draining(Box<(Drain, Response<Body>)>),
+    Draining(Box<Draining>),
     Over,
+}
+
+/// A response that waits for the rest of a body.
+pub(super) struct Draining {
+    drain: Drain,
+    response: Response<Body>,
+    site: Rc<Site>,
+    /// As [`Ending`] has it.
+    pinned: bool,
+}
+
+impl Draining {
+    /// The response; another one where the body turned out to be wrong.
+    fn end(self, is_drained: bool) -> Response<Body> {
+        let Draining { drain, mut response, site, pinned } = self;
+        if is_drained {
+            return response;
+        }
+        match drain.fault() {
+            Some(fault) => {
+                response = http_checks::broken_body(fault);
+                site.security_headers.add(response.headers_mut(), pinned);
+            }
+            None => http_checks::close(&mut response),
+        }
+        response
+    }
 }
 
 /// A request whose body is on the way.
@@ -164,7 +191,7 @@ impl<B> Answer<B> {
 
     /// What is left of the request's body goes before the response: it is drained, or the connection ends.
     #[cold]
-    pub(super) fn part(&mut self, unread: &Held) {
+    pub(super) fn part(&mut self, unread: &Held, site: &Rc<Site>, pinned: bool) {
         match unread.left() {
             Left::Nothing => {}
             Left::Unknown => {
@@ -174,7 +201,7 @@ impl<B> Answer<B> {
             }
             Left::Some(drain) => {
                 if let Some(response) = self.response.take() {
-                    self.stage = Stage::Draining(Box::new((drain, response)));
+                    self.stage = Stage::Draining(Box::new(Draining { drain, response, site: site.clone(), pinned }));
                 }
             }
         }
@@ -189,13 +216,13 @@ impl<B> Answer<B> {
         }
     }
 
-    /// The same, which is counted when the request is over, where requests are counted.
-    pub(super) fn followed(mut self, meter: Option<&Rc<Meter>>, arrival: Option<Arrival>, route: usize) -> Answer<B> {
+    /// Counts it when the request is over, where requests are counted.
+    #[inline]
+    pub(super) fn follow(&mut self, meter: Option<&Rc<RequestMeter>>, arrival: Option<Arrival>, route: usize) {
         if let (Some(meter), Some(arrival)) = (meter, arrival) {
             let record = self.notes().record.get_or_insert_with(Record::silent);
             record.follow(meter.follow(arrival, route));
         }
-        self
     }
 }
 
@@ -235,11 +262,15 @@ impl<B> Drop for Answer<B> {
 
 impl<B> Answer<B> {
     /// The response is there, but for what every one carries.
-    fn end(&mut self, site: &Site, mut ending: Ending) {
-        let unread = ending.unread.take();
+    fn end(&mut self, site: &Rc<Site>, mut ending: Ending) {
+        let (unread, pinned) = (ending.unread.take(), ending.pinned);
+        if let Some(fault) = unread.as_ref().and_then(Held::fault) {
+            // Whatever the handler has made of it: nothing of the answer is on its way yet.
+            self.response = Some(http_checks::broken_body(fault));
+        }
         site.finish(&mut self.response, ending);
         if let Some(unread) = unread {
-            self.part(&unread);
+            self.part(&unread, site, pinned);
         }
     }
 }
@@ -270,7 +301,11 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                             request.look(|request| request.receive(body, collect.is_coded()));
                         }
                         Some(Err(status)) if !is_late => {
-                            self.response = Some(http_checks::closing(failure::refusal(status)));
+                            let fault = request.look(|request| request.peer.faults()()).flatten();
+                            self.response = Some(match fault.filter(|_| status == StatusCode::BAD_REQUEST) {
+                                Some(fault) => http_checks::broken_body(fault),
+                                None => http_checks::closing(failure::refusal(status)),
+                            });
                         }
                         other => site.defer(&request, collect, other.and_then(Result::err), &mut call, &mut ending),
                     }
@@ -303,15 +338,11 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                     }
                 }
                 Stage::Draining(draining) => {
-                    let is_drained = ready!(draining.0.poll(cx));
+                    let is_drained = ready!(draining.drain.poll(cx));
                     let Stage::Draining(draining) = std::mem::replace(&mut self.stage, Stage::Over) else {
                         return Poll::Ready(());
                     };
-                    let (_, mut response) = *draining;
-                    if !is_drained {
-                        http_checks::close(&mut response);
-                    }
-                    self.response = Some(response);
+                    self.response = Some(draining.end(is_drained));
                 }
                 Stage::Over => return Poll::Ready(()),
             }

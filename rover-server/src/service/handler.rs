@@ -13,13 +13,13 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
+use rover_lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
 use crate::exchange::context::{self, Current, Open, Request};
 use crate::exchange::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
 use crate::message::body::{self, Body};
 use crate::runtime::budget;
 use crate::runtime::turn::Stint;
@@ -95,8 +95,16 @@ fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume, stint
     app.waits.go_on(coroutine, resume, stint.excess())
 }
 
+/// As [`finish`], for a handler that has waited: out of the way of those that have not.
+#[inline(never)]
+fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
+    let mut response = None;
+    finish(app, coroutine, request, call, &mut response);
+    response
+}
+
 /// Sends what the handler returned.
-#[inline]
+#[inline(always)]
 fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
     let mut stack = coroutine.stack();
     request.look_last(|request| {
@@ -305,9 +313,7 @@ impl Future for Running {
             }
             match go_on(&this.app, &mut coroutine, this.call, resume, &this.stint) {
                 Step::Returned => {
-                    let mut response = None;
-                    finish(&this.app, coroutine, &this.request, this.call, &mut response);
-                    return Poll::Ready(response);
+                    return Poll::Ready(finish_late(&this.app, coroutine, &this.request, this.call));
                 }
                 Step::Raised => return Poll::Ready(fail(&this.app, coroutine, &this.request, this.call)),
                 Step::Waits(wait) => {

@@ -125,7 +125,10 @@ fn is_multiplexed(request: &context::Request) -> bool {
 }
 
 fn hold(request: &mut context::Request, ending: &mut Ending, unread: Unread) {
-    let unread = Rc::new(unread);
+    let unread = Rc::new(unread.judged(request.peer.faults()));
+    if !is_multiplexed(request) {
+        request.peer.leave(&unread);
+    }
     request.unread = Some(unread.clone());
     ending.unread = Some(Held(unread));
 }

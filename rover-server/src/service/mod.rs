@@ -34,7 +34,7 @@ use crate::message::body::Body;
 use crate::message::collect::{Collect, Pace};
 use crate::message::decode;
 use crate::message::unread::Purpose;
-use crate::observe::metrics::{Archive, Arrival, Meter};
+use crate::observe::metrics::{Archive, Arrival, RequestMeter};
 use crate::observe::otlp::Tracer;
 use crate::observe::record::Record;
 use crate::policy::assets::{Assets, Mounts};
@@ -56,7 +56,7 @@ pub(crate) struct Site {
     assets: Option<Assets>,
     compression: Option<Rc<Compression>>,
     /// Counts requests, where the management listener is on.
-    pub(crate) meter: Option<Rc<Meter>>,
+    pub(crate) meter: Option<Rc<RequestMeter>>,
     /// Records traces, where they are exported.
     pub(crate) tracer: Option<Tracer>,
     guard: Option<Box<Guard>>,
@@ -157,11 +157,13 @@ impl Site {
                     let site = self.clone();
                     let collecting = Collecting { collect, request, call, ending, site, is_asked: false };
                     answer.stage = Stage::Collecting(Box::new(collecting));
-                    return answer.followed(self.meter.as_ref(), arrival, route);
+                    answer.follow(self.meter.as_ref(), arrival, route);
+                    return answer;
                 }
                 if let Some(running) = self.start(request, call, &mut answer.response) {
                     answer.wait(Waiting { running, call, ending, site: self.clone() });
-                    return answer.followed(self.meter.as_ref(), arrival, route);
+                    answer.follow(self.meter.as_ref(), arrival, route);
+                    return answer;
                 }
             }
             Some(ControlFlow::Break(mut response)) => {
@@ -172,17 +174,17 @@ impl Site {
             }
             None => {}
         }
-        let unread = ending.unread.take();
+        let (unread, pinned) = (ending.unread.take(), ending.pinned);
         self.finish(&mut answer.response, ending);
         if let Some(unread) = unread {
-            answer.part(&unread);
+            answer.part(&unread, self, pinned);
         }
         if let (Some(meter), Some(arrival)) = (&self.meter, arrival) {
             match &answer.response {
                 Some(response) if !matches!(response.body(), Body::Stream(_)) => {
                     meter.note(arrival, route, response.status().as_u16());
                 }
-                _ => return answer.followed(Some(meter), Some(arrival), route),
+                _ => answer.follow(Some(meter), Some(arrival), route),
             }
         }
         answer
@@ -240,9 +242,7 @@ impl Site {
         {
             return ControlFlow::Break(Box::new(refusal));
         }
-        // After a request that other servers may read differently, nothing more is read from its connection (RFC 9112,
-        // section 6.3).
-        let close = has_body && request.peer.has_two_lengths.get() || request.peer.is_last.get();
+        let close = request.peer.is_last.get();
         if let Some(guard) = &self.guard
             && let Some(response) = guard.admit(request, &self.app, &self.router, &mut ending.pass)
         {
@@ -325,7 +325,7 @@ impl Site {
     }
 
     /// Finds what answers the request, or answers it.
-    #[inline]
+    #[inline(always)]
     fn route(&self, request: &mut context::Request) -> ControlFlow<Response<Body>, Target> {
         let head = &request.head;
         match self.router.find(&head.method, head.uri.path()) {
@@ -362,7 +362,7 @@ impl Site {
         };
         let is_options = head.method == Method::OPTIONS
             && response.as_ref().is_some_and(|response| response.status() == StatusCode::NO_CONTENT);
-        if let Some(entry) = self.app.hooks.rest.filter(|_| !is_options)
+        if let Some(entry) = self.app.hooks.rest.filter(|_| !is_options && self.config.path_guards)
             && let Some(mut guarded) = self.app.guarded(path, known)
         {
             guarded.response = match (response, self.app.hooks.not_found) {

@@ -38,16 +38,16 @@ pub(crate) struct Lifecycle {
     origin: Cell<Option<(Instant, u64)>>,
     /// Nobody needs the next tick: the clock stops until a connection has a turn, or wants one.
     stands: Cell<bool>,
-    stirred: Notify,
+    wake_clock: Notify,
     /// Changes with every tick, and when the drain begins: each connection then looks around once.
     signal: Cell<u64>,
-    seats: RefCell<Slab<Place>>,
+    connections: RefCell<Slab<WatchedConnection>>,
     left: Notify,
 }
 
 /// What the lifecycle knows of a connection.
 #[derive(Default)]
-struct Place {
+struct WatchedConnection {
     /// Its task, once it has been polled.
     waker: Option<Waker>,
     /// The tick at which it wants to be woken.
@@ -56,9 +56,9 @@ struct Place {
 
 impl Lifecycle {
     /// Counts a connection in, until its seat is dropped.
-    pub(crate) fn sit(lifecycle: &Rc<Lifecycle>) -> Seat {
-        let number = lifecycle.seats.borrow_mut().insert(Place { waker: None, due: u64::MAX });
-        Seat { lifecycle: lifecycle.clone(), number, seen: u64::MAX }
+    pub(crate) fn add(lifecycle: &Rc<Lifecycle>) -> ConnectionSlot {
+        let number = lifecycle.connections.borrow_mut().insert(WatchedConnection { waker: None, due: u64::MAX });
+        ConnectionSlot { lifecycle: lifecycle.clone(), number, seen: u64::MAX }
     }
 
     /// How long a tick of the clock is.
@@ -96,7 +96,7 @@ impl Lifecycle {
             };
             tokio::select! {
                 biased;
-                () = self.stirred.notified() => {}
+                () = self.wake_clock.notified() => {}
                 () = due => {
                     self.stands.set(false);
                     self.advance();
@@ -122,15 +122,15 @@ impl Lifecycle {
 
     /// The tick at which somebody wants to be woken.
     fn next_due(&self) -> u64 {
-        self.seats.borrow().iter().map(|(_, place)| place.due).min().unwrap_or(u64::MAX)
+        self.connections.borrow().iter().map(|(_, connection)| connection.due).min().unwrap_or(u64::MAX)
     }
 
     fn advance(&self) {
         self.catch_up();
         let now = self.now.get();
         self.signal.set(self.signal.get() + 1);
-        for (_, place) in self.seats.borrow().iter().filter(|(_, place)| place.due <= now) {
-            if let Some(waker) = &place.waker {
+        for (_, connection) in self.connections.borrow().iter().filter(|(_, connection)| connection.due <= now) {
+            if let Some(waker) = &connection.waker {
                 waker.wake_by_ref();
             }
         }
@@ -138,7 +138,7 @@ impl Lifecycle {
 
     /// How many connections there are.
     pub(crate) fn count(&self) -> usize {
-        self.seats.borrow().len()
+        self.connections.borrow().len()
     }
 
     /// Tells every connection to end with the response that it is about to send, and waits until all have.
@@ -146,24 +146,24 @@ impl Lifecycle {
         self.draining.set(true);
         ENDING.set(true);
         self.signal.set(self.signal.get() + 1);
-        for waker in self.seats.borrow().iter().filter_map(|(_, place)| place.waker.as_ref()) {
+        for waker in self.connections.borrow().iter().filter_map(|(_, connection)| connection.waker.as_ref()) {
             waker.wake_by_ref();
         }
-        while !self.seats.borrow().is_empty() {
+        while !self.connections.borrow().is_empty() {
             self.left.notified().await;
         }
     }
 }
 
 /// One connection's place in its worker's [`Lifecycle`].
-pub(crate) struct Seat {
+pub(crate) struct ConnectionSlot {
     lifecycle: Rc<Lifecycle>,
     number: usize,
     /// The last signal that the connection has looked around for.
     seen: u64,
 }
 
-impl Seat {
+impl ConnectionSlot {
     /// Whether the connection should look around: at its first turn, and at the first after a tick or the drain's begin.
     #[inline]
     pub(crate) fn is_signalled(&mut self, cx: &Context<'_>) -> bool {
@@ -178,13 +178,13 @@ impl Seat {
     fn look_around(&mut self, cx: &Context<'_>) {
         if self.lifecycle.stands.replace(false) {
             self.lifecycle.catch_up();
-            self.lifecycle.stirred.notify_one();
+            self.lifecycle.wake_clock.notify_one();
         }
         self.seen = self.lifecycle.signal.get();
-        if let Some(place) = self.lifecycle.seats.borrow_mut().get_mut(self.number)
-            && place.waker.is_none()
+        if let Some(connection) = self.lifecycle.connections.borrow_mut().get_mut(self.number)
+            && connection.waker.is_none()
         {
-            place.waker = Some(cx.waker().clone());
+            connection.waker = Some(cx.waker().clone());
         }
     }
 
@@ -206,8 +206,8 @@ impl Seat {
 
     /// Asks to be woken at this tick at the latest.
     pub(crate) fn wake_at(&self, tick: u64) {
-        if let Some(place) = self.lifecycle.seats.borrow_mut().get_mut(self.number) {
-            place.due = tick;
+        if let Some(connection) = self.lifecycle.connections.borrow_mut().get_mut(self.number) {
+            connection.due = tick;
         }
     }
 }
@@ -215,7 +215,7 @@ impl Seat {
 /// How long what comes before HTTP may still take once the worker drains.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-impl Seat {
+impl ConnectionSlot {
     /// Waits for `work`, which may take `PATIENCE` longer when the worker drains, so that a client in its handshake
     /// still gets an answer. `None` if it took too long.
     pub(crate) async fn finish<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
@@ -239,9 +239,9 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.lifecycle.seats.borrow_mut().try_remove(self.number);
+        self.lifecycle.connections.borrow_mut().try_remove(self.number);
         self.lifecycle.left.notify_waiters();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Comes in: with a response of status 101, the function that takes the connection over. Goes out: the [`Upgraded`]
 //! connection, a plain stream of bytes that begins with the first one behind the request. hyper's own upgrades want what
-//! they carry to be `Send`, which a worker's connections are not; so the function waits in a [`Slot`] that the stages
+//! they carry to be `Send`, which a worker's connections are not; so the function waits in a [`UpgradeSlot`] that the stages
 //! share with the connection. This module must not know of HTTP.
 
 use std::cell::Cell;
@@ -24,9 +24,9 @@ pub(crate) type Upgrade = Box<dyn FnOnce(Upgraded) -> Pin<Box<dyn Future<Output 
 
 /// The place where a connection finds its upgrade.
 #[derive(Default)]
-pub(crate) struct Slot(Cell<Option<Upgrade>>);
+pub(crate) struct UpgradeSlot(Cell<Option<Upgrade>>);
 
-impl Slot {
+impl UpgradeSlot {
     /// To be called when the connection's response is a 101, and then only.
     pub(crate) fn put(&self, upgrade: Upgrade) {
         self.0.set(Some(upgrade));
@@ -46,7 +46,7 @@ impl Slot {
     }
 }
 
-impl fmt::Debug for Slot {
+impl fmt::Debug for UpgradeSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Slot")
     }
@@ -54,9 +54,9 @@ impl fmt::Debug for Slot {
 
 /// Tells upgraded connections, and others that never end by themselves, that the server stops.
 #[derive(Clone, Default)]
-pub(crate) struct Ending(Rc<(Cell<bool>, Notify)>);
+pub(crate) struct ShutdownNotice(Rc<(Cell<bool>, Notify)>);
 
-impl Ending {
+impl ShutdownNotice {
     /// Asks all of them to end soon; those that are left are cut after `shutdown_timeout`.
     pub(crate) fn tell(&self) {
         let (is_told, notify) = &*self.0;
@@ -82,16 +82,16 @@ pub(crate) struct Upgraded {
     socket: Rc<Socket>,
     /// What hyper had read beyond the request.
     unread: Bytes,
-    ending: Ending,
+    ending: ShutdownNotice,
 }
 
 impl Upgraded {
-    pub(crate) fn new(socket: Rc<Socket>, unread: Bytes, ending: Ending) -> Upgraded {
+    pub(crate) fn new(socket: Rc<Socket>, unread: Bytes, ending: ShutdownNotice) -> Upgraded {
         Upgraded { socket, unread, ending }
     }
 
     /// Tells when the server stops.
-    pub(crate) fn ending(&self) -> Ending {
+    pub(crate) fn ending(&self) -> ShutdownNotice {
         self.ending.clone()
     }
 

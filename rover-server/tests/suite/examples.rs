@@ -226,7 +226,7 @@ fn the_readme_tells_the_truth() {
     }
     let mut rows = 0;
     for key in rover_server::config_keys().filter(|key| readme.contains(&format!("| `{}` |", key.name))) {
-        let (name, default) = (key.name, key.default);
+        let (name, default) = (&key.name, &key.default);
         let row = [format!("| `{name}` | `{default}` |"), format!("| `{name}` | `\"{default}\"` |")];
         let found = row.iter().any(|row| readme.contains(row)) || readme.contains(&format!("| `{name}` | {default} |"));
         assert!(found, "{name}: {default}");

@@ -5,9 +5,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::HeaderMap;
 use mlua::{Lua, Table};
-
-use crate::json::{self, Gone, Texts};
-use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack};
+use rover_lua::json::{self, Gone, Texts};
+use rover_lua::{OwnedMeta, Raise, Returns, Shared, Stack};
 
 use super::lookup::{keep, push_cached};
 use super::request::{Requests, Ticket};

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::lua::{Returns, Stack};
+use rover_lua::{Returns, Stack};
 
 use super::{Contexts, ticket};
 

@@ -4,8 +4,7 @@ use cookie::time::{Duration, OffsetDateTime};
 use cookie::{Cookie, SameSite};
 use mlua::{Lua, Value};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
-
-use crate::lua::{Raise, Returns, Stack, described_type};
+use rover_lua::{Raise, Returns, Stack, described_type};
 
 use super::lookup::{keep, push_cached, set_first};
 use super::{Contexts, cached, ticket};

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use crate::lua::{Raise, Returns, Stack};
+use rover_lua::{Raise, Returns, Stack};
+
 use crate::route::SentPath;
 
 use super::{Contexts, ticket};

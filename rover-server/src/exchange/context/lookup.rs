@@ -1,8 +1,7 @@
 //! Request headers.
 
 use http::header::{COOKIE, HeaderName};
-
-use crate::lua::{Kind, Raise, Returns, Stack};
+use rover_lua::{Kind, Raise, Returns, Stack};
 
 use super::{Contexts, cached, ticket};
 

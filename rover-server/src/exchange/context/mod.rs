@@ -13,6 +13,7 @@ mod cookies;
 mod fields;
 mod lookup;
 mod params;
+mod peer;
 mod query;
 mod request;
 pub(crate) mod trace;
@@ -23,6 +24,8 @@ use std::ffi::c_int;
 use std::rc::Rc;
 
 use mlua::Lua;
+use rover_lua::json::Vocabulary;
+use rover_lua::{Kind, Raise, Shared, Stack, anchor, mistake_function};
 
 pub(crate) use crate::route::SentPath;
 pub(crate) use body::{Bodies, is_body};
@@ -30,12 +33,11 @@ pub(crate) use certificate::ClientCertificate;
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
 pub(crate) use params::Shapes;
-pub(crate) use request::{Client, Close, Current, Guarded, Open, Peer, Request, Requests, Ticket, new_id, sent_id};
+pub(crate) use peer::{Client, Peer};
+pub(crate) use request::{Close, Current, Guarded, Open, Request, Requests, Ticket, new_id, sent_id};
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 pub(crate) use unread::{collecting, install_late};
 
-use crate::json::Vocabulary;
-use crate::lua::{Kind, Raise, Shared, Stack, anchor, mistake_function};
 use crate::message::header_names::HeaderNames;
 
 /// What the functions of `ctx` share in one VM.

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use crate::lua::{Raise, Returns, Stack};
+use rover_lua::{Raise, Returns, Stack};
+
 use crate::route::{FastRouter, Guards, NamedValue, Params, RouteId, decode_param};
 
 use super::{Contexts, ticket};

@@ -3,9 +3,8 @@
 use std::ops::Deref;
 
 use percent_encoding::percent_decode;
+use rover_lua::{Kind, Raise, Returns, Stack};
 use smallvec::SmallVec;
-
-use crate::lua::{Kind, Raise, Returns, Stack};
 
 use super::lookup::{keep, push_cached};
 use super::{Contexts, cached, ticket};

@@ -1,114 +1,21 @@
 //! The requests of one worker that a handler may still ask about.
 
-use std::cell::{Cell, OnceCell, Ref, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::ffi::c_void;
 use std::net::IpAddr;
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response};
+use rover_lua::Raise;
 
-use super::ClientCertificate;
-use crate::lua::Raise;
+use super::{Client, Peer};
 use crate::message::body::Body;
 use crate::message::unread::Unread;
 use crate::route::{NamedValue, Params, RouteId};
-use crate::runtime::budget;
-use crate::transport::socket::Socket;
-use crate::transport::upgrade;
-
-/// Who is at the other end of a connection.
-#[derive(Debug)]
-pub(crate) struct Peer {
-    /// `None` on a Unix socket.
-    pub(crate) ip: Option<IpAddr>,
-    /// "http", or "https" once TLS is in front.
-    pub(crate) scheme: &'static str,
-    /// What the connection becomes after a 101.
-    pub(crate) upgrade: upgrade::Slot,
-    /// The request that comes next, or is being answered, is the connection's last.
-    pub(crate) is_last: Cell<bool>,
-    /// What is known to be wrong with the body of the request that is being begun.
-    pub(crate) body_fault: Cell<Option<&'static str>>,
-    /// That body came with Transfer-Encoding and, as far as is known, with Content-Length beside it.
-    pub(crate) has_two_lengths: Cell<bool>,
-    /// Where every request is sent, on a connection that only leads to https.
-    pub(crate) https_port: Option<u16>,
-    /// What the client has shown by TLS.
-    pub(crate) certificate: Option<Rc<ClientCertificate>>,
-    /// Bodies of requests that are passed on hold on to it; made for the first one. They may be in other tasks.
-    passing: OnceCell<Arc<()>>,
-    /// The bytes that its requests and their answers hold.
-    held: OnceCell<budget::Connection>,
-    /// What the connection's bytes go over; not there for requests without a connection.
-    socket: Weak<Socket>,
-}
-
-impl Peer {
-    /// The other end of a connection that speaks HTTP.
-    pub(crate) fn new(ip: Option<IpAddr>, scheme: &'static str) -> Peer {
-        let (upgrade, passing) = (upgrade::Slot::default(), OnceCell::new());
-        let (is_last, body_fault, has_two_lengths) = (Cell::new(false), Cell::new(None), Cell::new(false));
-        Peer {
-            ip,
-            scheme,
-            upgrade,
-            is_last,
-            body_fault,
-            has_two_lengths,
-            https_port: None,
-            certificate: None,
-            passing,
-            socket: Weak::new(),
-            held: OnceCell::new(),
-        }
-    }
-
-    /// What counts the bytes that the connection holds.
-    pub(crate) fn held(&self) -> &budget::Connection {
-        self.held.get_or_init(budget::Connection::default)
-    }
-
-    /// The same, reached over `socket`.
-    pub(crate) fn over(mut self, socket: &Rc<Socket>) -> Peer {
-        self.socket = Rc::downgrade(socket);
-        self
-    }
-
-    /// Sends an interim answer (1xx) to a client of HTTP/1.1 that waits for its answer. It is left out where the client has
-    /// yet to take the answer to an earlier request.
-    pub(crate) fn interject(&self, bytes: &[u8]) {
-        if let Some(socket) = self.socket.upgrade() {
-            socket.interject(bytes);
-        }
-    }
-
-    /// What the body of a request has to keep that is passed on: it may outlast the response.
-    pub(crate) fn passing(&self) -> Arc<()> {
-        self.passing.get_or_init(Arc::default).clone()
-    }
-
-    /// Whether the body of a request is being passed on.
-    #[inline]
-    pub(crate) fn is_passing(&self) -> bool {
-        self.passing.get().is_some_and(|passing| Arc::strong_count(passing) > 1)
-    }
-}
-
-/// The client behind trusted proxies, as they tell of it.
-#[derive(Debug)]
-pub(crate) struct Client {
-    /// `None` on a Unix socket.
-    pub(crate) ip: Option<IpAddr>,
-    /// "http" or "https".
-    pub(crate) scheme: &'static str,
-    /// The host that it asked for, where that is another one than the request itself says.
-    pub(crate) host: Option<Box<str>>,
-}
 
 /// What guards a path beyond that which its route says.
 #[derive(Default)]

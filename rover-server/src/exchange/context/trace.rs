@@ -1,8 +1,7 @@
 //! Reads and writes the trace of a request: the `traceparent` header of W3C Trace Context.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-
-use crate::lua::{Returns, Stack};
+use rover_lua::{Returns, Stack};
 
 use super::{Contexts, ticket};
 

@@ -6,11 +6,11 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 
-use http::header::{ACCEPT_ENCODING, CONNECTION};
+use http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use mlua::{Function, Lua, Table};
+use rover_lua::{Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits};
 
-use crate::lua::{Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits};
 use crate::message::decode;
 use crate::message::unread::{Gone, Purpose, Unread};
 
@@ -91,8 +91,15 @@ fn push_refusal(stack: &mut Stack<'_>, requests: &Requests, ticket: Ticket, stat
     if let Ok(mut request) = requests.get_mut(ticket) {
         let told = request.told.get_or_insert_default();
         told.insert(CONNECTION, HeaderValue::from_static("close"));
-        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-            told.insert(ACCEPT_ENCODING, HeaderValue::from_static(decode::ACCEPTED));
+        match status {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                told.insert(ACCEPT_ENCODING, HeaderValue::from_static(decode::ACCEPTED));
+            }
+            // There is no room at the moment.
+            StatusCode::SERVICE_UNAVAILABLE => {
+                told.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
         }
     }
     stack.push_number(f64::from(status.as_u16()));

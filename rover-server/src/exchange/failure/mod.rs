@@ -10,12 +10,12 @@ use std::fmt::Write;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use rover_lua::json;
+use rover_lua::{Frame, Kind, Stack, Stopped};
 
 use crate::exchange::context::Contexts;
 use crate::exchange::response::{Responder, name_status};
-use crate::json;
 use crate::log::{self, Level};
-use crate::lua::{self, Frame, Kind, Stack, Stopped};
 use crate::message::body::Body;
 
 /// Rover's own answer for a status: `{"error":"Not Found"}` with its reason phrase.
@@ -62,11 +62,16 @@ pub(crate) fn moved(path: &str, query: Option<&str>) -> Response<Body> {
     response
 }
 
-/// Like [`answer`]; 503 gets a `Retry-After`, because it is temporary.
+/// Marks a 503 that was sent because there was no room for the request's body, or for the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoRoom;
+
+/// Like [`answer`]; 503 says that there is no room at the moment, and gets a `Retry-After`.
 #[cold]
 pub(crate) fn refusal(status: StatusCode) -> Response<Body> {
     let mut response = answer(status);
     if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.extensions_mut().insert(NoRoom);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
@@ -124,7 +129,7 @@ impl Failure {
         responder: &Responder,
         mut frames: Vec<Frame>,
     ) -> Failure {
-        if let Some(stopped) = lua::stopped() {
+        if let Some(stopped) = rover_lua::stopped() {
             return Failure::stopped(stopped);
         }
         let mut asked = None;

@@ -2,8 +2,8 @@
 //!
 //! Comes in: the value. Goes out: text for the log, of a bounded length.
 
-use crate::json::{self, Vocabulary};
-use crate::lua::{self, Busy, Kind, Stack};
+use rover_lua::json::{self, Vocabulary};
+use rover_lua::{Busy, Kind, Stack};
 
 /// How much of one field is shown of a table that JSON cannot hold, in bytes.
 const FIELD_SHOWN: usize = 4 * 1024;
@@ -25,7 +25,7 @@ pub(super) fn told(stack: &mut Stack<'_>, index: i32, lua: &mlua::Lua) -> Option
             if stack.call_protected(1, 1) {
                 text = stack.bytes(top + 2).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
             }
-        } else if let Ok(value) = lua::pop_value(lua, stack) {
+        } else if let Ok(value) = rover_lua::pop_value(lua, stack) {
             // A coroutine that has raised runs nothing any more.
             let _busy = Busy::new(lua);
             text = value.to_string().ok();
@@ -105,8 +105,8 @@ pub(super) fn other(stack: &mut Stack<'_>, index: i32, lua: &mlua::Lua) -> Strin
     }
     if kind == Kind::Userdata {
         stack.push_copy(index);
-        if let Ok(mlua::Value::Error(error)) = lua::pop_value(lua, stack) {
-            return lua::plain_message(&error);
+        if let Ok(mlua::Value::Error(error)) = rover_lua::pop_value(lua, stack) {
+            return rover_lua::plain_message(&error);
         }
         if let Some(text) = told(stack, index, lua) {
             return text;

@@ -9,7 +9,7 @@ use super::{Bound, Role};
 use crate::config::Endpoint;
 
 /// A listening socket from outside.
-pub(crate) struct Given {
+pub(crate) struct InheritedListener {
     socket: OwnedFd,
     endpoint: Endpoint,
     /// A service manager keeps the socket, and its file, when the server ends.
@@ -18,12 +18,12 @@ pub(crate) struct Given {
     place: Option<u8>,
 }
 
-impl Given {
+impl InheritedListener {
     /// Prepares a socket that listens already.
     ///
     /// # Errors
     /// It is not a listening TCP or Unix socket.
-    pub(crate) fn new(socket: OwnedFd, is_lent: bool) -> io::Result<Given> {
+    pub(crate) fn new(socket: OwnedFd, is_lent: bool) -> io::Result<InheritedListener> {
         let known = SockRef::from(&socket);
         let unfit = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("an inherited descriptor {what}"));
         if !known.is_listener().map_err(|_| unfit("is no socket"))? {
@@ -39,12 +39,12 @@ impl Given {
             (None, None) => return Err(unfit("listens neither on an internet address nor on a path")),
         };
         known.set_nonblocking(true)?;
-        Ok(Given { socket, endpoint, is_lent, place: None })
+        Ok(InheritedListener { socket, endpoint, is_lent, place: None })
     }
 
     /// Marks it as the predecessor's socket at this place.
-    pub(crate) fn at(self, place: u8) -> Given {
-        Given { place: Some(place), ..self }
+    pub(crate) fn at(self, place: u8) -> InheritedListener {
+        InheritedListener { place: Some(place), ..self }
     }
 
     /// Whether this is the socket for `wanted`. Port 0 is any.

@@ -15,16 +15,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 use tokio::sync::watch;
 
-pub(crate) use given::Given;
+pub(crate) use given::InheritedListener;
 
 use crate::config::{Endpoint, SocketFile};
 use crate::error::Error;
@@ -44,15 +44,15 @@ const SPARE_LOOK: Duration = Duration::from_millis(20);
 const HANDSHAKE_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// An accepted connection on its way to a worker.
-pub(crate) struct Accepted {
-    pub(crate) stream: Stream,
+pub(crate) struct AcceptedStream {
+    pub(crate) stream: ClientStream,
     /// The client's address, where it has one.
     pub(crate) ip: Option<IpAddr>,
     pub(crate) role: Role,
 }
 
 /// An accepted socket.
-pub(crate) enum Stream {
+pub(crate) enum ClientStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -105,7 +105,7 @@ impl Listeners {
         endpoints: &[Endpoint],
         role: Role,
         file: &SocketFile,
-        given: &mut Vec<Given>,
+        given: &mut Vec<InheritedListener>,
     ) -> Result<Listeners, Error> {
         let (lent, rest) = std::mem::take(given).into_iter().partition::<Vec<_>, _>(|given| given.is_lent);
         *given = rest;
@@ -192,7 +192,7 @@ impl Listeners {
         &self,
         stop: &UnixStream,
         delay: impl Fn() -> Duration,
-        hand_over: impl Fn(Accepted),
+        hand_over: impl Fn(AcceptedStream),
     ) -> io::Result<()> {
         let mut open: Vec<&Bound> = self.bound.iter().collect();
         let mut watched = watch_all(&open);
@@ -233,7 +233,7 @@ impl Listeners {
     }
 
     /// Keeps new clients out, and accepts those that are in the queue already.
-    fn finish(&self, hand_over: &impl Fn(Accepted)) {
+    fn finish(&self, hand_over: &impl Fn(AcceptedStream)) {
         // If another process holds the socket, new clients find that process.
         let ours = || self.bound.iter().filter(|bound| bound.is_ours());
         for bound in ours() {
@@ -262,13 +262,13 @@ impl Listeners {
     ///
     /// # Errors
     /// When the sockets cannot be watched.
-    pub(crate) async fn accept_here(&self, hand_over: impl Fn(Accepted)) -> io::Result<()> {
+    pub(crate) async fn accept_here(&self, hand_over: impl Fn(AcceptedStream)) -> io::Result<()> {
         let hand_over = &hand_over;
         let each = self.bound.iter().map(|bound| async move {
             let socket = bound.socket.try_clone()?;
             let watched = match bound.endpoint {
-                Endpoint::Tcp(_) => Watched::Tcp(tokio::net::TcpListener::from_std(socket.into())?),
-                Endpoint::Unix(_) => Watched::Unix(tokio::net::UnixListener::from_std(socket.into())?),
+                Endpoint::Tcp(_) => PolledListener::Tcp(tokio::net::TcpListener::from_std(socket.into())?),
+                Endpoint::Unix(_) => PolledListener::Unix(tokio::net::UnixListener::from_std(socket.into())?),
             };
             let mut is_left = bound.is_left.subscribe();
             // In its place somebody can be accepted where all others have been taken.
@@ -285,7 +285,7 @@ impl Listeners {
                     }
                 };
                 match accepted {
-                    Ok((stream, ip)) => hand_over(Accepted { stream, ip, role: bound.role }),
+                    Ok((stream, ip)) => hand_over(AcceptedStream { stream, ip, role: bound.role }),
                     Err(error) if is_passing(&error) || spare.take().is_some() => {}
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
@@ -298,19 +298,19 @@ impl Listeners {
 }
 
 /// A listener of the calling task's runtime.
-enum Watched {
+enum PolledListener {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
 
-impl Watched {
-    async fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
+impl PolledListener {
+    async fn accept(&self) -> io::Result<(ClientStream, Option<IpAddr>)> {
         match self {
-            Watched::Tcp(listener) => {
+            PolledListener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Stream::Tcp(stream.into_std()?), Some(address.ip().to_canonical())))
+                Ok((ClientStream::Tcp(stream.into_std()?), Some(address.ip().to_canonical())))
             }
-            Watched::Unix(listener) => Ok((Stream::Unix(listener.accept().await?.0.into_std()?), None)),
+            PolledListener::Unix(listener) => Ok((ClientStream::Unix(listener.accept().await?.0.into_std()?), None)),
         }
     }
 }
@@ -339,7 +339,7 @@ impl Bound {
     /// server in its place.
     fn remove_file(&self) {
         // Once, for the next file at the path may get the number of this one.
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let file = self.file.lock().take();
         if let (Endpoint::Unix(path), Some(_)) = (&self.endpoint, file)
             && identity(path) == file
         {
@@ -351,7 +351,7 @@ impl Bound {
     ///
     /// # Errors
     /// When the system has no resources for another connection; it has been logged.
-    fn accept_all(&self, hand_over: &impl Fn(Accepted)) -> io::Result<()> {
+    fn accept_all(&self, hand_over: &impl Fn(AcceptedStream)) -> io::Result<()> {
         loop {
             match self.accept() {
                 Ok(accepted) => hand_over(accepted),
@@ -367,16 +367,16 @@ impl Bound {
         }
     }
 
-    fn accept(&self) -> io::Result<Accepted> {
+    fn accept(&self) -> io::Result<AcceptedStream> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         if matches!(self.endpoint, Endpoint::Unix(_)) {
-            let stream = Stream::Unix(accept_with(&self.socket, flags)?.into());
-            return Ok(Accepted { stream, ip: None, role: self.role });
+            let stream = ClientStream::Unix(accept_with(&self.socket, flags)?.into());
+            return Ok(AcceptedStream { stream, ip: None, role: self.role });
         }
         let (stream, address) = acceptfrom_with(&self.socket, flags)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let ip = address.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip().to_canonical());
-        Ok(Accepted { stream: Stream::Tcp(stream.into()), ip: Some(ip), role: self.role })
+        Ok(AcceptedStream { stream: ClientStream::Tcp(stream.into()), ip: Some(ip), role: self.role })
     }
 }
 

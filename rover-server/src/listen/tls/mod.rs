@@ -8,8 +8,9 @@ mod files;
 mod names;
 mod reload;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::server::{ProducesTickets, ServerConfig, WebPkiClientVerifier};
@@ -22,10 +23,10 @@ use crate::error::Error;
 
 pub(crate) use client::client_certificate;
 use names::Certificates;
-use reload::Stamp;
+use reload::FileStamp;
 
 /// The TLS of a server, as all its workers share it.
-pub(crate) struct Tls {
+pub(crate) struct ServerTls {
     settings: TlsSettings,
     protocols: Vec<Vec<u8>>,
     /// The names that a self-signed certificate gets.
@@ -34,15 +35,15 @@ pub(crate) struct Tls {
     tickets: Arc<dyn ProducesTickets>,
     current: RwLock<Arc<ServerConfig>>,
     /// The state of the files before they were read, so that no change during the start is missed.
-    first_stamps: Vec<Stamp>,
+    first_stamps: Vec<FileStamp>,
 }
 
-impl Tls {
+impl ServerTls {
     /// Reads certificates and keys; `None` where the settings have none.
     ///
     /// # Errors
     /// A file that cannot be used, with its name and the cure.
-    pub(crate) fn load(settings: &TlsSettings, host: &Host, http2: bool) -> Result<Option<Arc<Tls>>, Error> {
+    pub(crate) fn load(settings: &TlsSettings, host: &Host, http2: bool) -> Result<Option<Arc<ServerTls>>, Error> {
         if !settings.is_on() {
             return Ok(None);
         }
@@ -57,18 +58,25 @@ impl Tls {
         let first_stamps = reload::stamps(settings);
         let config = build(settings, &own_names, &protocols, &tickets).map_err(Error::app)?;
         let current = RwLock::new(Arc::new(config));
-        Ok(Some(Arc::new(Tls { settings: settings.clone(), protocols, own_names, tickets, current, first_stamps })))
+        Ok(Some(Arc::new(ServerTls {
+            settings: settings.clone(),
+            protocols,
+            own_names,
+            tickets,
+            current,
+            first_stamps,
+        })))
     }
 
     /// The config of the next handshake.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().clone()
     }
 
     /// Reads all files again. New handshakes use them; open connections are not affected.
     ///
     /// # Errors
-    /// As [`Tls::load`]; the old certificates stay in use then.
+    /// As [`ServerTls::load`]; the old certificates stay in use then.
     fn reload(&self) -> Result<(), String> {
         // A resumed session presents no certificate, so a session that began under other authorities must not be
         // resumed.
@@ -77,7 +85,7 @@ impl Tls {
             None => self.tickets.clone(),
         };
         let config = build(&self.settings, &self.own_names, &self.protocols, &tickets)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        *self.current.write() = Arc::new(config);
         Ok(())
     }
 }
@@ -148,10 +156,10 @@ mod tests {
     fn old_versions_are_refused_by_setting() {
         assert_eq!(ALL_VERSIONS.len(), 2);
         let settings = TlsSettings { self_signed: true, ..TlsSettings::default() };
-        let tls = Tls::load(&settings, &Host::Localhost, true).unwrap().unwrap();
+        let tls = ServerTls::load(&settings, &Host::Localhost, true).unwrap().unwrap();
         assert_eq!(tls.current().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
-        let tls = Tls::load(&settings, &Host::Localhost, false).unwrap().unwrap();
+        let tls = ServerTls::load(&settings, &Host::Localhost, false).unwrap().unwrap();
         assert_eq!(tls.current().alpn_protocols, [b"http/1.1".to_vec()]);
-        assert!(Tls::load(&TlsSettings::default(), &Host::Localhost, true).unwrap().is_none());
+        assert!(ServerTls::load(&TlsSettings::default(), &Host::Localhost, true).unwrap().is_none());
     }
 }

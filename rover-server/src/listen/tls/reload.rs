@@ -12,22 +12,22 @@ use crate::config::TlsSettings;
 use crate::error::Error;
 use crate::log::{self, Level};
 
-use super::Tls;
+use super::ServerTls;
 
-/// The thread that watches the files of a [`Tls`]. Dropping this ends it.
+/// The thread that watches the files of a [`ServerTls`]. Dropping this ends it.
 pub(crate) struct Watching {
     _end: Sender<()>,
 }
 
 /// The state of a file: its time in nanoseconds, length and inode. All zero if it is missing.
-pub(super) type Stamp = (i64, i64, u64, u64);
+pub(super) type FileStamp = (i64, i64, u64, u64);
 
-impl Tls {
+impl ServerTls {
     /// Starts to watch the files; `None` if the settings turn that off.
     ///
     /// # Errors
     /// The system refuses another thread.
-    pub(crate) fn watch(self: &Arc<Tls>) -> Result<Option<Watching>, Error> {
+    pub(crate) fn watch(self: &Arc<ServerTls>) -> Result<Option<Watching>, Error> {
         let interval = self.settings.reload_interval;
         if interval.is_zero() || self.settings.self_signed {
             return Ok(None);
@@ -50,7 +50,7 @@ impl Tls {
 
     /// Loads the files if they are others than `known`, which are in use. What keeps it from that may be over the next time,
     /// such as that the system has no descriptor to read them with. A failure is logged once for each state of the files.
-    fn look(&self, known: &mut Vec<Stamp>, told: &mut Option<(Vec<Stamp>, String)>) {
+    fn look(&self, known: &mut Vec<FileStamp>, told: &mut Option<(Vec<FileStamp>, String)>) {
         let stamps = stamps(&self.settings);
         if stamps == *known {
             *told = None;
@@ -76,13 +76,13 @@ impl Tls {
 }
 
 /// The state of all files that the settings name.
-pub(super) fn stamps(settings: &TlsSettings) -> Vec<Stamp> {
+pub(super) fn stamps(settings: &TlsSettings) -> Vec<FileStamp> {
     let first = [&settings.cert, &settings.key, &settings.client_ca].into_iter().flatten();
     let others = settings.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
     first.chain(others).map(|file| stamp(file)).collect()
 }
 
-fn stamp(file: &Path) -> Stamp {
+fn stamp(file: &Path) -> FileStamp {
     fs::metadata(file).map_or((0, 0, 0, 0), |meta| (meta.mtime(), meta.mtime_nsec(), meta.len(), meta.ino()))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Comes in: the begin and the end of requests, on the worker that serves them. Goes out: [`Samples`], when somebody asks.
 //! All counters are plain cells of one thread: nothing is shared, and nothing is looked up by name before somebody asks.
-//! With the management listener off there is no [`Meter`], and a request costs a test for one. This module must not know
+//! With the management listener off there is no [`RequestMeter`], and a request costs a test for one. This module must not know
 //! of sockets or Lua.
 
 mod histogram;
@@ -42,7 +42,7 @@ fn number_of(method: &Method) -> u8 {
 const CANCELLED: u16 = 499;
 
 /// Counts the requests of one version of the app in one worker.
-pub(crate) struct Meter {
+pub(crate) struct RequestMeter {
     /// By the routes' ids; the last counts the requests that no route answered.
     routes: Vec<RouteMeter>,
     /// Requests that wait. Others are over before anybody could ask.
@@ -112,17 +112,17 @@ fn nanos() -> u64 {
 
 /// The meters of a worker: those in use, and the sums of those that are not any more.
 #[derive(Clone, Default)]
-pub(crate) struct Archive(Rc<Kept>);
+pub(crate) struct Archive(Rc<ArchivedMeters>);
 
 #[derive(Default)]
-struct Kept {
-    live: RefCell<Vec<Weak<Meter>>>,
+struct ArchivedMeters {
+    live: RefCell<Vec<Weak<RequestMeter>>>,
     past: RefCell<Samples>,
 }
 
 impl Archive {
     /// A meter for an app with these routes, as methods and patterns.
-    pub(crate) fn meter(&self, routes: impl Iterator<Item = (String, String)>) -> Rc<Meter> {
+    pub(crate) fn meter(&self, routes: impl Iterator<Item = (String, String)>) -> Rc<RequestMeter> {
         let unmatched = std::iter::once(("any".to_owned(), String::new()));
         let routes = routes.chain(unmatched).map(|(declared, pattern)| RouteMeter {
             pattern,
@@ -133,7 +133,7 @@ impl Archive {
         });
         let routes: Vec<RouteMeter> = routes.collect();
         let cpu = routes.iter().map(|_| AtomicU64::new(0)).collect();
-        let meter = Rc::new(Meter { routes, in_flight: Cell::new(0), cpu, archive: self.clone() });
+        let meter = Rc::new(RequestMeter { routes, in_flight: Cell::new(0), cpu, archive: self.clone() });
         let mut live = self.0.live.borrow_mut();
         live.retain(|meter| meter.strong_count() > 0);
         live.push(Rc::downgrade(&meter));
@@ -152,7 +152,7 @@ impl Archive {
     }
 }
 
-impl Meter {
+impl RequestMeter {
     /// Counts a request that is over. `route` is the id of the one that answered; others count as none.
     #[inline]
     pub(crate) fn note(&self, arrival: Arrival, route: usize, status: u16) {
@@ -163,9 +163,9 @@ impl Meter {
     }
 
     /// Counts a request in that is not over yet.
-    pub(crate) fn follow(self: &Rc<Self>, arrival: Arrival, route: usize) -> Measured {
+    pub(crate) fn follow(self: &Rc<Self>, arrival: Arrival, route: usize) -> OpenRequest {
         self.in_flight.set(self.in_flight.get() + 1);
-        Measured { meter: self.clone(), arrival, route, status: CANCELLED }
+        OpenRequest { meter: self.clone(), arrival, route, status: CANCELLED }
     }
 
     /// Where the CPU time of functions is counted.
@@ -202,7 +202,7 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
+impl Drop for RequestMeter {
     fn drop(&mut self) {
         if let Ok(mut past) = self.archive.0.past.try_borrow_mut() {
             self.write(&mut past);
@@ -211,21 +211,21 @@ impl Drop for Meter {
 }
 
 /// A request that is not over yet. Dropping it counts it out.
-pub(crate) struct Measured {
-    meter: Rc<Meter>,
+pub(crate) struct OpenRequest {
+    meter: Rc<RequestMeter>,
     arrival: Arrival,
     route: usize,
     status: u16,
 }
 
-impl Measured {
+impl OpenRequest {
     /// Sets the status of the answer.
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
     }
 }
 
-impl Drop for Measured {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.meter.in_flight.set(self.meter.in_flight.get().saturating_sub(1));
         self.meter.note(self.arrival, self.route, self.status);
@@ -233,11 +233,11 @@ impl Drop for Measured {
 }
 
 /// Figures of another part of a VM: pools, breakers, queues.
-type Source = Box<dyn Fn(&mut Samples)>;
+type MetricSource = Box<dyn Fn(&mut Samples)>;
 
 /// The parts of an app that have figures. They are asked on the worker's thread.
 #[derive(Default)]
-pub(crate) struct Sources(RefCell<Vec<Source>>);
+pub(crate) struct Sources(RefCell<Vec<MetricSource>>);
 
 impl Sources {
     /// Registers `source`, which notes its figures whenever somebody asks.

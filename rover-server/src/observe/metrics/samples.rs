@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -13,14 +13,14 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 struct Family {
-    kind: Kind,
+    kind: MetricKind,
     help: &'static str,
     /// By labels, then by place among the lines of the same labels.
-    values: BTreeMap<(String, usize), Value>,
+    values: BTreeMap<(String, usize), SampleValue>,
 }
 
 #[derive(Clone, Debug)]
-struct Value {
+struct SampleValue {
     /// Behind the name.
     suffix: &'static str,
     /// The upper bound of a bucket.
@@ -38,12 +38,12 @@ pub(crate) type Labels<'a> = [(&'static str, &'a str)];
 impl Samples {
     /// Notes a counter. Its name ends in `_total`.
     pub(crate) fn counter(&mut self, name: &'static str, help: &'static str, labels: &Labels<'_>, number: f64) {
-        self.add(name, Kind::Counter, help, labels, 0, Value { suffix: "", bound: None, number });
+        self.add(name, MetricKind::Counter, help, labels, 0, SampleValue { suffix: "", bound: None, number });
     }
 
     /// Notes a gauge.
     pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str, labels: &Labels<'_>, number: f64) {
-        self.add(name, Kind::Gauge, help, labels, 0, Value { suffix: "", bound: None, number });
+        self.add(name, MetricKind::Gauge, help, labels, 0, SampleValue { suffix: "", bound: None, number });
     }
 
     /// Notes how often a figure was within each of `buckets`: upper bounds and counts, the last bound infinite.
@@ -59,12 +59,12 @@ impl Samples {
         let mut place = 0;
         for (bound, within) in buckets {
             count += within;
-            let value = Value { suffix: "_bucket", bound: Some(bound), number: count as f64 };
-            self.add(name, Kind::Histogram, help, labels, place, value);
+            let value = SampleValue { suffix: "_bucket", bound: Some(bound), number: count as f64 };
+            self.add(name, MetricKind::Histogram, help, labels, place, value);
             place += 1;
         }
         for (suffix, number) in [("_sum", sum), ("_count", count as f64)] {
-            self.add(name, Kind::Histogram, help, labels, place, Value { suffix, bound: None, number });
+            self.add(name, MetricKind::Histogram, help, labels, place, SampleValue { suffix, bound: None, number });
             place += 1;
         }
     }
@@ -72,14 +72,15 @@ impl Samples {
     fn add(
         &mut self,
         name: &'static str,
-        kind: Kind,
+        kind: MetricKind,
         help: &'static str,
         labels: &Labels<'_>,
         place: usize,
-        value: Value,
+        value: SampleValue,
     ) {
         let family = self.0.entry(name).or_insert_with(|| Family { kind, help, values: BTreeMap::new() });
-        let known = family.values.entry((written(labels), place)).or_insert_with(|| Value { number: 0.0, ..value });
+        let known =
+            family.values.entry((written(labels), place)).or_insert_with(|| SampleValue { number: 0.0, ..value });
         known.number += value.number;
     }
 
@@ -88,7 +89,7 @@ impl Samples {
         for (name, family) in other.0 {
             let known = self.0.entry(name).or_insert_with(|| Family { values: BTreeMap::new(), ..family });
             for (key, value) in family.values {
-                let own = known.values.entry(key).or_insert_with(|| Value { number: 0.0, ..value });
+                let own = known.values.entry(key).or_insert_with(|| SampleValue { number: 0.0, ..value });
                 own.number += value.number;
             }
         }
@@ -96,7 +97,7 @@ impl Samples {
 
     /// Keeps only the counters, which must not shrink when their worker is gone.
     pub(crate) fn totals(mut self) -> Samples {
-        self.0.retain(|_, family| family.kind != Kind::Gauge);
+        self.0.retain(|_, family| family.kind != MetricKind::Gauge);
         self
     }
 
@@ -105,9 +106,9 @@ impl Samples {
         let mut out = String::new();
         for (name, family) in &self.0 {
             let kind = match family.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram => "histogram",
             };
             let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
             for ((labels, _), value) in &family.values {

@@ -87,7 +87,7 @@ pub(crate) struct Tracing(());
 
 /// Nothing is inherited.
 #[derive(Clone, Default)]
-pub(crate) struct Inherited(());
+pub(crate) struct TaskTrace(());
 
 impl Tracing {
     pub(crate) fn new(_: &Rc<Requests>) -> Tracing {
@@ -96,12 +96,12 @@ impl Tracing {
 
     pub(crate) fn settle(&self, _: Option<&Tracer>) {}
 
-    pub(crate) fn inherit(&self) -> Inherited {
-        Inherited(())
+    pub(crate) fn inherit(&self) -> TaskTrace {
+        TaskTrace(())
     }
 
-    pub(crate) fn enter(&self, _: Inherited) -> Inherited {
-        Inherited(())
+    pub(crate) fn enter(&self, _: TaskTrace) -> TaskTrace {
+        TaskTrace(())
     }
 
     pub(crate) fn ask(&self, _: &mut HeaderMap, _: &Method) -> Option<ClientSpan> {

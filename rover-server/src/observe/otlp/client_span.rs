@@ -6,8 +6,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri};
 
 use super::parent::Parent;
-use super::span::{self, Head, Kind};
-use super::{Place, Tracer};
+use super::span::{self, SpanHead, SpanKind};
+use super::{TraceParent, Tracer};
 
 /// A request to another server. It is over when this is dropped.
 pub(crate) struct ClientSpan {
@@ -25,7 +25,7 @@ pub(crate) struct ClientSpan {
 
 impl ClientSpan {
     /// Begins the span of a request below the one at `place`.
-    pub(super) fn begin(tracer: &Tracer, place: &Place, method: &Method) -> ClientSpan {
+    pub(super) fn begin(tracer: &Tracer, place: &TraceParent, method: &Method) -> ClientSpan {
         ClientSpan {
             tracer: tracer.clone(),
             own: place.span.child(),
@@ -77,11 +77,11 @@ impl ClientSpan {
 
 impl Drop for ClientSpan {
     fn drop(&mut self) {
-        let head = Head {
+        let head = SpanHead {
             own: self.own,
             parent: Some(self.parent),
             state: self.state.as_ref(),
-            kind: Kind::Client,
+            kind: SpanKind::Client,
             took: self.began.elapsed(),
         };
         let method = self.method.as_str();

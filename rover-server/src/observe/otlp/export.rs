@@ -1,6 +1,6 @@
 //! Sends waiting spans to the collector, and logs when it does not take them.
 //!
-//! Comes in: batches of a [`Queue`]. Goes out: requests of the worker's own client. Requests never wait for this: it is
+//! Comes in: batches of a [`SpanQueue`]. Goes out: requests of the worker's own client. Requests never wait for this: it is
 //! a task of its own, and a full queue drops new spans.
 
 use std::io::Write;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::figures;
 use super::message::{Envelope, partial_success};
-use super::queue::{Batch, Queue};
+use super::queue::{Batch, SpanQueue};
 use crate::config::OtlpSettings;
 use crate::log::{self, Level};
 use crate::outbound::{Call, Client, Outgoing, RetryOptions, Settings, TlsOptions, parse_url};
@@ -42,7 +42,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Sends the spans of one queue.
 pub(super) struct Exporter {
-    queue: Rc<Queue>,
+    queue: Rc<SpanQueue>,
     client: Client,
     url: Uri,
     headers: HeaderMap,
@@ -51,12 +51,12 @@ pub(super) struct Exporter {
     timeout: Duration,
     compresses: bool,
     stop: watch::Receiver<bool>,
-    told: Told,
+    told: LossLog,
 }
 
 /// What has been logged about lost spans.
 #[derive(Default)]
-struct Told {
+struct LossLog {
     /// The log's last word is that it does not work.
     is_failing: bool,
     at: Option<Instant>,
@@ -76,7 +76,7 @@ impl Drop for OnTheWay {
 }
 
 /// Why a batch was not taken.
-struct Refusal {
+struct ExportRefusal {
     reason: String,
     /// How long the collector asks to be left alone.
     pause: Option<Duration>,
@@ -88,7 +88,7 @@ impl Exporter {
     pub(super) fn new(
         settings: &OtlpSettings,
         endpoint: &str,
-        queue: &Rc<Queue>,
+        queue: &Rc<SpanQueue>,
         stop: watch::Receiver<bool>,
     ) -> Result<Exporter, String> {
         let url = parse_url(endpoint.as_bytes()).map_err(|problem| problem.to_string())?;
@@ -112,7 +112,7 @@ impl Exporter {
             interval: settings.interval,
             timeout: settings.timeout,
             stop,
-            told: Told { dropped: figures::dropped(), ..Told::default() },
+            told: LossLog { dropped: figures::dropped(), ..LossLog::default() },
         })
     }
 
@@ -183,13 +183,13 @@ impl Exporter {
 
     /// # Errors
     /// The collector did not take it within the time that there is.
-    async fn send(&self, batch: &Batch) -> Result<Bytes, Refusal> {
+    async fn send(&self, batch: &Batch) -> Result<Bytes, ExportRefusal> {
         let mut headers = self.headers.clone();
         let mut body = self.envelope.around(batch);
         if self.compresses && body.len() >= WORTH_COMPRESSING {
             // It would take the worker some milliseconds.
             let packed = blocking::run(move || gzip(&body)).await;
-            body = packed.map_err(|refused| Refusal { reason: refused.to_string(), pause: None })?;
+            body = packed.map_err(|refused| ExportRefusal { reason: refused.to_string(), pause: None })?;
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let deadline = Some(Instant::now() + self.timeout);
@@ -205,19 +205,19 @@ impl Exporter {
             // A collector that gets spans twice knows them by their ids.
             is_repeatable: true,
         };
-        let refused = |problem: crate::outbound::Problem| Refusal { reason: problem.to_string(), pause: None };
+        let refused = |problem: crate::outbound::Problem| ExportRefusal { reason: problem.to_string(), pause: None };
         let mut reply = self.client.send(call).await.map_err(refused)?;
         let status = reply.head.status;
         let pause = reply.head.headers.get(RETRY_AFTER).and_then(seconds);
         let answer = reply.body.collect(MOST_OF_ANSWER, deadline).await;
         match status.is_success() {
             true => Ok(answer.unwrap_or_default()),
-            false => Err(Refusal { reason: format!("status {}", status.as_u16()), pause }),
+            false => Err(ExportRefusal { reason: format!("status {}", status.as_u16()), pause }),
         }
     }
 }
 
-impl Told {
+impl LossLog {
     fn failed(&mut self, spans: u64, reason: &str, url: &Uri) {
         self.lost += spans;
         if self.is_time() {

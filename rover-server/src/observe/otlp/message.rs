@@ -85,10 +85,10 @@ pub(super) fn partial_success(answer: Bytes) -> Partial {
     let mut partial = Partial::default();
     // The field 1 of the answer holds the message.
     let _ = fields(answer, |tag, value| {
-        if let (1, Value::Bytes(inner)) = (tag, value) {
+        if let (1, WireValue::Bytes(inner)) = (tag, value) {
             let _ = fields(inner, |tag, value| match (tag, value) {
-                (1, Value::Number(rejected)) => partial.rejected = rejected,
-                (2, Value::Bytes(message)) => partial.message = String::from_utf8_lossy(&message).into_owned(),
+                (1, WireValue::Number(rejected)) => partial.rejected = rejected,
+                (2, WireValue::Bytes(message)) => partial.message = String::from_utf8_lossy(&message).into_owned(),
                 _ => {}
             });
         }
@@ -96,22 +96,22 @@ pub(super) fn partial_success(answer: Bytes) -> Partial {
     partial
 }
 
-enum Value {
+enum WireValue {
     Number(u64),
     Bytes(Bytes),
 }
 
-fn fields(mut message: Bytes, mut each: impl FnMut(u32, Value)) -> Result<(), prost::DecodeError> {
+fn fields(mut message: Bytes, mut each: impl FnMut(u32, WireValue)) -> Result<(), prost::DecodeError> {
     while message.has_remaining() {
         let (tag, kind) = decode_key(&mut message)?;
         match kind {
-            WireType::Varint => each(tag, Value::Number(decode_varint(&mut message)?)),
+            WireType::Varint => each(tag, WireValue::Number(decode_varint(&mut message)?)),
             WireType::LengthDelimited => {
                 let length = usize::try_from(decode_varint(&mut message)?).unwrap_or(usize::MAX);
                 if length > message.len() {
                     return Ok(());
                 }
-                each(tag, Value::Bytes(message.split_to(length)));
+                each(tag, WireValue::Bytes(message.split_to(length)));
             }
             other => skip_field(other, tag, &mut message, DecodeContext::default())?,
         }

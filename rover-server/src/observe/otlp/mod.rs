@@ -29,7 +29,7 @@ pub(crate) use server_span::ServerSpan;
 
 use self::export::Exporter;
 use self::parent::Parent;
-use self::queue::Queue;
+use self::queue::SpanQueue;
 use self::server_span::TRACESTATE;
 use crate::config::OtlpSettings;
 use crate::exchange::context::{Requests, TRACEPARENT};
@@ -38,10 +38,10 @@ use crate::observe::metrics::Samples;
 
 /// Records the spans of one version of the app in a worker.
 #[derive(Clone)]
-pub(crate) struct Tracer(Rc<Recording>);
+pub(crate) struct Tracer(Rc<TracerState>);
 
-struct Recording {
-    queue: Rc<Queue>,
+struct TracerState {
+    queue: Rc<SpanQueue>,
     /// The share of the traces begun here that are recorded.
     sample: f64,
     query: bool,
@@ -58,7 +58,7 @@ impl Tracer {
     pub(crate) fn start(settings: &OtlpSettings, patterns: impl Iterator<Item = String>) -> Option<Tracer> {
         let endpoint = settings.endpoint.as_deref()?;
         let (stop, stopped) = watch::channel(false);
-        let queue = Rc::new(Queue::new(settings.queue));
+        let queue = Rc::new(SpanQueue::new(settings.queue));
         let exporter = match Exporter::new(settings, endpoint, &queue, stopped) {
             Ok(exporter) => exporter,
             Err(reason) => {
@@ -66,7 +66,7 @@ impl Tracer {
                 return None;
             }
         };
-        Some(Tracer(Rc::new(Recording {
+        Some(Tracer(Rc::new(TracerState {
             queue,
             sample: settings.sample,
             query: settings.query,
@@ -104,7 +104,7 @@ impl Tracer {
     }
 }
 
-impl Drop for Recording {
+impl Drop for TracerState {
     fn drop(&mut self) {
         if let Some(exporter) = self.exporter.take() {
             exporter.abort();
@@ -114,40 +114,40 @@ impl Drop for Recording {
 
 /// What the functions of a VM know of traces.
 #[derive(Clone)]
-pub(crate) struct Tracing(Rc<Known>);
+pub(crate) struct Tracing(Rc<TracingState>);
 
-struct Known {
+struct TracingState {
     requests: Rc<Requests>,
     /// Known once the app has loaded, where there is one.
     tracer: OnceCell<Tracer>,
     /// What the task that runs belongs under.
-    task: RefCell<Inherited>,
+    task: RefCell<TaskTrace>,
 }
 
 /// The span that a task belongs under, given by whoever started it.
 #[derive(Clone, Default)]
-pub(crate) struct Inherited(Option<Place>);
+pub(crate) struct TaskTrace(Option<TraceParent>);
 
 #[derive(Clone)]
-struct Place {
+struct TraceParent {
     span: Parent,
     /// What goes with it.
     state: Option<HeaderValue>,
 }
 
-impl Place {
+impl TraceParent {
     /// As a request's headers tell it.
-    fn of(headers: &HeaderMap) -> Option<Place> {
+    fn of(headers: &HeaderMap) -> Option<TraceParent> {
         let span = headers.get(TRACEPARENT).and_then(Parent::read)?;
         let mut state = headers.get(TRACESTATE).cloned();
         span::let_go(&mut state);
-        Some(Place { span, state })
+        Some(TraceParent { span, state })
     }
 }
 
 impl Tracing {
     pub(crate) fn new(requests: &Rc<Requests>) -> Tracing {
-        Tracing(Rc::new(Known { requests: requests.clone(), tracer: OnceCell::new(), task: RefCell::default() }))
+        Tracing(Rc::new(TracingState { requests: requests.clone(), tracer: OnceCell::new(), task: RefCell::default() }))
     }
 
     /// Records requests to other servers from now on.
@@ -158,18 +158,18 @@ impl Tracing {
     }
 
     /// The span that the running Lua function belongs under: to be handed to a task that it starts.
-    pub(crate) fn inherit(&self) -> Inherited {
+    pub(crate) fn inherit(&self) -> TaskTrace {
         if self.0.tracer.get().is_none() {
-            return Inherited(None);
+            return TaskTrace(None);
         }
-        match self.0.requests.running(|request| Place::of(&request.head.headers)) {
-            Some(place) => Inherited(place),
+        match self.0.requests.running(|request| TraceParent::of(&request.head.headers)) {
+            Some(place) => TaskTrace(place),
             None => self.0.task.borrow().clone(),
         }
     }
 
     /// Sets the span that the running task belongs under; returns the one before.
-    pub(crate) fn enter(&self, task: Inherited) -> Inherited {
+    pub(crate) fn enter(&self, task: TaskTrace) -> TaskTrace {
         self.0.task.replace(task)
     }
 
@@ -190,7 +190,7 @@ impl Tracing {
     /// Begins the span of a request that is passed on: `headers` are those that came in, and name it from now on.
     pub(crate) fn pass_on(&self, headers: &mut HeaderMap, method: &Method) -> Option<ClientSpan> {
         let tracer = self.0.tracer.get()?;
-        let place = Place::of(headers).filter(|place| place.span.is_sampled())?;
+        let place = TraceParent::of(headers).filter(|place| place.span.is_sampled())?;
         let span = ClientSpan::begin(tracer, &place, method);
         headers.insert(TRACEPARENT, span.header());
         Some(span)

@@ -21,7 +21,7 @@ pub(super) struct Batch {
 }
 
 /// The queue of one version of the app in a worker.
-pub(super) struct Queue {
+pub(super) struct SpanQueue {
     /// Batches that are full.
     full: RefCell<VecDeque<Batch>>,
     filling: RefCell<Batch>,
@@ -35,10 +35,10 @@ pub(super) struct Queue {
     pub(super) is_full: Notify,
 }
 
-impl Queue {
+impl SpanQueue {
     /// For up to `limit` spans.
-    pub(super) fn new(limit: usize) -> Queue {
-        Queue {
+    pub(super) fn new(limit: usize) -> SpanQueue {
+        SpanQueue {
             full: RefCell::default(),
             filling: RefCell::default(),
             scratch: RefCell::default(),
@@ -87,7 +87,7 @@ impl Queue {
 }
 
 /// What was not taken is lost.
-impl Drop for Queue {
+impl Drop for SpanQueue {
     fn drop(&mut self) {
         figures::count_dropped(self.waiting.get() as u64);
     }
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn batches_are_bounded_and_so_is_the_queue() {
-        let queue = Queue::new(1200);
+        let queue = SpanQueue::new(1200);
         for _ in 0..1300 {
             queue.push(|out| out.push(7));
         }
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_small_queue_has_small_batches() {
-        let queue = Queue::new(2);
+        let queue = SpanQueue::new(2);
         for _ in 0..3 {
             queue.push(|_| {});
         }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::Tracer;
 use super::parent::Parent;
-use super::span::{self, Head, Kind};
+use super::span::{self, SpanHead, SpanKind};
 use crate::exchange::context::TRACEPARENT;
 
 /// What systems of traces tell each other besides; belongs to a `traceparent`.
@@ -75,7 +75,8 @@ impl ServerSpan {
     ) {
         let (ip, scheme, told) = client;
         let route = self.route.and_then(|route| self.tracer.0.patterns.get(route)).map(|pattern| &**pattern);
-        let head = Head { own: self.own, parent: self.parent, state: self.state.as_ref(), kind: Kind::Server, took };
+        let head =
+            SpanHead { own: self.own, parent: self.parent, state: self.state.as_ref(), kind: SpanKind::Server, took };
         let method = method.as_str();
         self.tracer.0.queue.push(|out| {
             match route {
@@ -128,7 +129,7 @@ impl Tracer {
         if !own.is_sampled() {
             return;
         }
-        let head = Head { own, parent: None, state: None, kind: Kind::Server, took: Duration::ZERO };
+        let head = SpanHead { own, parent: None, state: None, kind: SpanKind::Server, took: Duration::ZERO };
         self.0.queue.push(|out| {
             span::begin(out, &head, &[span::named(method)]);
             span::method(out, method);

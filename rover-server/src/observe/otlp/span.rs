@@ -35,23 +35,23 @@ const IS_REMOTE: u32 = 0x200;
 
 /// `SpanKind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum SpanKind {
     Server = 2,
     Client = 3,
 }
 
 /// A span's place, and when it was.
-pub(super) struct Head<'a> {
+pub(super) struct SpanHead<'a> {
     pub(super) own: Parent,
     pub(super) parent: Option<u64>,
     pub(super) state: Option<&'a HeaderValue>,
-    pub(super) kind: Kind,
+    pub(super) kind: SpanKind,
     /// It ends now.
     pub(super) took: Duration,
 }
 
 /// Begins a span with its head and a name of pieces.
-pub(super) fn begin(out: &mut Vec<u8>, head: &Head<'_>, name: &[&str]) {
+pub(super) fn begin(out: &mut Vec<u8>, head: &SpanHead<'_>, name: &[&str]) {
     wire::bytes(out, field::TRACE_ID, &head.own.trace.to_be_bytes());
     wire::bytes(out, field::SPAN_ID, &head.own.span.to_be_bytes());
     if let Some(state) = head.state.and_then(|state| state.to_str().ok()) {
@@ -67,7 +67,7 @@ pub(super) fn begin(out: &mut Vec<u8>, head: &Head<'_>, name: &[&str]) {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     wire::fixed64(out, field::START, nanos(end.saturating_sub(head.took)));
     wire::fixed64(out, field::END, nanos(end));
-    let is_remote = if head.kind == Kind::Server && head.parent.is_some() { IS_REMOTE } else { 0 };
+    let is_remote = if head.kind == SpanKind::Server && head.parent.is_some() { IS_REMOTE } else { 0 };
     wire::fixed32(out, field::FLAGS, u32::from(head.own.flags) | HAS_IS_REMOTE | is_remote);
 }
 

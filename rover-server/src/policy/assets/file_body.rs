@@ -10,11 +10,12 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::runtime::Handle;
 
@@ -171,7 +172,7 @@ struct Free {
 impl Buffers {
     /// Ready with a buffer once there is one.
     fn poll_take(&self, cx: &Context<'_>) -> Poll<Vec<u8>> {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.0.lock();
         if let Some(buffer) = free.buffers.pop() {
             return Poll::Ready(buffer);
         }
@@ -184,7 +185,7 @@ impl Buffers {
     }
 
     fn put_back(&self, buffer: Vec<u8>) {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.0.lock();
         free.buffers.push(buffer);
         if let Some(waiting) = free.waiting.take() {
             waiting.wake();

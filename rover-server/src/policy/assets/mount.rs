@@ -14,6 +14,7 @@ use super::path::Relative;
 use crate::config::ConfigValue;
 use crate::message::wildcard;
 use crate::route::{Origin, Pattern, Segment};
+use crate::spelling;
 
 /// A mount as the app declares it.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,8 +168,7 @@ impl<'a> Options<'a> {
             if OPTIONS.contains(&name.as_str()) {
                 continue;
             }
-            let near = OPTIONS.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name));
-            let cure = match near.filter(|known| strsim::damerau_levenshtein(known, name) <= 2) {
+            let cure = match spelling::nearest(name, OPTIONS) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("the known ones are {}", OPTIONS.join(", ")),
             };

@@ -7,7 +7,7 @@
 //! the server lenient to some, but never large or slow, and needs nobody to sweep: crates that keep clients in a growing
 //! map do.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// Who a client is: 128 bits of a keyed hash, so that two clients never share one.
 pub(super) type Key = [u64; 2];
@@ -44,7 +44,7 @@ impl Table {
     /// afterwards, and whether it was replaced. An unknown client has a moment in the past.
     pub(super) fn update(&self, key: Key, now: u64, next: impl FnOnce(u64) -> Option<u64>) -> (u64, bool) {
         let set = (key[0] % self.sets.len() as u64) as usize;
-        let mut places = self.sets[set].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.sets[set].lock();
         let known = places.iter().position(|place| place.key == key);
         let full_at = known.map_or(0, |place| places[place].full_at);
         let Some(replaced) = next(full_at) else { return (full_at, false) };

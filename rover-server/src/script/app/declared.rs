@@ -1,19 +1,18 @@
 //! What an app declares, as plain data.
 
-use std::cell::RefCell;
 use std::ffi::c_int;
 use std::fmt;
 use std::sync::Arc;
 
 use mlua::{Table, Value};
+use rover_lua::described_type;
 
+use super::config_value::{DEEPEST_CONFIG, config_value};
 use super::endpoint::Endpoint;
-use super::guarding::Places;
 use crate::config::{ConfigValue, LimitRule};
-use crate::lua::{Returns, Stack, described_type};
 use crate::policy::assets::MountDecl;
 use crate::policy::rate_limit::RouteLimits;
-use crate::route::{Origin, Pattern, RouteDecl, Verb};
+use crate::route::{Origin, RouteDecl};
 
 /// The config and the routes of an app that has loaded.
 #[derive(Debug, Clone, Default)]
@@ -167,55 +166,6 @@ pub(super) fn mount(
     }
 }
 
-/// How deep config tables may lie in each other.
-pub(super) const DEEPEST_CONFIG: usize = 8;
-
-/// A value of the config as plain data. An empty table is a list without values.
-pub(super) fn config_value(value: Value, depth: usize) -> ConfigValue {
-    match value {
-        Value::Nil => ConfigValue::Nil,
-        Value::Boolean(on) => ConfigValue::Bool(on),
-        Value::Integer(number) => ConfigValue::Number(number as f64),
-        Value::Number(number) => ConfigValue::Number(number),
-        Value::String(text) => ConfigValue::Text(text.to_string_lossy()),
-        Value::Table(table) if depth > 0 => {
-            let length = table.raw_len();
-            let values: Vec<(Value, Value)> = table.pairs().flatten().collect();
-            if values.len() == length {
-                let values = (1..=length).filter_map(|n| table.raw_get(n).ok());
-                return ConfigValue::List(values.map(|value| config_value(value, depth - 1)).collect());
-            }
-            let entries = values.into_iter().map(|(key, value)| {
-                let name = match key.as_string() {
-                    Some(name) => name.to_string_lossy(),
-                    None => key.to_string().unwrap_or_default(),
-                };
-                (name, config_value(value, depth - 1))
-            });
-            let mut entries: Vec<_> = entries.collect();
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
-            ConfigValue::Table(entries)
-        }
-        other => ConfigValue::Other(other.type_name()),
-    }
-}
-
-/// The routes as `dsl.lua` tells of them.
-#[derive(Default)]
-pub(super) struct Told {
-    pub(super) routes: Vec<RouteDecl>,
-    pub(super) mistakes: Vec<String>,
-    /// Routes and limits, by their places.
-    pub(super) limits: Vec<(u32, u16)>,
-    /// What is said of some routes, by their places, and of the one that is being read.
-    pub(super) endpoints: Vec<(usize, Endpoint)>,
-    pub(super) endpoint: Endpoint,
-    /// Where hooks are.
-    pub(super) places: Places,
-    /// The file of the last route: most often that of the next one.
-    file: Option<Arc<str>>,
-}
-
 /// Reads the limits that `dsl.lua` noted.
 pub(super) fn limits(sealed: &Table, pairs: Vec<(u32, u16)>, declared: &mut Declared) -> mlua::Result<()> {
     for limit in sealed.raw_get::<Table>("limits")?.sequence_values::<Table>() {
@@ -235,33 +185,4 @@ pub(super) fn limits(sealed: &Table, pairs: Vec<(u32, u16)>, declared: &mut Decl
     }
     declared.limits.pairs = pairs;
     Ok(())
-}
-
-/// `limit(route, limit)`: both by their places, counted from 1.
-pub(super) fn limit(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
-    let place = |index| (stack.number(index) as u32).saturating_sub(1);
-    let (route, limit) = (place(1), place(2));
-    told.borrow_mut().limits.push((route, u16::try_from(limit).unwrap_or(u16::MAX)));
-    Ok(0)
-}
-
-/// `route(verb, file, line, segment…)`, with the last segment of the path first. A wrong one leaves its mistake in `told`.
-///
-/// One call for each route, with plain values: reading tables through mlua takes ten times as long.
-pub(super) fn route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
-    let told = &mut *told.borrow_mut();
-    let text = |index| String::from_utf8_lossy(stack.bytes(index).unwrap_or_default());
-    let name = text(2);
-    let file = match &told.file {
-        Some(file) if **file == *name => file.clone(),
-        _ => told.file.insert(Arc::from(name)).clone(),
-    };
-    let origin = Origin { file, line: stack.number(3) as u32 };
-    let fields: Vec<&[u8]> = (4..=stack.top()).rev().map(|index| stack.bytes(index).unwrap_or_default()).collect();
-    match (Verb::from_name(&text(1)), Pattern::parse(&fields)) {
-        (Some(verb), Ok(pattern)) => told.routes.push(RouteDecl { verb, pattern, origin }),
-        (_, Err(mistake)) => told.mistakes.push(format!("{origin}: {mistake}")),
-        (None, _) => {}
-    }
-    Ok(0)
 }

@@ -2,17 +2,14 @@
 //!
 //! Comes in: the keys of such a table, as Lua values. Goes out: an [`Endpoint`], or what is wrong with a key.
 
-use std::cell::RefCell;
 use std::ffi::c_int;
 use std::time::Duration;
 
 use http::Method;
-use mlua::{Function, Table, Value};
+use mlua::{Function, Table};
 
 use crate::config::ConfigValue;
 use crate::message::unread::Purpose;
-
-use super::declared::{DEEPEST_CONFIG, Told, config_value};
 
 /// What is known of a route's requests before its function runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +47,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// What the value must be.
-    fn set(&mut self, key: &str, value: &ConfigValue) -> Result<(), &'static str> {
+    pub(super) fn set(&mut self, key: &str, value: &ConfigValue) -> Result<(), &'static str> {
         match key {
             "body" => match value {
                 ConfigValue::Bool(true) => self.collects_all = true,
@@ -75,41 +72,7 @@ impl Endpoint {
 }
 
 /// The keys that an endpoint's table may have beside its function, in the order of the alphabet.
-const KEYS: [&str; 4] = ["body", "body_size_limit", "stream_body", "timeout"];
-
-/// Reads one key of the table of the route that is told next: nothing, or what is wrong.
-pub(super) fn key(told: &RefCell<Told>, key: &Value, value: Value) -> Option<String> {
-    let Some(name) = key.as_string().map(|name| name.to_string_lossy()) else {
-        return Some("has one function, and keys with names beside it".to_owned());
-    };
-    if !KEYS.contains(&name.as_str()) {
-        let nearest = KEYS.iter().map(|known| (strsim::damerau_levenshtein(known, &name), known)).min();
-        return Some(match nearest.filter(|&(distance, _)| distance <= 3) {
-            Some((_, known)) => format!("has an unknown key {name:?}, did you mean {known:?}?"),
-            None => format!("has an unknown key {name:?}; the keys are {}", KEYS.join(", ")),
-        });
-    }
-    let value = config_value(value, DEEPEST_CONFIG);
-    let read = told.borrow_mut().endpoint.set(&name, &value);
-    read.err().map(|takes| format!("{name} must be {takes}, got {value}"))
-}
-
-/// Ends the table whose keys were read: its number, counted from 1, and what is wrong with it as a whole.
-pub(super) fn end(told: &RefCell<Told>) -> (usize, Option<&'static str>) {
-    let mut told = told.borrow_mut();
-    let endpoint = std::mem::take(&mut told.endpoint);
-    let problem = (endpoint.streams && endpoint.body_size_limit.is_none())
-        .then_some("streams its body, which needs a limit of its own: add body_size_limit");
-    told.endpoints.push((usize::MAX, endpoint));
-    (told.endpoints.len(), problem)
-}
-
-/// `endpoint_of(number, route)`: which route it belongs to, by the route's place, counted from 1.
-pub(super) fn belongs(told: &RefCell<Told>, number: usize, route: usize) {
-    if let Some(endpoint) = told.borrow_mut().endpoints.get_mut(number.wrapping_sub(1)) {
-        endpoint.0 = route.saturating_sub(1);
-    }
-}
+pub(super) const KEYS: [&str; 4] = ["body", "body_size_limit", "stream_body", "timeout"];
 
 /// The endpoints of all routes: whether each `passes` its bodies on, and what tables `told` of some.
 pub(super) fn of_routes(passes: Vec<bool>, told: &[(usize, Endpoint)]) -> Vec<Endpoint> {

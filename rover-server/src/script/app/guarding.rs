@@ -2,46 +2,21 @@
 //!
 //! Comes in: the places of hooks, then routes, then requests. Goes out: the places whose hooks run, as Lua values.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
 use mlua::{Lua, Table};
+use rover_lua::{Returns, Shared, Stack};
 
 use crate::exchange::context::{self, Contexts, Guarded};
 use crate::exchange::response::Responder;
-use crate::lua::{Returns, Shared, Stack};
-use crate::policy::assets::MountDecl;
 use crate::route::{Guards, NamedValue, Origin, Pattern, Reach, RouteId};
 
-use super::declared::{Declared, Told};
-
-/// The places of hooks while the app loads.
-#[derive(Default)]
-pub(super) struct Places {
-    patterns: Vec<Pattern>,
-    guards: Option<Guards>,
-    /// Those that something declared lies at or below.
-    reached: Vec<bool>,
-}
-
-impl Places {
-    fn guards(&mut self) -> &Guards {
-        let patterns = &mut self.patterns;
-        self.guards.get_or_insert_with(|| {
-            self.reached = vec![false; patterns.len()];
-            Guards::new(std::mem::take(patterns))
-        })
-    }
-
-    /// What guards the app's paths, once it has loaded; `None` where nothing does.
-    pub(super) fn finish(mut self) -> Option<Guards> {
-        self.guards();
-        self.guards.filter(|_| !self.reached.is_empty())
-    }
-}
+use super::declared::Declared;
+use super::told::Told;
 
 /// Lends to `hooks.lua` what it needs.
 pub(super) fn install(
@@ -54,7 +29,7 @@ pub(super) fn install(
     native.raw_set("guard", shared.function(lua, guard)?)?;
     native.raw_set("guards_of_route", shared.function(lua, of_route)?)?;
     let (declared, told) = (declared.clone(), told.clone());
-    let idle = lua.create_function(move |_, ()| Ok(idle(&declared.borrow().mounts, &mut told.borrow_mut().places)))?;
+    let idle = lua.create_function(move |_, ()| Ok(told.borrow_mut().places.idle(&declared.borrow().mounts)))?;
     native.raw_set("idle_guards", idle)
 }
 
@@ -108,26 +83,6 @@ fn of_route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
     Ok(2)
 }
 
-/// The places, counted from 1, that no route and no folder of files has anything to do with.
-fn idle(mounts: &[MountDecl], places: &mut Places) -> Vec<usize> {
-    places.guards();
-    for mount in mounts {
-        let rest = b"{*path}".to_vec();
-        let fields = || mount.fields.iter().filter(|field| !field.is_empty());
-        let files = Pattern::parse(&fields().chain([&rest]).collect::<Vec<_>>());
-        let folder = Pattern::parse(&fields().collect::<Vec<_>>());
-        for pattern in [files, folder].into_iter().flatten() {
-            let guards = places.guards.iter().flat_map(|guards| guards.of_route(&pattern));
-            for (place, _) in guards {
-                if let Some(reached) = places.reached.get_mut(usize::from(place)) {
-                    *reached = true;
-                }
-            }
-        }
-    }
-    (1..).zip(&places.reached).filter(|(_, reached)| !**reached).map(|(number, _)| number).collect()
-}
-
 /// What the functions of `chain.lua` share.
 pub(super) struct Guarding {
     pub(super) contexts: Rc<Contexts>,
@@ -136,6 +91,8 @@ pub(super) struct Guarding {
     pub(super) guards: Rc<OnceCell<Guards>>,
     /// The pattern of each route.
     pub(super) routes: Rc<OnceCell<Vec<Pattern>>>,
+    /// Hooks guard only the routes that are declared at and below their place.
+    pub(super) routes_only: Rc<Cell<bool>>,
 }
 
 /// Lends to `chain.lua` what it needs.
@@ -155,9 +112,14 @@ fn at(stack: &mut Stack<'_>, guarding: &Guarding) -> Returns {
             let mut guarded = Guarded::default();
             let route = request.route.as_ref().map(|(id, _)| *id);
             let known = route.and_then(|id: RouteId| guarding.routes.get()?.get(id.index()));
-            if let Some(guards) = guarding.guards.get() {
-                guarded.key = key(guards, request.head.uri.path(), known, &mut guarded.values).unwrap_or_default();
-            }
+            let (path, values) = (request.head.uri.path(), &mut guarded.values);
+            guarded.key = match (guarding.guards.get(), known) {
+                (Some(guards), Some(known)) if guarding.routes_only.get() => {
+                    as_text(&guards.always_of(known, path, values)).unwrap_or_default()
+                }
+                (Some(guards), known) => key(guards, path, known, values).unwrap_or_default(),
+                (None, _) => String::new(),
+            };
             let key = guarded.key.clone();
             request.guarded = Some(Box::new(guarded));
             key
@@ -174,9 +136,13 @@ pub(super) fn key(
     known: Option<&Pattern>,
     values: &mut Vec<NamedValue>,
 ) -> Option<String> {
+    as_text(&guards.at(path, known, values))
+}
+
+fn as_text(places: &[u16]) -> Option<String> {
     let mut key = String::new();
-    for place in guards.at(path, known, values) {
-        let _ = write!(key, "{} ", usize::from(place) + 1);
+    for place in places {
+        let _ = write!(key, "{} ", usize::from(*place) + 1);
     }
     (!key.is_empty()).then_some(key)
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use mlua::{Function, IntoLuaMulti, Lua, Table, Value};
+use rover_lua::json::Vocabulary;
+use rover_lua::{Coroutines, Step, Waits};
 
 use crate::exchange::context::{self, Bodies};
 use crate::exchange::failure::Failure;
 use crate::exchange::response::Responder;
-use crate::json::Vocabulary;
-use crate::lua::{self, Coroutines, Step, Waits};
 use crate::observe::metrics::Sources;
 use crate::observe::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
@@ -27,8 +27,10 @@ use crate::script::stream;
 use crate::script::tasks::{self, Counts, Tasks};
 use crate::script::websocket::{self, Sockets};
 
-use super::declared::{self, Declared, Hooks, Mistakes, Told, Unfinished};
+use super::chunk::own;
+use super::declared::{self, Declared, Hooks, Mistakes, Unfinished};
 use super::endpoint::{self, Endpoint};
+use super::told::Told;
 use super::{App, Blueprint, Source, guarding, modules, natives};
 
 impl App {
@@ -54,13 +56,13 @@ impl App {
     }
 
     async fn load_at(pace: Pace, blueprint: &Blueprint) -> Result<(App, Declared), Unfinished> {
-        let lua = lua::new_vm();
+        let lua = rover_lua::new_vm();
         super::limit_memory(&lua, blueprint.memory_limit);
         let declared = Rc::new(RefCell::new(Declared::default()));
         let loaded = load(&lua, blueprint, &declared, pace).await;
-        let problem = match (lua::stopped(), loaded) {
+        let problem = match (rover_lua::stopped(), loaded) {
             (None, Ok(loaded)) => return Ok(loaded),
-            (None, Err(error)) => lua::plain_message(&error),
+            (None, Err(error)) => rover_lua::plain_message(&error),
             (Some(stopped), _) => Failure::stopped(stopped).described(),
         };
         let mut declared = declared.take();
@@ -93,7 +95,7 @@ async fn load(
     pace: Pace,
 ) -> mlua::Result<(App, Declared)> {
     pace.breathe().await;
-    let busy = lua::Busy::new(lua);
+    let busy = rover_lua::Busy::new(lua);
     let told = Rc::new(RefCell::new(Told::default()));
     let waits = Waits::install(lua)?;
     if pace == Pace::InSlices {
@@ -107,7 +109,7 @@ async fn load(
     let bodies = Rc::new(Bodies::new(lua, &body_meta, &requests)?);
     let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
     let installed = context::install(lua, requests, vocabulary.clone(), bodies, &body_meta)?;
-    let mistake = lua::mistake_function(lua)?;
+    let mistake = rover_lua::mistake_function(lua)?;
     let native = natives::early(lua, &display_name(&blueprint.source), &installed, declared, &told)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
         own(lua, "response", include_str!("response.lua"))?.call((&native, &mistake))?;
@@ -123,17 +125,19 @@ async fn load(
     natives::failing(lua, &native, failing)?;
     drop(busy);
     pace.breathe().await;
-    let busy = lua::Busy::new(lua);
+    let busy = rover_lua::Busy::new(lua);
     let limits = Rc::default();
     let limiting = natives::Limiting { contexts: installed.contexts.clone(), limits: Rc::clone(&limits) };
     natives::limiting(lua, &native, limiting)?;
     let (guards, patterns) = (Rc::default(), Rc::default());
+    let routes_only = Rc::default();
     guarding::install(lua, &native, declared, &told)?;
     let guarded = guarding::Guarding {
         contexts: installed.contexts.clone(),
         responder: responder.clone(),
         guards: Rc::clone(&guards),
         routes: Rc::clone(&patterns),
+        routes_only: Rc::clone(&routes_only),
     };
     guarding::install_late(lua, &native, guarded)?;
     native.raw_set("hooks", own(lua, "hooks", include_str!("hooks.lua"))?)?;
@@ -171,7 +175,7 @@ async fn load(
         Ok(chunk) => run(lua, &waits, &dsl, chunk).await,
         Err(error) => Err(error),
     };
-    let busy = lua::Busy::new(lua);
+    let busy = rover_lua::Busy::new(lua);
     let ended = ran.and_then(|returned| dsl.raw_get::<Function>("seal")?.call(returned));
     let sealed: Table = match ended {
         Ok(sealed) => sealed,
@@ -184,7 +188,7 @@ async fn load(
     };
     drop(busy);
     pace.breathe().await;
-    let _busy = lua::Busy::new(lua);
+    let _busy = rover_lua::Busy::new(lua);
     let mut declared = declared.take();
     // As `dsl.lua` orders routes: the same in every VM.
     declared.mounts.sort_by(|one, other| {
@@ -201,10 +205,10 @@ async fn load(
     let Entries { entries, takes_context, endpoints, places, hooks, has_late } =
         entries(lua, &sealed, joins, &declared)?;
     context::install_late(lua, &installed, &waits, &collect, refusal, has_late)?;
-    let base = vec![lua::anchor(lua, &entries)?, lua::anchor(lua, &installed.metatable)?];
+    let base = vec![rover_lua::anchor(lua, &entries)?, rover_lua::anchor(lua, &installed.metatable)?];
     waits.loaded();
     let app = App {
-        coroutines: Coroutines::new(lua, base, &waits)?,
+        coroutines: Coroutines::new(lua, base, waits.marks())?,
         contexts: installed.contexts,
         responder,
         waits,
@@ -212,6 +216,7 @@ async fn load(
         tracing,
         hooks,
         guards,
+        routes_only,
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,
         sockets,
@@ -236,7 +241,7 @@ async fn load(
     count_websockets(&app);
     // The numbers are the process's, so one worker tells them.
     if blueprint.worker <= 1 {
-        count_databases(&app);
+        app.databases.count_in(&app.sources);
     }
     Ok((app, declared))
 }
@@ -293,16 +298,6 @@ fn count_websockets(app: &App) {
     app.sources.add(move |samples| {
         if let Some(sockets) = sockets.upgrade() {
             sockets.count(samples);
-        }
-    });
-}
-
-/// Registers the figures of databases.
-fn count_databases(app: &App) {
-    let databases = Rc::downgrade(&app.databases);
-    app.sources.add(move |samples| {
-        if let Some(databases) = databases.upgrade() {
-            databases.count(samples);
         }
     });
 }
@@ -429,11 +424,6 @@ fn entries(
     Ok(Entries { entries, takes_context, endpoints, places, hooks: found, has_late })
 }
 
-/// One of Rover's own Lua files.
-pub(super) fn own(lua: &Lua, name: &str, code: &str) -> mlua::Result<Function> {
-    lua.load(code).set_name(format!("=rover/{name}")).into_function()
-}
-
 fn display_name(source: &Source) -> String {
     match source {
         Source::File(path) => path.display().to_string(),
@@ -465,10 +455,10 @@ fn chunk(lua: &Lua, blueprint: &Blueprint, waits: &Rc<Waits>) -> mlua::Result<Fu
 
 /// Runs it in a coroutine, so that it can be cut into slices, and gives back what it returned.
 async fn run(lua: &Lua, waits: &Rc<Waits>, dsl: &Table, chunk: Function) -> mlua::Result<Value> {
-    let coroutines = Coroutines::new(lua, Vec::new(), waits)?;
+    let coroutines = Coroutines::new(lua, Vec::new(), waits.marks())?;
     let mut coroutine = coroutines.take();
     let called = (dsl.raw_get::<Function>("run")?, chunk).into_lua_multi(lua)?;
-    lua::push_values(lua, &mut coroutine.stack(), called)?;
+    rover_lua::push_values(lua, &mut coroutine.stack(), called)?;
     let mut stint = Stint::default();
     let mut step = waits.advance(&mut coroutine, 1);
     loop {
@@ -478,17 +468,17 @@ async fn run(lua: &Lua, waits: &Rc<Waits>, dsl: &Table, chunk: Function) -> mlua
                 step = waits.go_on(&mut coroutine, resume, stint.excess());
             }
             Step::Returned => {
-                let result = lua::pop_value(lua, &mut coroutine.stack())?;
+                let result = rover_lua::pop_value(lua, &mut coroutine.stack())?;
                 return match coroutine.stack().boolean(1) {
                     true => Ok(result),
                     false => Err(mlua::Error::runtime(result.to_string()?)),
                 };
             }
             Step::Raised => {
-                if let Some(stopped) = lua::stopped() {
+                if let Some(stopped) = rover_lua::stopped() {
                     return Err(mlua::Error::runtime(Failure::stopped(stopped).described()));
                 }
-                let problem = lua::pop_value(lua, &mut coroutine.stack())?;
+                let problem = rover_lua::pop_value(lua, &mut coroutine.stack())?;
                 return Err(mlua::Error::runtime(problem.to_string()?));
             }
         }

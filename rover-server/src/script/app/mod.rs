@@ -4,31 +4,37 @@
 //! its [`Declared`] config and routes as plain data, which may cross threads. This module must not know of sockets or
 //! workers.
 
+mod chunk;
 mod code;
+mod config_value;
 mod declared;
 mod endpoint;
 mod guarding;
 mod load;
 mod modules;
 mod natives;
+mod places;
+mod told;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 pub(crate) use endpoint::Endpoint;
+use rover_lua::{Coroutines, Outside, Waits};
 
 use crate::config::Config;
 use crate::exchange::context::{Contexts, Guarded, Peer, Shapes};
 use crate::exchange::response::Responder;
 use crate::log::{self, Level};
-use crate::lua::{self, Coroutines, Outside, Waits};
 use crate::observe::metrics::Sources;
 use crate::observe::otlp::{Tracer, Tracing};
 use crate::policy::rate_limit::RateLimits;
@@ -103,7 +109,7 @@ impl Files {
     const MOST: usize = 10_000;
 
     fn note(&self, file: PathBuf) {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.0.lock();
         if files.len() < Files::MOST {
             files.insert(file);
         }
@@ -111,7 +117,7 @@ impl Files {
 
     /// In the order of their names.
     pub(crate) fn list(&self) -> Vec<PathBuf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.lock().iter().cloned().collect()
     }
 }
 
@@ -126,6 +132,8 @@ pub(crate) struct App {
     pub(crate) hooks: Hooks,
     /// Which paths have hooks; empty where there are none.
     guards: Rc<OnceCell<Guards>>,
+    /// Hooks guard routes alone: `path_guards` is off.
+    routes_only: Rc<Cell<bool>>,
     /// The function of `cors.origins`.
     cors_origins: Option<mlua::Function>,
     /// Known once the server starts.
@@ -217,7 +225,7 @@ impl App {
     /// Has the entry of this number answer 503 from now on, without running its function.
     pub(crate) fn close(&self, entry: u32) {
         if let Err(error) = self.close.call::<()>(entry) {
-            log::event(Level::Error, &lua::plain_message(&error)).emit();
+            log::event(Level::Error, &rover_lua::plain_message(&error)).emit();
         }
     }
 
@@ -227,7 +235,7 @@ impl App {
         match function.call::<mlua::Value>(origin) {
             Ok(answer) => !matches!(answer, mlua::Value::Nil | mlua::Value::Boolean(false)),
             Err(error) => {
-                log::event(Level::Error, &lua::plain_message(&error)).field("function", "cors.origins").emit();
+                log::event(Level::Error, &rover_lua::plain_message(&error)).field("function", "cors.origins").emit();
                 false
             }
         }
@@ -271,6 +279,7 @@ impl App {
         let _ = self.contexts.shapes.set(Shapes::of(router, self.guards.get()));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
+        self.routes_only.set(!config.path_guards);
         self.watches_waits.set(config.slow_request.is_some());
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.sockets.settle(&config.websocket);
@@ -316,7 +325,7 @@ impl budget::Tally for OfVm {
 
 /// Sets how much the VM may hold, as far as that is possible.
 fn limit_memory(lua: &mlua::Lua, bytes: u64) {
-    if let Err(error) = lua::limit_memory(lua, usize::try_from(bytes).unwrap_or(usize::MAX)) {
-        log::event(Level::Warn, &lua::plain_message(&error)).emit();
+    if let Err(error) = rover_lua::limit_memory(lua, usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        log::event(Level::Warn, &rover_lua::plain_message(&error)).emit();
     }
 }

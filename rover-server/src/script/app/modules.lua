@@ -8,6 +8,7 @@
 
 local known, keep, note, is_loaded, mistake = ...
 local error, ipairs, load, open, package, require, type = error, ipairs, load, io.open, package, require, type
+local running, status = coroutine.running, coroutine.status
 local getinfo, loaded, loaders = debug.getinfo, package.loaded, package.loaders
 local load_file = loaders[2]
 local gmatch, gsub = string.gmatch, string.gsub
@@ -44,65 +45,68 @@ loaders[2] = function(name)
   return chunk
 end
 
--- What stands for a module while it is being loaded, and for ever where that has failed.
-local sentinel
-package.preload["rover sentinel"] = function(name) sentinel = loaded[name] end
-require("rover sentinel")
-package.preload["rover sentinel"], loaded["rover sentinel"] = nil, nil
+-- By module: the function that loads it, and the coroutine in which it does, from its start until it has returned.
+local runs, places = {}, {}
 
--- By module: the function that loads it.
-local running = {}
-
-for place, loader in ipairs(loaders) do
-  loaders[place] = function(name)
-    local run, extra = loader(name)
-    if type(run) ~= "function" then return run, extra end
-    local function kept(...)
-      -- Not a tail call: that it stands on the call stack tells that the module is being loaded.
-      local value = run(...)
-      running[name] = nil
-      return value
-    end
-    running[name] = kept
-    return kept, extra
-  end
-end
-
-local function is_running(run)
-  for level = 1, math.huge do
-    local info = getinfo(level, "f")
+-- Whether a module is being loaded: the function that loads it stands on the stack of its coroutine. One that has raised an
+-- error does not.
+local function is_loading(name)
+  local run, place = runs[name], places[name]
+  if not run or (place and status(place) == "dead") then return false end
+  for level = 0, math.huge do
+    local info
+    if place then info = getinfo(place, level, "f") else info = getinfo(level + 1, "f") end
     if not info then return false end
     if info.func == run then return true end
   end
 end
 
--- As Lua's own, which is a C function: code that one has called cannot be cut into slices. Afterwards Lua's own is used again,
--- through which no call can wait, so that nobody finds a module that is half loaded.
-local function load_module(name)
+-- The function that loads a module, and what it gets beside the name.
+local function find(name)
   local problems = ""
-  for _, find in ipairs(package.loaders) do
-    local found = find(name)
-    if type(found) == "function" then
-      local result = found(name)
-      if result ~= nil then loaded[name] = result end
-      if loaded[name] == nil then loaded[name] = true end
-      return loaded[name]
-    end
+  for _, loader in ipairs(package.loaders) do
+    local found, extra = loader(name)
+    if type(found) == "function" then return found, extra end
     if type(found) == "string" then problems = problems .. found end
   end
-  error(("module '%s' not found:%s"):format(name, problems), 3)
+  error(("module '%s' not found:%s"):format(name, problems), 4)
+end
+
+-- Calls `work` through Lua's own `require`, a C function, through which no call can wait.
+local alone = "rover: a module without waits"
+local function call_alone(work)
+  package.preload[alone], loaded[alone] = work, nil
+  require(alone)
+  loaded[alone] = nil
+end
+
+local function load_module(name)
+  local found, extra = find(name)
+  local function run()
+    -- Not a tail call: that `run` stands on the stack tells that the module is being loaded.
+    local value = found(name, extra)
+    if value ~= nil then loaded[name] = value end
+  end
+  runs[name], places[name] = run, running()
+  if is_loaded() then
+    -- Where requests are served, nobody is to find a module that is half loaded.
+    call_alone(run)
+  else
+    -- What a C function has called cannot be cut into slices.
+    run()
+  end
+  runs[name], places[name] = nil, nil
+  if loaded[name] == nil then loaded[name] = true end
+  return loaded[name]
 end
 
 -- Lua's own says "loop or previous error" of a module that has failed, and not what went wrong. This one tries again.
 function _G.require(name, ...)
-  local run = running[name]
-  if is_loaded() or type(name) ~= "string" then
-    if run and loaded[name] == sentinel and not is_running(run) then loaded[name] = nil end
-    return require(name, ...)
-  end
   local known = loaded[name]
   if known then return known end
-  if run and is_running(run) then error(("loop or previous error loading module '%s'"):format(name), 2) end
+  if type(name) ~= "string" then return require(name, ...) end
+  if is_loading(name) then error(("loop while loading module '%s'"):format(name), 2) end
+  -- Not a tail call: errors tell the line of whoever has called this.
   local result = load_module(name)
   return result
 end

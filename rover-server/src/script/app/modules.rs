@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
+use rover_lua::Waits;
 
+use super::chunk::own;
 use super::{Code, Files};
-use crate::lua::Waits;
 
 /// Where `require` looks once it has found nothing beside the app and where LuaJIT looks by itself: where Debian and
 /// others install Lua modules as packages.
@@ -81,11 +82,11 @@ pub(super) fn keep(lua: &Lua, files: &Files, code: &Code, waits: &Rc<Waits>) -> 
     })?;
     let waits = waits.clone();
     let is_loaded = lua.create_function(move |_, ()| Ok(waits.is_loaded()))?;
-    super::load::own(lua, "modules", include_str!("modules.lua"))?.call((
+    own(lua, "modules", include_str!("modules.lua"))?.call((
         known,
         keep,
         note,
         is_loaded,
-        crate::lua::mistake_function(lua)?,
+        rover_lua::mistake_function(lua)?,
     ))
 }

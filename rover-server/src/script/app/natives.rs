@@ -7,17 +7,18 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use mlua::{Lua, Table, Value};
+use rover_lua::{Kind, Raise, Returns, Shared, Stack, Waits, number_text_function, traceback};
 
 use crate::exchange::context::{self, Contexts, Installed};
 use crate::exchange::failure::{Asked, Failure};
 use crate::exchange::response::Responder;
-use crate::lua::{Kind, Raise, Returns, Shared, Stack, Waits, number_text_function, traceback};
 use crate::message::header_names::MOST_FIELDS;
 use crate::policy::rate_limit::RateLimits;
 use crate::route::Verb;
+use crate::spelling;
 
-use super::declared::{self, Declared, Told};
-use super::endpoint;
+use super::declared::{self, Declared};
+use super::told::{self, Told};
 
 /// Everything that `response.lua` and `dsl.lua` need before there are responses.
 ///
@@ -45,16 +46,17 @@ pub(super) fn early(
     )?;
     native.raw_set("unknown_verb", lua.create_function(|_, (name, verb)| Ok(unknown_verb(name, verb)))?)?;
     let tell = Shared::new(lua, told.clone())?;
-    native.raw_set("route", tell.function(lua, declared::route)?)?;
-    native.raw_set("limit", tell.function(lua, declared::limit)?)?;
+    native.raw_set("route", tell.function(lua, told::route)?)?;
+    native.raw_set("limit", tell.function(lua, told::limit)?)?;
     let reading = told.clone();
-    let key = lua.create_function(move |_, (key, value): (Value, Value)| Ok(endpoint::key(&reading, &key, value)))?;
+    let key =
+        lua.create_function(move |_, (key, value): (Value, Value)| Ok(told::endpoint_key(&reading, &key, value)))?;
     native.raw_set("endpoint_key", key)?;
     let reading = told.clone();
-    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(endpoint::end(&reading)))?)?;
+    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(told::endpoint_end(&reading)))?)?;
     let reading = told.clone();
     let belongs = move |_: &Lua, (number, route): (usize, usize)| {
-        endpoint::belongs(&reading, number, route);
+        told::endpoint_of(&reading, number, route);
         Ok(())
     };
     native.raw_set("endpoint_of", lua.create_function(belongs)?)?;
@@ -125,14 +127,8 @@ fn shown(stack: &mut Stack<'_>, index: i32) -> String {
 
 /// The message for a function assigned to a field that is no verb.
 fn unknown_verb(name: String, verb: String) -> String {
-    let nearest = Verb::ALL
-        .iter()
-        .map(|known| known.name())
-        .map(|known| (strsim::damerau_levenshtein(known, &verb.to_lowercase()), known))
-        .min()
-        .filter(|&(distance, _)| distance <= 2);
-    let hint = match nearest {
-        Some((_, known)) => format!("did you mean '{known}'? "),
+    let hint = match spelling::nearest(&verb, Verb::ALL.map(Verb::name)) {
+        Some(known) => format!("did you mean '{known}'? "),
         None => String::new(),
     };
     let known = Verb::ALL.map(|verb| verb.name()).join(", ");
@@ -231,7 +227,7 @@ fn read(stack: &mut Stack<'_>, failing: &Failing) -> Option<Failure> {
             stack.push_item(entry, part);
         }
         let text = |index| stack.bytes(index).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        frames.push(crate::lua::Frame {
+        frames.push(rover_lua::Frame {
             file: text(entry + 1).unwrap_or_default(),
             line: stack.number(entry + 2) as u32,
             function: text(entry + 3),

@@ -6,7 +6,7 @@ use mlua::{Lua, Table};
 use rover_data::{Answer, Error, Statement};
 
 use super::{Databases, Target};
-use crate::lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits};
+use rover_lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits};
 
 /// What a call gives of an answer.
 #[derive(Clone, Copy)]

@@ -30,11 +30,11 @@ use self::stream::RowStream;
 use self::transaction::Tx;
 use self::values::{Blob, List};
 use crate::config::Config;
-use crate::json::Vocabulary;
 use crate::log::{self, Level};
-use crate::lua::{OwnedMeta, Raise, Returns, Shared, Stack, anchor, mistake_function};
-use crate::observe::metrics::Samples;
+use crate::observe::metrics::{Samples, Sources};
 use crate::script::tasks::Tasks;
+use rover_lua::json::Vocabulary;
+use rover_lua::{OwnedMeta, Raise, Returns, Shared, Stack, anchor, mistake_function};
 
 /// How many SQL texts a VM keeps that have been read.
 const TEXTS: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
@@ -217,8 +217,17 @@ impl Databases {
         let _ = self.known.set(known);
     }
 
-    /// Notes what has been done, and what is going on. Each worker sees the same numbers: they are the process's.
-    pub(crate) fn count(&self, samples: &mut Samples) {
+    /// Has it noted what has been done, and what is going on.
+    pub(crate) fn count_in(&self, sources: &Sources) {
+        let databases = self.shared();
+        sources.add(move |samples| {
+            if let Some(databases) = databases.upgrade() {
+                databases.count(samples);
+            }
+        });
+    }
+
+    fn count(&self, samples: &mut Samples) {
         for (name, database) in self.known.get().into_iter().flatten() {
             let stats = database.stats();
             let labels = [("database", name.as_str())];

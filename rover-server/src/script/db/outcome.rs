@@ -6,7 +6,7 @@ use rover_data::{Class, Error, Violation};
 
 use super::Databases;
 use crate::log::{self, Level};
-use crate::lua::{Raise, Returns, Stack, caller};
+use rover_lua::{Raise, Returns, Stack, caller};
 
 /// A mistake in SQL, with a picture of where it is.
 pub(super) fn mistake(error: &Error) -> Raise {

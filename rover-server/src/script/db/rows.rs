@@ -8,8 +8,8 @@ use lru::LruCache;
 use rover_data::{Columns, Datum, Rows};
 
 use super::Databases;
-use crate::json::{self, RowMetas};
-use crate::lua::{Raise, Stack};
+use rover_lua::json::{self, RowMetas};
+use rover_lua::{Raise, Stack};
 
 /// How many lists of columns a VM knows at once.
 const SHAPES: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");

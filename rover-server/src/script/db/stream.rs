@@ -7,7 +7,7 @@ use mlua::{Lua, Table};
 use rover_data::{Error, Rows, Stream};
 
 use super::{Databases, Target};
-use crate::lua::{Name, Raise, Returns, Shared, Stack, Waits, press};
+use rover_lua::{Name, Raise, Returns, Shared, Stack, Waits, press};
 
 /// What an open stream costs beside its rows, in bytes: a connection.
 const CONNECTION: usize = 256 * 1024;

@@ -10,8 +10,8 @@ use mlua::{Lua, Table};
 use rover_data::{Answer, Begin, Class, Database, Error, Statement, Stream, Transaction};
 
 use super::{Databases, Handle, Target};
-use crate::lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits, caller};
 use crate::script::tasks::{Held, Run, Scope};
+use rover_lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits, caller};
 
 /// A transaction, or a part of one, as Lua holds it.
 pub(super) struct Tx {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rover_data::{Argument, Sql, Statement, Value};
 
 use super::{Databases, Target, outcome};
-use crate::json;
-use crate::lua::{Kind, Raise, Returns, Stack, Value as LuaValue};
+use rover_lua::json;
+use rover_lua::{Kind, Raise, Returns, Stack, Value as LuaValue};
 
 /// `rover.list { … }`: the values that stand for one placeholder after `in`.
 pub(super) struct List(pub(super) Vec<Value>);

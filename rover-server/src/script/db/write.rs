@@ -8,7 +8,7 @@ use rover_data::{Argument, Value};
 
 use super::calls::{Form, send};
 use super::{Databases, Target, outcome};
-use crate::lua::{Kind, Raise, Returns, Shared, Stack, Waits};
+use rover_lua::{Kind, Raise, Returns, Shared, Stack, Waits};
 
 /// Adds the methods.
 pub(super) fn install(lua: &Lua, shared: &Shared<Databases>, waits: &Rc<Waits>, methods: &Table) -> mlua::Result<()> {

@@ -6,8 +6,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
-
-use crate::lua::{Returns, Stack};
+use rover_lua::{Returns, Stack};
 
 /// `cookie(line)` → name, value; nil where the line has none.
 pub(super) fn cookie(stack: &mut Stack<'_>, (): &()) -> Returns {

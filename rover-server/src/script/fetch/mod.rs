@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Function, Lua, Table};
+use rover_lua::json::Vocabulary;
+use rover_lua::{
+    OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function, number_text_function, press, times,
+};
 
 use self::reader::{Reader, State};
-use crate::json::Vocabulary;
 use crate::log::{self, Level};
-use crate::lua::{
-    OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function, number_text_function, times,
-};
 use crate::observe::otlp::Tracing;
 use crate::outbound::{BreakerOptions, Client, Figures, LimitOptions, Settings, TlsOptions};
 use crate::script::tasks::Tasks;
@@ -104,6 +104,9 @@ pub(crate) fn install(
     rover.raw_set("http", http)
 }
 
+/// What a connection costs, in bytes: its buffers, and a descriptor.
+const CONNECTION: usize = 64 * 1024;
+
 /// The client behind `rover.http` itself.
 fn default_client(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
     let client = Client::new(Settings::new("http"), &fetch.figures);
@@ -132,6 +135,8 @@ fn new_client(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
     settings.idle_timeout = time(13);
     let client = Client::new(settings, &fetch.figures);
     fetch.clients.push(stack, Rc::new(client));
+    // It keeps a connection at least, once it has been used.
+    press(stack, CONNECTION);
     Ok(1)
 }
 

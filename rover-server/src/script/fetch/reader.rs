@@ -8,15 +8,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::{Lua, Table};
+use rover_lua::{Name, Raise, Returns, Shared, Stack, Waits, press};
 use tokio::time::Instant;
 
-use crate::lua::{Name, Raise, Returns, Shared, Stack, Waits, press};
 use crate::outbound::{Inflow, Problem};
 
-use super::{Fetch, not_a, push_problem};
-
-/// What a connection costs, in bytes: its buffers, and a descriptor.
-const CONNECTION: usize = 64 * 1024;
+use super::{CONNECTION, Fetch, not_a, push_problem};
 
 /// A body as Lua holds it.
 pub(super) struct Reader(Rc<State>);

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SET_COOKIE, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri};
+use rover_lua::json;
+use rover_lua::{Kind, Name, Raise, Returns, Stack, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::json;
-use crate::lua::{Kind, Name, Raise, Returns, Stack, Value};
 use crate::message::header_names::{self, MOST_FIELDS};
 use crate::observe::otlp::ClientSpan;
 use crate::outbound::{Call, Client, Inflow, Outgoing, Problem, Reply, RetryOptions, is_idempotent, parse_url};

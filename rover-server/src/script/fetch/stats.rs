@@ -1,6 +1,7 @@
 //! `stats()`: the figures of this worker's clients, as a table.
 
-use crate::lua::{Returns, Stack};
+use rover_lua::{Returns, Stack};
+
 use crate::outbound::Row;
 
 use super::Fetch;

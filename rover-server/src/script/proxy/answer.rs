@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
+use rover_lua::{Returns, Stack};
 
 use crate::log::{self, Level};
-use crate::lua::{Returns, Stack};
 use crate::message::body::Aborted;
 use crate::outbound::{Inflow, Problem};
 

@@ -11,14 +11,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
+use rover_lua::{Kind, Name, Raise, Returns, Stack};
 
 use crate::exchange::context::{self, Peer, Ticket};
 use crate::log::{self, Level};
-use crate::lua::{Kind, Name, Raise, Returns, Stack};
 use crate::message::header_names;
 use crate::message::unread::Gone;
 use crate::observe::otlp::ClientSpan;
-use crate::outbound::{Active, Failure, Inflow, Problem, is_idempotent};
+use crate::outbound::{Active, Inflow, Problem, SendFailure, is_idempotent};
 
 use super::answer::{self, Through};
 use super::claims::Forwarding;
@@ -280,7 +280,7 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             }
             Err(failure) => failure,
         };
-        let Failure { problem, is_unsent, .. } = failure;
+        let SendFailure { problem, is_unsent, .. } = failure;
         if !problem.is_of_client() && turn.failed() {
             log::event(Level::Warn, "an upstream is out of order")
                 .field("upstream", turn.upstream.url.to_string().as_str())
@@ -298,13 +298,13 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
 
 /// Reads as much of an answer's body as has come with its head: one that is broken from the beginning is no answer.
 async fn read_on(
-    asked: Result<(Parts, Incoming, Active), Failure>,
+    asked: Result<(Parts, Incoming, Active), SendFailure>,
     method: &Method,
-) -> Result<(Parts, Inflow), Failure> {
+) -> Result<(Parts, Inflow), SendFailure> {
     let (head, body, active) = asked?;
     let mut body = Inflow::plain(body, active);
     if !body.is_over() && head.status != StatusCode::SWITCHING_PROTOCOLS && *method != Method::HEAD {
-        body.peek().await.map_err(Failure::broken_off)?;
+        body.peek().await.map_err(SendFailure::broken_off)?;
     }
     Ok((head, body))
 }

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::Uri;
+use rover_lua::{Raise, Returns, Stack};
 use tokio::time::Instant;
 
-use crate::lua::{Raise, Returns, Stack};
 use crate::outbound::{Origin, TlsOptions, parse_url};
 
 use super::Proxy;

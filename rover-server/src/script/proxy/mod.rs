@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use lru::LruCache;
 use mlua::{Function, Lua, Table};
+use rover_lua::{OwnedMeta, Shared, Waits, mistake_function, times};
 use tokio::time::sleep;
 
 use self::group::Group;
 use crate::exchange::context::Contexts;
 use crate::exchange::response::Responder;
 use crate::log::{self, Level};
-use crate::lua::{OwnedMeta, Shared, Waits, mistake_function, times};
 use crate::observe::otlp::Tracing;
 use crate::outbound::{Client, Figures, Settings, TlsOptions};
 

@@ -1,12 +1,13 @@
 //! The body of a request for an upstream, kept so that it can be sent to another one.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 
 use crate::message::body::{Arriving, Broken};
 use crate::outbound::{Outgoing, Problem};
@@ -76,7 +77,7 @@ struct Share(Arc<Passing>);
 impl Share {
     fn look<R>(&self, look: impl FnOnce(&mut Arriving) -> R) -> R {
         // Only one share is polled at a time, and on one thread.
-        look(&mut self.0.body.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.body.lock())
     }
 }
 

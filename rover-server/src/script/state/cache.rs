@@ -7,10 +7,10 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use mlua::{Lua, Table};
+use rover_lua::json::Vocabulary;
+use rover_lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller};
 
 use super::{Own, data, key, read, ttl};
-use crate::json::Vocabulary;
-use crate::lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller};
 use crate::script::tasks::{Held, Run, Tasks};
 use crate::store::{Cache, Datum, Joined, Lead, Outcome, Stores};
 

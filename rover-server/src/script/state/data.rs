@@ -1,8 +1,9 @@
 //! Turns plain data into a Lua value. The reverse is [`read`](super::read).
 
+use rover_lua::json::Vocabulary;
+use rover_lua::{Raise, Stack};
+
 use super::read::tag;
-use crate::json::Vocabulary;
-use crate::lua::{Raise, Stack};
 use crate::store::Datum;
 
 /// Pushes a copy of `datum`.

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Lua, Table};
+use rover_lua::json::Vocabulary;
+use rover_lua::{Kind, Raise, Returns, Stack, seconds};
 
-use crate::json::Vocabulary;
-use crate::lua::{Kind, Raise, Returns, Stack, seconds};
 use crate::script::tasks::Tasks;
 use crate::store::Stores;
 

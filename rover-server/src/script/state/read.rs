@@ -3,8 +3,9 @@
 //! A table becomes bytes: its items in a row, then its other pairs. Comes in: a place on the stack. Goes out: a [`Datum`],
 //! or what cannot be copied and where it stands.
 
-use crate::json::{MOST_LEVELS, Vocabulary};
-use crate::lua::{Raise, Stack, TableView, View, is_condemned};
+use rover_lua::json::{MOST_LEVELS, Vocabulary};
+use rover_lua::{Raise, Stack, TableView, View, is_condemned};
+
 use crate::store::Datum;
 
 /// The first byte of each value within a table.

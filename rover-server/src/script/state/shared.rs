@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Lua, Table};
+use rover_lua::json::Vocabulary;
+use rover_lua::{Kind, OwnedMeta, Raise, Returns, Shared, Stack, seconds};
 
 use super::{Own, data, fails, key, read, ttl};
-use crate::json::Vocabulary;
-use crate::lua::{Kind, OwnedMeta, Raise, Returns, Shared, Stack, seconds};
 use crate::store::{Datum, Dictionary, Refusal, Stores};
 
 /// How many keys `keys()` gives where it is not told.

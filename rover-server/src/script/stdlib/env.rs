@@ -5,8 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
-
-use crate::lua::{Raise, Returns, Shared, Stack};
+use rover_lua::{Raise, Returns, Shared, Stack};
 
 /// A table that looks names up when they are asked for.
 pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join3;
 use mlua::{Lua, Table};
+use rover_lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits, seconds};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -22,7 +23,6 @@ use tokio::runtime::Handle;
 
 use super::blocking::{TOO_MANY, words};
 use super::options::{are_options, as_text, bytes, push_option, text};
-use crate::lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits, seconds};
 use crate::runtime::blocking;
 use crate::runtime::resources;
 use crate::store::{Stores, Turn};

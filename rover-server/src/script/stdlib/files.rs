@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mlua::{Lua, Table};
+use rover_lua::json::Vocabulary;
+use rover_lua::{Name, Raise, Returns, Shared, Stack, Waits};
 
 use super::blocking::off_thread;
 use super::options::{are_options, as_text, bytes, flag};
 use super::work::{self, Stat};
-use crate::json::Vocabulary;
-use crate::lua::{Name, Raise, Returns, Shared, Stack, Waits};
 use crate::store::Stores;
 
 /// The largest file that is read where nothing else is asked for, in bytes.

@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use rover_lua::json::{Vocabulary, decode, encode, encode_pretty};
+use rover_lua::{Raise, Returns, Shared, Stack};
+
 use super::options::{are_options, flag};
-use crate::json::{Vocabulary, decode, encode, encode_pretty};
-use crate::lua::{Raise, Returns, Shared, Stack};
 
 /// A buffer that has grown beyond this many bytes is not kept for the next call.
 const KEPT_CAPACITY: usize = 1 << 20;

@@ -4,12 +4,12 @@ use std::ffi::c_int;
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
+use rover_lua::json::{self, Vocabulary};
+use rover_lua::{Kind, Raise, Returns, Shared, Stack};
 
-use crate::json::{self, Vocabulary};
 use crate::log::{self, LONGEST_TEXT, Level};
-use crate::lua::{Kind, Raise, Returns, Shared, Stack};
 
-/// Of a field's JSON, so many bytes are made before it is cut; a long text that stands in a table is whole until then.
+/// How many bytes of a field's JSON are made before it is cut; a long text in a table is whole until then.
 const LOOKED_AT: usize = 1 << 20;
 
 /// The table of the four functions.
@@ -43,7 +43,7 @@ fn write(stack: &mut Stack<'_>, vocabulary: &Vocabulary, level: Level) -> Return
     let fields = fields(stack, vocabulary)?;
     let mut event = log::event(level, &message);
     for (key, value) in &fields {
-        event = event.field(key, log::Value::Json(value));
+        event = event.field(key, log::FieldValue::Json(value));
     }
     event.emit();
     Ok(0)
@@ -71,8 +71,8 @@ fn fields(stack: &mut Stack<'_>, vocabulary: &Vocabulary) -> Result<Vec<(String,
     Ok(fields)
 }
 
-/// A value as JSON of a bounded length: of a text its beginning, of a table whose JSON is too long the beginning of that,
-/// as a text.
+/// A value as JSON of a bounded length: the beginning of a text; for a table whose JSON is too long, the beginning of
+/// that as a text.
 fn encode(stack: &mut Stack<'_>, value: c_int, vocabulary: &Vocabulary) -> Result<String, String> {
     let mut json = Vec::new();
     let long = stack.bytes(value).filter(|bytes| stack.kind(value) == Kind::String && bytes.len() > LONGEST_TEXT);

@@ -19,13 +19,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mlua::{Function, LightUserData, Lua, Table};
+use rover_lua::json::Vocabulary;
+use rover_lua::{Raise, Shared, Waits, mistake_function, number_text_function};
 
-use crate::json::Vocabulary;
-use crate::lua::{Raise, Shared, Waits, mistake_function, number_text_function};
 use crate::runtime::resources;
 use crate::store::Stores;
 
-/// Makes the global `rover` and gives it back, for others to add to it.
+/// Makes the global `rover` and returns it, for others to add to it.
 ///
 /// `worker` is the number of the worker that the VM belongs to, from 1; `workers` is how many there are, which may be
 /// decided later.

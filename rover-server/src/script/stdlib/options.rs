@@ -1,7 +1,8 @@
-//! Arguments of functions that take a table of options.
+//! Reads the arguments of functions that take a table of options.
+
+use rover_lua::{Kind, Raise, Stack, Value, View};
 
 use crate::config::ConfigValue;
-use crate::lua::{Kind, Raise, Stack, Value, View};
 
 /// Checks that at `index` there is nil, or a table with no other keys than `known`; then says whether it is a table.
 pub(super) fn are_options(stack: &Stack<'_>, index: i32, call: &str, known: &[&str]) -> Result<bool, Raise> {
@@ -30,7 +31,7 @@ pub(super) fn are_options(stack: &Stack<'_>, index: i32, call: &str, known: &[&s
     Ok(true)
 }
 
-/// Pushes the option `name` of the table at `table`, and says where it stands.
+/// Pushes the option `name` of the table at `table`, and returns its index.
 pub(super) fn push_option(stack: &mut Stack<'_>, table: i32, name: &str) -> i32 {
     stack.push_bytes(name.as_bytes());
     stack.get_field(table);
@@ -51,7 +52,7 @@ pub(super) fn flag(stack: &mut Stack<'_>, table: i32, name: &str, call: &str) ->
 
 /// An option that is a size of at least 1 byte: a number, or text with a unit as the config takes it.
 pub(super) fn bytes(stack: &mut Stack<'_>, table: i32, name: &str, call: &str) -> Result<Option<usize>, Raise> {
-    /// What a string of Lua's may hold.
+    /// The longest string of Lua.
     const MOST: f64 = 2_147_483_647.0;
     let index = push_option(stack, table, name);
     let size = match stack.value(index) {

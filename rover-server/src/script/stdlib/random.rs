@@ -1,21 +1,21 @@
-//! `rover.random` and `rover.uuid`: what nobody can foresee, from the system's cryptographic source.
+//! `rover.random` and `rover.uuid`: unpredictable values, from the system's cryptographic source.
 //!
-//! Comes in: how much of it. Goes out: bytes, text, a number, an element; a UUID. `math.random` of each VM begins somewhere
-//! else, but who sees enough of it knows what comes: it is for games, not for secrets.
+//! Comes in: how much. Goes out: bytes, text, a number, an element; a UUID. `math.random` has another seed in each VM,
+//! but its next numbers can be computed from earlier ones: it is not for secrets.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mlua::{Function, Lua, Table};
+use rover_lua::{Kind, Raise, Returns, Shared, Stack};
 
-use crate::lua::{Kind, Raise, Returns, Shared, Stack};
 use crate::runtime::random;
 
 /// The most bytes of one call.
 const MOST_BYTES: f64 = 1_048_576.0;
 
-/// How many bytes a token holds where nobody says.
+/// The default number of bytes in a token.
 const TOKEN_BYTES: usize = 32;
 
 /// Whole numbers up to here, of either sign, are exact.
@@ -27,7 +27,7 @@ const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 /// The time of the last UUID of version 7.
 type Last = Cell<u64>;
 
-/// Adds `random` and `uuid` to `rover`, and has `math.random` begin where no other VM does.
+/// Adds `random` and `uuid` to `rover`, and gives `math.random` a seed of this VM.
 pub(super) fn install(lua: &Lua, rover: &Table) -> mlua::Result<()> {
     let shared = Shared::new(lua, Rc::new(Last::new(0)))?;
     let table = lua.create_table()?;
@@ -97,7 +97,7 @@ fn base64url(bytes: &[u8]) -> Vec<u8> {
     text
 }
 
-/// A number below `bound`, which is not 0, each as likely as any other.
+/// A number below `bound`, which is not 0; all are equally likely.
 fn below(bound: u64) -> Result<u64, Raise> {
     // What lies above the last whole multiple would make the first ones more likely.
     let rest = (u64::MAX % bound + 1) % bound;

@@ -3,8 +3,7 @@
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
-
-use crate::lua::{Name, Returns, Shared, Stack, Waits, seconds};
+use rover_lua::{Name, Returns, Shared, Stack, Waits, seconds};
 
 /// Adds the function to `rover`.
 pub(super) fn install(lua: &Lua, rover: &Table, waits: &Rc<Waits>) -> mlua::Result<()> {

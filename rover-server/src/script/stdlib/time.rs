@@ -5,8 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use mlua::{Lua, Table};
-
-use crate::lua::Shared;
+use rover_lua::Shared;
 
 /// Where `rover.now()` counts from: one moment for all workers, so that what one measures means something to another.
 static BEGINNING: OnceLock<Instant> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! What `rover.fs` does to files, on threads that may block. Knows nothing of Lua.
+//! Does the file work of `rover.fs`, on threads that may block. Knows nothing of Lua.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -52,7 +52,7 @@ pub(super) fn append(path: &Path, content: &[u8]) -> Result<(), String> {
     file.and_then(|mut file| file.write_all(content)).map_err(about(path))
 }
 
-/// Writes a file beside `path` and puts it in its place, so that nobody ever sees half of it, not after a crash either.
+/// Writes a file beside `path` and renames it, so that nobody ever sees half of it, even after a crash.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
     let target = follow(path).map_err(about(path))?;
     let (temporary, mut file) = create_beside(&target).map_err(about(path))?;
@@ -72,7 +72,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), String> {
     result.map_err(about(path))
 }
 
-/// Where writing to `path` would write: through links, also to what is not there yet.
+/// Where a write to `path` would go: through links, also to a file that does not exist yet.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     /// As the kernel's own.
     const MOST_LINKS: usize = 40;
@@ -149,7 +149,7 @@ pub(super) fn remove(path: &Path, recursive: bool) -> Result<(), String> {
     .map_err(about(path))
 }
 
-/// Makes a folder, or also those above it, and then it may be there already.
+/// Makes a folder; with `parents` also those above it, and then it may exist already.
 pub(super) fn mkdir(path: &Path, parents: bool) -> Result<(), String> {
     if parents { fs::create_dir_all(path) } else { fs::create_dir(path) }.map_err(about(path))
 }

@@ -2,8 +2,8 @@
 
 use std::ffi::c_int;
 
-use crate::json::{self, Vocabulary};
-use crate::lua::{Kind, Stack};
+use rover_lua::json::{self, Vocabulary};
+use rover_lua::{Kind, Stack};
 
 /// Sent after a while of silence, so that proxies do not close the connection.
 pub(super) const KEEP_ALIVE: &[u8] = b":\n\n";

@@ -9,9 +9,9 @@ mod producer;
 use std::rc::{Rc, Weak};
 
 use mlua::{Lua, Table};
+use rover_lua::{Raise, Returns, Shared, Stack};
 
 use crate::exchange::response::Responder;
-use crate::lua::{Raise, Returns, Shared, Stack};
 use crate::script::tasks::{Held, Tasks};
 
 use producer::{Events, Producer};

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
+use rover_lua::{Kind, Stack};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::log::{self, Level};
-use crate::lua::{Kind, Stack};
 use crate::message::body::Aborted;
 use crate::runtime::turn::Stint;
 use crate::script::tasks::{Held, Run, Tasks};

@@ -6,9 +6,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mlua::{Lua, Table};
+use rover_lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller, seconds};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-
-use crate::lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller, seconds};
 
 use super::run::{Held, Run};
 use super::spawned::{Ended, Spawned, State};

@@ -1,4 +1,4 @@
-//! Functions that run beside the handler that started them: `rover.spawn`, `every`, `all` and `timeout`.
+//! Runs functions beside the handler that started them: `rover.spawn`, `every`, `all` and `timeout`.
 //!
 //! Comes in: Lua functions. Goes out: what they return, to whoever waits for it. A [`Run`] is one function in a coroutine
 //! of its own; dropping it cancels the function. Those of `all` and `timeout` lie within the wait of their caller, and so
@@ -19,14 +19,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use rover_lua::json::Vocabulary;
+use rover_lua::{Coroutines, Waits};
 
 use crate::exchange::context::Contexts;
 use crate::exchange::response::Responder;
-use crate::json::Vocabulary;
-use crate::lua::{Coroutines, Waits};
 use crate::observe::otlp::Tracing;
 use crate::runtime::turn;
-use crate::transport::upgrade::Ending;
+use crate::transport::upgrade::ShutdownNotice;
 
 pub(crate) use functions::install;
 pub(crate) use run::{Held, Run};
@@ -35,7 +35,7 @@ use spawned::Spawned;
 /// How many functions one worker runs beside its handlers, at most.
 const MOST_TASKS: usize = 50_000;
 
-/// How deep functions lie within the waits of others, at most: each takes some of the stack of the thread.
+/// How deep functions may be nested in the waits of others: each takes some of the thread's stack.
 const DEEPEST: u32 = 200;
 
 /// What the tasks of one worker share.
@@ -55,9 +55,9 @@ pub(crate) struct Tasks {
     /// How deep the function that runs lies within the waits of others; 0 for a handler.
     depth: Cell<u32>,
     is_stopping: Cell<bool>,
-    ending: Ending,
+    ending: ShutdownNotice,
     keep_alive: Cell<Duration>,
-    /// Held by whatever serves a client on after its request has ended.
+    /// Held by streams and WebSockets, which serve a client after its request has ended.
     guests: Rc<()>,
     /// That of the function that runs.
     scope: RefCell<Option<Scope>>,
@@ -105,7 +105,7 @@ impl Tasks {
         tracing: &Tracing,
     ) -> mlua::Result<Rc<Tasks>> {
         Ok(Rc::new(Tasks {
-            coroutines: Coroutines::new(lua, Vec::new(), waits)?,
+            coroutines: Coroutines::new(lua, Vec::new(), waits.marks())?,
             waits: waits.clone(),
             contexts: contexts.clone(),
             responder: responder.clone(),
@@ -116,7 +116,7 @@ impl Tasks {
             holding: Cell::new(0),
             depth: Cell::new(0),
             is_stopping: Cell::new(false),
-            ending: Ending::default(),
+            ending: ShutdownNotice::default(),
             keep_alive: Cell::new(Duration::from_secs(15)),
             guests: Rc::default(),
             scope: RefCell::default(),
@@ -124,7 +124,7 @@ impl Tasks {
         }))
     }
 
-    /// What there is of them, for a page of metrics.
+    /// The counts, for the metrics.
     pub(crate) fn counts(&self) -> Counts {
         let (idle, used, created) = self.coroutines.counts();
         let held = self.holding.get();
@@ -137,8 +137,8 @@ impl Tasks {
         self.is_stopping.set(true);
     }
 
-    /// Tells what never ends by itself that it has to: streams of events, and WebSockets.
-    pub(crate) fn ending(&self) -> &Ending {
+    /// Asks streams of events and WebSockets, which never end by themselves, to end.
+    pub(crate) fn ending(&self) -> &ShutdownNotice {
         &self.ending
     }
 

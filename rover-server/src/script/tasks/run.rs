@@ -1,4 +1,4 @@
-//! One Lua function in a coroutine of its own.
+//! Runs one Lua function in a coroutine of its own.
 
 use std::ffi::c_int;
 use std::future::Future;
@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
+use rover_lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
+
 use crate::exchange::context::Current;
 use crate::exchange::failure::Failure;
 use crate::log::{self, Level};
-use crate::lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
-use crate::observe::otlp::Inherited;
+use crate::observe::otlp::TaskTrace;
 use crate::runtime::turn::Stint;
 
 use super::{DEEPEST, MOST_TASKS, Scope, Tasks};
@@ -19,13 +20,13 @@ use super::{DEEPEST, MOST_TASKS, Scope, Tasks};
 /// The number under which a profiler counts tasks; entries of the app count from 1.
 const TASK: u32 = 0;
 
-/// Values that wait on a stack of their own until somebody takes copies.
+/// Values that are kept on a stack of their own until somebody takes copies.
 pub(crate) struct Held {
     /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
     tasks: Weak<Tasks>,
     coroutine: Option<Coroutine>,
     /// Where a function that they hold belongs in a trace.
-    inherited: Inherited,
+    inherited: TaskTrace,
     /// On whose behalf a function that they hold runs.
     scope: Option<Scope>,
     /// How deep a function that they hold lies within the waits of others.
@@ -105,7 +106,7 @@ pub(crate) struct Run {
     /// Its error is logged: nobody may ask for it.
     is_logged: bool,
     scope: Option<Scope>,
-    inherited: Inherited,
+    inherited: TaskTrace,
     depth: u32,
 }
 
@@ -170,7 +171,7 @@ impl Run {
     ) -> Run {
         let mut coroutine = tasks.coroutines.take();
         let args = push(&mut coroutine.stack());
-        Run::with(tasks, Some(coroutine), args, place, Inherited::default())
+        Run::with(tasks, Some(coroutine), args, place, TaskTrace::default())
     }
 
     fn with(
@@ -178,7 +179,7 @@ impl Run {
         coroutine: Option<Coroutine>,
         args: c_int,
         place: &Rc<str>,
-        inherited: Inherited,
+        inherited: TaskTrace,
     ) -> Run {
         tasks.running.set(tasks.running.get() + 1);
         let (tasks, scope) = (tasks.clone(), tasks.scope());
@@ -221,7 +222,7 @@ impl Run {
         }
         self.tasks.coroutines.discard(coroutine);
         let tasks = Rc::downgrade(&self.tasks);
-        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: Inherited::default(), scope: None, depth: 0 })
+        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: TaskTrace::default(), scope: None, depth: 0 })
     }
 
     /// Logs the error on top of the stack, where it was raised and where its function was started.
@@ -239,13 +240,13 @@ impl Run {
     }
 
     /// The function runs from now on, no handler does. Gives on whose behalf another one ran.
-    fn enter(&self) -> (Option<Scope>, Inherited, u32) {
+    fn enter(&self) -> (Option<Scope>, TaskTrace, u32) {
         self.tasks.contexts.requests.enter(Current::NONE);
         let depth = self.tasks.depth.replace(self.depth);
         (self.tasks.scope.replace(self.scope.clone()), self.tasks.tracing.enter(self.inherited.clone()), depth)
     }
 
-    fn leave(&self, (scope, inherited, depth): (Option<Scope>, Inherited, u32)) {
+    fn leave(&self, (scope, inherited, depth): (Option<Scope>, TaskTrace, u32)) {
         self.tasks.depth.set(depth);
         self.tasks.scope.replace(scope);
         self.tasks.tracing.enter(inherited);
@@ -298,7 +299,7 @@ impl Future for Run {
                     this.coroutine = Some(coroutine);
                 }
                 Step::Returned => {
-                    let (tasks, inherited) = (Rc::downgrade(&this.tasks), Inherited::default());
+                    let (tasks, inherited) = (Rc::downgrade(&this.tasks), TaskTrace::default());
                     let coroutine = Some(coroutine);
                     this.tasks.holding.set(this.tasks.holding.get() + 1);
                     return Poll::Ready(Ok(Held { tasks, coroutine, inherited, scope: None, depth: 0 }));

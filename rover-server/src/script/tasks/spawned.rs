@@ -1,4 +1,4 @@
-//! A task that belongs to the worker, and what its handle in Lua knows of it.
+//! A task of the worker, and the state that it shares with its handle in Lua.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use rover_lua::{Returns, Stack};
 use tokio::sync::Notify;
 
 use crate::log::{self, Level};
-use crate::lua::{Returns, Stack};
 
 use super::run::Held;
 

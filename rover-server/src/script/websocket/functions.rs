@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use mlua::{Function, Lua, Table};
+use rover_lua::json;
+use rover_lua::{Kind, Name, Raise, Returns, Shared, Stack};
 use tungstenite::Utf8Bytes;
 
 use crate::exchange::context::{self, SentPath};
-use crate::json;
-use crate::lua::{Kind, Name, Raise, Returns, Shared, Stack};
 use crate::script::tasks::Held;
 
 use super::client::{Client, Outgoing, Pushed};

@@ -4,9 +4,11 @@
 //! clients there by the worker itself: one hop for each worker, however many clients it has.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::client::Outgoing;
 
@@ -45,17 +47,17 @@ impl Hub {
     }
 
     pub(super) fn add(&self, mailbox: Arc<Mailbox>) {
-        self.mailboxes.write().unwrap_or_else(PoisonError::into_inner).push(mailbox);
+        self.mailboxes.write().push(mailbox);
     }
 
     pub(super) fn remove(&self, mailbox: &Arc<Mailbox>) {
-        let mut mailboxes = self.mailboxes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut mailboxes = self.mailboxes.write();
         mailboxes.retain(|other| !Arc::ptr_eq(other, mailbox));
     }
 
     /// Puts the message into every mailbox but `own`; false where one is full.
     pub(super) fn post(&self, delivery: &Delivery, own: &Arc<Mailbox>) -> bool {
-        let mailboxes = self.mailboxes.read().unwrap_or_else(PoisonError::into_inner);
+        let mailboxes = self.mailboxes.read();
         let mut has_room = true;
         for mailbox in mailboxes.iter().filter(|mailbox| !Arc::ptr_eq(mailbox, own)) {
             has_room &= mailbox.put(delivery);
@@ -80,7 +82,7 @@ struct Waiting {
 
 impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     pub(super) fn set_clients(&self, clients: usize) {

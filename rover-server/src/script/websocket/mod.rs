@@ -20,12 +20,12 @@ use std::sync::Arc;
 use crate::config::WebSocketConfig;
 use crate::exchange::context::Contexts;
 use crate::exchange::response::Responder;
-use crate::lua::Waits;
 use crate::observe::metrics::Samples;
 use crate::script::tasks::Tasks;
 
 pub(crate) use functions::install;
 pub(crate) use hub::Hub;
+use rover_lua::Waits;
 
 use client::Client;
 use crowd::Crowd;

@@ -12,13 +12,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rover_lua::Stack;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tungstenite::Utf8Bytes;
 
 use crate::config::WebSocketConfig;
 use crate::exchange::context::{self, Open};
 use crate::log::{self, Level};
-use crate::lua::Stack;
 use crate::runtime::turn;
 use crate::script::tasks::{Held, Run, Scope, Tasks};
 use crate::transport::upgrade::Upgraded;

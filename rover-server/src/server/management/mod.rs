@@ -30,9 +30,9 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::sleep;
 
-pub(crate) use origin::Names;
+pub(crate) use origin::HostNames;
 
-use crate::listen::accept::{Listeners, Stream};
+use crate::listen::accept::{ClientStream, Listeners};
 use crate::log::{self, Level};
 
 /// Connections at one time; further ones are closed at once.
@@ -49,14 +49,14 @@ pub(crate) struct Page {
 }
 
 /// A request: the path, the query, and whether it is a POST, which actions need.
-pub(crate) struct Asked {
+pub(crate) struct PageRequest {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) is_post: bool,
 }
 
 /// The result for a path.
-pub(crate) enum Told {
+pub(crate) enum PageAnswer {
     Page(Page),
     Nothing,
     /// A page for these methods only.
@@ -64,20 +64,20 @@ pub(crate) enum Told {
 }
 
 /// Answers what is asked.
-pub(crate) type Pages = Arc<dyn Fn(Asked) -> Pin<Box<dyn Future<Output = Told>>> + Send + Sync>;
+pub(crate) type Pages = Arc<dyn Fn(PageRequest) -> Pin<Box<dyn Future<Output = PageAnswer>>> + Send + Sync>;
 
 /// The thread that answers. Dropping it ends it.
-pub(crate) struct Management {
+pub(crate) struct ManagementThread {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Management {
+impl ManagementThread {
     /// Starts to answer on `listeners` to requests whose `Host` is one of `names`.
     ///
     /// # Errors
     /// The system refuses a thread or an event queue.
-    pub(crate) fn start(listeners: Arc<Listeners>, names: Names, pages: Pages) -> io::Result<Management> {
+    pub(crate) fn start(listeners: Arc<Listeners>, names: HostNames, pages: Pages) -> io::Result<ManagementThread> {
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name("rover-manage".to_owned()).spawn(move || {
             let built = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
@@ -93,11 +93,11 @@ impl Management {
                 }
             });
         })?;
-        Ok(Management { stop: Some(stop), thread: Some(thread) })
+        Ok(ManagementThread { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for Management {
+impl Drop for ManagementThread {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
@@ -110,7 +110,7 @@ fn failed(error: &io::Error) {
     log::event(Level::Error, "the management listener has ended").field("error", error.to_string().as_str()).emit();
 }
 
-async fn serve(listeners: Arc<Listeners>, names: Rc<Names>, pages: Pages) -> io::Result<()> {
+async fn serve(listeners: Arc<Listeners>, names: Rc<HostNames>, pages: Pages) -> io::Result<()> {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     listeners
         .accept_here(|accepted| {
@@ -119,15 +119,15 @@ async fn serve(listeners: Arc<Listeners>, names: Rc<Names>, pages: Pages) -> io:
             tokio::task::spawn_local(async move {
                 let _place = place;
                 match accepted.stream {
-                    Stream::Tcp(stream) => {
+                    ClientStream::Tcp(stream) => {
                         if let Ok(stream) = TcpStream::from_std(stream) {
                             converse(TokioIo::new(stream), &names, &pages).await;
                         }
                     }
-                    Stream::Unix(stream) => {
+                    ClientStream::Unix(stream) => {
                         if let Ok(stream) = UnixStream::from_std(stream) {
                             // A Unix socket is out of a web page's reach, whatever the `Host`.
-                            converse(TokioIo::new(stream), &Names::any(), &pages).await;
+                            converse(TokioIo::new(stream), &HostNames::any(), &pages).await;
                         }
                     }
                 }
@@ -137,7 +137,7 @@ async fn serve(listeners: Arc<Listeners>, names: Rc<Names>, pages: Pages) -> io:
 }
 
 /// Answers one request. Does not wait for a slow client.
-async fn converse(stream: impl Read + Write + Unpin, names: &Names, pages: &Pages) {
+async fn converse(stream: impl Read + Write + Unpin, names: &HostNames, pages: &Pages) {
     let is_made = Cell::new(false);
     let service = service_fn(|request| {
         is_made.set(true);
@@ -164,7 +164,11 @@ async fn converse(stream: impl Read + Write + Unpin, names: &Names, pages: &Page
     }
 }
 
-async fn answer(request: Request<Incoming>, names: &Names, pages: &Pages) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    names: &HostNames,
+    pages: &Pages,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let plain = |status: StatusCode| Page {
         status,
         content_type: "text/plain; charset=utf-8",
@@ -173,19 +177,20 @@ async fn answer(request: Request<Incoming>, names: &Names, pages: &Pages) -> Res
     let is_post = request.method() == Method::POST;
     let refusal = names.refuses(request.headers(), request.uri());
     let told = match *request.method() {
-        _ if refusal.is_some() => {
-            Told::Page(Page { body: format!("{}\n", refusal.unwrap_or_default()), ..plain(StatusCode::FORBIDDEN) })
-        }
+        _ if refusal.is_some() => PageAnswer::Page(Page {
+            body: format!("{}\n", refusal.unwrap_or_default()),
+            ..plain(StatusCode::FORBIDDEN)
+        }),
         Method::GET | Method::HEAD | Method::POST => {
             let path = request.uri().path().to_owned();
-            pages(Asked { path, query: request.uri().query().unwrap_or_default().to_owned(), is_post }).await
+            pages(PageRequest { path, query: request.uri().query().unwrap_or_default().to_owned(), is_post }).await
         }
-        _ => Told::Only("GET, HEAD"),
+        _ => PageAnswer::Only("GET, HEAD"),
     };
     let (page, allow) = match told {
-        Told::Page(page) => (page, None),
-        Told::Nothing => (plain(StatusCode::NOT_FOUND), None),
-        Told::Only(allow) => (plain(StatusCode::METHOD_NOT_ALLOWED), Some(allow)),
+        PageAnswer::Page(page) => (page, None),
+        PageAnswer::Nothing => (plain(StatusCode::NOT_FOUND), None),
+        PageAnswer::Only(allow) => (plain(StatusCode::METHOD_NOT_ALLOWED), Some(allow)),
     };
     let mut response = Response::new(Full::new(page.body.into()));
     *response.status_mut() = page.status;

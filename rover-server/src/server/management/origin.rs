@@ -11,21 +11,21 @@ use http::{HeaderMap, Uri};
 
 /// The names under which operators know the server, beside its addresses.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct HostNames {
     list: Vec<String>,
     any: bool,
 }
 
-impl Names {
+impl HostNames {
     /// In lower case; `*` stands for any.
-    pub(crate) fn new(list: impl IntoIterator<Item = String>) -> Names {
+    pub(crate) fn new(list: impl IntoIterator<Item = String>) -> HostNames {
         let list: Vec<String> = list.into_iter().collect();
-        Names { any: list.iter().any(|name| name == "*"), list }
+        HostNames { any: list.iter().any(|name| name == "*"), list }
     }
 
     /// Accepts any name.
-    pub(super) fn any() -> Names {
-        Names { list: Vec::new(), any: true }
+    pub(super) fn any() -> HostNames {
+        HostNames { list: Vec::new(), any: true }
     }
 
     /// Why a request is refused; `None` if it is answered.
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    fn is_answered(names: &Names, host: &str, origin: Option<&str>) -> bool {
+    fn is_answered(names: &HostNames, host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_str(host).unwrap());
         if let Some(origin) = origin {
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn names_that_a_site_cannot_have() {
-        let names = Names::new(["metrics.example.com".to_owned()]);
+        let names = HostNames::new(["metrics.example.com".to_owned()]);
         for host in [
             "127.0.0.1:9090",
             "10.1.2.3",
@@ -100,19 +100,19 @@ mod tests {
         ] {
             assert!(!is_answered(&names, host, None), "{host}");
         }
-        assert!(is_answered(&Names::new(["*".to_owned()]), "any.example", None));
-        assert!(Names::default().refuses(&HeaderMap::new(), &Uri::from_static("/")).is_none(), "no browser");
+        assert!(is_answered(&HostNames::new(["*".to_owned()]), "any.example", None));
+        assert!(HostNames::default().refuses(&HeaderMap::new(), &Uri::from_static("/")).is_none(), "no browser");
         let absolute = Uri::from_static("http://evil.example/metrics");
-        assert!(Names::default().refuses(&HeaderMap::new(), &absolute).is_some());
+        assert!(HostNames::default().refuses(&HeaderMap::new(), &absolute).is_some());
     }
 
     #[test]
     fn pages_of_the_server_itself_may_ask() {
-        let names = Names::default();
+        let names = HostNames::default();
         assert!(is_answered(&names, "localhost:9090", Some("http://localhost:9090")));
         for origin in ["http://evil.example", "null", "http://localhost:3000", "http://localhost", ""] {
             assert!(!is_answered(&names, "localhost:9090", Some(origin)), "{origin}");
         }
-        assert!(!is_answered(&Names::new(["*".to_owned()]), "any.example", Some("http://evil.example")));
+        assert!(!is_answered(&HostNames::new(["*".to_owned()]), "any.example", Some("http://evil.example")));
     }
 }

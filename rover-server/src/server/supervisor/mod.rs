@@ -6,11 +6,12 @@
 mod damage;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::log::{self, Level};
@@ -40,13 +41,13 @@ const FEW_STUCK: usize = 8;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The workers of one server.
-pub(crate) struct Crew {
+pub(crate) struct Supervisor {
     blueprint: Blueprint,
     /// The plan of the version that serves.
     plan: Arc<Mutex<Plan>>,
     watchdog: Watchdog,
     turns: Arc<Workers>,
-    places: Mutex<Places>,
+    places: Mutex<WorkerSlots>,
     damage: Mutex<Damage>,
     /// Signalled when a place was filled or given up.
     settled: Notify,
@@ -73,33 +74,33 @@ struct Vacancies {
 
 impl Vacant {
     fn change(&self, change: impl FnOnce(&mut Vacancies)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.state.lock());
         self.changed.notify_all();
     }
 
     /// Waits for a place; `None` once none will become vacant any more.
     fn next(&self) -> Option<(usize, u32)> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let is_calm = |state: &mut Vacancies| state.list.is_empty() && !state.is_closed;
-        let mut state = self.changed.wait_while(state, is_calm).unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_while(&mut state, is_calm);
         state.list.pop()
     }
 }
 
-struct Places {
-    list: Vec<Place>,
+struct WorkerSlots {
+    list: Vec<WorkerSlot>,
     is_closed: bool,
     /// How many places are being filled.
     open: usize,
 }
 
-struct Place {
+struct WorkerSlot {
     worker: Option<Worker>,
     since: Instant,
     failures: u32,
 }
 
-impl Crew {
+impl Supervisor {
     /// Supervises `workers`, which are ready.
     ///
     /// # Errors
@@ -110,11 +111,11 @@ impl Crew {
         watchdog: Watchdog,
         turns: Arc<Workers>,
         workers: Vec<Worker>,
-    ) -> io::Result<Arc<Crew>> {
+    ) -> io::Result<Arc<Supervisor>> {
         let since = Instant::now();
-        let list = workers.into_iter().map(|worker| Place { worker: Some(worker), since, failures: 0 }).collect();
-        let places = Mutex::new(Places { list, is_closed: false, open: 0 });
-        let crew = Arc::new(Crew {
+        let list = workers.into_iter().map(|worker| WorkerSlot { worker: Some(worker), since, failures: 0 }).collect();
+        let places = Mutex::new(WorkerSlots { list, is_closed: false, open: 0 });
+        let supervisor = Arc::new(Supervisor {
             blueprint,
             plan,
             watchdog,
@@ -126,21 +127,21 @@ impl Crew {
             beyond_help: Notify::new(),
             vacant: Arc::default(),
         });
-        let (own, vacant) = (Arc::downgrade(&crew), crew.vacant.clone());
+        let (own, vacant) = (Arc::downgrade(&supervisor), supervisor.vacant.clone());
         // Started now, because the system may have no thread to spare when a worker is lost.
-        thread::Builder::new().name("rover-crew".to_owned()).spawn(move || {
-            while let (Some((worker, failures)), Some(crew)) = (vacant.next(), own.upgrade()) {
-                crew.fill_beside(worker, failures);
+        thread::Builder::new().name("rover-supervise".to_owned()).spawn(move || {
+            while let (Some((worker, failures)), Some(supervisor)) = (vacant.next(), own.upgrade()) {
+                supervisor.fill_beside(worker, failures);
             }
         })?;
-        let own = Arc::downgrade(&crew);
-        crew.watchdog.on_loss(move |lost| {
-            if let Some(crew) = own.upgrade() {
-                crew.note(lost);
-                crew.replace(lost.worker);
+        let own = Arc::downgrade(&supervisor);
+        supervisor.watchdog.on_loss(move |lost| {
+            if let Some(supervisor) = own.upgrade() {
+                supervisor.note(lost);
+                supervisor.replace(lost.worker);
             }
         });
-        Ok(crew)
+        Ok(supervisor)
     }
 
     /// Has the place of a lost worker filled.
@@ -165,9 +166,9 @@ impl Crew {
 
     /// Fills a place on a new thread, or on this one if the system has none: then other places wait.
     fn fill_beside(self: Arc<Self>, worker: usize, failures: u32) {
-        let crew = self.clone();
+        let supervisor = self.clone();
         let filling = thread::Builder::new().name("rover-restart".to_owned());
-        if filling.spawn(move || crew.fill(worker, failures)).is_err() {
+        if filling.spawn(move || supervisor.fill(worker, failures)).is_err() {
             self.fill(worker, failures);
         }
     }
@@ -175,11 +176,11 @@ impl Crew {
     /// Closes the route in which the worker was lost, if it has lost too many.
     fn note(&self, lost: &Lost) {
         let plan = self.plan();
-        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damage = self.damage.lock();
         if damage.note(lost, &plan.router) {
             drop(damage);
-            for (_, post) in self.turns.posts() {
-                worker::close_route(&post, &plan.router, lost.function);
+            for (_, handle) in self.turns.handles() {
+                worker::close_route(&handle, &plan.router, lost.function);
             }
         }
     }
@@ -207,7 +208,7 @@ impl Crew {
                 let message = format!("worker {number} is not replaced as long as {stuck} threads do not come back");
                 log::event(Level::Error, &message).field("workers", serving as u64).emit();
             }
-            (places, _) = self.closed.wait_timeout(places, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner);
+            self.closed.wait_for(&mut places, LOOK_AGAIN);
         }
     }
 
@@ -221,7 +222,7 @@ impl Crew {
         while self.has_room(number) {
             if failures > 1 {
                 let pause = (FIRST_PAUSE * (1 << (failures - 2).min(10))).min(LONGEST_PAUSE);
-                let _ = self.closed.wait_timeout_while(self.places(), pause, |places| !places.is_closed);
+                self.closed.wait_while_for(&mut self.places(), |places| !places.is_closed, pause);
             }
             if self.places().is_closed {
                 break;
@@ -262,17 +263,17 @@ impl Crew {
             return true;
         }
         // Held until the worker has its turns: a reload either finds it there, or makes it start again.
-        let current = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.plan.lock();
         if !Arc::ptr_eq(&plan.router, &current.router) {
             return false;
         }
-        let post = worker.post();
-        if let (Some(place), Some(post)) = (places.list.get_mut(number.wrapping_sub(1)), post) {
-            let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-            damage.closed(&plan.router).for_each(|function| worker::close_route(&post, &plan.router, function));
+        let handle = worker.handle();
+        if let (Some(place), Some(handle)) = (places.list.get_mut(number.wrapping_sub(1)), handle) {
+            let damage = self.damage.lock();
+            damage.closed(&plan.router).for_each(|function| worker::close_route(&handle, &plan.router, function));
             drop(damage);
-            *place = Place { worker: Some(worker), since: Instant::now(), failures };
-            self.turns.put_in(number, post);
+            *place = WorkerSlot { worker: Some(worker), since: Instant::now(), failures };
+            self.turns.put_in(number, handle);
             drop((current, places));
             self.watchdog.counters().restarts.fetch_add(1, Ordering::Relaxed);
             log::event(Level::Info, &format!("worker {number} has been replaced")).emit();
@@ -281,7 +282,7 @@ impl Crew {
     }
 
     fn plan(&self) -> Plan {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.plan.lock().clone()
     }
 
     fn close_place(&self) {
@@ -301,8 +302,8 @@ impl Crew {
         };
         self.vacant.change(|vacant| vacant.is_closed = true);
         self.closed.notify_all();
-        for charge in self.watchdog.charges() {
-            charge.ends(longest);
+        for watched in self.watchdog.watched_workers() {
+            watched.ends(longest);
         }
         for worker in &workers {
             worker.stop();
@@ -317,12 +318,12 @@ impl Crew {
         self.watchdog.end();
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, WorkerSlots> {
+        self.places.lock()
     }
 }
 
-impl Drop for Crew {
+impl Drop for Supervisor {
     fn drop(&mut self) {
         self.vacant.change(|vacant| vacant.is_closed = true);
         self.turns.close();

@@ -20,7 +20,7 @@ pub(crate) struct Counters {
 pub(crate) struct Lost {
     /// Its number, counted from 1.
     pub(crate) worker: usize,
-    /// The number of the function in which it was, as for [`label`](crate::lua::label); 0 for none.
+    /// The number of the function in which it was, as for [`label`](rover_lua::label); 0 for none.
     pub(crate) function: u32,
     /// Its thread has returned after all.
     pub(crate) is_back: Arc<AtomicBool>,

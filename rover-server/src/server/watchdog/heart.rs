@@ -6,18 +6,18 @@
 
 use std::time::{Duration, Instant};
 
+use rover_lua::Look;
 use tokio::runtime::Handle;
 
 use super::{GRACE, is_over};
 use crate::config::Limits;
-use crate::lua::{self, Look};
 
 /// How much CPU time a worker may take without a beat before it is sent a task.
 const UNSEEN: Duration = Duration::from_millis(500);
 
 /// The result of a look at a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beating {
+pub(super) enum HeartbeatState {
     /// It has done nothing since the last look.
     Idle,
     Busy,
@@ -27,10 +27,10 @@ pub(super) enum Beating {
 
 /// The last beat of a worker, as far as it is known.
 #[derive(Default)]
-pub(super) struct Heart(Option<Last>);
+pub(super) struct Heartbeat(Option<LastBeat>);
 
 #[derive(Clone, Copy)]
-struct Last {
+struct LastBeat {
     /// The first look at this beat.
     look: Look,
     since: Instant,
@@ -39,7 +39,7 @@ struct Last {
     asked: Option<(Instant, Look)>,
 }
 
-impl Heart {
+impl Heartbeat {
     /// Does not count the time in which nothing ran.
     pub(super) fn excuse(&mut self, pause: Duration) {
         if let Some(last) = &mut self.0 {
@@ -57,23 +57,23 @@ impl Heart {
         now: Instant,
         limits: Limits,
         handle: impl FnOnce() -> Option<Handle>,
-    ) -> Beating {
+    ) -> HeartbeatState {
         let last = match &mut self.0 {
             Some(last) if last.look.beats == look.beats => last,
             other => {
-                other.replace(Last { look, since: now, cpu: look.cpu, asked: None });
-                return Beating::Busy;
+                other.replace(LastBeat { look, since: now, cpu: look.cpu, asked: None });
+                return HeartbeatState::Busy;
             }
         };
         let has_run = std::mem::replace(&mut last.cpu, look.cpu) != look.cpu;
-        let doing = if has_run || look.is_in_lua() { Beating::Busy } else { Beating::Idle };
+        let doing = if has_run || look.is_in_lua() { HeartbeatState::Busy } else { HeartbeatState::Idle };
         let (cpu, time) = (look.cpu.saturating_sub(last.look.cpu), now.saturating_duration_since(last.since));
         let stall_limit = limits.worker_stall_limit;
         let Some((asked, then)) = last.asked else {
             if (cpu >= UNSEEN || is_over(stall_limit / 2, time))
                 && let Some(handle) = handle()
             {
-                handle.spawn(async { lua::beat() });
+                handle.spawn(async { rover_lua::beat() });
                 last.asked = Some((now, look));
             }
             return doing;
@@ -86,7 +86,7 @@ impl Heart {
             && look.cpu.saturating_sub(then.cpu) >= cpu_limit + GRACE;
         let waited = now.saturating_duration_since(asked);
         if is_lost || is_over(stall_limit, time) && is_over(stall_limit / 2, waited) {
-            return Beating::Lost(time);
+            return HeartbeatState::Lost(time);
         }
         doing
     }
@@ -108,26 +108,26 @@ mod tests {
     #[test]
     fn lua_code_that_begins_again_and_again_is_no_sign_that_the_worker_comes_round() {
         let (runtime, limits) = (runtime(), Limits { worker_stall_limit: Duration::from_secs(4), ..Limits::default() });
-        let (mut heart, began) = (Heart::default(), Instant::now());
+        let (mut heart, began) = (Heartbeat::default(), Instant::now());
         for second in 0..4 {
             let now = began + Duration::from_secs(second);
             let seen = look(1 + 1000 * second, 7, 1000 * second);
-            assert_eq!(heart.check(seen, now, limits, || Some(runtime.handle().clone())), Beating::Busy);
+            assert_eq!(heart.check(seen, now, limits, || Some(runtime.handle().clone())), HeartbeatState::Busy);
         }
         let lost = heart.check(look(4001, 7, 4000), began + Duration::from_secs(4), limits, || None);
-        assert_eq!(lost, Beating::Lost(Duration::from_secs(4)));
+        assert_eq!(lost, HeartbeatState::Lost(Duration::from_secs(4)));
         // A beat is one.
         let on = heart.check(look(4001, 8, 4000), began + Duration::from_secs(4), limits, || None);
-        assert_eq!(on, Beating::Busy);
+        assert_eq!(on, HeartbeatState::Busy);
     }
 
     #[test]
     fn one_that_has_nothing_to_do_is_asked_and_left_alone() {
         let (runtime, limits) = (runtime(), Limits::default());
-        let (mut heart, began) = (Heart::default(), Instant::now());
+        let (mut heart, began) = (Heartbeat::default(), Instant::now());
         heart.check(look(2, 0, 5), began, limits, || None);
         let late = began + limits.worker_stall_limit - Duration::from_secs(1);
-        assert_eq!(heart.check(look(2, 0, 5), late, limits, || Some(runtime.handle().clone())), Beating::Idle);
-        assert_eq!(heart.check(look(2, 1, 5), late + limits.worker_stall_limit, limits, || None), Beating::Busy);
+        assert_eq!(heart.check(look(2, 0, 5), late, limits, || Some(runtime.handle().clone())), HeartbeatState::Idle);
+        assert_eq!(heart.check(look(2, 1, 5), late + limits.worker_stall_limit, limits, || None), HeartbeatState::Busy);
     }
 }

@@ -1,6 +1,6 @@
 //! Watches the workers: stops code that runs for too long, and gives up a worker that cannot be stopped.
 //!
-//! Comes in: the [`Charge`] of each worker. Goes out: signals that stop Lua code, and a callback when a worker is lost.
+//! Comes in: the [`WatchedWorker`] of each worker. Goes out: signals that stop Lua code, and a callback when a worker is lost.
 //! One thread looks at all workers 25 to 100 times a second; each of them counts in one word, without a system call or
 //! a lock. This module must not know what workers do, nor how another takes a lost one's place.
 
@@ -10,24 +10,25 @@ mod rest;
 mod sockets;
 mod tally;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rover_lua::{Look, Watched};
 use tokio::runtime::Handle;
 
 use crate::config::Limits;
 use crate::log::{self, Level};
-use crate::lua::{self, Look, Watched};
 use crate::runtime::turn::{self, Allowance};
 
 pub(crate) use counters::{Counters, Lost};
-use heart::{Beating, Heart};
-use rest::{Dog, Rest};
-pub(crate) use sockets::{Listed, Sockets};
+use heart::{Heartbeat, HeartbeatState};
+use rest::{WatchdogSleep, WorkerRest};
+pub(crate) use sockets::{Listed, OpenSockets};
+use tally::CpuTally;
 pub(crate) use tally::CpuTimes;
-use tally::Tally;
 
 /// How often the workers are looked at while one of them runs Lua code.
 const EAGER: Duration = Duration::from_millis(10);
@@ -49,36 +50,36 @@ type Release = Box<dyn FnOnce(&str) + Send>;
 /// A handle to the watching thread and what it shares with the workers. Clones are handles to the same one.
 #[derive(Clone)]
 pub(crate) struct Watchdog {
-    shared: Arc<Shared>,
+    shared: Arc<WatchdogState>,
 }
 
-struct Shared {
-    charges: Mutex<Charges>,
+struct WatchdogState {
+    watched_workers: Mutex<WatchedWorkers>,
     changed: Condvar,
     counters: Arc<Counters>,
     on_loss: Mutex<Option<OnLoss>>,
     /// Nothing is watched until a worker has something to do.
-    own: Dog,
+    own: WatchdogSleep,
     /// A profile is being recorded.
     is_recorded: AtomicBool,
 }
 
 #[derive(Default)]
-struct Charges {
-    list: Vec<Arc<Charge>>,
+struct WatchedWorkers {
+    list: Vec<Arc<WatchedWorker>>,
     has_ended: bool,
 }
 
 /// A worker under watch.
-pub(crate) struct Charge {
+pub(crate) struct WatchedWorker {
     /// Its number, counted from 1.
     worker: usize,
-    watched: Arc<Watched>,
+    thread: Arc<Watched>,
     limits: Mutex<Limits>,
     /// Its runtime, once there is one.
     handle: Mutex<Option<Handle>>,
-    seen: Mutex<Option<Seen>>,
-    heart: Mutex<Heart>,
+    seen: Mutex<Option<LastProgress>>,
+    heart: Mutex<Heartbeat>,
     /// The CPU time for code that goes from one ready wait to the next.
     allowance: Arc<Allowance>,
     /// It has started. Before that, a loss is reported only to whoever waits for its start.
@@ -89,17 +90,17 @@ pub(crate) struct Charge {
     is_lost: AtomicBool,
     /// It was given up, and its thread has come back.
     is_back: Arc<AtomicBool>,
-    rest: Rest,
-    tally: Mutex<Tally>,
-    sockets: Arc<Sockets>,
+    rest: WorkerRest,
+    tally: Mutex<CpuTally>,
+    sockets: Arc<OpenSockets>,
     /// Releases those who wait for the worker.
     release: Mutex<Option<Release>>,
-    dog: std::sync::Weak<Shared>,
+    watchdog: std::sync::Weak<WatchdogState>,
 }
 
 /// What the worker did when its count last moved.
 #[derive(Clone, Copy)]
-struct Seen {
+struct LastProgress {
     look: Look,
     since: Instant,
     is_condemned: bool,
@@ -111,12 +112,12 @@ impl Watchdog {
     /// # Errors
     /// The system refuses another thread.
     pub(crate) fn start() -> io::Result<Watchdog> {
-        let shared = Arc::new(Shared {
-            charges: Mutex::default(),
+        let shared = Arc::new(WatchdogState {
+            watched_workers: Mutex::default(),
             changed: Condvar::new(),
             counters: Arc::default(),
             on_loss: Mutex::default(),
-            own: Dog::default(),
+            own: WatchdogSleep::default(),
             is_recorded: AtomicBool::new(false),
         });
         let own = shared.clone();
@@ -124,11 +125,11 @@ impl Watchdog {
         Ok(Watchdog { shared })
     }
 
-    /// Begins to watch worker number `worker`, whose limits are ten times `limits` until it [serves](Charge::serves).
-    pub(crate) fn charge(&self, worker: usize, limits: Limits) -> Arc<Charge> {
-        let charge = Arc::new(Charge {
+    /// Begins to watch worker number `worker`, whose limits are ten times `limits` until it [serves](WatchedWorker::serves).
+    pub(crate) fn watch_worker(&self, worker: usize, limits: Limits) -> Arc<WatchedWorker> {
+        let watched = Arc::new(WatchedWorker {
             worker,
-            watched: Watched::new(),
+            thread: Watched::new(),
             limits: Mutex::new(limits),
             handle: Mutex::default(),
             seen: Mutex::default(),
@@ -138,19 +139,19 @@ impl Watchdog {
             is_ending: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
             is_back: Arc::default(),
-            rest: Rest::new(&self.shared.own),
+            rest: WorkerRest::new(&self.shared.own),
             tally: Mutex::default(),
             sockets: Arc::default(),
             release: Mutex::default(),
-            dog: Arc::downgrade(&self.shared),
+            watchdog: Arc::downgrade(&self.shared),
         });
-        charge.starts(limits);
-        let mut charges = lock(&self.shared.charges);
-        charges.list.push(charge.clone());
-        self.shared.own.gets_up();
-        drop(charges);
+        watched.starts(limits);
+        let mut watched_workers = self.shared.watched_workers.lock();
+        watched_workers.list.push(watched.clone());
+        self.shared.own.wake();
+        drop(watched_workers);
         self.shared.changed.notify_all();
-        charge
+        watched
     }
 
     /// The watchdog's counters.
@@ -160,107 +161,108 @@ impl Watchdog {
 
     /// Sets the callback for losses.
     pub(crate) fn on_loss(&self, tell: impl Fn(&Lost) + Send + Sync + 'static) {
-        *lock(&self.shared.on_loss) = Some(Arc::new(tell));
+        *self.shared.on_loss.lock() = Some(Arc::new(tell));
     }
 
     /// The workers that run.
-    pub(crate) fn charges(&self) -> Vec<Arc<Charge>> {
-        lock(&self.shared.charges).list.clone()
+    pub(crate) fn watched_workers(&self) -> Vec<Arc<WatchedWorker>> {
+        self.shared.watched_workers.lock().list.clone()
     }
 
     /// Takes the right to record a profile, until the result is dropped; `None` while another recording runs.
-    pub(crate) fn recording(&self) -> Option<Recording> {
+    pub(crate) fn recording(&self) -> Option<ProfilePermit> {
         let is_free = !self.shared.is_recorded.swap(true, Ordering::AcqRel);
-        is_free.then(|| Recording(self.shared.clone()))
+        is_free.then(|| ProfilePermit(self.shared.clone()))
     }
 
     /// Ends the watch.
     pub(crate) fn end(&self) {
-        lock(&self.shared.charges).has_ended = true;
-        *lock(&self.shared.on_loss) = None;
+        self.shared.watched_workers.lock().has_ended = true;
+        *self.shared.on_loss.lock() = None;
         self.shared.changed.notify_all();
     }
 }
 
 /// The right to record a profile.
-pub(crate) struct Recording(Arc<Shared>);
+pub(crate) struct ProfilePermit(Arc<WatchdogState>);
 
-impl Drop for Recording {
+impl Drop for ProfilePermit {
     fn drop(&mut self) {
         self.0.is_recorded.store(false, Ordering::Release);
     }
 }
 
-impl Shared {
+impl WatchdogState {
     fn watch(&self) {
         let mut last = Instant::now();
         let mut turns = 0;
         loop {
-            let charges = lock(&self.charges);
-            if charges.has_ended {
+            let watched_workers = self.watched_workers.lock();
+            if watched_workers.has_ended {
                 return;
             }
-            let list = charges.list.clone();
-            drop(charges);
+            let list = watched_workers.list.clone();
+            drop(watched_workers);
             let now = Instant::now();
             let pause = now - std::mem::replace(&mut last, now);
             let mut is_busy = false;
-            for charge in &list {
+            for watched in &list {
                 if pause > STANDSTILL {
-                    charge.excuse(pause);
+                    watched.excuse(pause);
                 }
-                is_busy |= charge.check(now, &self.counters);
+                is_busy |= watched.check(now, &self.counters);
             }
             let period = if is_busy { EAGER } else { CALM };
-            let charges = lock(&self.charges);
-            if charges.has_ended {
+            let watched_workers = self.watched_workers.lock();
+            if watched_workers.has_ended {
                 return;
             }
-            let so_far = charges.turns();
+            let so_far = watched_workers.turns();
             let is_quiet = std::mem::replace(&mut turns, so_far) == so_far && !is_busy;
-            let charges = match is_quiet && self.own.lies_down(charges.list.iter().map(|charge| &charge.rest)) {
-                false => charges,
-                true => {
-                    self.sleep(charges);
-                    let woken = Instant::now();
-                    list.iter().for_each(|charge| charge.excuse(woken - now));
-                    last = woken;
-                    continue;
-                }
-            };
-            // Woken by a new charge or by the end.
-            let _ = self.changed.wait_timeout(charges, period).unwrap_or_else(PoisonError::into_inner);
+            let mut watched_workers =
+                match is_quiet && self.own.try_sleep(watched_workers.list.iter().map(|watched| &watched.rest)) {
+                    false => watched_workers,
+                    true => {
+                        self.sleep(watched_workers);
+                        let woken = Instant::now();
+                        list.iter().for_each(|watched| watched.excuse(woken - now));
+                        last = woken;
+                        continue;
+                    }
+                };
+            // Woken by a new worker or by the end.
+            self.changed.wait_for(&mut watched_workers, period);
         }
     }
 
-    fn sleep(&self, mut charges: MutexGuard<'_, Charges>) {
-        while self.own.sleeps() && !charges.has_ended {
-            charges = self.changed.wait(charges).unwrap_or_else(PoisonError::into_inner);
+    fn sleep(&self, mut watched_workers: MutexGuard<'_, WatchedWorkers>) {
+        while self.own.is_asleep() && !watched_workers.has_ended {
+            self.changed.wait(&mut watched_workers);
         }
-        self.own.gets_up();
+        self.own.wake();
     }
 
-    fn lose(&self, charge: &Charge, function: u32) {
-        lock(&self.charges).list.retain(|other| !std::ptr::eq(&raw const **other, charge));
-        if !charge.is_serving.load(Ordering::Acquire) {
+    fn lose(&self, watched: &WatchedWorker, function: u32) {
+        self.watched_workers.lock().list.retain(|other| !std::ptr::eq(&raw const **other, watched));
+        if !watched.is_serving.load(Ordering::Acquire) {
             return;
         }
         self.counters.lost.fetch_add(1, Ordering::Relaxed);
-        let on_loss = lock(&self.on_loss).clone();
+        let on_loss = self.on_loss.lock().clone();
         if let Some(tell) = on_loss {
-            tell(&Lost { worker: charge.worker, function, is_back: charge.is_back.clone() });
+            tell(&Lost { worker: watched.worker, function, is_back: watched.is_back.clone() });
         }
     }
 }
 
-impl Charges {
+impl WatchedWorkers {
     /// How often all workers together have found work.
     fn turns(&self) -> u64 {
-        self.list.iter().map(|charge| charge.rest.turns()).fold(0, u64::wrapping_add)
+        self.list.iter().map(|watched| watched.rest.turns()).fold(0, u64::wrapping_add)
     }
 }
 
-impl Charge {
+impl WatchedWorker {
     /// The worker waits for something to do.
     pub(crate) fn parks(&self) {
         self.rest.begins();
@@ -275,28 +277,28 @@ impl Charge {
 
     #[cold]
     fn wake_dog(&self) {
-        if let Some(dog) = self.dog.upgrade() {
-            let charges = lock(&dog.charges);
-            dog.own.gets_up();
-            drop(charges);
-            dog.changed.notify_all();
+        if let Some(watchdog) = self.watchdog.upgrade() {
+            let watched_workers = watchdog.watched_workers.lock();
+            watchdog.own.wake();
+            drop(watched_workers);
+            watchdog.changed.notify_all();
         }
     }
 
     /// Watches the calling thread, the worker's own, until the result is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> OnDuty {
+    pub(crate) fn begin(self: &Arc<Self>) -> WatchGuard {
         turn::allow(Some(self.allowance.clone()));
-        OnDuty { _watch: self.watched.begin(), charge: self.clone() }
+        WatchGuard { _watch: self.thread.begin(), watched: self.clone() }
     }
 
     /// Sets the worker's runtime, to which tasks can be sent.
     pub(crate) fn runs_in(&self, handle: Handle) {
-        *lock(&self.handle) = Some(handle);
+        *self.handle.lock() = Some(handle);
     }
 
     /// Sets where the CPU time of functions is counted from now on.
     pub(crate) fn counts_into(&self, times: Option<CpuTimes>) {
-        lock(&self.tally).times = times;
+        self.tally.lock().times = times;
     }
 
     /// The worker begins to load an app; its limits are ten times `limits`.
@@ -306,7 +308,7 @@ impl Charge {
         }
         let handler_cpu_limit = limits.handler_cpu_limit.saturating_mul(START);
         self.allowance.set(handler_cpu_limit);
-        *lock(&self.limits) =
+        *self.limits.lock() =
             Limits { handler_cpu_limit, worker_stall_limit: limits.worker_stall_limit.saturating_mul(START), ..limits };
     }
 
@@ -314,7 +316,7 @@ impl Charge {
     pub(crate) fn serves(&self, limits: Limits) {
         if !self.is_ending.load(Ordering::Acquire) {
             self.allowance.set(limits.handler_cpu_limit);
-            *lock(&self.limits) = limits;
+            *self.limits.lock() = limits;
         }
         self.is_serving.store(true, Ordering::Release);
     }
@@ -322,7 +324,7 @@ impl Charge {
     /// The server stops: calls that take longer than `time`, and workers that are starting, are not waited for.
     pub(crate) fn ends(&self, time: Duration) {
         self.is_ending.store(true, Ordering::Release);
-        let mut limits = lock(&self.limits);
+        let mut limits = self.limits.lock();
         let limit = &mut limits.worker_stall_limit;
         *limit = if limit.is_zero() { time } else { time.min(*limit) };
         drop(limits);
@@ -333,53 +335,53 @@ impl Charge {
 
     /// Sets the callback for when the worker is given up; it gets the reason.
     pub(crate) fn on_release(&self, release: impl FnOnce(&str) + Send + 'static) {
-        *lock(&self.release) = Some(Box::new(release));
+        *self.release.lock() = Some(Box::new(release));
     }
 
     /// The worker's connections.
-    pub(crate) fn sockets(&self) -> &Arc<Sockets> {
+    pub(crate) fn sockets(&self) -> &Arc<OpenSockets> {
         &self.sockets
     }
 
     /// The worker's thread, for a profiler.
-    pub(crate) fn watched(&self) -> &Watched {
-        &self.watched
+    pub(crate) fn thread(&self) -> &Watched {
+        &self.thread
     }
 
     /// The worker's runtime.
     pub(crate) fn handle(&self) -> Option<Handle> {
-        lock(&self.handle).clone()
+        self.handle.lock().clone()
     }
 
     /// Does not count the time in which nothing ran.
     fn excuse(&self, pause: Duration) {
-        if let Some(seen) = &mut *lock(&self.seen) {
+        if let Some(seen) = &mut *self.seen.lock() {
             seen.since += pause;
         }
-        lock(&self.heart).excuse(pause);
+        self.heart.lock().excuse(pause);
     }
 
     /// Looks at the worker, and acts. Returns whether it is busy.
     fn check(&self, now: Instant, counters: &Counters) -> bool {
         counters.stops.fetch_add(self.allowance.take_excesses(), Ordering::Relaxed);
-        let Some(look) = self.watched.look() else { return false };
-        lock(&self.tally).note(look);
-        let limits = *lock(&self.limits);
-        match lock(&self.heart).check(look, now, limits, || lock(&self.handle).clone()) {
-            Beating::Lost(time) => self.give_up(time, look),
-            Beating::Idle if !look.is_in_lua() => return false,
-            Beating::Idle | Beating::Busy => self.check_code(look, now, limits, counters),
+        let Some(look) = self.thread.look() else { return false };
+        self.tally.lock().note(look);
+        let limits = *self.limits.lock();
+        match self.heart.lock().check(look, now, limits, || self.handle.lock().clone()) {
+            HeartbeatState::Lost(time) => self.give_up(time, look),
+            HeartbeatState::Idle if !look.is_in_lua() => return false,
+            HeartbeatState::Idle | HeartbeatState::Busy => self.check_code(look, now, limits, counters),
         }
         true
     }
 
     /// Checks whether Lua code has run for too long.
     fn check_code(&self, look: Look, now: Instant, limits: Limits, counters: &Counters) {
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         let seen = match &mut *seen {
             Some(seen) if seen.look.epoch == look.epoch => seen,
             other => {
-                *other = Some(Seen { look, since: now, is_condemned: false });
+                *other = Some(LastProgress { look, since: now, is_condemned: false });
                 return;
             }
         };
@@ -397,8 +399,8 @@ impl Charge {
     }
 
     /// Stops the code that runs, again at every look until it has ended.
-    fn stop(&self, seen: &mut Seen, epoch: u64, limit: Duration, counters: &Counters) {
-        let stopped = self.watched.stop(epoch, limit);
+    fn stop(&self, seen: &mut LastProgress, epoch: u64, limit: Duration, counters: &Counters) {
+        let stopped = self.thread.stop(epoch, limit);
         if !seen.is_condemned {
             seen.is_condemned = true;
             counters.stops.fetch_add(1, Ordering::Relaxed);
@@ -413,9 +415,9 @@ impl Charge {
     /// Gives the worker up: it cannot be stopped, and is not watched any more.
     fn give_up(&self, time: Duration, look: Look) {
         let function = if look.is_in_lua() { look.label } else { 0 };
-        self.watched.give_up();
-        if let Some(dog) = self.dog.upgrade() {
-            dog.counters.stuck.fetch_add(1, Ordering::AcqRel);
+        self.thread.give_up();
+        if let Some(watchdog) = self.watchdog.upgrade() {
+            watchdog.counters.stuck.fetch_add(1, Ordering::AcqRel);
         }
         self.is_lost.store(true, Ordering::Release);
         self.allowance.lose();
@@ -435,22 +437,22 @@ impl Charge {
     fn lost(&self, function: u32, message: &str) {
         log::event(Level::Error, message).emit();
         // First, so that whoever hears of the loss finds that the worker gets no more connections.
-        if let Some(dog) = self.dog.upgrade() {
-            dog.lose(self, function);
+        if let Some(watchdog) = self.watchdog.upgrade() {
+            watchdog.lose(self, function);
         }
         self.let_go(message);
     }
 
     /// Ends the watch: the worker has ended, or its thread could not be started.
     pub(crate) fn dismiss(&self) {
-        if let Some(dog) = self.dog.upgrade() {
-            lock(&dog.charges).list.retain(|other| !std::ptr::eq(&raw const **other, self));
+        if let Some(watchdog) = self.watchdog.upgrade() {
+            watchdog.watched_workers.lock().list.retain(|other| !std::ptr::eq(&raw const **other, self));
         }
     }
 
     /// Releases those who wait for the worker.
     fn let_go(&self, reason: &str) {
-        let release = lock(&self.release).take();
+        let release = self.release.lock().take();
         if let Some(release) = release {
             release(reason);
         }
@@ -459,38 +461,34 @@ impl Charge {
 
 /// Builds a thread with a stack that is large enough for Lua code.
 pub(crate) fn roomy_thread(name: String) -> thread::Builder {
-    thread::Builder::new().name(name).stack_size(lua::STACK)
+    thread::Builder::new().name(name).stack_size(rover_lua::STACK)
 }
 
 /// Held by a worker's thread while it is watched.
-pub(crate) struct OnDuty {
-    _watch: lua::Watch,
-    charge: Arc<Charge>,
+pub(crate) struct WatchGuard {
+    _watch: rover_lua::Watch,
+    watched: Arc<WatchedWorker>,
 }
 
-impl Drop for OnDuty {
+impl Drop for WatchGuard {
     fn drop(&mut self) {
         turn::allow(None);
-        if self.charge.is_lost.load(Ordering::Acquire) {
-            self.charge.is_back.store(true, Ordering::Release);
-            if let Some(dog) = self.charge.dog.upgrade() {
-                dog.counters.stuck.fetch_sub(1, Ordering::AcqRel);
+        if self.watched.is_lost.load(Ordering::Acquire) {
+            self.watched.is_back.store(true, Ordering::Release);
+            if let Some(watchdog) = self.watched.watchdog.upgrade() {
+                watchdog.counters.stuck.fetch_sub(1, Ordering::AcqRel);
             }
             return;
         }
         if thread::panicking() {
-            let message = format!("worker {} has panicked; this is a bug in Rover", self.charge.worker);
-            return self.charge.lost(0, &message);
+            let message = format!("worker {} has panicked; this is a bug in Rover", self.watched.worker);
+            return self.watched.lost(0, &message);
         }
-        self.charge.dismiss();
+        self.watched.dismiss();
     }
 }
 
 /// Whether a limit is reached; zero sets no limit.
 fn is_over(limit: Duration, taken: Duration) -> bool {
     !limit.is_zero() && taken >= limit
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,41 +7,41 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::lua;
+use parking_lot::Mutex;
 
 /// The open connections of one worker.
 #[derive(Default)]
-pub(crate) struct Sockets(Mutex<HashSet<RawFd>>);
+pub(crate) struct OpenSockets(Mutex<HashSet<RawFd>>);
 
-impl Sockets {
+impl OpenSockets {
     /// Shuts every connection down, and returns how many. Clients then see the end instead of waiting.
     pub(super) fn shut_down(&self) -> usize {
-        let descriptors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let descriptors = self.0.lock();
         // Every listed descriptor is open: its owner removes it before it closes it, and waits for this lock meanwhile.
-        descriptors.iter().filter(|&&descriptor| lua::cut(descriptor)).count()
+        descriptors.iter().filter(|&&descriptor| rover_lua::cut(descriptor)).count()
     }
 }
 
 /// The owner of a connection's descriptor, listed for its worker.
 pub(crate) struct Listed<T> {
     // Dropped first.
-    entry: Entry,
+    entry: SocketEntry,
     owner: T,
 }
 
-struct Entry {
-    sockets: Arc<Sockets>,
+struct SocketEntry {
+    sockets: Arc<OpenSockets>,
     descriptor: RawFd,
 }
 
 impl<T> Listed<T> {
     /// Lists `owner`, which owns the descriptor of this number.
-    pub(crate) fn new(sockets: &Arc<Sockets>, descriptor: RawFd, owner: T) -> Listed<T> {
-        sockets.0.lock().unwrap_or_else(PoisonError::into_inner).insert(descriptor);
-        Listed { entry: Entry { sockets: sockets.clone(), descriptor }, owner }
+    pub(crate) fn new(sockets: &Arc<OpenSockets>, descriptor: RawFd, owner: T) -> Listed<T> {
+        sockets.0.lock().insert(descriptor);
+        Listed { entry: SocketEntry { sockets: sockets.clone(), descriptor }, owner }
     }
 
     /// Replaces the owner by what `change` makes of it, which must still own the descriptor.
@@ -59,8 +59,8 @@ impl<F: Future + Unpin> Future for Listed<F> {
     }
 }
 
-impl Drop for Entry {
+impl Drop for SocketEntry {
     fn drop(&mut self) {
-        self.sockets.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.descriptor);
+        self.sockets.0.lock().remove(&self.descriptor);
     }
 }

@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::lua::Look;
+use rover_lua::Look;
 
 /// Nanoseconds of CPU time by the numbers of functions; those of numbers beyond the last count as 0's.
 pub(crate) type CpuTimes = Arc<[AtomicU64]>;
 
 /// On which functions the worker spends its CPU time, as far as looks at it tell.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct CpuTally {
     /// The CPU time at the last look.
     cpu: Duration,
     pub(super) times: Option<CpuTimes>,
 }
 
-impl Tally {
+impl CpuTally {
     /// Counts the CPU time since the last look for the function that runs now: inexact for one look, right over many.
     pub(super) fn note(&mut self, look: Look) {
         let spent = look.cpu.saturating_sub(std::mem::replace(&mut self.cpu, look.cpu));

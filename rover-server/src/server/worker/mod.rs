@@ -4,7 +4,7 @@
 //! server starts. Nothing of a worker is shared with another one: a request runs to its end on the thread that owns its
 //! connection, without a channel, a lock or a wake-up across threads.
 
-mod here;
+mod state;
 mod report;
 
 use std::io;
@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::runtime::{Handle, LocalOptions};
 use tokio::sync::{oneshot, watch};
 
-pub(crate) use here::{adopt, announce, check, close_route, discard, prepare, switch};
-pub(crate) use report::{Figures, report};
+pub(crate) use report::{WorkerFigures, report};
+pub(crate) use state::{adopt, announce, check, close_route, discard, prepare, switch};
 
 use crate::config::Limits;
 use crate::log;
@@ -26,9 +26,9 @@ use crate::runtime::blocking;
 use crate::runtime::random;
 use crate::script::app::{App, Blueprint, Declared, Mistakes, Unfinished};
 use crate::server::version::{Plan, Version};
-use crate::server::watchdog::{Charge, Sockets, Watchdog, roomy_thread};
+use crate::server::watchdog::{OpenSockets, Watchdog, WatchedWorker, roomy_thread};
 
-use here::{Here, Https, here};
+use state::{Https, WorkerState, with_worker};
 
 /// What a worker reports while the server starts.
 pub(crate) enum Report {
@@ -41,7 +41,7 @@ pub(crate) enum Report {
 }
 
 /// Why a worker is not waited for any more.
-enum Ending {
+enum WorkerEnd {
     Lost,
 }
 
@@ -52,10 +52,10 @@ pub(crate) struct Worker {
     /// Dropped, it cancels a running `on_start`.
     _kept: oneshot::Sender<()>,
     handle: Option<Handle>,
-    sockets: Arc<Sockets>,
+    sockets: Arc<OpenSockets>,
     is_gone: watch::Receiver<()>,
     /// Fails when the thread has ended.
-    ended: Option<oneshot::Receiver<Ending>>,
+    ended: Option<oneshot::Receiver<WorkerEnd>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -76,24 +76,24 @@ impl Worker {
         let (end, ended) = oneshot::channel();
         let (kept, is_kept) = oneshot::channel();
         let name = format!("rover-{}", blueprint.worker);
-        let charge = watchdog.charge(blueprint.worker, limits);
-        let sockets = charge.sockets().clone();
+        let watched = watchdog.watch_worker(blueprint.worker, limits);
+        let sockets = watched.sockets().clone();
         let failed = report.clone();
-        let (here, is_gone) = watch::channel(());
+        let (with_worker, is_gone) = watch::channel(());
         // Releases those who wait for a worker that is given up.
-        charge.on_release(move |reason| {
-            drop(here);
+        watched.on_release(move |reason| {
+            drop(with_worker);
             let _ = failed.send(Report::Failed(Mistakes(vec![reason.to_owned()])));
-            let _ = end.send(Ending::Lost);
+            let _ = end.send(WorkerEnd::Lost);
         });
-        let own = charge.clone();
+        let own = watched.clone();
         let spawned = roomy_thread(name).spawn(move || {
-            let on_duty = charge.begin();
-            if let Err(mistakes) = run(&blueprint, &report, &plans, is_kept, &charge) {
+            let watch_guard = watched.begin();
+            if let Err(mistakes) = run(&blueprint, &report, &plans, is_kept, &watched) {
                 let _ = report.send(Report::Failed(mistakes));
             }
-            drop(on_duty);
-            charge.on_release(|_| {});
+            drop(watch_guard);
+            watched.on_release(|_| {});
         });
         let thread = spawned.inspect_err(|_| own.dismiss())?;
         let (plan, ended, thread) = (Some(plan), Some(ended), Some(thread));
@@ -143,21 +143,25 @@ impl Worker {
     }
 
     /// The post of a ready worker.
-    pub(crate) fn post(&self) -> Option<Post> {
-        Some(Post { handle: self.handle.clone()?, sockets: self.sockets.clone(), is_gone: self.is_gone.clone() })
+    pub(crate) fn handle(&self) -> Option<WorkerHandle> {
+        Some(WorkerHandle {
+            handle: self.handle.clone()?,
+            sockets: self.sockets.clone(),
+            is_gone: self.is_gone.clone(),
+        })
     }
 
     /// Asks a ready worker to finish what it has begun, and to end.
     pub(crate) fn stop(&self) {
         if let Some(handle) = &self.handle {
-            handle.spawn(async { here(|this| this.stop.notify_one()) });
+            handle.spawn(async { with_worker(|this| this.stop.notify_one()) });
         }
     }
 
     /// Waits until the worker's thread has ended.
     pub(crate) async fn ended(mut self) {
         if let Some(ended) = self.ended.take()
-            && let Ok(Ending::Lost) = ended.await
+            && let Ok(WorkerEnd::Lost) = ended.await
         {
             // Its thread may never end.
             return;
@@ -188,16 +192,16 @@ fn too_slow(patience: Duration) -> Mistakes {
 
 /// A handle to a worker, for any thread.
 #[derive(Clone)]
-pub(crate) struct Post {
+pub(crate) struct WorkerHandle {
     handle: Handle,
-    sockets: Arc<Sockets>,
+    sockets: Arc<OpenSockets>,
     /// Closed once the worker has ended, or was given up.
     is_gone: watch::Receiver<()>,
 }
 
-impl Post {
+impl WorkerHandle {
     /// Whether both are handles to the same worker.
-    pub(crate) fn is(&self, other: &Post) -> bool {
+    pub(crate) fn is(&self, other: &WorkerHandle) -> bool {
         Arc::ptr_eq(&self.sockets, &other.sockets)
     }
 
@@ -221,22 +225,22 @@ fn run(
     report: &mpsc::Sender<Report>,
     plans: &mpsc::Receiver<Plan>,
     is_kept: oneshot::Receiver<()>,
-    charge: &Arc<Charge>,
+    watched: &Arc<WatchedWorker>,
 ) -> Result<(), Mistakes> {
     log::set_worker(u32::try_from(blueprint.worker).unwrap_or(0));
     // For the ids of requests and traces.
     fastrand::seed(random::seed());
-    let (parks, unparks) = (charge.clone(), charge.clone());
+    let (parks, unparks) = (watched.clone(), watched.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(move || parks.parks())
         .on_thread_unpark(move || {
             unparks.unparks();
-            here::stir();
+            state::found_work();
         })
         .build_local(LocalOptions::default())
         .map_err(|error| Mistakes(vec![format!("cannot start a worker's runtime: {error}")]))?;
-    charge.runs_in(runtime.handle().clone());
+    watched.runs_in(runtime.handle().clone());
     let (app, declared) = match App::load(blueprint) {
         Ok(loaded) => loaded,
         Err(unfinished) => {
@@ -256,8 +260,8 @@ fn run(
             // Nobody waits for it any more.
             _ = is_kept => return Ok(()),
         };
-        let this = Here::begin(version, blueprint.worker, archive, charge, https);
-        charge.serves(limits);
+        let this = WorkerState::begin(version, blueprint.worker, archive, watched, https);
+        watched.serves(limits);
         let _ = report.send(Report::Ready(runtime.handle().clone()));
         this.stop.notified().await;
         this.wind_down().await;
@@ -267,6 +271,6 @@ fn run(
     // a pipe that nobody writes to: only then does this take the whole time.
     blocking::wait_for_own(PATIENCE_WITH_BLOCKED);
     runtime.shutdown_timeout(PATIENCE_WITH_BLOCKED);
-    Here::end();
+    WorkerState::end();
     served
 }

@@ -10,12 +10,12 @@ use crate::observe::metrics::Samples;
 use crate::runtime::budget::Kind;
 use crate::script::app::App;
 
-use super::Post;
-use super::here::{Here, here};
+use super::WorkerHandle;
+use super::state::{WorkerState, with_worker};
 
 /// The state of a worker at one moment.
 #[derive(Clone)]
-pub(crate) struct Figures {
+pub(crate) struct WorkerFigures {
     pub(crate) worker: usize,
     pub(crate) connections: usize,
     pub(crate) accepted: u64,
@@ -31,18 +31,18 @@ pub(crate) struct Figures {
     pub(crate) samples: Arc<Samples>,
 }
 
-/// Asks the worker at `post`; `None` if it has ended.
-pub(crate) async fn report(post: &Post) -> Option<Figures> {
+/// Asks the worker; `None` if it has ended.
+pub(crate) async fn report(worker: &WorkerHandle) -> Option<WorkerFigures> {
     let (reply, replied) = oneshot::channel();
-    post.handle.spawn(async move {
-        here(|this| {
+    worker.handle.spawn(async move {
+        with_worker(|this| {
             let _ = reply.send(figures(this));
         });
     });
     replied.await.ok()
 }
 
-fn figures(this: &Here) -> Figures {
+fn figures(this: &WorkerState) -> WorkerFigures {
     let site = this.current.site();
     let app = &site.app;
     let (mut samples, in_flight) = this.archive.samples();
@@ -50,7 +50,7 @@ fn figures(this: &Here) -> Figures {
     let retired = this.retired.borrow().len();
     let cpu = clock_gettime(ClockId::ThreadCPUTime);
     let cpu = Duration::new(u64::try_from(cpu.tv_sec).unwrap_or(0), u32::try_from(cpu.tv_nsec).unwrap_or(0));
-    let figures = Figures {
+    let figures = WorkerFigures {
         worker: this.number,
         connections: this.lifecycle.count(),
         accepted: this.accepted.get(),
@@ -98,7 +98,7 @@ fn figures(this: &Here) -> Figures {
     if let Some(tracer) = &site.tracer {
         tracer.write(&mut samples);
     }
-    Figures { samples: Arc::new(samples), ..figures }
+    WorkerFigures { samples: Arc::new(samples), ..figures }
 }
 
 /// Figures that all workers share, written by one of them.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Transport;
-use super::framing::{Fault, Found, Framing};
+use super::framing::{Fault, Framing, Remarks, target};
 use super::preface::{Preface, Spoken};
 
 /// For how many turns in a row, without a byte sent, hyper is not told that the client has closed its side.
@@ -54,14 +54,25 @@ pub(super) enum Mode {
     /// The client has closed its side.
     Ended,
     /// The client has sent what no message may hold. Nothing is read any more.
-    Refused(Box<Refused>),
+    Refused(Box<RefusedMessage>),
+    /// Some of a read waits for the next one.
+    Held(Box<Held>),
+}
+
+/// What became too long for the buffer that it was read into.
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    /// So many of them have been given away.
+    given: usize,
+    /// How reads go afterwards.
+    then: Mode,
 }
 
 /// A message that is wrong.
-pub(super) struct Refused {
+pub(super) struct RefusedMessage {
     pub(super) fault: Fault,
     pub(super) in_body: bool,
-    /// The number of the request that the body belongs to.
+    /// The number of the request that the body belongs to, or of the one before the head.
     request: u64,
     /// What came from the first wrong byte on. It is right where the connection switches to another protocol.
     pub(super) rest: Vec<u8>,
@@ -89,20 +100,34 @@ impl Incoming {
         self.requests += 1;
     }
 
-    /// Whether the body of the request just begun, which is in chunks, may have had a Content-Length as well.
+    /// The request just begun has a body, so long where it is not in chunks.
     #[cold]
-    pub(super) fn is_doubtful(&self) -> bool {
-        self.framing.as_ref().is_none_or(|framing| framing.is_doubtful(self.requests))
+    pub(super) fn begin_body(&mut self, length: Option<u64>) {
+        if let Some(framing) = &mut self.framing {
+            framing.declare(length);
+        }
     }
 
-    /// The request just begun has a body, so long where it is not in chunks. Gives what is known to be wrong with it.
+    /// What is wrong with the body of the request that was begun last, as far as it has been read.
     #[cold]
-    pub(super) fn begin_body(&mut self, length: Option<u64>) -> Option<Fault> {
-        if let Some(framing) = &mut self.framing {
-            framing.declare(length, self.requests);
-        }
-        match &self.mode {
-            Mode::Refused(refused) if refused.in_body && refused.request == self.requests => Some(refused.fault),
+    pub(super) fn body_fault(&self) -> Option<Fault> {
+        self.refused().filter(|refused| refused.in_body).map(|refused| refused.fault)
+    }
+
+    /// What is wrong with the head behind the request that was begun last.
+    #[cold]
+    pub(super) fn head_fault(&self) -> Option<Fault> {
+        self.refused().filter(|refused| !refused.in_body).map(|refused| refused.fault)
+    }
+
+    /// What is wrong with the body of the request that was begun last, or with the head behind it.
+    fn refused(&self) -> Option<&RefusedMessage> {
+        let mode = match &self.mode {
+            Mode::Held(held) => &held.then,
+            mode => mode,
+        };
+        match mode {
+            Mode::Refused(refused) if refused.request == self.requests => Some(refused),
             _ => None,
         }
     }
@@ -115,38 +140,76 @@ impl Incoming {
 
     /// The beginning of the last head, as far as it is known.
     pub(super) fn head(&self) -> Vec<u8> {
-        self.framing.as_ref().map(|framing| framing.begin().to_vec()).unwrap_or_default()
+        self.framing.as_ref().map(Framing::begin).unwrap_or_default()
     }
 
     /// What the connection has read and not given to hyper, for whoever takes it over.
     pub(super) fn take_rest(&mut self) -> Vec<u8> {
-        match &mut self.mode {
-            Mode::Refused(refused) => std::mem::take(&mut refused.rest),
-            _ => Vec::new(),
+        match std::mem::replace(&mut self.mode, Mode::Plain) {
+            Mode::Refused(refused) => refused.rest,
+            Mode::Held(held) => {
+                let Held { mut bytes, given, then } = *held;
+                self.mode = then;
+                bytes.drain(..given);
+                bytes.extend(self.take_rest());
+                bytes
+            }
+            other => {
+                self.mode = other;
+                Vec::new()
+            }
         }
     }
 
-    /// Looks at what a read has brought behind `before`, and cuts off what is wrong.
+    /// Looks at what a read has brought behind `before`, encodes what clients should have encoded, and cuts off what is
+    /// wrong.
     #[inline(always)]
     fn check(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
         match &mut self.framing {
-            Some(framing) => match framing.look(&buf.filled()[before..], self.requests) {
+            Some(framing) => match framing.look(&buf.filled()[before..]) {
                 Ok(()) => Poll::Ready(Ok(())),
-                Err(found) => self.refuse(found, buf, before),
+                Err(remarks) => self.amend(&remarks, buf, before),
             },
             None => Poll::Ready(Ok(())),
         }
     }
 
     #[cold]
-    fn refuse(&mut self, found: Found, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
-        let end = before + found.at;
-        let Found { fault, in_body, heads, .. } = found;
-        // Whenever hyper reads on, it has begun all requests whose heads it has.
-        let (request, rest) = (self.requests + heads, buf.filled()[end..].to_vec());
-        self.mode = Mode::Refused(Box::new(Refused { fault, in_body, request, rest }));
-        buf.set_filled(end);
-        if found.at > 0 { Poll::Ready(Ok(())) } else { self.poll_refused(buf) }
+    fn amend(&mut self, remarks: &Remarks, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        if let Some(found) = remarks.wrong {
+            let end = before + found.at;
+            // Whenever hyper reads on, it has begun all requests whose heads it has.
+            let (request, rest) = (self.requests + found.heads, buf.filled()[end..].to_vec());
+            self.mode =
+                Mode::Refused(Box::new(RefusedMessage { fault: found.fault, in_body: found.in_body, request, rest }));
+            buf.set_filled(end);
+        }
+        if !remarks.raw.is_empty() {
+            let bytes = target::encoded(&buf.filled()[before..], &remarks.raw);
+            buf.set_filled(before);
+            let given = bytes.len().min(buf.remaining());
+            buf.put_slice(&bytes[..given]);
+            if given < bytes.len() {
+                let then = std::mem::replace(&mut self.mode, Mode::Plain);
+                self.mode = Mode::Held(Box::new(Held { bytes, given, then }));
+            }
+        }
+        if buf.filled().len() > before { Poll::Ready(Ok(())) } else { self.poll_refused(buf) }
+    }
+
+    /// Goes on with what an earlier read had no room for.
+    #[cold]
+    fn read_held(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Mode::Held(held) = &mut self.mode {
+            let rest = &held.bytes[held.given..];
+            let length = rest.len().min(buf.remaining());
+            buf.put_slice(&rest[..length]);
+            held.given += length;
+            if held.given == held.bytes.len() {
+                self.mode = std::mem::replace(&mut held.then, Mode::Plain);
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// hyper asks for the byte that is wrong.
@@ -276,6 +339,7 @@ impl AsyncRead for Incoming {
             Mode::Opening(_) => this.poll_opening(cx, buf),
             Mode::Ended => this.poll_end(cx),
             Mode::Refused(_) => this.poll_refused(buf),
+            Mode::Held(_) => this.read_held(buf),
         }
     }
 }

@@ -14,14 +14,15 @@ mod incoming;
 mod preface;
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -39,6 +40,7 @@ pub(crate) enum Transport {
     /// One of the others, encrypted. Boxed, for the state of a session is large.
     Tls(Box<TlsStream<Transport>>),
     /// Anything else that carries bytes.
+    #[cfg_attr(not(feature = "bench_support"), allow(dead_code, reason = "only benches bring one"))]
     Other(Box<dyn Duplex>),
 }
 
@@ -83,6 +85,21 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each_transport!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl Transport {
+    /// Whether the system knows that the client has closed its side, although there may be bytes to be read before that.
+    fn has_left(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        // Nothing urgent ever comes: this is ready only at the end.
+        let ready = match self {
+            Transport::Tcp(stream) => pin!(stream.ready(Interest::PRIORITY)).poll(&mut cx),
+            Transport::Unix(stream) => pin!(stream.ready(Interest::PRIORITY)).poll(&mut cx),
+            Transport::Tls(stream) => return stream.get_ref().0.has_left(),
+            Transport::Other(_) => return false,
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 }
 
@@ -132,7 +149,7 @@ impl SpareBuffers {
     }
 }
 
-struct Inner {
+struct SocketState {
     io: TokioIo<Incoming>,
     /// Collected bytes; those before `sent` are out.
     waiting: Vec<u8>,
@@ -166,7 +183,7 @@ pub(crate) struct Traffic {
 
 /// A stream that hyper and the connection's task share.
 pub(crate) struct Socket {
-    inner: RefCell<Inner>,
+    inner: RefCell<SocketState>,
     spare: Rc<SpareBuffers>,
 }
 
@@ -181,7 +198,7 @@ impl Socket {
             Agreed::Nothing => Mode::Opening(Box::new(Preface::possible())),
         };
         let framing = (agreed != Agreed::Http2 && !is_lenient).then(Framing::new);
-        let inner = Inner {
+        let inner = SocketState {
             io: TokioIo::new(Incoming::new(transport, mode, framing)),
             waiting: Vec::new(),
             sent: 0,
@@ -196,7 +213,7 @@ impl Socket {
     pub(crate) fn spoken(&self) -> Option<Spoken> {
         match &self.inner.borrow().io.inner().mode {
             Mode::Opening(preface) => preface.spoken(),
-            Mode::Plain | Mode::Ended | Mode::Refused(_) => Some(Spoken::Http1),
+            Mode::Plain | Mode::Ended | Mode::Refused(_) | Mode::Held(_) => Some(Spoken::Http1),
         }
     }
 
@@ -206,17 +223,16 @@ impl Socket {
         self.inner.borrow_mut().io.inner_mut().begin_request();
     }
 
-    /// The request just begun has a body, so long where it is not in chunks. Gives what is known to be wrong with it.
+    /// The request just begun has a body, so long where it is not in chunks.
     #[cold]
-    pub(crate) fn begin_body(&self, length: Option<u64>) -> Option<Fault> {
-        self.inner.borrow_mut().io.inner_mut().begin_body(length)
+    pub(crate) fn begin_body(&self, length: Option<u64>) {
+        self.inner.borrow_mut().io.inner_mut().begin_body(length);
     }
 
-    /// Whether the body of the request just begun, which is in chunks, may have had a Content-Length as well: what others read
-    /// of it is not known then.
+    /// What is wrong with the body of the request that was begun last, as far as it has been read.
     #[cold]
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.inner.borrow().io.inner().is_doubtful()
+    pub(crate) fn body_fault(&self) -> Option<Fault> {
+        self.inner.borrow().io.inner().body_fault()
     }
 
     /// The request just begun may end in a switch to another protocol, as long as `is_open` says so: what follows it need
@@ -240,21 +256,23 @@ impl Socket {
     /// What is wrong with the head that hyper has refused, where it is that. Takes off its end what hyper has got in place
     /// of its first wrong byte.
     pub(crate) fn take_fault(&self, head: &mut Bytes) -> Option<Fault> {
-        match &self.inner.borrow().io.inner().mode {
-            Mode::Refused(refused) if !refused.in_body => {
-                if head.ends_with(SPOILED) {
-                    head.truncate(head.len() - SPOILED.len());
-                }
-                Some(refused.fault)
-            }
-            _ => None,
+        let fault = self.inner.borrow().io.inner().head_fault()?;
+        if head.ends_with(SPOILED) {
+            head.truncate(head.len() - SPOILED.len());
         }
+        Some(fault)
     }
 
     /// Whether the client has closed its side; to be asked at the beginning of each turn.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         self.inner.borrow_mut().io.inner_mut().begin_turn()
+    }
+
+    /// The same, also where nobody has read so far.
+    #[cold]
+    pub(crate) fn has_left(&self) -> bool {
+        self.inner.borrow().io.inner().transport.has_left()
     }
 
     /// Holds the end of a client back while the rest of its answer `is_working` its way here.
@@ -275,6 +293,11 @@ impl Socket {
         let incoming = inner.io.inner();
         let is_blocked = incoming.is_blocked || !inner.waiting.is_empty();
         Traffic { read: incoming.read, moved: inner.moved, is_blocked }
+    }
+
+    /// Whether hyper has bytes for which there is no room: its last message is not whole yet.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.inner.borrow().io.inner().is_blocked
     }
 
     /// Changes what waits to be sent.
@@ -360,7 +383,7 @@ impl Socket {
     }
 }
 
-impl Inner {
+impl SocketState {
     fn transport(&mut self) -> &mut Transport {
         &mut self.io.inner_mut().transport
     }

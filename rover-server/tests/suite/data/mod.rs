@@ -46,7 +46,7 @@ pub fn serve(code: &str, options: &str, workers: usize) -> (Folder, App) {
         local db = rover.db
         function api.on_start()
           db:exec [[{USERS}]]
-          db:exec "create table if not exists halves (n, half)"
+          db:exec 'create table if not exists halves (n, half)'
         end
         {code}
         return api",

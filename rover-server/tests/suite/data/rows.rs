@@ -160,8 +160,8 @@ fn mistakes_are_told_at_the_line_of_the_app() {
         "the statement needs 0 values, not 1\n    select 1",
     ];
     for (n, (told, expected)) in told.iter().zip(expected).enumerate() {
-        // The table's first item is in line 11 of the app.
-        assert_eq!(*told, format!("app.lua:{}: {expected}", n + 12), "{told}");
+        // The table's first item is in line 13 of the app.
+        assert_eq!(*told, format!("app.lua:{}: {expected}", n + 13), "{told}");
     }
     assert_eq!(told.len(), expected.len());
 }

@@ -11,7 +11,7 @@ fn what_a_function_returns_decides() {
         local function count() return db:value "select count(*) from users" end
         local function list(...)
           local list = rover.array {}
-          for n = 1, select("#", ...) do
+          for n = 1, select('#', ...) do
             local value = select(n, ...)
             list[n] = value == nil and rover.null or value
           end
@@ -48,7 +48,7 @@ fn what_a_function_returns_decides() {
             "nothing": [true, true, 1],
             "values": [true, 1, null, 3, 2],
             "err": [true, null, "no", 2],
-            "only_nil": [true, 3],
+            "only_nil": [true, null, 3],
             "answer": [3, 3],
             "good_answer": [3, 4],
             "raised": [false, "oops", 4],

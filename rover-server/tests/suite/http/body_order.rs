@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::support::{App, Client, each_worker_count};
+use crate::support::{App, Client, each_worker_count, wait_until};
 
 const APP: &str = r#"
 local api = rover.server { body_size_limit = 1000, body_timeout = 0.3 }
@@ -359,4 +359,47 @@ fn a_reader_says_what_went_wrong() {
     assert_eq!(answer.text(), "abc: the client stopped sending");
     assert_eq!(send("/upload/wrong", "Content-Length: 3\r\n\r\nabc").status, 500);
     assert_eq!(send("/upload/plain", "Content-Length: 3\r\n\r\nabc").status, 500);
+}
+
+/// hyper reads nothing more while nobody asks for the body: the end of the connection lies behind it, or where nobody looks.
+#[test]
+fn a_client_that_leaves_while_a_hook_waits_cancels_it() {
+    let code = "
+local api = rover.server { header_timeout = '100ms' }
+local begun, left = 0, 0
+function api.wait.before.hook(ctx)
+  begun = begun + 1
+  local ok, err = pcall(rover.sleep, 60)
+  left = left + 1
+  error(err, 0)
+end
+function api.wait.post(ctx) return #ctx:body() end
+function api.soon.before.hook(ctx) rover.sleep(0.3) end
+function api.soon.post(ctx) return #ctx:body() end
+function api.begun.get() return begun end
+function api.left.get() return left end
+return api";
+    let app = App::start(code, 1);
+    for (n, (head, body)) in [
+        ("Content-Length: 5", 0),
+        ("Content-Length: 100000", 0),
+        ("Content-Length: 100000", 20_000),
+        ("Content-Length: 20000", 20_000),
+        ("Transfer-Encoding: chunked", 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = app.connect();
+        client.send(&format!("POST /wait HTTP/1.1\r\nHost: test\r\n{head}\r\n\r\n"));
+        client.send(&"x".repeat(body));
+        wait_until(|| app.get("/begun").text() == format!("{}", n + 1));
+        drop(client);
+        wait_until(|| app.get("/left").text() == format!("{}", n + 1));
+    }
+    // One that stays is waited for.
+    let mut client = app.connect();
+    client.send("POST /soon HTTP/1.1\r\nHost: test\r\nContent-Length: 20000\r\n\r\n");
+    client.send(&"x".repeat(20_000));
+    assert_eq!(client.answer().text(), "20000");
 }

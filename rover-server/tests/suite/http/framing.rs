@@ -8,6 +8,7 @@ function api.get(ctx) return "home" end
 function api.host.get(ctx) return { host = ctx.host, path = ctx.path, query = ctx.query_string, version = ctx.version } end
 function api.bodiless.any() return "no body" end
 function api.echo.post(ctx) local body = ctx:body() return body and body:text() or "none" end
+api.taken.any = { body = true, function(ctx) return ctx:body():text() end }
 function api.headers.get(ctx) return ctx:headers() end
 function api.nothing.get() return nil end
 function api.same.get() return api.raw("a body"):status(304) end
@@ -294,7 +295,34 @@ fn chunks_end_no_connection_unless_there_is_a_content_length_beside_them() {
         assert_eq!(client.answer().text(), "abc");
         assert_eq!(client.answer().text(), "home");
     }
-    // Methods whose bodies are mostly none, with the body behind.
+    // Methods whose bodies are mostly none: the head comes alone, its chunks afterwards.
+    let mut client = app.connect();
+    for method in ["DELETE", "QUERY", "OPTIONS", "GET", "POST", "PUT"] {
+        for parts in [&["3\r\nabc\r\n0\r\n\r\n"][..], &["3\r\n", "abc\r\n0", "\r\n\r\n"]] {
+            client.send(format!("{method} /taken HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"));
+            for part in parts {
+                client.send(part);
+            }
+            let answer = client.answer();
+            assert_eq!((answer.text(), answer.header("connection")), ("abc", None), "{method}");
+        }
+    }
+    client.send(HOME);
+    assert_eq!(client.answer().text(), "home");
+    // With a Content-Length, the connection ends for all of them.
+    for method in ["DELETE", "GET", "POST"] {
+        for fields in
+            ["Content-Length: 3\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 13"]
+        {
+            let mut client = app.connect();
+            client.send(format!("{method} /taken HTTP/1.1\r\nHost: test\r\n{fields}\r\n\r\n"));
+            client.send(format!("3\r\nabc\r\n0\r\n\r\n{HOME}"));
+            let answer = client.answer();
+            assert_eq!((answer.text(), answer.header("connection")), ("abc", Some("close")), "{method} {fields}");
+            assert_eq!(client.rest(), "", "{method} {fields}");
+        }
+    }
+    // A body that nobody takes, and that is still to come.
     let mut client = app.connect();
     client.send("DELETE /bodiless HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(client.answer().header("connection"), Some("close"));

@@ -6,3 +6,4 @@ mod framing;
 mod paths;
 mod pipeline;
 mod strict;
+mod targets;

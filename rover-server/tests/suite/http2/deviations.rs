@@ -91,6 +91,28 @@ fn a_fragment_is_dropped() {
 }
 
 #[test]
+fn of_what_clients_should_have_encoded_the_crate_lets_some_in() {
+    let code = "local api = rover.server { access_log = false }
+                api['{*p}'].get = function(ctx) return ctx.raw_path .. '?' .. (ctx.query_string or '') end
+                return api";
+    let app = App::start(code, 1);
+    let seen = |path: &str| outcome(&app, &headers(1, &fields(&[METHOD, SCHEME, (":path", path), AUTHORITY])));
+    for (sent, answer) in [
+        ("/a\"b", "/a%22b?"),
+        ("/a?q=`", "/a?q=%60"),
+        ("/\"?`", "/%22?%60"),
+        ("/a?{|}", "/a?{|}"),
+        ("/%22?%60", "/%22?%60"),
+    ] {
+        assert_eq!(String::from_utf8_lossy(&data(&seen(sent))), answer, "{sent}");
+    }
+    for path in ["/<", "/>", "/`", "/?q=\"", "/?q=<"] {
+        let seen = seen(path);
+        assert!(seen.iter().any(|seen| matches!(seen, Seen::Frame { kind: RST_STREAM, .. })), "{path}: {seen:?}");
+    }
+}
+
+#[test]
 fn a_client_that_waits_for_100_continue_waits_in_vain_and_is_answered() {
     let app = App::start(APP, 1);
     let mut peer = Peer::new(app.address, &[]);

@@ -179,7 +179,7 @@ fn a_unix_socket_has_the_permissions_that_are_set() {
         ),
         ("socket_mode", "0999", "set must be octal digits"),
     ] {
-        let Err(error) = unix(&path).set(key, value).log_level(rover_server::Level::Nope).bind() else {
+        let Err(error) = unix(&path).set(key, value).log_level(rover_server::Level::Off).bind() else {
             panic!("{key}")
         };
         let error = error.to_string();

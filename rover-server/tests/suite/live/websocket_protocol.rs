@@ -292,7 +292,7 @@ fn wrong_subprotocols_are_mistakes() {
     ] {
         let code =
             format!("local api = rover.server {{}}\nfunction api.ws(ws)\n ws.protocols = {value}\nend\nreturn api");
-        let server = rover_server::Server::from_source("app.lua", &code).port(0).log_level(rover_server::Level::Nope);
+        let server = rover_server::Server::from_source("app.lua", &code).port(0).log_level(rover_server::Level::Off);
         let Err(error) = server.bind() else { panic!("{value}") };
         assert!(error.to_string().contains(&format!("app.lua:3: {problem}")), "{error}");
     }

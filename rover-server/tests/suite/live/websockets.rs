@@ -621,7 +621,7 @@ async fn a_reload_asks_clients_to_come_again_and_finishes_streams() {
         end
         return api";
     let server = rover_server::Server::from_source("app.lua", code).workers(2).port(0);
-    let listening = server.log_level(rover_server::Level::Nope).bind().expect("the app loads");
+    let listening = server.log_level(rover_server::Level::Off).bind().expect("the app loads");
     let control = listening.control();
     let address = listening.addresses()[0].trim_start_matches("http://").parse().expect("an address");
     let (loaded, reloaded) = tokio::sync::oneshot::channel::<()>();

@@ -8,6 +8,7 @@ use http::Request;
 use rover_server::Server;
 use tokio::net::TcpStream as AsyncStream;
 
+use crate::http2::conformance::*;
 use crate::support::upstream::{Then, Upstream};
 use crate::support::{App, DEADLINE, each_worker_count, message, wait_until};
 
@@ -82,6 +83,30 @@ fn an_upstream_s_answer_that_is_not_sent_ends_with_its_request() {
     }
     wait_until(|| upstream.open.load(std::sync::atomic::Ordering::SeqCst) == 0);
     assert!(message(&app, "/kept").contains("only by its request"));
+}
+
+/// The same with clients: each keeps a connection, and an app that makes one for every request makes many.
+#[test]
+fn clients_that_nobody_holds_are_collected() {
+    use std::sync::atomic::Ordering;
+    let upstream = Upstream::start(|_, stream| crate::support::upstream::answer(stream, "200 OK", "", b"x"));
+    let code = format!(
+        "local api = rover.server {{}}
+         function api.get(ctx)
+           local client = rover.http.create {{ name = 'one' }}
+           local res, err = client:get('http://{}')
+           return res and res.status or err
+         end
+         return api",
+        upstream.address
+    );
+    let app = App::start(&code, 1);
+    let mut most = 0;
+    for _ in 0..300 {
+        assert_eq!(app.get("/").text(), "200");
+        most = most.max(upstream.open.load(Ordering::SeqCst));
+    }
+    assert!(most < 100, "{most} connections of 300 clients stood at once");
 }
 
 const LARGE: &str = "
@@ -271,4 +296,81 @@ fn a_body_that_is_sent_back_is_held_until_it_is_sent() {
         assert_eq!(app.post("/back", &body).body.len(), length);
     }
     wait_until(|| held(&app, "request") + held(&app, "answer") == 0);
+}
+
+const NO_ROOM: &str = "
+local api = rover.server { body_size_limit = '2MB' }
+function api.post(ctx) return #ctx:body() end
+function api.hooks.before.first(ctx) end
+function api.hooks.post(ctx) return #ctx:body() end
+return api";
+
+/// What comes on the streams of one connection: `(kind, stream, payload)`, up to the end or to what is asked for.
+fn frames(peer: &mut Peer, mut is_enough: impl FnMut(&[Seen]) -> bool) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    let end = std::time::Instant::now() + DEADLINE;
+    while !is_enough(&seen) && seen.last() != Some(&Seen::End) && std::time::Instant::now() < end {
+        seen.push(peer.next());
+    }
+    seen
+}
+
+fn of_stream(seen: &[Seen], stream: u32) -> Vec<(u8, Vec<u8>)> {
+    let of = |seen: &Seen| match seen {
+        Seen::Frame { kind, stream: own, payload, .. } if *own == stream => Some((*kind, payload.clone())),
+        _ => None,
+    };
+    seen.iter().filter_map(of).collect()
+}
+
+/// A body for which there is no room is answered, and its stream is reset with NO_ERROR, so that the client keeps the answer
+/// (RFC 9113, section 8.1). A client that goes on regardless is told ENHANCE_YOUR_CALM: by its streams, then by the connection.
+#[test]
+fn a_client_that_goes_on_regardless_is_told_to_be_calm() {
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let server = Server::from_source("app.lua", NO_ROOM).workers(1);
+    let settings = [("management.port", "0"), ("buffer_limit_per_connection", "100KB"), ("http2.max_streams", "2")];
+    let app = App::start_server(settings.into_iter().fold(server, |server, (name, value)| server.set(name, value)));
+    for (path, is_late) in [("/", false), ("/hooks", true)] {
+        let mut peer = Peer::new(app.address, &[]);
+        let post = fields(&[(":method", "POST"), SCHEME, (":path", path), AUTHORITY]);
+        let piece = frame(DATA, 0, 1, &[b'x'; 16384]);
+        let begin = |stream: u32| {
+            let mut bytes = frame(HEADERS, END_HEADERS, stream, &post);
+            for _ in 0..4 {
+                bytes.extend_from_slice(&piece);
+                let at = bytes.len() - piece.len();
+                bytes[at + 5..at + 9].copy_from_slice(&stream.to_be_bytes());
+            }
+            bytes
+        };
+        // One is held, and has no end yet.
+        peer.send(&begin(1));
+        wait_until(|| held(&app, "request") > 0);
+        let mut told = Vec::new();
+        for n in 1..40 {
+            let stream = 1 + 2 * n;
+            peer.send(&begin(stream));
+            let is_over = |seen: &[Seen]| {
+                of_stream(seen, stream).iter().any(|(kind, _)| *kind == RST_STREAM)
+                    || of_stream(seen, 0).iter().any(|(kind, _)| *kind == GOAWAY)
+            };
+            let seen = frames(&mut peer, is_over);
+            if let Some((_, payload)) = of_stream(&seen, 0).into_iter().find(|(kind, _)| *kind == GOAWAY) {
+                told.push(("connection", false, code(&payload, 4)));
+                break;
+            }
+            let own = of_stream(&seen, stream);
+            let is_answered = own.first().is_some_and(|(kind, _)| *kind == HEADERS);
+            let reset = own.iter().find(|(kind, _)| *kind == RST_STREAM).expect("a reset");
+            told.push(("stream", is_answered, code(&reset.1, 0)));
+        }
+        let answered = ("stream", true, 0);
+        let reset = ("stream", false, ENHANCE_YOUR_CALM);
+        assert_eq!(told[..2], [answered, answered], "{path}: {told:?}");
+        assert!(told[2..16].iter().all(|told| *told == if is_late { answered } else { reset }), "{path}: {told:?}");
+        assert_eq!(told.last(), Some(&("connection", false, ENHANCE_YOUR_CALM)), "{path}: {told:?}");
+        assert!((16..=18).contains(&told.len()), "{path}: {told:?}");
+        wait_until(|| held(&app, "request") == 0);
+    }
 }

@@ -77,6 +77,28 @@ fn hooks_guard_what_routes_further_up_answer() {
 }
 
 #[test]
+fn hooks_guard_declared_routes_alone_where_path_guards_is_off() {
+    each_worker_count(|workers| {
+        let app = app("path_guards = 'off'", "function api.not_found(ctx) return 'nothing' end", workers);
+        for (target, text) in [
+            ("/admin", "page admin"),
+            ("/admin/other", "rest admin/other nil"),
+            ("/admin/", "rest admin/ nil"),
+            ("/users/1/photos", "rest users/1/photos nil"),
+            ("/", "nothing"),
+        ] {
+            let answer = app.get(target);
+            assert_eq!((answer.text(), answer.header("x-trail")), (text, None), "{target}");
+        }
+        let refused = app.get("/admin/deep");
+        assert_eq!((refused.status, refused.header("x-trail")), (401, Some("auth ")));
+        assert_eq!(app.send("PUT /admin/deep HTTP/1.1\r\nHost: t\r\n\r\n".to_owned()).status, 405);
+        assert_eq!(app.get("/users/1/posts/2").text(), r#"{"error":"user 1"}"#);
+        assert_eq!(app.get("/users/7/posts/2").text(), "7 2 7");
+    });
+}
+
+#[test]
 fn hooks_of_parameters_guard_every_value_but_literals_that_are_declared() {
     each_worker_count(|workers| {
         let app = app("", "", workers);

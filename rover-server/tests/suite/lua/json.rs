@@ -2,18 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, each_worker_count};
-
-/// The string that the Lua code gives.
-fn run(code: &str, workers: usize) -> String {
-    let code =
-        format!("local api = rover.server {{}}\nlocal J = rover.json\nfunction api.get(ctx)\n{code}\nend\nreturn api");
-    App::start(&code, workers).get("/").text().to_owned()
-}
+use crate::support::{Snippets, each_worker_count};
 
 #[test]
 fn encode() {
     each_worker_count(|workers| {
+        let lua = Snippets::start(workers);
         for (value, text) in [
             ("nil", "null"),
             ("rover.null", "null"),
@@ -41,7 +35,7 @@ fn encode() {
             ("5e-324", "5e-324"),
             ("setmetatable({ a = 1 }, { __index = { b = 2 }, __pairs = error })", r#"{"a":1}"#),
         ] {
-            let encoded = run(&format!("return api.text(J.encode({value}))"), workers);
+            let encoded = lua.run(&format!("return api.text(J.encode({value}))"));
             let same =
                 encoded == text || serde_json::from_str::<Value>(&encoded).ok() == serde_json::from_str(text).ok();
             assert!(same, "{value}: {encoded}");
@@ -52,7 +46,8 @@ fn encode() {
 #[test]
 fn large_numbers_are_written_in_their_shortest_form() {
     each_worker_count(|workers| {
-        let text = run("return { 2^53 + 2, -2^53 - 2, 1e15, 1e16, 1.5e20, 1e300, 1e-7, 2^60 }", workers);
+        let lua = Snippets::start(workers);
+        let text = lua.run("return { 2^53 + 2, -2^53 - 2, 1e15, 1e16, 1.5e20, 1e300, 1e-7, 2^60 }");
         let expected =
             "[9007199254740994,-9007199254740994,1000000000000000,1e16,1.5e20,1e300,1e-7,1.152921504606847e18]";
         assert_eq!(text, expected);
@@ -61,6 +56,7 @@ fn large_numbers_are_written_in_their_shortest_form() {
 
 #[test]
 fn encode_refuses_what_json_cannot_hold() {
+    let lua = Snippets::start(1);
     for (value, message) in [
         ("print", "the value is a function, which JSON cannot hold"),
         ("{ data = { items = { 1, 2, { fn = print } } } }", "data.items[3].fn is a function, which JSON cannot hold"),
@@ -74,42 +70,45 @@ fn encode_refuses_what_json_cannot_hold() {
         let code = format!(
             "local cycle = {{}} cycle.self = cycle local nest = {{}} for i = 1, 128 do nest = {{ nest }} end\nlocal ok, err = pcall(function() local s = J.encode({value}) return s end)\nreturn tostring(ok) .. ' ' .. err"
         );
-        let result = run(&code, 1);
+        let result = lua.run(&code);
         assert!(result.starts_with("false app.lua:5: ") && result.ends_with(message), "{value}: {result}");
     }
     let fits = "local nest = {} for i = 1, 127 do nest = { nest } end return #J.encode(nest)";
-    assert_eq!(run(fits, 1), "256");
+    assert_eq!(lua.run(fits), "256");
 }
 
 #[test]
 fn pretty() {
-    let text = run("return J.encode({ { a = { 1, {} } }, rover.array {} }, { pretty = true })", 1);
+    let lua = Snippets::start(1);
+    let text = lua.run("return J.encode({ { a = { 1, {} } }, rover.array {} }, { pretty = true })");
     assert_eq!(text, "[\n  {\n    \"a\": [\n      1,\n      {}\n    ]\n  },\n  []\n]");
-    assert_eq!(run("return J.encode({ 1 }, { pretty = false })", 1), "[1]");
+    assert_eq!(lua.run("return J.encode({ 1 }, { pretty = false })"), "[1]");
 }
 
 #[test]
 fn decode() {
     each_worker_count(|workers| {
+        let lua = Snippets::start(workers);
         for text in [
             "{\"a\":[],\"b\":{},\"c\":[[],{}],\"d\":null}",
             "[1,2.5,-300,\"x\\ud83d\\ude00\\n\",true,null]",
             "\"s\"",
             "12",
         ] {
-            let again = run(&format!("return api.json(J.decode([==[{text}]==]))"), workers);
+            let again = lua.run(&format!("return api.json(J.decode([==[{text}]==]))"));
             let (again, read): (Value, Value) =
                 (serde_json::from_str(&again).expect("JSON"), serde_json::from_str(text).expect("JSON"));
             assert_eq!(again, read, "{text}");
         }
-        assert_eq!(run("return J.decode('{\"a\":1,\"a\":2}').a", workers), "2");
-        assert_eq!(run("local v = J.decode('[1]') v[1] = nil return v", workers), "[]");
-        assert_eq!(run("return tostring(J.decode('null') == rover.null)", workers), "true");
+        assert_eq!(lua.run("return J.decode('{\"a\":1,\"a\":2}').a"), "2");
+        assert_eq!(lua.run("local v = J.decode('[1]') v[1] = nil return v"), "[]");
+        assert_eq!(lua.run("return tostring(J.decode('null') == rover.null)"), "true");
     });
 }
 
 #[test]
 fn decode_answers_nil_and_what_is_wrong() {
+    let lua = Snippets::start(1);
     for (text, message) in [
         ("", "the text is empty"),
         ("[1,", "unexpected end at line 1 column 3"),
@@ -119,16 +118,17 @@ fn decode_answers_nil_and_what_is_wrong() {
         ("NaN", "expected value at line 1 column 1"),
     ] {
         let code = format!("local v, err = J.decode('{text}') return tostring(v) .. ' ' .. err");
-        assert_eq!(run(&code, 1), format!("nil {message}"), "{text}");
+        assert_eq!(lua.run(&code), format!("nil {message}"), "{text}");
     }
-    assert_eq!(run("local v, err = J.decode('\"\\255\"') return err", 1), "invalid UTF-8 at byte 2");
-    let deep = run("local v, err = J.decode(('['):rep(129) .. (']'):rep(129)) return err", 1);
+    assert_eq!(lua.run("local v, err = J.decode('\"\\255\"') return err"), "invalid UTF-8 at byte 2");
+    let deep = lua.run("local v, err = J.decode(('['):rep(129) .. (']'):rep(129)) return err");
     assert!(deep.starts_with("nested more than 128 levels"), "{deep}");
-    assert_eq!(run("return type(J.decode(('['):rep(128) .. (']'):rep(128)))", 1), "table");
+    assert_eq!(lua.run("return type(J.decode(('['):rep(128) .. (']'):rep(128)))"), "table");
 }
 
 #[test]
 fn wrong_arguments_raise_at_the_caller() {
+    let lua = Snippets::start(1);
     for (call, message) in [
         ("J.encode()", "rover.json.encode needs a value"),
         ("J.encode(1, 2)", "rover.json.encode expects a table of options, not number"),
@@ -139,18 +139,19 @@ fn wrong_arguments_raise_at_the_caller() {
         ("rover.array(5)", "rover.array expects a table, not a number"),
     ] {
         let code = format!("local ok, err = pcall(function()\nlocal x = {call}\nreturn x end)\nreturn err");
-        assert_eq!(run(&code, 1), format!("app.lua:5: {message}"), "{call}");
+        assert_eq!(lua.run(&code), format!("app.lua:5: {message}"), "{call}");
         // A tail call leaves no line of its own; the nearest that is left is the one that called.
         let tail = format!("local ok, err = pcall(function() return {call} end)\nreturn err");
-        assert_eq!(run(&tail, 1), format!("app.lua:4: {message}"), "{call}");
+        assert_eq!(lua.run(&tail), format!("app.lua:4: {message}"), "{call}");
     }
 }
 
 #[test]
 fn long_arrays_are_whole() {
+    let lua = Snippets::start(1);
     let items: Vec<u32> = (1..=5000).collect();
-    let text = run("local t = {} for i = 1, 5000 do t[i] = i end return t", 1);
+    let text = lua.run("local t = {} for i = 1, 5000 do t[i] = i end return t");
     assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), json!(items));
-    let backwards = run("local t = {} for i = 5000, 1, -1 do t[i] = i end return t", 1);
+    let backwards = lua.run("local t = {} for i = 5000, 1, -1 do t[i] = i end return t");
     assert_eq!(backwards, text);
 }

@@ -38,7 +38,7 @@ rover.server {}
 "#;
     let expected = [
         "app.lua:1: config keys are names, not a number: write key = value",
-        "app.lua:1: log_level must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got a table",
+        "app.lua:1: log_level must be \"debug\", \"info\", \"warn\", \"error\" or \"off\", got a table",
         "app.lua:1: unknown config key \"prot\", did you mean \"port\"?",
         "app.lua:1: workers must be a whole number from 1 to 1024, got \"many\"",
         "app.lua:2: api.users.gett: unknown verb 'gett'; did you mean 'get'? The verbs are get, head, post, put, patch, delete, options, any; for a path, write function api.users.gett.get(ctx)",
@@ -122,7 +122,7 @@ api.d.static { dir = "no such folder" }
 function api.before.check() end
 "#;
     let found = [
-        "app.lua:1: log_level must be \"debug\", \"info\", \"warn\", \"error\" or \"nope\", got \"loud\"",
+        "app.lua:1: log_level must be \"debug\", \"info\", \"warn\", \"error\" or \"off\", got \"loud\"",
         "app.lua:1: unknown config key \"prt\", did you mean \"port\"?",
         "app.lua:2: api.a.gett: unknown verb 'gett'; did you mean 'get'? The verbs are get, head, post, put, patch, delete, options, any; for a path, write function api.a.gett.get(ctx)",
         "app.lua:4: GET /b already has a handler (app.lua:3); remove one of the two",

@@ -122,7 +122,7 @@ return api",
             assert!(app.get("/fails").text().ends_with("fails.lua:2: attempt to index local 'nothing' (a nil value)"));
             assert_eq!(app.get("/preloaded").text(), "preloaded");
             let loops = app.get("/one").text().to_owned();
-            assert!(loops.contains("loop or previous error loading module 'one'"), "{loops}");
+            assert!(loops.ends_with("two.lua:1: loop while loading module 'one'"), "{loops}");
         }
     });
     let app = App::start_server(folder.server().workers(1));
@@ -130,6 +130,57 @@ return api",
     assert_eq!(problems, ["not yet", "not yet"]);
     assert_eq!(app.get("/works").text(), "try 3");
     assert_eq!(app.get("/works").text(), "try 3");
+}
+
+#[test]
+fn a_module_that_has_failed_during_the_load_says_why_afterwards() {
+    let folder = Folder::new(
+        "modules-load-again",
+        &[
+            (
+                "app.lua",
+                "local api = rover.server {}
+local early = {}
+table.insert(package.loaders, function(name)
+  if name == 'found' then return function() error('found, and failed', 0) end end
+end)
+local function problem(name) return select(2, pcall(require, name)) end
+for _, name in ipairs { 'fails', 'found', 'around', 'none' } do early[name] = problem(name) end
+function api.early.p_name.get(ctx) return early[ctx:params().name] end
+function api.late.p_name.get(ctx) return problem(ctx:params().name) end
+function api.number.get() return problem(7) end
+function api.nothing.get() return problem(nil) end
+return api",
+            ),
+            ("fails.lua", "local nothing\nreturn nothing.field"),
+            (
+                "around.lua",
+                "local ok, problem = coroutine.resume(coroutine.create(function() local own = require 'around' return own end))\nerror(problem, 0)",
+            ),
+            ("waits.lua", "rover.sleep(0.001) return 1"),
+        ],
+    );
+    let app = App::start_server(folder.server().workers(1));
+    for (name, cause) in [
+        ("fails", "fails.lua:2: attempt to index local 'nothing' (a nil value)"),
+        ("found", "found, and failed"),
+        ("around", "around.lua:1: loop while loading module 'around'"),
+    ] {
+        for path in ["early", "late", "late"] {
+            let told = app.get(&format!("/{path}/{name}")).text().to_owned();
+            assert!(told.ends_with(cause), "{path} {name}: {told}");
+        }
+    }
+    for path in ["early", "late"] {
+        let told = app.get(&format!("/{path}/none")).text().to_owned();
+        assert!(told.contains("module 'none' not found:\n\tno field package.preload['none']"), "{told}");
+    }
+    for _ in 0..2 {
+        let told = app.get("/late/waits").text().to_owned();
+        assert!(told.contains("waits.lua:1: ") && !told.contains("loop"), "{told}");
+    }
+    assert!(app.get("/number").text().contains("module '7' not found"), "{}", app.get("/number").text());
+    assert!(app.get("/nothing").text().contains("bad argument #1 to"), "{}", app.get("/nothing").text());
 }
 
 #[test]

@@ -78,3 +78,60 @@ fn what_hooks_add_is_for_one_request() {
         assert_eq!(app.get("/deny?user=bob").header("www-authenticate"), Some("Basic"));
     });
 }
+
+const ELSEWHERE: &str = r#"
+local api = rover.server {}
+local gone = api:error(404, "gone"):header("X-Own", "1")
+local away = api.redirect("/login")
+local broken = api:error(500, "sorry")
+local raised = api:error(409, "raised")
+
+function api.before.first(ctx)
+  local query = ctx:query()
+  if query.away then return away end
+  if query.raised then error(raised) end
+end
+function api.after.last(ctx, res)
+  local user = ctx:query().user
+  if user then res:cookie("session", user):header("X-User", user):header("X-Own", user) end
+  if user == "alice" then res:status(418) end
+end
+function api.below.after.inner(ctx, res) if ctx:query().replaced then return broken end end
+function api.not_found(ctx)
+  if ctx:query().boom then error("boom") end
+  if ctx:query().refused then error(gone) end
+  return gone
+end
+function api.on_error(ctx, err) if type(err) == "string" then return broken end end
+function api.below.get() return "here" end
+return api
+"#;
+
+#[test]
+fn what_hooks_add_is_for_one_request_wherever_the_response_is_used() {
+    each_worker_count(|workers| {
+        let app = App::start(ELSEWHERE, workers);
+        for (path, status, own, body) in [
+            ("/nowhere?", 404, Some("1"), r#"{"error":"gone"}"#),
+            ("/below/nowhere?", 404, Some("1"), r#"{"error":"gone"}"#),
+            ("/nowhere?refused=1&", 404, Some("1"), r#"{"error":"gone"}"#),
+            ("/nowhere?boom=1&", 500, None, r#"{"error":"sorry"}"#),
+            ("/nowhere?away=1&", 302, None, ""),
+            ("/nowhere?raised=1&", 409, None, r#"{"error":"raised"}"#),
+            ("/below?away=1&", 302, None, ""),
+            ("/below?raised=1&", 409, None, r#"{"error":"raised"}"#),
+            ("/below?replaced=1&", 500, None, r#"{"error":"sorry"}"#),
+        ] {
+            for _ in 0..2 * workers {
+                let plain = app.get(path);
+                let all: Vec<&str> = own.into_iter().collect();
+                assert_eq!((plain.status, plain.text(), plain.all("x-own")), (status, body, all), "{path}");
+                assert_eq!(traces(&plain), (vec![], None), "{path}");
+                let answer = app.get(&format!("{path}user=alice"));
+                let all: Vec<&str> = own.into_iter().chain(["alice"]).collect();
+                assert_eq!((answer.status, answer.all("x-own")), (418, all), "{path}");
+                assert_eq!(traces(&answer), (vec!["session=alice"], Some("alice")), "{path}");
+            }
+        }
+    });
+}

@@ -205,7 +205,7 @@ async fn a_reload_keeps_what_is_stored() {
         Ok(())
     };
     let server = rover_server::Server::from_source("app.lua", code).workers(2).port(0).function("note", note);
-    let listening = server.log_level(rover_server::Level::Nope).bind().expect("the app loads");
+    let listening = server.log_level(rover_server::Level::Off).bind().expect("the app loads");
     let control = listening.control();
     listening.run_until(async { control.reload().await.expect("it loads again") }).await.expect("a good end");
     let mut starts = starts.lock().expect("notes").clone();

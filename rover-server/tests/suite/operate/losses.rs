@@ -19,7 +19,7 @@ fn server(code: &str) -> Server {
         thread::sleep(3 * DEADLINE);
         Ok(())
     });
-    server.handler_cpu_limit(Duration::ZERO).port(0).log_level(Level::Nope)
+    server.handler_cpu_limit(Duration::ZERO).port(0).log_level(Level::Off)
 }
 
 const BLOCK: &str = "function api.block.get() block() end";

@@ -10,7 +10,7 @@ use crate::support::each_worker_count;
 /// Runs the server with a client that asks for `target` all the time, and records meanwhile.
 fn record(code: &str, workers: usize, target: &str) -> Result<String, rover_server::Error> {
     let server = Server::from_source("app.lua", format!("local api = rover.server {{}}\n{code}\nreturn api"));
-    let listening = server.workers(workers).port(0).log_level(Level::Nope).bind().unwrap();
+    let listening = server.workers(workers).port(0).log_level(Level::Off).bind().unwrap();
     let address = listening.addresses()[0].strip_prefix("http://").unwrap().to_owned();
     let profiler = listening.profiler();
     let (stop, stopped) = oneshot::channel::<()>();

@@ -143,7 +143,7 @@ fn a_worker_that_is_replaced_meanwhile_serves_the_new_version() {
             }
         });
     let server = server.handler_cpu_limit(Duration::ZERO).worker_stall_limit(Duration::from_millis(100));
-    let app = App::start_server(server.workers(2).log_level(Level::Nope));
+    let app = App::start_server(server.workers(2).log_level(Level::Off));
 
     is_held.store(true, Ordering::SeqCst);
     let mut client = app.connect();

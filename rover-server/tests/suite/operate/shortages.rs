@@ -4,41 +4,19 @@
 //! Each test runs in a process of its own, for limits hold for all of it, and as an ordinary user, for root has none.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use rover_server::Server;
-use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
+use crate::support::apart::is_apart_as_nobody;
 use crate::support::{App, DEADLINE, body};
-
-/// The variable that tells a process that it is one for a test alone.
-const APART: &str = "SHORTAGE_OF";
-
-/// A user that has no rights. The system knows it as "nobody".
-const NOBODY: u32 = 65534;
 
 /// Whether this process is the one for `test`; where it is not, runs one that is. `ulimit` is what the shell sets before.
 fn is_apart(test: &str, ulimit: &str) -> bool {
-    if std::env::var(APART).is_ok_and(|own| own == test) {
-        return true;
-    }
-    let program = std::env::current_exe().expect("this program");
-    let script = format!("{ulimit} exec \"$0\" \"$@\"");
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(program).args(["--exact", &format!("operate::shortages::{test}"), "--nocapture"]);
-    command.env(APART, test);
-    if getuid().is_root() {
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    let output = command.output().expect("a process");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}\n{err}", output.status);
-    assert!(!err.contains("bug in Rover"), "{err}");
-    false
+    is_apart_as_nobody(&format!("operate::shortages::{test}"), ulimit)
 }
 
 /// A folder that the user may write in, removed at the end.

@@ -180,7 +180,7 @@ fn an_app_that_never_loads_is_an_error() {
         ("local api = rover.server {}\nfunction api.on_start()\nwhile true do end end\nreturn api", "app.lua:3: "),
     ] {
         for workers in [1, 2] {
-            let server = Server::from_source("app.lua", code).workers(workers).port(0).log_level(Level::Nope);
+            let server = Server::from_source("app.lua", code).workers(workers).port(0).log_level(Level::Off);
             let error = server.handler_cpu_limit(Duration::from_millis(10)).bind().unwrap_err().to_string();
             assert!(error.contains(&format!("{place}stopped after 0.1 s of CPU time")), "{code}: {error}");
         }
@@ -242,6 +242,21 @@ fn an_order_that_takes_a_sort_long() {
 }
 
 #[test]
+fn a_sort_by_a_function_in_c() {
+    is_stopped(
+        "local list = {}
+         for n = 1, 1e6 do list[n] = n end
+         function api.busy.get() while true do table.sort(list, rawequal) end end",
+    );
+}
+
+#[test]
+fn code_that_is_read_without_end() {
+    is_stopped("function api.busy.get() while true do load(function() while true do end end) end end");
+    is_stopped("function api.busy.get() return load(function() return ' ' end) end");
+}
+
+#[test]
 fn a_worker_that_never_comes_back_is_replaced() {
     let _alone = alone();
     each_worker_count(|workers| {
@@ -270,7 +285,7 @@ fn a_worker_that_never_comes_back_is_replaced() {
 #[test]
 fn an_app_that_is_stuck_while_it_loads_is_an_error() {
     let _alone = alone();
-    let server = Server::from_source("app.lua", format!("return {STUCK}")).workers(1).port(0).log_level(Level::Nope);
+    let server = Server::from_source("app.lua", format!("return {STUCK}")).workers(1).port(0).log_level(Level::Off);
     let error = server.handler_cpu_limit(Duration::from_millis(10)).bind().unwrap_err().to_string();
     assert!(error.contains("worker 1 is lost"), "{error}");
 }
@@ -315,7 +330,7 @@ fn idle_and_busy_workers_that_run_no_lua_are_left_alone() {
 #[test]
 fn a_worker_that_panics_while_it_starts_is_an_error() {
     let code = "local api = rover.server {} function api.on_start() fall() end return api";
-    let server = Server::from_source("app.lua", code).workers(1).port(0).log_level(Level::Nope);
+    let server = Server::from_source("app.lua", code).workers(1).port(0).log_level(Level::Off);
     let error = server.async_function("fall", |_, ()| async { fall() }).bind().unwrap_err().to_string();
     assert!(error.contains("worker 1 has panicked"), "{error}");
 }

@@ -29,7 +29,12 @@ impl App {
 
     /// Serves what a test has prepared, on a port of its own.
     pub fn start_server(server: Server) -> App {
-        let listening = server.port(0).log_level(Level::Nope).bind().expect("the app loads");
+        App::start_logging(server.log_level(Level::Off))
+    }
+
+    /// As [`start_server`](App::start_server), with a log of whatever level the server has.
+    pub fn start_logging(server: Server) -> App {
+        let listening = server.port(0).bind().expect("the app loads");
         let addresses = listening.addresses();
         let address = addresses.iter().find_map(|address| address.strip_prefix("http://")?.parse().ok());
         let address = address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));

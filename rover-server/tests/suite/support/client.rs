@@ -85,6 +85,24 @@ impl Client {
         (size > 0).then_some(chunk)
     }
 
+    /// The next bytes, so many.
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("so many bytes");
+        bytes
+    }
+
+    /// Everything up to and with `end`.
+    pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut all = Vec::new();
+        while !all.ends_with(end) {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("the bytes in time");
+            all.extend(byte);
+        }
+        all
+    }
+
     /// Everything until the server closes the connection.
     pub fn rest(&mut self) -> String {
         let mut rest = Vec::new();

@@ -1,9 +1,11 @@
 //! What tests are made of: a server under test, clients that speak in bytes, and servers that it asks itself.
 
 mod app;
+pub mod apart;
 mod client;
 #[cfg(feature = "otlp")]
 pub mod collector;
+mod snippets;
 pub mod takes_any;
 pub mod upstream;
 mod wait;
@@ -13,6 +15,7 @@ use std::io::Read;
 
 pub use app::App;
 pub use client::{Answer, Client};
+pub use snippets::Snippets;
 pub use wait::{DEADLINE, wait_until};
 
 /// The JSON that `target` answers.

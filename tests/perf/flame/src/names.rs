@@ -101,7 +101,7 @@ mod tests {
     fn a_module_by_its_file() {
         let registry = "/home/me/.cargo/registry/src/index-1/";
         assert_eq!(module(&format!("{registry}hyper-1.12.0/src/proto/h1/io.rs")), "hyper::proto::h1::io::");
-        assert_eq!(module("/home/me/rover/rover-server/src/lua/mod.rs"), "rover_server::lua::");
+        assert_eq!(module("/home/me/rover/rover-lua/src/json/mod.rs"), "rover_lua::json::");
         assert_eq!(module("/home/me/rover/rover-cli/src/main.rs"), "rover_cli::");
         assert_eq!(module("lj_api.c"), "");
     }

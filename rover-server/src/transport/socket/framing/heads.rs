@@ -6,6 +6,7 @@ use memchr::memchr;
 use smallvec::SmallVec;
 
 use super::Fault;
+use super::target;
 
 /// How much of a line is kept that a read has left unfinished, in bytes: more than a Content-Length takes.
 const KEPT: usize = 64;
@@ -23,8 +24,6 @@ pub(super) enum Step {
     Unfinished,
     /// The head is over.
     Ended(Length),
-    /// As `Ended` with chunks, and there was a Content-Length beside them.
-    EndedDoubtful,
 }
 
 /// A head, as far as it has come.
@@ -32,28 +31,37 @@ pub(super) enum Step {
 pub(super) struct Head {
     /// The request line is over.
     has_request_line: bool,
+    /// How many blanks of it have come, as long as that tells its words apart. The target is the second word.
+    blanks: u8,
     /// The beginning of a line that a read has left unfinished.
     kept: SmallVec<[u8; KEPT]>,
     /// The length of that line so far.
     so_far: usize,
     ends_in_cr: bool,
     length: Length,
-    has_content_length: bool,
 }
 
 impl Head {
+    /// Whether the request line is over.
+    pub(super) fn has_request_line(&self) -> bool {
+        self.has_request_line
+    }
+
     /// Whether more than empty lines has come.
     #[cfg(test)]
     pub(super) fn has_begun(&self) -> bool {
         self.has_request_line || self.so_far > 0
     }
 
-    /// Takes bytes up to the end of the head, or all: so many, and whether it is over.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(usize, Step), (usize, Fault)> {
+    /// Takes bytes up to the end of the head, or all: so many, and whether it is over. Calls `raw` with the place of each
+    /// byte of the target that has to be encoded.
+    pub(super) fn take(&mut self, bytes: &[u8], mut raw: impl FnMut(usize)) -> Result<(usize, Step), (usize, Fault)> {
         let mut from = 0;
         while let Some(length) = memchr(b'\n', &bytes[from..]) {
             let part = &bytes[from..from + length];
-            self.look_for_fragment(part).map_err(|place| (from + place, Fault::Fragment))?;
+            if !self.has_request_line && target::plain_line(&bytes[from..]).is_none() {
+                self.look_at_request_line(from, part, &mut raw)?;
+            }
             let end = from + length;
             let has_cr = part.last().map_or(self.ends_in_cr, |&last| last == b'\r');
             if !has_cr {
@@ -65,17 +73,13 @@ impl Head {
                 _ => self.kept_line(part),
             };
             if is_over.map_err(|fault| (end, fault))? {
-                return Ok((
-                    from,
-                    match self.length {
-                        Length::Chunked if self.has_content_length => Step::EndedDoubtful,
-                        length => Step::Ended(length),
-                    },
-                ));
+                return Ok((from, Step::Ended(self.length)));
             }
         }
         let part = &bytes[from..];
-        self.look_for_fragment(part).map_err(|place| (from + place, Fault::Fragment))?;
+        if !self.has_request_line {
+            self.look_at_request_line(from, part, &mut raw)?;
+        }
         self.keep(part);
         Ok((bytes.len(), Step::Unfinished))
     }
@@ -137,7 +141,6 @@ impl Head {
             let shifted = number.checked_mul(10).filter(|_| digit < 10).ok_or(Fault::Length)?;
             number = shifted.checked_add(digit.into()).ok_or(Fault::Length)?;
         }
-        self.has_content_length = true;
         match self.length {
             Length::None => self.length = Length::Known(number),
             Length::Known(known) if known != number => return Err(Fault::Length),
@@ -146,13 +149,24 @@ impl Head {
         Ok(())
     }
 
-    /// A target has no fragment (RFC 9112, section 3.2). Gives the place of its mark.
-    #[inline]
-    fn look_for_fragment(&self, part: &[u8]) -> Result<(), usize> {
-        match self.has_request_line {
-            true => Ok(()),
-            false => memchr(b'#', part).map_or(Ok(()), Err),
+    /// Looks at a part of the request line, which begins at `from`, byte by byte. Tells of what has to be encoded in its
+    /// target, or of a fragment, which no target has (RFC 9112, section 3.2).
+    #[cold]
+    fn look_at_request_line(
+        &mut self,
+        from: usize,
+        part: &[u8],
+        raw: &mut impl FnMut(usize),
+    ) -> Result<(), (usize, Fault)> {
+        for (place, &byte) in part.iter().enumerate() {
+            match byte {
+                b' ' => self.blanks = self.blanks.saturating_add(1),
+                b'#' => return Err((from + place, Fault::Fragment)),
+                _ if self.blanks == 1 && target::is_raw(byte) => raw(from + place),
+                _ => {}
+            }
         }
+        Ok(())
     }
 }
 

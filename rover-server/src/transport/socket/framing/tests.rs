@@ -10,11 +10,31 @@ impl Framing {
         let mut from = 0;
         for end in splits.iter().copied().filter(|end| *end < bytes.len()).chain([bytes.len()]) {
             if end > from {
-                self.look(&bytes[from..end], 0).map_err(|found| (from + found.at, found.fault))?;
+                self.found(&bytes[from..end]).map_err(|found| (from + found.at, found.fault))?;
                 from = end;
             }
         }
         Ok(())
+    }
+
+    /// As [`Framing::look`], for what is wrong alone.
+    fn found(&mut self, bytes: &[u8]) -> Result<(), Found> {
+        self.look(bytes).map_or_else(|remarks| remarks.wrong.map_or(Ok(()), Err), Ok)
+    }
+
+    /// What hyper gets of `bytes` in reads that end at `splits`.
+    fn passed_on(&mut self, bytes: &[u8], splits: &[usize]) -> Vec<u8> {
+        let mut from = 0;
+        let mut all = Vec::new();
+        for end in splits.iter().copied().filter(|end| *end < bytes.len()).chain([bytes.len()]) {
+            if end > from {
+                let remarks = self.look(&bytes[from..end]).err().unwrap_or_default();
+                assert_eq!(remarks.wrong, None);
+                all.extend(target::encoded(&bytes[from..end], &remarks.raw));
+                from = end;
+            }
+        }
+        all
     }
 
     fn is_between_messages(&self) -> bool {
@@ -100,15 +120,15 @@ proptest! {
         let ends: Vec<usize> =
             requests.iter().scan(0, |end, request| { *end += request.len(); Some(*end) }).collect();
         for end in splits.into_iter().filter(|end| *end < bytes.len()).chain([bytes.len()]) {
-            prop_assert_eq!(framing.look(&bytes[from..end], 0), Ok(()));
+            prop_assert_eq!(framing.look(&bytes[from..end]), Ok(()));
             if matches!(framing.state, State::Asking) {
                 let number = ends.iter().position(|&message| message >= end).unwrap();
                 let begin = ends[number] - requests[number].len();
                 match body_of(&requests[number]) {
                     (Length::None, _) => {}
-                    (Length::Chunked, _) => framing.declare(None, 0),
+                    (Length::Chunked, _) => framing.declare(None),
                     (Length::Known(0), _) => {}
-                    (Length::Known(length), _) => framing.declare(Some(length), 0),
+                    (Length::Known(length), _) => framing.declare(Some(length)),
                 }
                 prop_assert_eq!(end - begin, body_of(&requests[number]).1);
             }
@@ -119,10 +139,10 @@ proptest! {
 
     /// The pass over many bytes at once sees what the closer look sees.
     #[test]
-    fn both_looks_agree(bytes in "GET /[ab#]{0,20}( HTTP/1.1)?(\r\n|\n|\r\nT|\r\nC|\r\n\r\n|\r\n\r|[a-z]{0,9}){0,9}(\r\n\r\n)?") {
+    fn both_looks_agree(bytes in "GET /[ab#<>`\"]{0,2}[ab]{0,40}[ab#<>`\"]{0,1}( HTTP/1.1)?(\r\n|\n|\r\nT|\r\nC|\r\n\r\n|\r\n\r|[a-z]{0,9}){0,9}(\r\n\r\n)?") {
         let bytes = bytes.as_bytes();
         let (mut quick, mut close) = (Framing::new(), Framing::new());
-        prop_assert_eq!(quick.look(bytes, 0), close.look_closely(bytes, 0));
+        prop_assert_eq!(quick.look(bytes), close.look_closely(bytes));
         prop_assert_eq!(quick.is_between_messages(), close.is_between_messages());
     }
 }
@@ -131,7 +151,7 @@ proptest! {
     /// So does the pass over a head with its body.
     #[test]
     fn both_looks_at_bodies_agree(
-        line in "POST (/[a-z:#]{0,20}|/[a-z]{0,40}) HTTP/1.1\r\n|P\nST\r\n|P#|PU\r\n\r\n",
+        line in "POST (/[a-z:#`]{0,20}|/[a-z]{0,40}[<\"]?|/[a-z]{0,90}) HTTP/1.1\r\n|P\nST\r\n|P#|PU\r\n\r\n",
         fields in prop::collection::vec(prop_oneof![
             3 => "(Content-Length|content-length|Content-Lengtx): ?[0-9]{1,2}\r\n",
             1 => "Content-Length:(\t5|5 | a|  5||1[0-9]{18,20})\r\n",
@@ -147,7 +167,7 @@ proptest! {
         for fields in [fields.concat(), format!("Host: a\r\nContent-Length: {length}\r\n"), format!("{}content-length:{length}\r\n", fields.concat())] {
             let bytes = format!("{line}{fields}\r\n{body}{more}");
             let (mut quick, mut close) = (Framing::new(), Framing::new());
-            prop_assert_eq!(quick.look(bytes.as_bytes(), 0), close.look_closely(bytes.as_bytes(), 0), "{}", bytes);
+            prop_assert_eq!(quick.look(bytes.as_bytes()), close.look_closely(bytes.as_bytes()), "{}", bytes);
             let left = |framing: &Framing| match framing.state { State::Known(left) => Some(left), _ => None };
             prop_assert_eq!(left(&quick), left(&close), "{}", bytes);
             prop_assert_eq!(quick.is_between_messages(), close.is_between_messages(), "{}", bytes);
@@ -159,7 +179,7 @@ proptest! {
 /// What the head says of its body, and the length of the head.
 fn body_of(request: &[u8]) -> (Length, usize) {
     let mut head = Head::default();
-    match head.take(request) {
+    match head.take(request, |_| {}) {
         Ok((length, Step::Ended(body))) => (body, length),
         _ => panic!("a whole head"),
     }
@@ -234,7 +254,7 @@ fn only_the_two_fields_tell_of_a_body() {
         assert_eq!(body_of(format!("POST / HTTP/1.1\r\n{line}\r\n\r\n").as_bytes()).0, length, "{line}");
     }
     let too_long = b"POST / HTTP/1.1\r\nContent-Length: 18446744073709551616\r\n\r\n";
-    assert_eq!(Framing::new().look(too_long, 0).map_err(|found| found.fault), Err(Fault::Length));
+    assert_eq!(Framing::new().found(too_long).map_err(|found| found.fault), Err(Fault::Length));
 }
 
 #[test]
@@ -253,60 +273,80 @@ fn a_length_that_cannot_be_kept_is_refused() {
 fn wrong_bodies_are_told_from_wrong_heads() {
     let get = "GET / HTTP/1.1\r\n\r\n";
     let broken = format!("{get}{get}POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx");
-    let found = Framing::new().look(broken.as_bytes(), 0).unwrap_err();
+    let found = Framing::new().found(broken.as_bytes()).unwrap_err();
     assert_eq!((found.heads, found.in_body, found.at), (3, true, broken.len() - 1));
-    let found = Framing::new().look(format!("{get}GET / HTTP/1.1\n").as_bytes(), 0).unwrap_err();
+    let found = Framing::new().found(format!("{get}GET / HTTP/1.1\n").as_bytes()).unwrap_err();
     assert_eq!((found.heads, found.in_body), (1, false));
 }
 
 #[test]
-fn a_request_with_two_lengths_is_known_by_its_number() {
-    let plain = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    for fields in [
-        "Transfer-Encoding: chunked\r\nContent-Length: 3",
-        "content-length: 3\r\nX: y\r\nTRANSFER-ENCODING: chunked",
-        "Content-Length:\t03\r\nContent-Length: 3\r\nTransfer-Encoding:chunked",
-    ] {
-        let both = format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n0\r\n\r\n");
-        let length = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
-        let bytes = [plain, length, &both, plain, &both, plain].concat();
-        // In one read, the first of those that hyper has yet to begin.
-        let mut framing = Framing::new();
-        framing.look(bytes.as_bytes(), 7).unwrap();
-        assert!(framing.is_doubtful(10), "{fields}");
-        assert!((8..=13).all(|request| request == 10 || !framing.is_doubtful(request)), "{fields}");
-        // Each byte on its own, while hyper keeps up.
-        let (mut framing, mut begun) = (Framing::new(), 0);
-        let mut doubtful = Vec::new();
-        for message in [plain, length, &both, plain] {
-            for byte in message.as_bytes() {
-                framing.look(&[*byte], begun).unwrap();
-            }
-            begun += 1;
-            doubtful.push(framing.is_doubtful(begun));
+fn what_clients_should_have_encoded_is_encoded_in_targets_alone() {
+    let fields = "Sec-CH-UA: \"a\";v=\"1\"\r\nX: <`>\r\n\r\n";
+    let cases = [
+        ("GET /a<b>`\"?q=<\"`> HTTP/1.1", "GET /a%3Cb%3E%60%22?q=%3C%22%60%3E HTTP/1.1"),
+        ("GET http://a/`?<> HTTP/1.1", "GET http://a/%60?%3C%3E HTTP/1.1"),
+        ("\r\n\r\nGET /< HTTP/1.1", "\r\n\r\nGET /%3C HTTP/1.1"),
+        // A backtick may stand in the name of a method. What is no target is left to hyper.
+        ("G`T /` HTTP/1.1", "G`T /%60 HTTP/1.1"),
+        ("GET /a<b\" HTTP/`.\"", "GET /a%3Cb%22 HTTP/`.\""),
+        ("GET /< /< HTTP/1.1", "GET /%3C /< HTTP/1.1"),
+        ("GET  /< HTTP/1.1", "GET  /< HTTP/1.1"),
+    ];
+    let mut all = (String::new(), String::new());
+    for (sent, passed) in cases {
+        let [sent, passed] = [sent, passed].map(|line| format!("{line}\r\n{fields}"));
+        let places = each_byte(sent.as_bytes());
+        for splits in std::iter::once(&[][..]).chain(places.windows(1)).chain([&places[..]]) {
+            let got = Framing::new().passed_on(sent.as_bytes(), splits);
+            assert_eq!(String::from_utf8_lossy(&got), passed, "{sent:?} in parts {splits:?}");
         }
-        assert_eq!(doubtful, [false, false, true, false], "{fields}");
+        let body = "POST /<?> HTTP/1.1\r\nContent-Length: 3\r\n\r\n<`>";
+        all.0.extend([sent.as_str(), body]);
+        all.1.extend([passed.as_str(), &body.replacen("<?>", "%3C?%3E", 1)]);
     }
-    // A head of which nobody has looked at the fields.
-    let mut framing = Framing::new();
-    framing.look(b"DELETE / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 0).unwrap();
-    framing.declare(None, 1);
-    assert!(framing.is_doubtful(1));
+    let (sent, passed) = all;
+    for size in [1, 2, 3, 7, 16, 17, 64, 100, sent.len()] {
+        let splits: Vec<usize> = (1..sent.len()).filter(|at| at % size == 0).collect();
+        let got = Framing::new().passed_on(sent.as_bytes(), &splits);
+        assert_eq!(String::from_utf8_lossy(&got), passed, "reads of {size}");
+    }
 }
 
 #[test]
-fn the_beginning_of_the_last_head_is_remembered() {
-    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100));
+fn a_remark_holds_what_comes_before_the_wrong_byte() {
+    let remarks = Framing::new().look(b"GET /< HTTP/1.1\r\n\r\nGET /`# HTTP/1.1\r\n\r\n").unwrap_err();
+    assert_eq!(remarks.raw, [5, 24]);
+    assert_eq!(remarks.wrong.map(|found| (found.at, found.fault)), Some((25, Fault::Fragment)));
+}
+
+#[test]
+fn the_request_line_of_the_last_head_is_remembered() {
+    let line = |length: usize| format!("GET /{} HTTP/1.1\r\n", "a".repeat(length));
+    let medium = format!("{}\r\n", line(25));
+    let long = format!("{}Host: test\r\n\r\n", line(300));
+    let longest = format!("{}Host: test\r\n\r\n", line(20_000));
+    let (start, end) = long.split_at(100);
+    let (near, far) = medium.split_at(40);
     for (parts, begin) in [
-        (&["GET /some/longer/path HTTP/1.1\r\nHost: a\r\n\r\n"][..], "GET /some/longer/path HTTP/1.1\r\n"),
-        (&[&long], &long[..64]),
+        (
+            &["GET /some/longer/path HTTP/1.1\r\nHost: a\r\n\r\n"][..],
+            "GET /some/longer/path HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+        (&[&medium], &medium),
+        (&[near, far], &medium),
+        (&[&long], long.split_once('\n').unwrap().0),
+        (&[start, end], long.split_once('\n').unwrap().0),
+        (&[&long, "GET / HTTP/1.1\r\n\r\n"], "GET / HTTP/1.1\r\n\r\n"),
+        (&[&longest], &longest[..REMEMBERED + REMEMBERED_MORE]),
+        (&[&longest[..5], &longest[5..10_000], &longest[10_000..]], &longest[..REMEMBERED + REMEMBERED_MORE]),
         (&["GET", " / HTTP/1.1\r\n\r\n"], "GET / HTTP/1.1\r\n\r\n"),
         (&["GET / HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\n"], "POST /b HTTP/1.1\r\n"),
     ] {
         let mut framing = Framing::new();
         for part in parts {
-            framing.look(part.as_bytes(), 0).unwrap();
+            framing.look(part.as_bytes()).unwrap();
         }
-        assert_eq!(std::str::from_utf8(framing.begin()).unwrap(), begin);
+        let known = String::from_utf8(framing.begin()).unwrap();
+        assert_eq!(known.trim_end_matches('\r'), begin.trim_end_matches('\r'), "{parts:?}");
     }
 }
