@@ -21,7 +21,7 @@ use anyhow::Context;
 use args::{Request, Task};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: rover_lua::Allocator = rover_lua::Allocator;
 
 fn main() -> ExitCode {
     let request = Request::read();
