@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use super::key::{ConfigKey, Group};
 use super::kind::{Kind, choice, count_in, custom, either, flag, port, size, time};
 use super::{
-    Host, TrailingSlash, compression, connections, cors, http2, load_shedding, operating, otlp, proxies, rate_limit,
-    security_headers, socket_file, store, tls, watch, websocket,
+    Host, TrailingSlash, compression, connections, cors, database, http2, load_shedding, operating, otlp, proxies,
+    rate_limit, security_headers, socket_file, store, tls, watch, websocket,
 };
 use crate::log::Level;
 use crate::spelling;
@@ -41,6 +41,7 @@ static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
         compression::keys(),
         store::keys(),
         otlp::keys(),
+        database::keys(),
     ];
     groups.into_iter().flatten().collect()
 });

@@ -46,6 +46,8 @@ pub(crate) struct Vm {
     pub(crate) tracing: Tracing,
     /// What is counted of requests to other servers.
     pub(crate) figures: Arc<Figures>,
+    /// Which worker the VM belongs to, counted from 1.
+    pub(crate) worker: usize,
     /// What all workers share.
     pub(crate) stores: Arc<Stores>,
     /// Where the parts register what they count.

@@ -17,20 +17,21 @@ use crate::observe::metrics::Sources;
 use crate::observe::otlp::Tracing;
 use crate::script::tasks::{self, Tasks};
 use crate::script::vm::{Settling, Vm, file};
-use crate::script::{fetch, proxy, state, stdlib, stream, websocket};
+use crate::script::{db, fetch, proxy, state, stdlib, stream, websocket};
 
 /// Adds a part of the Lua surface to a VM: functions of `rover`, builders of responses, methods of contexts.
 type Install = fn(&Vm, &Blueprint) -> mlua::Result<()>;
 
 /// The parts of the Lua surface, in the order in which they are installed and tell what they count.
 const PARTS: &[Install] = &[
-    |vm, blueprint| stdlib::install(vm, blueprint.worker, blueprint.workers),
+    |vm, blueprint| stdlib::install(vm, blueprint.workers),
     |vm, _| tasks::install(&vm.lua, &vm.rover, &vm.tasks, &vm.sources),
     |vm, _| fetch::install(vm),
     |vm, _| proxy::install(vm),
     |vm, _| stream::install(vm),
     |vm, blueprint| websocket::install(vm, blueprint.hub.clone()),
     |vm, _| state::install(vm),
+    |vm, blueprint| db::install(vm, blueprint.source.folder()),
 ];
 
 /// Makes contexts and responses.
@@ -70,6 +71,7 @@ pub(super) fn prepare(
         tasks,
         tracing,
         figures: Arc::default(),
+        worker: blueprint.worker,
         stores: blueprint.stores.clone(),
         sources: Sources::default(),
         settling: Settling::default(),

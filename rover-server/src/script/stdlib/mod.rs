@@ -25,12 +25,11 @@ use crate::script::vm::Vm;
 
 /// Makes the table of `vm` the global `rover`, and fills it.
 ///
-/// `worker` is the number of the worker that the VM belongs to, from 1; `workers` is how many there are as far as is known:
-/// the config decides it.
+/// `workers` is how many there are as far as is known: the config decides it.
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(vm: &Vm, worker: usize, workers: usize) -> mlua::Result<()> {
+pub(crate) fn install(vm: &Vm, workers: usize) -> mlua::Result<()> {
     let Vm { lua, rover, vocabulary, waits, stores, .. } = vm;
     rover.raw_set("version", env!("CARGO_PKG_VERSION"))?;
     rover.raw_set("null", LightUserData(std::ptr::null_mut()))?;
@@ -55,7 +54,7 @@ pub(crate) fn install(vm: &Vm, worker: usize, workers: usize) -> mlua::Result<()
     rover.raw_set("array", array)?;
     lua.globals().raw_set("print", print)?;
     let workers = Rc::new(Cell::new(workers));
-    rover.raw_set("worker", worker_table(lua, worker, workers.clone())?)?;
+    rover.raw_set("worker", worker_table(lua, vm.worker, workers.clone())?)?;
     vm.settling.add(move |config| workers.set(config.workers));
     lua.globals().raw_set("rover", rover)
 }
