@@ -16,21 +16,21 @@ use crate::route::{Guards, NamedValue, Origin, Pattern, Reach, RouteDecl, RouteI
 use crate::script::vm::Vm;
 
 use super::declared::Declared;
-use super::places::Places;
-use super::told::Told;
+use super::draft::Draft;
+use super::places::HookPlaces;
 
 /// Lends to `hooks.lua` and `chain.lua` what they need.
 pub(super) fn install(
     vm: &Vm,
     declared: &Rc<RefCell<Declared>>,
-    told: &Rc<RefCell<Told>>,
+    draft: &Rc<RefCell<Draft>>,
 ) -> mlua::Result<Rc<Guarding>> {
     let (lua, native) = (&vm.lua, &vm.native);
-    let shared = Shared::new(lua, told.clone())?;
+    let shared = Shared::new(lua, draft.clone())?;
     native.raw_set("guard", shared.function(lua, guard)?)?;
     native.raw_set("guards_of_route", shared.function(lua, of_route)?)?;
-    let (declared, told) = (declared.clone(), told.clone());
-    let idle = lua.create_function(move |_, ()| Ok(told.borrow_mut().places.idle(&declared.borrow().mounts)))?;
+    let (declared, draft) = (declared.clone(), draft.clone());
+    let idle = lua.create_function(move |_, ()| Ok(draft.borrow_mut().places.idle(&declared.borrow().mounts)))?;
     native.raw_set("idle_guards", idle)?;
     let guarding = Rc::new(Guarding {
         contexts: vm.contexts().clone(),
@@ -48,20 +48,20 @@ pub(super) fn install(
 }
 
 /// `guard(file, line, segment…)`, with the last segment of the place first: whether it is one. A wrong one leaves its
-/// mistake in `told`.
-fn guard(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
-    let told = &mut *told.borrow_mut();
+/// mistake in `draft`.
+fn guard(stack: &mut Stack<'_>, draft: &RefCell<Draft>) -> Returns {
+    let draft = &mut *draft.borrow_mut();
     let fields: Vec<&[u8]> = (3..=stack.top()).rev().map(|index| stack.bytes(index).unwrap_or_default()).collect();
     let is_place = match Pattern::parse(&fields) {
-        Ok(pattern) if told.places.patterns.len() < usize::from(u16::MAX) => {
-            told.places.patterns.push(pattern);
+        Ok(pattern) if draft.places.patterns.len() < usize::from(u16::MAX) => {
+            draft.places.patterns.push(pattern);
             true
         }
         Ok(_) => false,
         Err(mistake) => {
             let file = String::from_utf8_lossy(stack.bytes(1).unwrap_or_default());
             let origin = Origin { file: Arc::from(file), line: stack.number(2) as u32 };
-            told.mistakes.push(format!("{origin}: {mistake}"));
+            draft.mistakes.push(format!("{origin}: {mistake}"));
             false
         }
     };
@@ -71,17 +71,17 @@ fn guard(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
 
 /// `guards_of_route()`: the places above all paths of the last route, counted from 1, as an array from the outermost inward;
 /// and whether there are others, above some of them.
-fn of_route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
-    let told = &mut *told.borrow_mut();
+fn of_route(stack: &mut Stack<'_>, draft: &RefCell<Draft>) -> Returns {
+    let draft = &mut *draft.borrow_mut();
     let mut places = Vec::new();
-    if let Some(route) = told.routes.last() {
-        places.extend(told.places.guards().of_route(&route.pattern));
+    if let Some(route) = draft.routes.last() {
+        places.extend(draft.places.guards().of_route(&route.pattern));
     }
     stack.push_table(places.len(), 0);
     let array = stack.top();
     let (mut n, mut depends) = (0, false);
     for (place, reach) in places {
-        if let Some(reached) = told.places.reached.get_mut(usize::from(place)) {
+        if let Some(reached) = draft.places.reached.get_mut(usize::from(place)) {
             *reached = true;
         }
         match reach {
@@ -111,7 +111,7 @@ pub(super) struct Guarding {
 
 impl Guarding {
     /// Sets where hooks are.
-    pub(super) fn guard(&self, places: Places) {
+    pub(super) fn guard(&self, places: HookPlaces) {
         if let Some(guards) = places.finish() {
             let _ = self.guards.set(guards);
         }

@@ -9,7 +9,7 @@ use rover_lua::Waits;
 use rover_lua::json::Vocabulary;
 
 use super::declared::Declared;
-use super::told::Told;
+use super::draft::Draft;
 use super::{Blueprint, natives};
 use crate::exchange::context::{self, Bodies};
 use crate::exchange::response::Responder;
@@ -39,7 +39,7 @@ pub(super) fn prepare(
     lua: &Lua,
     blueprint: &Blueprint,
     declared: &Rc<RefCell<Declared>>,
-    told: &Rc<RefCell<Told>>,
+    draft: &Rc<RefCell<Draft>>,
 ) -> mlua::Result<Vm> {
     let waits = Waits::install(lua)?;
     let (array_meta, body_meta) = (lua.create_table()?, lua.create_table()?);
@@ -48,7 +48,7 @@ pub(super) fn prepare(
     let vocabulary = Rc::new(Vocabulary::new(lua, &array_meta, bodies.clone())?);
     let context = context::install(lua, requests, vocabulary.clone(), bodies, &body_meta)?;
     let mistake = rover_lua::mistake_function(lua)?;
-    let native = natives::early(lua, &blueprint.source.name(), &context, declared, told)?;
+    let native = natives::early(lua, &blueprint.source.name(), &context, declared, draft)?;
     let (response_meta, builders, respond): (Table, Table, Function) =
         file(lua, "response", include_str!("response.lua"))?.call((&native, &mistake))?;
     vocabulary.refuses(context.metatable.to_pointer(), response_meta.to_pointer());

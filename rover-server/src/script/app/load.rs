@@ -8,10 +8,10 @@ use mlua::{Function, Lua, Table};
 use rover_lua::{Busy, Coroutines};
 
 use super::declared::{self, Declared, Mistakes, Unfinished};
+use super::draft::Draft;
 use super::entries::{Entries, Joins, entries};
 use super::guarding::Guarding;
 use super::natives::Limiting;
-use super::told::Told;
 use super::{App, Blueprint, chunk, guarding, install, natives};
 use crate::exchange::context;
 use crate::exchange::failure::Failure;
@@ -82,8 +82,8 @@ async fn load(
 ) -> mlua::Result<(App, Declared)> {
     pace.breathe().await;
     let busy = Busy::new(lua);
-    let told = Rc::new(RefCell::new(Told::default()));
-    let vm = install::prepare(lua, blueprint, declared, &told)?;
+    let draft = Rc::new(RefCell::new(Draft::default()));
+    let vm = install::prepare(lua, blueprint, declared, &draft)?;
     if pace == Pace::InSlices {
         vm.waits.slice(Some(turn::next_round));
     }
@@ -92,7 +92,7 @@ async fn load(
     pace.breathe().await;
     let busy = Busy::new(lua);
     install::parts(&vm, blueprint)?;
-    let declaring = declaring(&vm, declared, &told)?;
+    let declaring = declaring(&vm, declared, &draft)?;
     for setup in &blueprint.setup {
         setup(lua, &vm.waits)?;
     }
@@ -111,7 +111,7 @@ async fn load(
         Err(error) => {
             // What was declared before the error is checked with the rest, as far as there is memory to tell of it.
             let so_far = declaring.dsl.raw_get::<Function>("declared")?.call(());
-            let _ = so_far.and_then(|so_far| read(&so_far, told.take(), &mut declared.borrow_mut()));
+            let _ = so_far.and_then(|so_far| read(&so_far, draft.take(), &mut declared.borrow_mut()));
             return Err(error);
         }
     };
@@ -121,9 +121,9 @@ async fn load(
     let _busy = Busy::new(lua);
     let mut declared = declared.take();
     sort_mounts(&mut declared.mounts);
-    let mut told = told.take();
-    declaring.guarding.guard(std::mem::take(&mut told.places));
-    read(&sealed, told, &mut declared)?;
+    let mut draft = draft.take();
+    declaring.guarding.guard(std::mem::take(&mut draft.places));
+    read(&sealed, draft, &mut declared)?;
     declaring.guarding.know(&declared.routes);
     Ok((app(vm, declaring, &sealed, &declared, blueprint)?, declared))
 }
@@ -140,10 +140,10 @@ struct Declaring {
 }
 
 /// Loads `dsl.lua` and what it needs.
-fn declaring(vm: &Vm, declared: &Rc<RefCell<Declared>>, told: &Rc<RefCell<Told>>) -> mlua::Result<Declaring> {
+fn declaring(vm: &Vm, declared: &Rc<RefCell<Declared>>, draft: &Rc<RefCell<Draft>>) -> mlua::Result<Declaring> {
     natives::failing(vm)?;
     let limiting = natives::limiting(vm)?;
-    let guarding = guarding::install(vm, declared, told)?;
+    let guarding = guarding::install(vm, declared, draft)?;
     vm.native.raw_set("hooks", vm.file("hooks", include_str!("hooks.lua"))?)?;
     let collect = context::collecting(&vm.lua, &vm.context, &vm.waits)?;
     let chain = vm.file("chain", include_str!("chain.lua"))?;
@@ -200,13 +200,13 @@ fn sort_mounts(mounts: &mut [MountDecl]) {
     });
 }
 
-/// Adds what `dsl.lua` noted and `told`.
-fn read(table: &Table, told: Told, declared: &mut Declared) -> mlua::Result<()> {
+/// Adds what `dsl.lua` noted, and what `draft` holds.
+fn read(table: &Table, draft: Draft, declared: &mut Declared) -> mlua::Result<()> {
     mistakes(table, declared)?;
-    declared.routes = told.routes;
-    declared.endpoints = told.endpoints;
-    declared.mistakes.0.extend(told.mistakes);
-    declared::limits(table, told.limits, declared)
+    declared.routes = draft.routes;
+    declared.endpoints = draft.endpoints;
+    declared.mistakes.0.extend(draft.mistakes);
+    declared::limits(table, draft.limits, declared)
 }
 
 /// Reads the mistakes that `dsl.lua` noted.

@@ -8,6 +8,7 @@ mod chunk;
 mod code;
 mod config_value;
 mod declared;
+mod draft;
 mod endpoint;
 mod entries;
 mod guarding;
@@ -16,7 +17,6 @@ mod load;
 mod modules;
 mod natives;
 mod places;
-mod told;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;

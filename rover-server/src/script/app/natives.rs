@@ -19,7 +19,7 @@ use crate::script::vm::Vm;
 use crate::spelling;
 
 use super::declared::{self, Declared};
-use super::told::{self, Told};
+use super::draft::{self, Draft};
 
 /// Everything that `response.lua` and `dsl.lua` need before there are responses.
 ///
@@ -29,7 +29,7 @@ pub(super) fn early(
     name: &str,
     installed: &Installed,
     declared: &Rc<RefCell<Declared>>,
-    told: &Rc<RefCell<Told>>,
+    draft: &Rc<RefCell<Draft>>,
 ) -> mlua::Result<Table> {
     let native = lua.create_table()?;
     native.raw_set("name", name)?;
@@ -46,18 +46,18 @@ pub(super) fn early(
         })?,
     )?;
     native.raw_set("unknown_verb", lua.create_function(|_, (name, verb)| Ok(unknown_verb(name, verb)))?)?;
-    let tell = Shared::new(lua, told.clone())?;
-    native.raw_set("route", tell.function(lua, told::route)?)?;
-    native.raw_set("limit", tell.function(lua, told::limit)?)?;
-    let reading = told.clone();
+    let tell = Shared::new(lua, draft.clone())?;
+    native.raw_set("route", tell.function(lua, draft::route)?)?;
+    native.raw_set("limit", tell.function(lua, draft::limit)?)?;
+    let reading = draft.clone();
     let key =
-        lua.create_function(move |_, (key, value): (Value, Value)| Ok(told::endpoint_key(&reading, &key, value)))?;
+        lua.create_function(move |_, (key, value): (Value, Value)| Ok(draft::endpoint_key(&reading, &key, value)))?;
     native.raw_set("endpoint_key", key)?;
-    let reading = told.clone();
-    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(told::endpoint_end(&reading)))?)?;
-    let reading = told.clone();
+    let reading = draft.clone();
+    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(draft::endpoint_end(&reading)))?)?;
+    let reading = draft.clone();
     let belongs = move |_: &Lua, (number, route): (usize, usize)| {
-        told::endpoint_of(&reading, number, route);
+        draft::endpoint_of(&reading, number, route);
         Ok(())
     };
     native.raw_set("endpoint_of", lua.create_function(belongs)?)?;

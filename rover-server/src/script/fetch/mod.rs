@@ -18,7 +18,7 @@ use mlua::{Function, Table};
 use rover_lua::json::Vocabulary;
 use rover_lua::{OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, number_text_function, press, times};
 
-use self::reader::{Reader, State};
+use self::reader::{BodyReader, BodyState};
 use crate::log::{self, Level};
 use crate::observe::otlp::Tracing;
 use crate::outbound::{BreakerOptions, Client, Figures, LimitOptions, Settings, TlsOptions};
@@ -33,9 +33,9 @@ struct Fetch {
     figures: Arc<Figures>,
     tracing: Tracing,
     clients: OwnedMeta<Rc<Client>>,
-    readers: OwnedMeta<Reader>,
+    readers: OwnedMeta<BodyReader>,
     /// Bodies that an app may still read.
-    open: RefCell<Vec<Weak<State>>>,
+    open: RefCell<Vec<Weak<BodyState>>>,
     /// Registry reference of the metatable that makes look-ups of headers ignore case.
     headers_meta: i32,
     /// Registry reference of the metatable of results.

@@ -16,7 +16,7 @@ use crate::script::vm::Vm;
 
 use super::client::{Client, Outgoing, Pushed};
 use super::handshake::{self, Asked};
-use super::hub::{Delivery, Hub, Target};
+use super::hub::{Audience, Delivery, Hub};
 use super::session::{Beginning, Session};
 use super::{Handlers, Sockets};
 
@@ -244,8 +244,8 @@ fn send(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
 /// `broadcast(endpoint, has_exception, topic, kind, type, value)`: to an endpoint's clients, or to a topic's.
 fn broadcast(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     let target = match stack.kind(3) {
-        Kind::Nil => Target::Endpoint(stack.number(1) as u32),
-        _ => Target::Topic(topic(stack, 3, ":to")?),
+        Kind::Nil => Audience::Endpoint(stack.number(1) as u32),
+        _ => Audience::Topic(topic(stack, 3, ":to")?),
     };
     let mut except = 0;
     if stack.boolean(2) {
@@ -260,7 +260,7 @@ fn broadcast(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
 
 /// `rover.publish(topic, type, fields)`.
 fn publish(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
-    let target = Target::Topic(topic(stack, 1, "rover.publish")?);
+    let target = Audience::Topic(topic(stack, 1, "rover.publish")?);
     if stack.kind(2) != Kind::String {
         let kind = stack.kind(2).name();
         return Err(Raise::Mistake(format!("rover.publish expects the type of the message as a string, not {kind}")));
