@@ -179,7 +179,8 @@ mod tests {
 
     /// Values of which every key takes one that is not its default.
     const PROBES: &str = "true false 3 2000 70000 0.5 warn redirect new forwarded optional 1.3 gzip 100/s 0660 a=1 \
-                          10.0.0.0/8 header:X-Api-Key https://example.com";
+                          10.0.0.0/8 header:X-Api-Key https://example.com sqlite:app.db \
+                          reports=sqlite:reports.db";
 
     #[test]
     fn every_key_sets_a_field_of_its_own() {

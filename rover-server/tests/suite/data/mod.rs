@@ -1,5 +1,6 @@
 //! `rover.db`: databases through the socket.
 
+mod migrations;
 mod outages;
 mod rows;
 mod transactions;
