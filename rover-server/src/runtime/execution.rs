@@ -58,6 +58,12 @@ impl Execution {
         Execution { coroutine: Some(coroutine), wait: Some(wait), args: 0, stint: Stint::default() }
     }
 
+    /// The same function, which has ended for whoever had it.
+    pub(crate) fn take(&mut self) -> Execution {
+        let own = Execution { coroutine: None, wait: None, args: 0, stint: Stint::default() };
+        std::mem::replace(self, own)
+    }
+
     /// The coroutine of a function that has not ended.
     pub(crate) fn coroutine(&mut self) -> Option<&mut Coroutine> {
         self.coroutine.as_mut()

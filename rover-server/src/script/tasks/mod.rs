@@ -22,10 +22,10 @@ use futures_util::stream::FuturesUnordered;
 use rover_lua::json::Vocabulary;
 use rover_lua::{Coroutines, Waits};
 
-use crate::exchange::context::Contexts;
+use crate::exchange::context::{Contexts, Current};
 use crate::exchange::response::Responder;
 use crate::observe::metrics::Samples;
-use crate::observe::otlp::Tracing;
+use crate::observe::otlp::{TaskTrace, Tracing};
 use crate::runtime::turn;
 use crate::transport::upgrade::ShutdownNotice;
 
@@ -53,15 +53,13 @@ pub(crate) struct Tasks {
     waiting: Cell<usize>,
     /// Coroutines that hold values, and run nothing.
     holding: Cell<u64>,
-    /// How deep the function that runs lies within the waits of others; 0 for a handler.
-    depth: Cell<u32>,
     is_stopping: Cell<bool>,
     ending: ShutdownNotice,
     keep_alive: Cell<Duration>,
     /// Held by streams and WebSockets, which serve a client after its request has ended.
     guests: Rc<()>,
-    /// That of the function that runs.
-    scope: RefCell<Option<Scope>>,
+    /// That of the function that runs; a handler has none of it.
+    scope: RefCell<TaskScope>,
     tracing: Tracing,
 }
 
@@ -95,6 +93,17 @@ impl Scope {
     }
 }
 
+/// What a function has from the one that has started it.
+#[derive(Clone, Default)]
+struct TaskScope {
+    /// On whose behalf it runs.
+    owner: Option<Scope>,
+    /// Where it belongs in a trace.
+    trace: TaskTrace,
+    /// How deep it lies within the waits of others.
+    depth: u32,
+}
+
 impl Tasks {
     /// # Errors
     /// Memory errors of mlua.
@@ -115,7 +124,6 @@ impl Tasks {
             running: Cell::new(0),
             waiting: Cell::new(0),
             holding: Cell::new(0),
-            depth: Cell::new(0),
             is_stopping: Cell::new(false),
             ending: ShutdownNotice::default(),
             keep_alive: Cell::new(Duration::from_secs(15)),
@@ -181,7 +189,23 @@ impl Tasks {
 
     /// On whose behalf the running function runs.
     pub(crate) fn scope(&self) -> Option<Scope> {
-        self.scope.borrow().clone()
+        self.scope.borrow().owner.clone()
+    }
+
+    /// The scope of what the running function starts beside itself.
+    fn inherit(&self) -> TaskScope {
+        TaskScope { owner: self.scope(), trace: self.tracing.inherit(), depth: 0 }
+    }
+
+    /// Has `run` run in `scope`: a task runs meanwhile, no handler does.
+    fn within<R>(&self, scope: &TaskScope, run: impl FnOnce() -> R) -> R {
+        self.contexts.requests.enter(Current::NONE);
+        let outer = self.scope.replace(scope.clone());
+        let trace = self.tracing.enter(scope.trace.clone());
+        let result = run();
+        self.tracing.enter(trace);
+        self.scope.replace(outer);
+        result
     }
 
     /// Those of one kind on whose behalf the running function runs, the innermost first.
