@@ -31,8 +31,32 @@ use crate::transport::socket::{Socket, SocketHandle};
 
 use super::requests::Client;
 
-/// hyper's end of an HTTP/2 connection.
-pub(super) type Connection = http2::Connection<SocketHandle, Streams, OnThisThread>;
+/// An HTTP/2 connection.
+pub(super) struct Connection {
+    hyper: Pin<Box<http2::Connection<SocketHandle, Streams, OnThisThread>>>,
+    /// The client has been told that no more requests are answered.
+    is_spent: bool,
+}
+
+impl Connection {
+    /// Lets hyper go on, and tells the client when it has had all its requests.
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, client: &Client) -> Poll<hyper::Result<()>> {
+        let polled = self.hyper.as_mut().poll(cx);
+        if polled.is_pending() && client.is_spent() && !self.is_spent {
+            self.is_spent = true;
+            self.graceful_shutdown();
+            return self.hyper.as_mut().poll(cx);
+        }
+        polled
+    }
+
+    /// Ends with the responses in progress.
+    #[cold]
+    pub(super) fn graceful_shutdown(&mut self) {
+        self.hyper.as_mut().graceful_shutdown();
+    }
+}
 
 /// How much of a body is given to a stream at once, in bytes: a frame of the usual size. A stalled client can make the
 /// server hold about this much for each stream.
@@ -49,7 +73,7 @@ const ERROR_RESETS: usize = 128;
 const REFUSED_MOST: usize = 8;
 
 /// Begins to serve what comes over `socket`.
-pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Pin<Box<Connection>> {
+pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Connection {
     let site = client.current.site();
     let config = &site.config;
     let settings = &config.http2;
@@ -68,7 +92,8 @@ pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Pin<Box<Connect
         .keep_alive_interval((!settings.ping_interval.is_zero()).then_some(settings.ping_interval))
         .keep_alive_timeout(settings.ping_timeout);
     let streams = Streams { client: client.clone(), current, answered_most: settings.max_streams as usize };
-    Box::pin(http.serve_connection(SocketHandle(socket.clone()), streams))
+    let hyper = Box::pin(http.serve_connection(SocketHandle(socket.clone()), streams));
+    Connection { hyper, is_spent: false }
 }
 
 /// Answers a client that sent no preface: empty settings, and GOAWAY with PROTOCOL_ERROR (RFC 9113, section 3.4).

@@ -15,7 +15,7 @@ use crate::exchange::failure;
 use crate::log::{self, Level};
 use crate::transport::socket::{Agreed, Transport};
 
-use super::LINGER;
+use super::final_flush::LINGER;
 
 /// The result of a handshake.
 pub(crate) enum Shaken {

@@ -3,12 +3,7 @@
 //! It looks at most once a tick, so that a request costs nothing. Timeouts are therefore exact to a few ticks, and
 //! never too short.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
-
-use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Config;
 use crate::transport::lifecycle::ConnectionSlot;
@@ -158,34 +153,5 @@ impl Watch {
         // A frame of HTTP/2 is not a request yet: only requests keep a connection open.
         let in_head = client.begun() == 0 || traffic.read > self.read;
         if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
-    }
-}
-
-/// Sends the last bytes of a connection.
-#[derive(Default)]
-pub(super) struct LastBytes {
-    /// Set once the client has had to be waited for.
-    clock: Option<Pin<Box<Sleep>>>,
-    moved: u64,
-}
-
-impl LastBytes {
-    /// Sends what is left, and then the end.
-    ///
-    /// # Errors
-    /// What the system says about the stream; the client has taken nothing for `send_timeout`.
-    pub(super) fn poll_out(&mut self, cx: &mut Context<'_>, socket: &Socket, client: &Client) -> Poll<io::Result<()>> {
-        let shut = socket.poll_shutdown(cx);
-        if shut.is_ready() {
-            return shut;
-        }
-        let patience = client.current.site().config.connections.send_timeout;
-        let moved = socket.traffic().moved;
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
-        if moved != self.moved {
-            self.moved = moved;
-            clock.as_mut().reset(Instant::now() + patience);
-        }
-        clock.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

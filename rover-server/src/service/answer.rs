@@ -210,7 +210,7 @@ impl<B> Answer<B> {
     /// The response is a file on its way: the connection is busy until its last piece.
     #[cold]
     pub(super) fn unaided(&mut self, response: &mut Response<Body>, peer: &Rc<Peer>) {
-        response.body_mut().make_unaided(peer);
+        peer.send_whole(response.body_mut());
         if let Some(notes) = &mut self.notes {
             notes.is_unaided = true;
         }
@@ -235,7 +235,7 @@ impl Notes {
                 let is_unaided = self.is_unaided || !matches!(response.body(), Body::Stream(_));
                 let mut response = negotiation.apply(response);
                 if is_unaided {
-                    response.body_mut().make_unaided(&peer);
+                    peer.send_whole(response.body_mut());
                 }
                 response
             }

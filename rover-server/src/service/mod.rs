@@ -370,7 +370,7 @@ impl Site {
                 (response, _) => response,
             };
             if let Some(response) = &mut guarded.response {
-                response.body_mut().make_unaided(&request.peer);
+                request.peer.send_whole(response.body_mut());
             }
             request.guarded = Some(Box::new(guarded));
             return ControlFlow::Continue((entry, None));
