@@ -1,6 +1,6 @@
 //! Serves one connection from its first byte to its last.
 //!
-//! Comes in: a transport. Goes out: bytes. hyper reads and frames the requests, [`Current`] answers them, and the
+//! Comes in: a transport. Goes out: bytes. hyper reads and frames the requests, [`CurrentSite`] answers them, and the
 //! [`Socket`] is flushed once at the end of each turn. TLS has negotiated the version of HTTP, or the first bytes show
 //! it.
 
@@ -26,15 +26,15 @@ use crate::exchange::context::Peer;
 use crate::listen::admission::ConnectionPermit;
 use crate::log::{self, Level};
 use crate::runtime::turn;
-use crate::service::Current;
+use crate::service::CurrentSite;
 use crate::transport::lifecycle::{ConnectionSlot, Lifecycle};
 use crate::transport::socket::{Agreed, Socket, SpareBuffers, Spoken, Transport};
 use crate::transport::upgrade::{ShutdownNotice, Upgrade, Upgraded};
 
-use requests::Client;
-pub(crate) use tls::{Shaken, handshake, refuse_plain};
+use requests::ConnectedClient;
+pub(crate) use tls::{HandshakeOutcome, handshake, refuse_plain};
 pub(crate) use watch::tick;
-use watch::{Lapse, Watch};
+use watch::{ExpiredTimeout, TimeoutWatch};
 
 /// How long a connection without a request stays open when the server stops. A request that arrives meanwhile is
 /// answered, and its answer says that it is the last.
@@ -44,10 +44,10 @@ const LAST_CHANCE: Duration = Duration::from_millis(500);
 pub(crate) struct Connection {
     http: Http,
     socket: Rc<Socket>,
-    client: Rc<Client>,
+    client: Rc<ConnectedClient>,
     stage: Stage,
     slot: ConnectionSlot,
-    watch: Watch,
+    watch: TimeoutWatch,
     /// Nobody knows yet which HTTP the client speaks.
     is_opening: bool,
     /// The connection's place under the connection limits.
@@ -58,8 +58,8 @@ pub(crate) struct Connection {
 /// than it needs.
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and saves an allocation")]
 enum Http {
-    One(http1::Connection),
-    Two(http2::Connection),
+    One(http1::Http1),
+    Two(http2::Http2),
     /// The connection has left HTTP, or its client has left.
     Ended,
 }
@@ -101,13 +101,13 @@ impl Connection {
         transport: Transport,
         peer: Peer,
         agreed: Agreed,
-        current: Rc<Current>,
+        current: Rc<CurrentSite>,
         lifecycle: &Rc<Lifecycle>,
         spare: Rc<SpareBuffers>,
     ) -> Connection {
         let agreed = if current.site().config.http2.enabled { agreed } else { Agreed::Http1 };
         let socket = Socket::new(transport, agreed, spare, current.site().config.connections.is_lenient);
-        let client = Client::new(current, peer.over(&socket));
+        let client = ConnectedClient::new(current, peer.over(&socket));
         let http = match agreed {
             Agreed::Http2 => Http::Two(http2::serve(&socket, &client)),
             Agreed::Http1 | Agreed::Nothing => Http::One(http1::serve(&socket, &client)),
@@ -118,7 +118,7 @@ impl Connection {
             client,
             stage: Stage::Serving,
             slot: Lifecycle::add(lifecycle),
-            watch: Watch::default(),
+            watch: TimeoutWatch::default(),
             is_opening: agreed != Agreed::Http1,
             permit: None,
         }
@@ -159,9 +159,9 @@ impl Connection {
         }
         if let Http::Two(_) = self.http
             && served.is_pending()
-            && http2::is_restless(&self.client)
+            && http2::is_flooding(&self.client)
         {
-            http2::calm(&self.socket);
+            http2::refuse_flood(&self.socket);
             self.close();
             return Poll::Ready(());
         }
@@ -313,28 +313,28 @@ impl Connection {
             return true;
         }
         let is_http2 = matches!(self.http, Http::Two(_)) && !self.is_opening;
-        let lapse = self.watch.look(&self.slot, &self.client, self.socket.traffic(), is_http2, is_draining);
-        match (lapse, &mut self.http) {
+        let expired = self.watch.look(&self.slot, &self.client, self.socket.traffic(), is_http2, is_draining);
+        match (expired, &mut self.http) {
             (None, _) => {
                 if is_body_lying {
                     self.slot.wake_at(self.slot.now() + 1);
                 }
                 return false;
             }
-            (Some(Lapse::Head), Http::One(http)) => {
+            (Some(ExpiredTimeout::Head), Http::One(http)) => {
                 http1::time_out(http, &self.socket, &self.client);
                 self.close();
             }
-            (Some(Lapse::Unsure), Http::One(http)) => {
+            (Some(ExpiredTimeout::Unsure), Http::One(http)) => {
                 if http1::time_out(http, &self.socket, &self.client) {
                     self.close();
                 }
             }
-            (Some(Lapse::Unsure), _) => {}
-            (Some(Lapse::Idle | Lapse::Body), Http::Two(_)) if !is_draining => self.drain(),
-            (Some(Lapse::Head | Lapse::Idle), _) => self.leave(),
-            (Some(Lapse::Body), _) => self.close(),
-            (Some(Lapse::Send), _) => self.stage = Stage::Aborted,
+            (Some(ExpiredTimeout::Unsure), _) => {}
+            (Some(ExpiredTimeout::Idle | ExpiredTimeout::Body), Http::Two(_)) if !is_draining => self.drain(),
+            (Some(ExpiredTimeout::Head | ExpiredTimeout::Idle), _) => self.leave(),
+            (Some(ExpiredTimeout::Body), _) => self.close(),
+            (Some(ExpiredTimeout::Send), _) => self.stage = Stage::Aborted,
         }
         true
     }

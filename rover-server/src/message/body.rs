@@ -15,11 +15,11 @@ use http_body::{Frame, SizeHint};
 pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted>>>;
 
 /// The body of a request on its way in. It may be sent on from another task.
-pub(crate) type Arriving = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Broken> + Send>>;
+pub(crate) type IncomingBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BrokenBody> + Send>>;
 
 /// Why the body of a request is incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub(crate) enum BrokenBody {
     /// The client went away.
     Cut,
     /// Nothing came for too long.

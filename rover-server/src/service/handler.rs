@@ -17,7 +17,7 @@ use rover_lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, t
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
-use crate::exchange::context::{self, Current, Open, Request};
+use crate::exchange::context::{self, CurrentContext, Request, RequestGuard};
 use crate::exchange::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
 use crate::message::body::{self, Body};
@@ -32,7 +32,7 @@ struct Call {
     entry: c_int,
     /// Where the stack holds its results, once it has returned.
     results: c_int,
-    current: Current,
+    current: CurrentContext,
 }
 
 /// Runs a function on the request until it ends or waits: the entry's own, or another one on its behalf.
@@ -42,20 +42,20 @@ struct Call {
 pub(crate) fn start(
     app: &Rc<App>,
     (entry, function): (c_int, c_int),
-    request: Open,
+    request: RequestGuard,
     response: &mut Option<Response<Body>>,
 ) -> Option<Box<Running>> {
     let mut coroutine = app.coroutines.take();
     let mut stack = coroutine.stack();
     let (current, args) = if app.takes_context(function) {
         // The copy below the function keeps the context alive, whatever the handler does with its own.
-        let current = context::push(&mut stack, request.ticket(), App::CONTEXT_META);
+        let current = context::push(&mut stack, request.request_key(), App::CONTEXT_META);
         stack.push_item(App::ENTRIES, function);
         stack.push_copy(App::BASE + 1);
         (current, 1)
     } else {
         stack.push_item(App::ENTRIES, function);
-        (Current::without_context(request.ticket()), 0)
+        (CurrentContext::without_context(request.request_key()), 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
     match advance(app, &mut coroutine, entry, current, args) {
@@ -82,7 +82,7 @@ pub(crate) fn start(
 }
 
 #[inline]
-fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, args: c_int) -> Step {
+fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: CurrentContext, args: c_int) -> Step {
     label(entry.cast_unsigned());
     app.contexts.requests.enter(current);
     app.waits.advance(coroutine, args)
@@ -97,7 +97,7 @@ fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume, stint
 
 /// As [`finish`], for a handler that has waited: out of the way of those that have not.
 #[inline(never)]
-fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
+fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &RequestGuard, call: Call) -> Option<Response<Body>> {
     let mut response = None;
     finish(app, coroutine, request, call, &mut response);
     response
@@ -105,7 +105,13 @@ fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &Open, call: Call) 
 
 /// Sends what the handler returned.
 #[inline(always)]
-fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
+fn finish(
+    app: &Rc<App>,
+    mut coroutine: Coroutine,
+    request: &RequestGuard,
+    call: Call,
+    response: &mut Option<Response<Body>>,
+) {
     let mut stack = coroutine.stack();
     request.look_last(|request| {
         let headers = &mut request.head.headers;
@@ -187,7 +193,7 @@ fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Resp
 
 /// The handler raised: the error is on top of its stack.
 #[cold]
-fn fail(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
+fn fail(app: &App, mut coroutine: Coroutine, request: &RequestGuard, call: Call) -> Option<Response<Body>> {
     let mut stack = coroutine.stack();
     let frames = traceback(&stack, 0);
     let index = stack.top();
@@ -218,7 +224,7 @@ pub(crate) struct Running {
     call: Call,
     /// `None` once it has ended.
     coroutine: Option<Coroutine>,
-    request: Open,
+    request: RequestGuard,
     wait: Wait,
     stint: Stint,
     /// Set at the first wait, if there is a `handler_timeout`.
@@ -349,7 +355,7 @@ impl Running {
 
 /// Cancels a handler whose client has gone away or whose time is over: its wait raises, and it may clean up.
 #[cold]
-fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_late: bool) {
+fn cancel(app: &App, mut coroutine: Coroutine, request: &RequestGuard, call: Call, is_late: bool) {
     app.contexts.requests.enter(call.current);
     let cancelled = app.waits.cancel(&mut coroutine);
     let place = app.place_of(call.entry);
@@ -407,7 +413,7 @@ pub(crate) async fn run_to_end<R>(
 ) -> Result<R, Failure> {
     let mut held = Held { app, entry, coroutine: app.coroutines.take(), is_waiting: false };
     held.coroutine.stack().push_item(App::ENTRIES, entry);
-    let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
+    let call = Call { entry, results: App::BASE + 1, current: CurrentContext::NONE };
     let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
     let mut stint = Stint::default();
     loop {
@@ -444,7 +450,7 @@ impl Held<'_> {
     #[cold]
     fn cancel(&mut self) {
         let app = self.app;
-        app.contexts.requests.enter(Current::NONE);
+        app.contexts.requests.enter(CurrentContext::NONE);
         let place = app.place_of(self.entry);
         match app.waits.cancel(&mut self.coroutine) {
             Cancelled::Returned | Cancelled::Through => {}

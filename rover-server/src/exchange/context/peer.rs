@@ -131,7 +131,7 @@ impl Peer {
 
 /// The client behind trusted proxies, as they tell of it.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct ForwardedClient {
     /// `None` on a Unix socket.
     pub(crate) ip: Option<IpAddr>,
     /// "http" or "https".

@@ -32,7 +32,7 @@ pub(crate) use endpoint::Endpoint;
 use rover_lua::{Coroutines, Outside, Waits};
 
 use crate::config::Config;
-use crate::exchange::context::{Contexts, Guarded, Peer, Shapes};
+use crate::exchange::context::{Contexts, Guarded, ParamShapes, Peer};
 use crate::exchange::response::Responder;
 use crate::log::{self, Level};
 use crate::observe::metrics::Sources;
@@ -274,7 +274,7 @@ impl App {
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config, tracer: Option<&Tracer>) {
         self.tracing.settle(tracer);
-        let _ = self.contexts.shapes.set(Shapes::of(router, self.guards.get()));
+        let _ = self.contexts.shapes.set(ParamShapes::of(router, self.guards.get()));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
         self.routes_only.set(!config.path_guards);

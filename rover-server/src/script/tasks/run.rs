@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use rover_lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
 
-use crate::exchange::context::Current;
+use crate::exchange::context::CurrentContext;
 use crate::exchange::failure::Failure;
 use crate::log::{self, Level};
 use crate::observe::otlp::TaskTrace;
@@ -241,7 +241,7 @@ impl Run {
 
     /// The function runs from now on, no handler does. Gives on whose behalf another one ran.
     fn enter(&self) -> (Option<Scope>, TaskTrace, u32) {
-        self.tasks.contexts.requests.enter(Current::NONE);
+        self.tasks.contexts.requests.enter(CurrentContext::NONE);
         let depth = self.tasks.depth.replace(self.depth);
         (self.tasks.scope.replace(self.scope.clone()), self.tasks.tracing.enter(self.inherited.clone()), depth)
     }
