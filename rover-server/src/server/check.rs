@@ -19,6 +19,7 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config; its top level took too much time or memory.
     pub fn check(&self) -> Result<AppInfo, Error> {
+        rover_lua::suited().map_err(|why| Error::build(&why))?;
         let mut server = self.clone();
         let limits = server.early().limits;
         server.blueprint = Blueprint {
