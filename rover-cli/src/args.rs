@@ -18,6 +18,8 @@ Examples:
   rover app.lua --tls-self-signed      serve https while developing
   rover check app.lua                  report every mistake without serving
   rover routes app.lua --json          list the routes for another program
+  rover db migrate                     run the migrations of app.lua that are pending
+  rover db backup copy.db              copy its database while it is in use
   rover profile app.lua                serve until Ctrl+C, then draw where the time went
   rover ./run                          serve a file that is called like a command";
 
@@ -50,6 +52,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look after an app's databases: migrations, backups
+    Db {
+        #[command(subcommand)]
+        action: DbAction,
+    },
     /// Serve an app and draw where its Lua code spends its time, as a flame graph
     Profile {
         #[command(flatten)]
@@ -61,6 +68,69 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "profile.svg")]
         output: PathBuf,
     },
+}
+
+/// What to do with a database.
+#[derive(Debug, Subcommand)]
+enum DbAction {
+    /// Make an empty migration: the next file in migrations/
+    New {
+        /// Such as add_users
+        name: String,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Run the migrations that are pending
+    Migrate {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// List the migrations and whether they have been run
+    Status {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Undo the last migrations by their .down.sql
+    Rollback {
+        /// How many
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+        steps: u16,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Write the SQL that makes the schema as it is
+    Dump {
+        /// The file to write [default: schema.sql beside the app]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Run a file of SQL in one transaction, such as one of rows to begin with
+    Seed {
+        /// The file [default: seed.sql beside the app]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Copy the database into a new file, also while it is in use
+    Backup {
+        /// The file to write
+        file: PathBuf,
+        #[command(flatten)]
+        of: Of,
+    },
+}
+
+/// Which database.
+#[derive(Args, Debug)]
+struct Of {
+    /// The app's Lua file
+    #[arg(long, value_name = "APP", default_value = "app.lua")]
+    app: PathBuf,
+    /// A further database of the app
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    database: String,
 }
 
 #[derive(Args, Debug)]
@@ -96,6 +166,9 @@ struct Flags {
     /// Load the app anew when one of its Lua files changes
     #[arg(long, global = true)]
     watch: bool,
+    /// Run pending migrations before serving, instead of refusing to
+    #[arg(long, global = true)]
+    migrate: bool,
 }
 
 /// What the command line asks for.
@@ -115,6 +188,34 @@ pub(crate) enum Task {
     Check,
     Routes { json: bool },
     Profile { seconds: Option<u32>, output: PathBuf },
+    Database { name: String, action: DatabaseTask },
+}
+
+/// What to do with a database of the app.
+#[derive(Debug, PartialEq)]
+pub(crate) enum DatabaseTask {
+    New { name: String },
+    Migrate,
+    Status,
+    RollBack { steps: u16 },
+    Dump { output: Option<PathBuf> },
+    Seed { file: Option<PathBuf> },
+    Backup { file: PathBuf },
+}
+
+impl DbAction {
+    fn task(self) -> (Task, PathBuf) {
+        let (of, action) = match self {
+            DbAction::New { name, of } => (of, DatabaseTask::New { name }),
+            DbAction::Migrate { of } => (of, DatabaseTask::Migrate),
+            DbAction::Status { of } => (of, DatabaseTask::Status),
+            DbAction::Rollback { steps, of } => (of, DatabaseTask::RollBack { steps }),
+            DbAction::Dump { output, of } => (of, DatabaseTask::Dump { output }),
+            DbAction::Seed { file, of } => (of, DatabaseTask::Seed { file }),
+            DbAction::Backup { file, of } => (of, DatabaseTask::Backup { file }),
+        };
+        (Task::Database { name: of.database, action }, of.app)
+    }
 }
 
 impl Request {
@@ -135,6 +236,7 @@ impl Request {
             (Some(Command::Run(app)), None) => (Task::Serve, app.file),
             (Some(Command::Check(app)), None) => (Task::Check, app.file),
             (Some(Command::Routes { app, json }), None) => (Task::Routes { json }, app.file),
+            (Some(Command::Db { action }), None) => action.task(),
             (Some(Command::Profile { .. }), None) if cli.flags.watch => {
                 let text = "a profile is of one version of the app: leave out --watch";
                 return Err(command.error(ErrorKind::ArgumentConflict, text));
@@ -168,6 +270,9 @@ impl Request {
         }
         if let Some(level) = self.flags.log_level {
             server = server.log_level(level);
+        }
+        if self.flags.migrate {
+            server = server.migrate(true);
         }
         if self.flags.debug {
             server = server.debug(true);
@@ -239,6 +344,14 @@ mod tests {
         assert_eq!((check.task, check.flags.port), (Task::Check, Some(1)));
         let routes = read("rover routes --json app.lua").unwrap();
         assert_eq!(routes.task, Task::Routes { json: true });
+        let migrate = read("rover db migrate").unwrap();
+        let task = Task::Database { name: "default".into(), action: DatabaseTask::Migrate };
+        assert_eq!((migrate.task, migrate.app), (task, "app.lua".into()));
+        let backup = read("rover db backup copy.db --app shop.lua --database reports").unwrap();
+        let action = DatabaseTask::Backup { file: "copy.db".into() };
+        let task = Task::Database { name: "reports".into(), action };
+        assert_eq!((backup.task, backup.app), (task, "shop.lua".into()));
+        assert!(read("rover app.lua --migrate").unwrap().flags.migrate);
         let profile = read("rover profile app.lua --seconds 5").unwrap();
         assert_eq!(profile.task, Task::Profile { seconds: Some(5), output: "profile.svg".into() });
     }
@@ -266,6 +379,9 @@ mod tests {
             "rover routes --yaml app.lua",
             "rover profile app.lua --seconds 0",
             "rover profile app.lua --watch",
+            "rover db",
+            "rover db rollback --steps 0",
+            "rover db backup",
         ] {
             let error = read(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod database;
 mod profile;
 mod program;
 mod routes;
@@ -20,7 +21,7 @@ use anyhow::Context;
 use args::{Request, Task};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: rover_lua::Allocator = rover_lua::Allocator;
 
 fn main() -> ExitCode {
     // An idle server is half as large without. Where that is refused, it is larger.
@@ -53,6 +54,7 @@ fn run(request: &Request, sockets: Vec<OwnedFd>) -> anyhow::Result<()> {
             }
             print(&text)
         }
+        Task::Database { name, action } => print(&database::look_after(&server, name, action)?),
         Task::Routes { json: false } => print(&routes::table(server.check()?.routes())),
         Task::Routes { json: true } => print(&routes::json(server.check()?.routes())),
     }

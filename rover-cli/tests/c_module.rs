@@ -55,3 +55,39 @@ fn a_c_module_beside_the_app() {
     assert!(output.status.success(), "{said}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "app.lua: ok, 1 route\n");
 }
+
+/// A module that brings an SQLite of its own, as lsqlite3 and luasql.sqlite3 do.
+const SQLITE: &str = r#"
+typedef struct lua_State lua_State;
+extern void lua_pushstring(lua_State *, const char *);
+
+const char *sqlite3_libversion(void) { return "the module's own"; }
+
+int luaopen_ownsqlite(lua_State *L) {
+  lua_pushstring(L, sqlite3_libversion());
+  return 1;
+}
+"#;
+
+const BESIDE: &str = r#"
+local ffi = require "ffi"
+ffi.cdef "const char *sqlite3_libversion(void);"
+assert(not pcall(function() return ffi.C.sqlite3_libversion end), "rover exports its SQLite")
+assert(require "ownsqlite" == "the module's own")
+
+return rover.server { db = "sqlite:app.db" }
+"#;
+
+#[test]
+fn a_module_with_an_sqlite_of_its_own_gets_that_one() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("own_sqlite");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("ownsqlite.c"), SQLITE).unwrap();
+    std::fs::write(dir.join("app.lua"), BESIDE).unwrap();
+    let arguments = ["-shared", "-fPIC", "-o", "ownsqlite.so", "ownsqlite.c"];
+    assert!(Command::new("cc").args(arguments).current_dir(&dir).status().unwrap().success());
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_rover")).args(["check", "app.lua"]).current_dir(&dir).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}

@@ -123,6 +123,11 @@ impl Error {
         Error::new(Class::Mistake, message)
     }
 
+    /// A mistake in the use of a database that whoever hands out its parts finds.
+    pub fn misuse(message: impl Into<String>) -> Error {
+        Error::mistake(message)
+    }
+
     pub(crate) fn violation(violation: Violation, message: impl Into<String>) -> Error {
         Error::new(Class::Violation(violation), message)
     }

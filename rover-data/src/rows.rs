@@ -185,4 +185,6 @@ pub struct Answer {
     pub affected: u64,
     /// The id of the row that was inserted last, where the database knows it by a number.
     pub id: Option<i64>,
+    /// How long the statement ran, without its wait for a connection.
+    pub took: std::time::Duration,
 }

@@ -24,6 +24,8 @@
 
 pub mod json;
 
+#[cfg(feature = "allocator")]
+mod allocator;
 mod c_stack;
 mod coroutine;
 mod function;
@@ -50,6 +52,8 @@ mod wait;
 mod watched;
 mod weight;
 
+#[cfg(feature = "allocator")]
+pub use allocator::Allocator;
 pub use c_stack::STACK;
 pub use coroutine::{Coroutine, Coroutines, Resumed};
 pub use function::function;

@@ -74,6 +74,8 @@ pub use config::{ConfigKey, config_keys};
 pub use error::Error;
 pub use log::{Level, LogRecord};
 pub use mlua;
+pub use rover_data;
+pub use server::databases::AppDatabase;
 pub use server::local::LocalApp;
 pub use server::profile::Profiler;
 pub use server::{AppInfo, Control, Listening, RouteInfo, Server};

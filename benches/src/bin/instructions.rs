@@ -21,7 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
-use mimalloc::MiMalloc;
+use rover_lua::Allocator;
 use rover_server::Server;
 use rover_server::bench_support::{InProcess, Script};
 
@@ -39,18 +39,18 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ASKED.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise.
-        unsafe { MiMalloc.alloc(layout) }
+        unsafe { Allocator.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
-        unsafe { MiMalloc.dealloc(block, layout) }
+        unsafe { Allocator.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ASKED.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise.
-        unsafe { MiMalloc.realloc(block, layout, size) }
+        unsafe { Allocator.realloc(block, layout, size) }
     }
 }
 

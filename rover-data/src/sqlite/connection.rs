@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags, Row, ToSql};
 
@@ -130,12 +131,15 @@ impl<'a> Connection<'a> {
     /// As SQLite has it, or the rows are too many.
     pub(super) fn run(&mut self, statement: &Statement) -> Result<Answer, Error> {
         let started = Instant::now();
-        let answer = match statement.sql.keyword() {
+        let mut answer = match statement.sql.keyword() {
             // It attaches a database of its own.
             Keyword::Vacuum => watch::own(|| self.collect(statement)),
             _ => self.collect(statement),
         };
-        self.ran(statement, started, answer.is_err());
+        let took = self.ran(statement, started, answer.is_err());
+        if let Ok(answer) = &mut answer {
+            answer.took = took;
+        }
         answer
     }
 
@@ -154,7 +158,7 @@ impl<'a> Connection<'a> {
         if let Some(columns) = columns {
             rows.set_columns(columns);
         }
-        let mut answer = Answer { rows, affected: 0, id: None };
+        let mut answer = Answer { rows, affected: 0, id: None, took: Duration::ZERO };
         if matches!(statement.sql.keyword(), Keyword::Insert | Keyword::Changes | Keyword::With)
             && !statement.sql.reads()
         {
@@ -225,7 +229,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Counts a statement, and tells of it where it was slow.
-    fn ran(&mut self, statement: &Statement, started: Instant, has_failed: bool) {
+    fn ran(&mut self, statement: &Statement, started: Instant, has_failed: bool) -> Duration {
         let took = started.elapsed();
         self.shared.figures.ran(took, has_failed);
         if self.shared.settings.slow.is_some_and(|slow| took >= slow)
@@ -234,6 +238,7 @@ impl<'a> Connection<'a> {
             let plan = self.plan(statement);
             tell(&Slow { sql: statement.sql.source(), place: statement.place.as_deref(), took, plan });
         }
+        took
     }
 
     /// How SQLite runs the statement.
@@ -286,6 +291,9 @@ pub(super) fn open_raw(
         None => rusqlite::Connection::open_with_flags(memory, flags | OpenFlags::SQLITE_OPEN_URI)?,
     };
     watch::install(&mut raw, settings.busy_timeout)?;
+    // Else a name in double quotes that is no column's is a string, and `where "nmae" = 'nmae'` means every row.
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    raw.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     raw.set_prepared_statement_cache_capacity(settings.statement_cache);
     watch::own(|| {
         let is_wal = settings.path.is_some() && settings.journal == Journal::Wal;

@@ -74,6 +74,7 @@ impl Session {
 
 /// What a transaction has come to.
 struct State {
+    read_only: bool,
     depth: usize,
     /// A statement failed, with so many savepoints around it.
     failed: Option<(usize, Error)>,
@@ -118,7 +119,7 @@ pub(super) fn serve(shared: &Shared, connection: &mut Connection<'_>, begin: Beg
     if tell.send(Ok(Session(sender))).is_err() {
         return connection.roll_back();
     }
-    let mut state = State { depth: 0, failed: None };
+    let mut state = State { read_only: begin.read_only, depth: 0, failed: None };
     // Ends with the handle.
     for command in &commands {
         match command {
@@ -170,7 +171,7 @@ fn run(
     let mut answers = Vec::with_capacity(statements.len());
     for statement in statements {
         watch::begin(Some(ticket), shared.settings.statement_timeout);
-        let result = connection.run(statement);
+        let result = allowed(connection, state, statement).and_then(|()| connection.run(statement));
         watch::end();
         match result {
             Ok(answer) => answers.push(answer),
@@ -181,6 +182,16 @@ fn run(
         }
     }
     Ok(answers)
+}
+
+/// # Errors
+/// The statement writes, in a transaction that only reads.
+fn allowed(connection: &mut Connection<'_>, state: &State, statement: &Statement) -> Result<(), Error> {
+    if state.read_only && !connection.reads(statement)? {
+        let error = Error::mistake("this transaction is read-only, and the statement writes");
+        return Err(error.in_sql(statement.sql().source(), None));
+    }
+    Ok(())
 }
 
 fn save(connection: &mut Connection<'_>, state: &mut State) -> Result<(), Error> {

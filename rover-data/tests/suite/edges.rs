@@ -78,6 +78,9 @@ fn statements_at_the_edges() {
         ("select abs(-9223372036854775808)", "mistake"),
         ("select 1 / 0", "Null"),
         ("select 9e999", "inf"),
+        // A misspelt name is no string.
+        ("delete from keyed where \"nmae\" = 'nmae'", "mistake"),
+        ("select \"text\"", "mistake"),
         // Shared state.
         ("attach ':memory:' as other", "mistake"),
         ("pragma foreign_keys = off", "mistake"),

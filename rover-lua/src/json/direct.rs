@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 
 use super::bounds::Bounds;
+use super::rows::{self, Rows};
 use super::{MOST_LEVELS, number, text};
 use crate::{Light, TableView, View};
 
@@ -20,6 +21,7 @@ pub(super) struct Known {
     pub(super) context: Cell<*const c_void>,
     pub(super) response: Cell<*const c_void>,
     pub(super) bounds: Bounds,
+    pub(super) rows: Rows,
 }
 
 /// The value is not one of the usual ones.
@@ -80,9 +82,17 @@ fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u
     if items.any(|item| !matches!(item, View::Nil)) {
         return Err(Unusual);
     }
+    let metatable = table.metatable_identity();
+    if !metatable.is_null()
+        && matches!(table.items().next(), None | Some(View::Nil))
+        && let Some(columns) = known.rows.get(metatable)
+    {
+        let has_room = |more, out: &[u8]| known.bounds.has_room(more, out);
+        let write_value = |value: View<'_>, out: &mut Vec<u8>| write_inner(value, known, levels, out).is_ok();
+        return if rows::write(table, &columns, out, has_room, write_value) { Ok(()) } else { Err(Unusual) };
+    }
     let Some(mut pair) = first else {
         if matches!(table.items().next(), None | Some(View::Nil)) {
-            let metatable = table.metatable_identity();
             if metatable == known.array {
                 out.extend_from_slice(b"[]");
             } else if metatable.is_null() {

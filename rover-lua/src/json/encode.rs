@@ -14,6 +14,7 @@ use super::classify::{Shape, shape};
 use super::error::{EncodeError, Problem};
 use super::foreign::{Foreign, meaning};
 use super::locate::{SLOTS, locate};
+use super::rows::Columns;
 use super::{MOST_LEVELS, Vocabulary, direct, number, text};
 use crate::{Kind, Stack, Value, View};
 
@@ -222,6 +223,11 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
         if level % LEVELS_AT_ONCE == 0 && !self.stack.reserve(SLOTS * LEVELS_AT_ONCE + 1) {
             return fail(Problem::Room);
         }
+        if !metatable.is_null()
+            && let Some(columns) = self.vocabulary.known.rows.get(metatable)
+        {
+            return self.row(index, key, &columns);
+        }
         self.stack.push_nil();
         if !self.stack.next(index) {
             self.empty(index);
@@ -232,6 +238,38 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
             Value::Number(1.0) if self.hopes < HOPES => self.hopeful(index, key),
             _ => self.doubtful(index, key),
         }
+    }
+
+    /// Writes a row of a database: its columns in their order, then what has been added to it.
+    fn row(&mut self, index: c_int, key: c_int, columns: &Columns) -> Outcome {
+        self.out.push(b'{');
+        for name in columns.names() {
+            self.line(key, 1);
+            self.stack.push_bytes(name);
+            self.stack.push_copy(key);
+            self.stack.get_field(index);
+            self.key(key)?;
+            self.value(key + 1, key + 2)?;
+            self.out.push(b',');
+            self.stack.truncate(key - 1);
+        }
+        self.stack.push_nil();
+        while self.stack.next(index) {
+            let is_column = self.stack.bytes(key).is_some_and(|own| columns.names().iter().any(|name| **name == *own));
+            if !is_column {
+                self.line(key, 1);
+                self.key(key)?;
+                self.value(key + 1, key + 2)?;
+                self.out.push(b',');
+            }
+            self.stack.truncate(key);
+        }
+        if self.out.last() == Some(&b',') {
+            self.out.pop();
+            self.line(key, 0);
+        }
+        self.out.push(b'}');
+        Ok(())
     }
 
     fn empty(&mut self, index: c_int) {

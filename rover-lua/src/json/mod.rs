@@ -18,6 +18,7 @@ mod error;
 mod foreign;
 mod locate;
 mod number;
+mod rows;
 mod shapes;
 #[cfg(test)]
 mod tests;
@@ -31,12 +32,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use self::rows::Rows;
 use self::shapes::Shapes;
 use crate::{Light, OwnedMeta, Stack, anchor, null};
 
 pub use decode::decode;
 pub use encode::{encode, encode_beginning, encode_pretty};
 pub use error::{DecodeError, EncodeError};
+pub use rows::RowMetas;
 pub use text::write as push_text;
 
 /// The most tables or documents inside one another, in both directions; the outermost is the first level.
@@ -89,10 +92,19 @@ impl Vocabulary {
             context: Cell::new(ptr::dangling()),
             response: Cell::new(ptr::dangling()),
             bounds: bounds::Bounds::new(),
+            rows: Rows::default(),
         };
         let loaded = lua.globals().get::<mlua::Table>("package")?.get::<mlua::Table>("loaded")?;
         let (array, loaded) = (anchor(lua, array_metatable)?, anchor(lua, loaded)?);
         Ok(Vocabulary { array, known, loaded, texts, shapes: Shapes::new(lua)? })
+    }
+
+    /// Makes metatables of rows, which are written in the order of their columns.
+    ///
+    /// # Errors
+    /// Memory errors of mlua.
+    pub fn row_metas(&self, lua: &mlua::Lua) -> mlua::Result<RowMetas> {
+        RowMetas::new(lua, &self.known.rows)
     }
 
     /// Notes the identities of the metatables of contexts and responses, which are tables that no document may have in it.

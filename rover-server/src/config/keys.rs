@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use super::key::{ConfigKey, Group};
 use super::kind::{Kind, choice, count_in, custom, either, flag, port, size, time};
 use super::{
-    Host, TrailingSlash, compression, connections, cors, http2, load_shedding, operating, otlp, proxies, rate_limit,
-    security_headers, socket_file, store, tls, watch, websocket,
+    Host, TrailingSlash, compression, connections, cors, database, http2, load_shedding, operating, otlp, proxies,
+    rate_limit, security_headers, socket_file, store, tls, watch, websocket,
 };
 use crate::log::Level;
 use crate::spelling;
@@ -41,6 +41,7 @@ static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
         compression::keys(),
         store::keys(),
         otlp::keys(),
+        database::keys(),
     ];
     groups.into_iter().flatten().collect()
 });
@@ -178,7 +179,8 @@ mod tests {
 
     /// Values of which every key takes one that is not its default.
     const PROBES: &str = "true false 3 2000 70000 0.5 warn redirect new forwarded optional 1.3 gzip 100/s 0660 a=1 \
-                          10.0.0.0/8 header:X-Api-Key https://example.com";
+                          10.0.0.0/8 header:X-Api-Key https://example.com sqlite:app.db \
+                          reports=sqlite:reports.db";
 
     #[test]
     fn every_key_sets_a_field_of_its_own() {

@@ -4,6 +4,7 @@
 mod connections;
 mod compression;
 mod cors;
+mod database;
 mod host;
 mod http2;
 mod key;
@@ -29,6 +30,7 @@ use std::time::Duration;
 pub(crate) use compression::CompressionConfig;
 pub(crate) use connections::ConnectionSettings;
 pub(crate) use cors::{Cors, Origins};
+pub(crate) use database::DatabaseConfig;
 pub(crate) use host::{Endpoint, Host};
 pub(crate) use http2::Http2Settings;
 pub use key::ConfigKey;
@@ -99,6 +101,9 @@ pub(crate) struct Config {
     pub(crate) websocket: WebSocketConfig,
     pub(crate) store: StoreLimits,
     pub(crate) otlp: OtlpSettings,
+    /// That of `rover.db`.
+    pub(crate) db: DatabaseConfig,
+    pub(crate) further_databases: std::collections::BTreeMap<String, DatabaseConfig>,
 }
 
 /// What happens to a path that is known only with the other trailing slash.
@@ -154,6 +159,8 @@ impl Default for Config {
             websocket: WebSocketConfig::default(),
             store: StoreLimits::DEFAULT,
             otlp: OtlpSettings::default(),
+            db: DatabaseConfig::default(),
+            further_databases: std::collections::BTreeMap::new(),
         }
     }
 }
@@ -208,7 +215,9 @@ impl Config {
         let mut config = Config::default();
         let mut mistakes = config.otlp.take_standard(&variable);
         config.take_table(app, &mut mistakes);
-        config.take_variables(variable, &mut mistakes);
+        let of_app = config.db.clone();
+        config.take_variables(&variable, &mut mistakes);
+        mistakes.extend(config.take_database_url(of_app, &variable));
         for (name, value) in &overrides.0 {
             mistakes.extend(match find(name) {
                 Some(key) => config.take(key, name, value),

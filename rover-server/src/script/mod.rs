@@ -6,5 +6,6 @@ pub(crate) mod proxy; // `ctx:proxy` and `api.proxy`
 pub(crate) mod fetch; // `rover.http`
 pub(crate) mod stream; // bodies that Lua functions make piece by piece
 pub(crate) mod state; // rover.shared and rover.cache
+pub(crate) mod db; // `rover.db`
 pub(crate) mod tasks; // `rover.spawn`, `every`, `all` and `timeout`
 pub(crate) mod stdlib; // the `rover` table

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
 
+use super::databases::{self, AppDatabase};
 use super::start::Settled;
 use super::{AppInfo, Server};
 use crate::error::Error;
@@ -19,6 +20,29 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app, its routes and its config; its top level took too much time or memory.
     pub fn check(&self) -> Result<AppInfo, Error> {
+        let Settled { config, router, limits, mounts } = self.settled_apart()?;
+        ServerTls::load(&config.tls, &config.host, config.http2.enabled)?;
+        databases::rehearse(&config, &self.blueprint.source)?;
+        let mut warnings = config.warnings(!limits.rules.is_empty());
+        warnings.extend(mounts.warnings(self.blueprint.source.folder()));
+        warnings.extend(super::misspelt_variables());
+        Ok(AppInfo::new(&router, &mounts).warned(warnings))
+    }
+
+    /// The databases of the app, found out without serving it; the one behind `rover.db` first.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the app; its top level took too much time or memory.
+    pub fn databases(&self) -> Result<Vec<AppDatabase>, Error> {
+        let Settled { config, .. } = self.settled_apart()?;
+        Ok(databases::of(&config, &self.blueprint.source))
+    }
+
+    /// What the app declares, and what is decided by it. Its VM has ended.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the app; its top level took too much time or memory.
+    pub(super) fn settled_apart(&self) -> Result<Settled, Error> {
         rover_lua::suited().map_err(|why| Error::build(&why))?;
         let mut server = self.clone();
         let limits = server.early().limits;
@@ -35,12 +59,7 @@ impl Server {
         });
         let settled = begun.and_then(|()| replied.recv().unwrap_or_else(|_| Err(died())));
         watchdog.end();
-        let Settled { config, router, limits, mounts } = settled?;
-        ServerTls::load(&config.tls, &config.host, config.http2.enabled)?;
-        let mut warnings = config.warnings(!limits.rules.is_empty());
-        warnings.extend(mounts.warnings(self.blueprint.source.folder()));
-        warnings.extend(super::misspelt_variables());
-        Ok(AppInfo::new(&router, &mounts).warned(warnings))
+        settled
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod profile; // where Lua code spends its time
 pub(crate) mod watchdog; // stops code that runs for too long
 mod board;
 mod check;
+pub(crate) mod databases;
 mod control;
 mod info;
 mod listening;
@@ -71,6 +72,8 @@ use crate::service::Site;
 pub struct Server {
     blueprint: Blueprint,
     overrides: Overrides,
+    /// Pending migrations are run, not refused.
+    migrates: bool,
     inherited: InheritedOnce,
     log_sink: Option<LogSink>,
 }
@@ -98,7 +101,13 @@ impl Server {
             code: Code::default(),
             hub: Arc::default(),
         };
-        Server { blueprint, overrides: Overrides::default(), inherited: InheritedOnce::default(), log_sink: None }
+        Server {
+            blueprint,
+            overrides: Overrides::default(),
+            migrates: false,
+            inherited: InheritedOnce::default(),
+            log_sink: None,
+        }
     }
 
     /// Listens on this address, name or Unix socket instead of the app's `host`.
@@ -155,6 +164,14 @@ impl Server {
     #[must_use]
     pub fn debug(mut self, on: bool) -> Server {
         self.overrides.set("debug", on);
+        self
+    }
+
+    /// Runs the migrations that are pending before the app is served, and before a new version of it is; else such an app is
+    /// refused.
+    #[must_use]
+    pub fn migrate(mut self, on: bool) -> Server {
+        self.migrates = on;
         self
     }
 

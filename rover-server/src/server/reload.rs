@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::check::{died, load_apart};
 use super::control::ServerPhase;
 use super::start::Settled;
-use super::{Control, Server};
+use super::{Control, Server, databases};
 use crate::config::Config;
 use crate::error::Error;
 use crate::log::{self, Level};
@@ -104,8 +104,13 @@ impl Drop for Prepared {
 async fn try_out(server: Server, watched: Arc<WatchedWorker>, running: &Plan) -> Result<Plan, Error> {
     let code = server.blueprint.code.clone();
     let (reply, replied) = oneshot::channel();
+    let (source, migrates) = (server.blueprint.source.clone(), server.migrates);
     load_apart(server, watched, move |settled| {
-        let _ = reply.send(settled);
+        let ready = settled.and_then(|settled| {
+            databases::prepare(&settled.config, &source, migrates)?;
+            Ok(settled)
+        });
+        let _ = reply.send(ready);
     })?;
     let Settled { config, router, limits, mounts } = replied.await.unwrap_or_else(|_| Err(died()))?;
     let limits = RateLimits::new(&config.rate_limit, &limits);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::board;
 use super::control::ServerState;
-use super::{AppInfo, Listening, Server};
+use super::{AppInfo, Listening, Server, databases};
 use crate::config::{AppTable, Config, Endpoint, Limits, TrailingSlash};
 use crate::error::Error;
 use crate::listen::accept::{InheritedListener, Listeners, Role};
@@ -86,6 +86,7 @@ impl Server {
         let declared = workers[0].loaded().map_err(|unfinished| self.settle_unfinished(unfinished))?;
         let Settled { config, router, limits: route_limits, mounts } = self.settle(declared)?;
         log::set_level(config.log_level);
+        databases::prepare(&config, &self.blueprint.source, self.migrates)?;
         for warning in super::misspelt_variables() {
             log::event(Level::Warn, &warning).emit();
         }

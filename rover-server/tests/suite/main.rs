@@ -7,6 +7,7 @@
 mod support;
 
 mod client;
+mod data;
 mod embedding;
 mod examples;
 mod http;

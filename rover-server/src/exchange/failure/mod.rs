@@ -133,6 +133,7 @@ impl Failure {
             return Failure::stopped(stopped);
         }
         let mut asked = None;
+        let mut status = StatusCode::INTERNAL_SERVER_ERROR;
         let message = match stack.kind(index) {
             Kind::String => String::from_utf8_lossy(stack.bytes(index).unwrap_or_default()).into_owned(),
             Kind::Table if stack.metatable_identity(index) == responder.metatable => {
@@ -141,15 +142,21 @@ impl Failure {
                 asked = response.filter(|_| sendable).map(Asked::Response);
                 "a response was raised as an error".to_owned()
             }
-            Kind::Table => {
-                if let Some(status) = status_of(stack, index) {
-                    let mut body = Vec::new();
-                    if json::encode(stack, index, &contexts.vocabulary, &mut body).is_ok() {
-                        asked = Some(Asked::Table(status, body.into()));
-                    }
+            Kind::Table => match value::unavailable(stack, index) {
+                Some(message) => {
+                    status = StatusCode::SERVICE_UNAVAILABLE;
+                    message
                 }
-                value::told(stack, index, lua).unwrap_or_else(|| value::shown(stack, index, &contexts.vocabulary))
-            }
+                None => {
+                    if let Some(status) = status_of(stack, index) {
+                        let mut body = Vec::new();
+                        if json::encode(stack, index, &contexts.vocabulary, &mut body).is_ok() {
+                            asked = Some(Asked::Table(status, body.into()));
+                        }
+                    }
+                    value::told(stack, index, lua).unwrap_or_else(|| value::shown(stack, index, &contexts.vocabulary))
+                }
+            },
             Kind::Number => stack.number_text(index),
             _ => value::other(stack, index, lua),
         };
@@ -164,7 +171,7 @@ impl Failure {
             }
             _ => message,
         };
-        Failure { message, frames, asked, status: StatusCode::INTERNAL_SERVER_ERROR }
+        Failure { message, frames, asked, status }
     }
 
     /// Lua code that was stopped because it ran for too long: 503.

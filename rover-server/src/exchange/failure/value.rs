@@ -35,6 +35,26 @@ pub(super) fn told(stack: &mut Stack<'_>, index: i32, lua: &mlua::Lua) -> Option
     text
 }
 
+/// The message of the error at `index`, where it is Rover's own of something that cannot answer now: 503.
+pub(super) fn unavailable(stack: &mut Stack<'_>, index: i32) -> Option<String> {
+    let top = stack.top();
+    if !stack.reserve(3) || !stack.push_metatable(index) {
+        return None;
+    }
+    stack.push_bytes(b"__unavailable");
+    stack.get_field(top + 1);
+    let is_so = stack.boolean(top + 2);
+    stack.truncate(top);
+    if !is_so {
+        return None;
+    }
+    stack.push_bytes(b"message");
+    stack.get_field(index);
+    let message = stack.bytes(top + 1).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    stack.truncate(top);
+    message
+}
+
 /// The table at `index` as JSON; field by field if JSON cannot hold it.
 pub(super) fn shown(stack: &mut Stack<'_>, index: i32, vocabulary: &Vocabulary) -> String {
     let mut text = Vec::new();

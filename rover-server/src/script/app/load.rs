@@ -18,6 +18,7 @@ use crate::observe::otlp::Tracing;
 use crate::outbound::{BreakerState, Figures};
 use crate::policy::assets::MountDecl;
 use crate::runtime::turn::{self, Stint};
+use crate::script::db;
 use crate::script::fetch;
 use crate::script::proxy;
 use crate::script::state;
@@ -163,6 +164,7 @@ async fn load(
     dsl.raw_set("declare_socket", declare)?;
     dsl.raw_set("socket_handler", handler)?;
     state::install(lua, &rover, &tasks, &vocabulary, &blueprint.stores)?;
+    let databases = db::install(lua, &rover, &tasks, &vocabulary, &response_meta, blueprint.source.folder())?;
     for setup in &blueprint.setup {
         setup(lua, &waits)?;
     }
@@ -218,6 +220,7 @@ async fn load(
         cors_origins: sealed.raw_get("cors_origins")?,
         limits,
         sockets,
+        databases,
         places,
         takes_context,
         endpoints,
@@ -236,6 +239,10 @@ async fn load(
     count_coroutines(&app);
     count_requests_to_others(&app, figures);
     count_websockets(&app);
+    // The numbers are the process's, so one worker tells them.
+    if blueprint.worker <= 1 {
+        app.databases.count_in(&app.sources);
+    }
     Ok((app, declared))
 }
 

@@ -40,6 +40,7 @@ use crate::observe::otlp::{Tracer, Tracing};
 use crate::policy::rate_limit::RateLimits;
 use crate::route::{FastRouter, Guards, Pattern, RouteId};
 use crate::runtime::budget::{self, Budget, InFlight, Share};
+use crate::script::db::Databases;
 use crate::script::tasks::Tasks;
 use crate::script::websocket::{Hub, Sockets};
 use crate::store::Stores;
@@ -138,6 +139,7 @@ pub(crate) struct App {
     /// Known once the server starts.
     limits: Rc<OnceCell<Arc<RateLimits>>>,
     sockets: Rc<Sockets>,
+    databases: Rc<Databases>,
     /// Where each entry was declared.
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
@@ -281,6 +283,7 @@ impl App {
         self.watches_waits.set(config.slow_request.is_some());
         self.tasks.set_keep_alive(config.sse_keep_alive);
         self.sockets.settle(&config.websocket);
+        self.databases.settle(config);
         self.workers.set(config.workers);
         self.handler_timeout.set(config.connections.handler_timeout);
         self.contexts.vocabulary.limit(config.json_size_limit);

@@ -78,8 +78,21 @@ pub(crate) struct Counts {
     pub(crate) created: u64,
 }
 
-/// On whose behalf a function runs; passed on to every function that it starts. Only its maker knows what it is.
-pub(crate) type Scope = Rc<dyn Any>;
+/// On whose behalf a function runs: handed on to every function that it starts. What it is, only its maker knows.
+#[derive(Clone)]
+pub(crate) struct Scope(Rc<Link>);
+
+struct Link {
+    own: Rc<dyn Any>,
+    outer: Option<Scope>,
+}
+
+impl Scope {
+    /// On behalf of `own`, and of that on whose behalf its maker runs.
+    pub(crate) fn within(own: Rc<dyn Any>, outer: Option<Scope>) -> Scope {
+        Scope(Rc::new(Link { own, outer }))
+    }
+}
 
 impl Tasks {
     /// # Errors
@@ -152,6 +165,12 @@ impl Tasks {
     /// On whose behalf the running function runs.
     pub(crate) fn scope(&self) -> Option<Scope> {
         self.scope.borrow().clone()
+    }
+
+    /// Those of one kind on whose behalf the running function runs, the innermost first.
+    pub(crate) fn scopes<T: Any>(&self) -> impl Iterator<Item = Rc<T>> {
+        let links = std::iter::successors(self.scope(), |scope| scope.0.outer.clone());
+        links.filter_map(|scope| scope.0.own.clone().downcast().ok())
     }
 
     /// What is known of traces in this VM.

@@ -64,7 +64,7 @@ impl Held {
     }
 
     /// Pushes copies of all values and says how many.
-    pub(super) fn push_all(&mut self, stack: &mut Stack<'_>) -> Returns {
+    pub(crate) fn push_all(&mut self, stack: &mut Stack<'_>) -> Returns {
         let Some(coroutine) = &mut self.coroutine else { return Ok(0) };
         let mut own = coroutine.stack();
         let n = own.top();

@@ -95,6 +95,6 @@ impl Sockets {
 
     /// The client whose handler runs, or a task that it started.
     fn current(&self) -> Option<Rc<Client>> {
-        self.tasks.upgrade()?.scope()?.downcast().ok()
+        self.tasks.upgrade()?.scopes().next()
     }
 }

@@ -20,7 +20,7 @@ use crate::config::WebSocketConfig;
 use crate::exchange::context::{self, Open};
 use crate::log::{self, Level};
 use crate::runtime::turn;
-use crate::script::tasks::{Held, Run, Tasks};
+use crate::script::tasks::{Held, Run, Scope, Tasks};
 use crate::transport::upgrade::Upgraded;
 
 use super::Handlers;
@@ -168,7 +168,7 @@ impl Session {
             1 + push(begun, stack)
         });
         match run {
-            Some(run) => Some(run.logged().within(scope)),
+            Some(run) => Some(run.logged().within(Scope::within(scope, None))),
             None => {
                 log::event(Level::Error, "too many tasks run in this worker: a client is dropped").emit();
                 self.close(1013, "too many tasks");
@@ -358,7 +358,7 @@ impl Session {
             stack.push_number(begun.client.id as f64);
             1
         });
-        self.run = Some(run.logged().within(begun.client.clone()));
+        self.run = Some(run.logged().within(Scope::within(begun.client.clone(), None)));
     }
 }
 
