@@ -7,10 +7,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{self, Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::{Mutex, MutexGuard};
 use rover_server::Control;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -54,7 +55,7 @@ impl Watch {
         let known = Arc::new(Mutex::new(Known::default()));
         let (shared, own) = (known.clone(), notice.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| shared.lock().unwrap_or_else(PoisonError::into_inner).note(&event)) {
+            if event.is_ok_and(|event| shared.lock().note(&event)) {
                 let _ = own.try_send(());
             }
         })?;
@@ -144,7 +145,7 @@ impl Watch {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
 
 use mlua::{Lua, Table};
+use parking_lot::Mutex;
 
 use super::native::mistake_function;
 use super::{Shared, caller};
@@ -19,7 +19,7 @@ static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 pub fn times(lua: &Lua, warn: fn(&str)) -> mlua::Result<Table> {
     let warn = Shared::new(lua, Rc::new(warn))?.function(lua, |stack, warn| {
         let text = |index| String::from_utf8_lossy(stack.bytes(index).unwrap_or_default()).into_owned();
-        if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(text(1)) {
+        if WARNED.lock().insert(text(1)) {
             let place = caller(stack).map(|frame| format!("{}:{}: ", frame.file, frame.line));
             warn(&(place.unwrap_or_default() + &text(2)));
         }

@@ -5,8 +5,10 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::pulse::{self, Pulse};
 use super::{c_stack, signal, slice};
@@ -75,7 +77,7 @@ impl Watched {
             (libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) == 0, libc::gettid())
         };
         if known {
-            *self.lock() = Some(Thread { pulse: pulse::own(), id, clock });
+            *self.thread.lock() = Some(Thread { pulse: pulse::own(), id, clock });
         }
         c_stack::guard();
         Watch { watched: self.clone(), here: std::marker::PhantomData }
@@ -83,7 +85,7 @@ impl Watched {
 
     /// What the thread does; `None` where it does not run (any more).
     pub fn look(&self) -> Option<Look> {
-        let thread = self.lock();
+        let thread = self.thread.lock();
         let thread = thread.as_ref()?;
         let mut time = MaybeUninit::<libc::timespec>::zeroed();
         // SAFETY: the pulse is alive, see `Thread`; the clock is that of a live thread.
@@ -108,7 +110,7 @@ impl Watched {
 
     /// Has the place of the running Lua code recorded, see [`begin_samples`](crate::begin_samples). Nothing happens where none runs.
     pub fn sample(&self) -> bool {
-        let in_lua = self.lock().as_ref().is_some_and(|thread| {
+        let in_lua = self.thread.lock().as_ref().is_some_and(|thread| {
             // SAFETY: alive, see `Thread`.
             unsafe { (*thread.pulse).epoch() & 1 == 1 }
         });
@@ -118,7 +120,7 @@ impl Watched {
     fn break_in(&self, ask: impl FnOnce(&Pulse)) -> io::Result<()> {
         let number =
             signal::number().ok_or_else(|| io::Error::other("every real-time signal has a handler already"))?;
-        let thread = self.lock();
+        let thread = self.thread.lock();
         let Some(thread) = thread.as_ref() else { return Ok(()) };
         // SAFETY: the pulse and its thread are alive while the lock is held, see `Thread`.
         let sent = unsafe {
@@ -130,11 +132,7 @@ impl Watched {
 
     /// Looks at the thread no more.
     pub fn give_up(&self) {
-        *self.lock() = None;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Thread>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.thread.lock() = None;
     }
 }
 

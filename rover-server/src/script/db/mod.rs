@@ -56,6 +56,11 @@ pub(crate) struct Databases {
     response_meta: *const c_void,
     /// Registry reference of the metatable of errors that are answered 503.
     outage_meta: i32,
+    /// Streams that the app may still read.
+    open: RefCell<Vec<Weak<stream::State>>>,
+    /// Registry reference of Lua's `collectgarbage`.
+    collect: i32,
+    workers: Cell<usize>,
     /// Where relative names of files begin.
     folder: PathBuf,
     /// By name, once the config is known.
@@ -118,6 +123,7 @@ pub(crate) fn install(
     }
     let shapes = RowShapes::new(vocabulary.row_metas(lua)?);
     let outage_meta = anchor(lua, &outage_meta)?;
+    let collect = anchor(lua, lua.globals().raw_get::<mlua::Function>("collectgarbage")?)?;
     let databases = Rc::new_cyclic(|own| Databases {
         tasks: Rc::downgrade(tasks),
         vocabulary: vocabulary.clone(),
@@ -129,6 +135,9 @@ pub(crate) fn install(
         texts: RefCell::new(LruCache::new(TEXTS)),
         response_meta: response_meta.to_pointer(),
         outage_meta,
+        open: RefCell::default(),
+        collect,
+        workers: Cell::new(1),
         folder: folder.to_owned(),
         known: OnceCell::new(),
         is_made_up: Cell::new(false),
@@ -205,6 +214,7 @@ impl Databases {
     /// Opens what the config names.
     pub(crate) fn settle(&self, config: &Config) {
         self.is_made_up.set(config.has_made_up_database());
+        self.workers.set(config.workers.max(1));
         let mut known = BTreeMap::new();
         for (name, settings) in config.databases(&self.folder) {
             match Database::open(&settings) {

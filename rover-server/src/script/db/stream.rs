@@ -16,7 +16,7 @@ const CONNECTION: usize = 256 * 1024;
 pub(super) struct RowStream(Rc<State>);
 
 /// What is left of them.
-struct State {
+pub(super) struct State {
     /// `None` while it is being read, and once it is over.
     stream: RefCell<Option<Stream>>,
     /// Rows that have come, and how many of them have been given.
@@ -44,6 +44,7 @@ pub(super) fn install(
 fn open(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
     let target = databases.target(stack, "stream")?;
     let statement = databases.statement(stack, &target, "stream")?;
+    databases.find_forgotten(stack, target.settings().readers);
     let (shared, waits) = (databases.shared(), databases.tasks()?.waits().clone());
     waits.suspend(stack, Name::Own("db:stream"), async move {
         let outcome: Result<Stream, Error> = match &target {
@@ -62,7 +63,9 @@ fn open(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
                         given: Cell::new(0),
                         is_reading: Cell::new(false),
                     };
-                    databases.streams.push(stack, RowStream(Rc::new(state)));
+                    let state = Rc::new(state);
+                    databases.open.borrow_mut().push(Rc::downgrade(&state));
+                    databases.streams.push(stack, RowStream(state));
                     // The collector does not know what a connection costs.
                     press(stack, CONNECTION);
                     Ok(1)
@@ -71,6 +74,25 @@ fn open(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
             }
         }
     })
+}
+
+impl Databases {
+    /// Looks for streams that the app has forgotten, as a loop does that it leaves early, where those that are open are this
+    /// worker's share of the connections: another one would wait for the collector.
+    fn find_forgotten(&self, stack: &mut Stack<'_>, readers: usize) {
+        let share = (readers.saturating_sub(1) / self.workers.get()).max(1);
+        self.open.borrow_mut().retain(|state| {
+            state.upgrade().is_some_and(|state| state.is_reading.get() || state.stream.borrow().is_some())
+        });
+        let is_used_up = self.open.borrow().len() >= share;
+        if is_used_up && stack.can_call() {
+            let top = stack.top();
+            stack.push_anchored(self.collect);
+            // It has failed where memory is short, and the stream then waits for its turn.
+            let _ = stack.call_protected(0, 0);
+            stack.truncate(top);
+        }
+    }
 }
 
 /// Gives the next of the rows that have come.

@@ -210,6 +210,50 @@ fn pages_go_on_behind_the_last_row() {
 }
 
 #[test]
+fn a_loop_over_a_stream_may_be_left() {
+    let code = r#"
+        local many = "with recursive c (n) as (select 1 union all select n + 1 from c where n < 100000) select n from c"
+        function api.get(ctx)
+          for row in db:stream(many) do
+            if row.n == 3 then return "left" end
+          end
+        end
+        function api.closed.get(ctx)
+          local rows = db:stream(many)
+          rows() rows:close()
+          return { after = rows() == nil }
+        end
+        function api.csv.get(ctx)
+          local rows = db:stream(many .. " limit 3")
+          return api.stream(200, "text/csv", function()
+            local row = rows()
+            return row and row.n .. "\n"
+          end)
+        end
+        function api.late.get(ctx)
+          local ok, err = pcall(function()
+            for row in db:stream("select abs(case n when 500 then -9223372036854775808 else n end) as n from (" .. many .. ")") do end
+          end)
+          return tostring(ok) .. " " .. tostring(err)
+        end"#;
+    each_worker_count(|workers| {
+        let (_folder, app) = serve(code, "queue_timeout = 2", workers);
+        for _ in 0..30 {
+            assert_eq!(app.get("/").text(), "left");
+        }
+        assert_eq!(body(&app, "/closed"), json!({ "after": true }));
+        for _ in 0..10 {
+            let mut client = app.connect();
+            client.send("GET /csv HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+            let answer = client.rest();
+            assert!(answer.contains("1\n") && answer.contains("3\n"), "{answer}");
+        }
+        let late = app.get("/late");
+        assert!(late.text().starts_with("false ") && late.text().contains("integer overflow"), "{}", late.text());
+    });
+}
+
+#[test]
 fn the_top_level_declares_and_does_not_ask() {
     let folder = super::Folder::new();
     let code = |rest: &str| {
