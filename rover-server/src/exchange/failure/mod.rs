@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rover_lua::json;
-use rover_lua::{Frame, Kind, Stack, Stopped};
+use rover_lua::{Coroutine, Frame, Kind, Stack, Stopped, traceback};
 
 use crate::exchange::context::Contexts;
 use crate::exchange::response::{Responder, name_status};
@@ -172,6 +172,22 @@ impl Failure {
             _ => message,
         };
         Failure { message, frames, asked, status }
+    }
+
+    /// Reads the error that a coroutine has raised, on top of its stack. `place` is what its function is known by, for where Lua
+    /// knows no better place.
+    #[cold]
+    pub(crate) fn raised(
+        coroutine: &mut Coroutine,
+        place: &str,
+        lua: &mlua::Lua,
+        contexts: &Contexts,
+        responder: &Responder,
+    ) -> Failure {
+        let mut stack = coroutine.stack();
+        let frames = traceback(&stack, 0);
+        let index = stack.top();
+        Failure::read(&mut stack, index, lua, contexts, responder, frames).placed(place)
     }
 
     /// Lua code that was stopped because it ran for too long: 503.

@@ -63,17 +63,17 @@ struct Onward {
 }
 
 /// The outcome.
-enum Outcome {
+enum ForwardOutcome {
     Answered(Box<(Parts, Inflow)>, Turn),
     Failed(Problem, Option<Rc<Upstream>>),
 }
 
-impl Outcome {
+impl ForwardOutcome {
     /// Ends the span of the request.
     fn told(&self, mut span: ClientSpan) {
         match self {
-            Outcome::Answered(answered, _) => span.answered(answered.0.status.as_u16()),
-            Outcome::Failed(problem, _) => span.failed(&problem.to_string()),
+            ForwardOutcome::Answered(answered, _) => span.answered(answered.0.status.as_u16()),
+            ForwardOutcome::Failed(problem, _) => span.failed(&problem.to_string()),
         }
     }
 }
@@ -135,7 +135,7 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
     };
     let head = &request.head;
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
-    let client = headers::Client { ip: request.ip(), scheme: request.scheme(), host, version: head.version };
+    let client = headers::Requester { ip: request.ip(), scheme: request.scheme(), host, version: head.version };
     let (headers, upgrade) = headers::onward(&head.headers, &client, options, &kept);
     let path = head.uri.path();
     let rest = request.route.as_ref().and_then(|(_, params)| {
@@ -238,14 +238,14 @@ fn leads_out(path: &str) -> bool {
 }
 
 /// Sends the request to an upstream, and to another one if it did not reach the first.
-async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut Option<ClientSpan>) -> Outcome {
+async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut Option<ClientSpan>) -> ForwardOutcome {
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut last = Problem::Refused;
     while onward.body.is_whole() {
         let Some(turn) = group.pick(&tried) else { break };
         let target = match place(&turn.upstream, onward) {
             Ok(target) => target,
-            Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
+            Err(problem) => return ForwardOutcome::Failed(problem, Some(turn.upstream.clone())),
         };
         if let Some(span) = span {
             span.to(&turn.upstream.url, Some(&target));
@@ -276,7 +276,7 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
         let failure = match read_on(asked, &onward.method).await {
             Ok(answered) => {
                 turn.succeeded();
-                return Outcome::Answered(Box::new(answered), turn);
+                return ForwardOutcome::Answered(Box::new(answered), turn);
             }
             Err(failure) => failure,
         };
@@ -293,7 +293,7 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             break;
         }
     }
-    Outcome::Failed(last, tried.pop())
+    ForwardOutcome::Failed(last, tried.pop())
 }
 
 /// Reads as much of an answer's body as has come with its head: one that is broken from the beginning is no answer.
@@ -314,10 +314,10 @@ fn can_repeat(onward: &Onward, had_effect: bool) -> bool {
     onward.body.is_whole() && (!had_effect || is_idempotent(&onward.method))
 }
 
-fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward, options: &Options) -> Returns {
+fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: ForwardOutcome, onward: &Onward, options: &Options) -> Returns {
     let (answered, turn) = match outcome {
-        Outcome::Answered(answered, turn) => (answered, turn),
-        Outcome::Failed(problem, upstream) => {
+        ForwardOutcome::Answered(answered, turn) => (answered, turn),
+        ForwardOutcome::Failed(problem, upstream) => {
             return answer::push_failure(stack, proxy, &problem, &answer::named(upstream.as_ref()));
         }
     };

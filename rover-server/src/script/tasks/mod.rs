@@ -24,6 +24,7 @@ use rover_lua::{Coroutines, Waits};
 
 use crate::exchange::context::Contexts;
 use crate::exchange::response::Responder;
+use crate::observe::metrics::Samples;
 use crate::observe::otlp::Tracing;
 use crate::runtime::turn;
 use crate::transport::upgrade::ShutdownNotice;
@@ -65,17 +66,17 @@ pub(crate) struct Tasks {
 }
 
 /// Functions that run beside handlers, and the coroutines for them.
-pub(crate) struct Counts {
+struct Counts {
     /// They run or wait, timers also for their next call.
-    pub(crate) tasks: u64,
+    tasks: u64,
     /// Coroutines that are ready.
-    pub(crate) idle: u64,
+    idle: u64,
     /// That run or wait.
-    pub(crate) busy: u64,
+    busy: u64,
     /// That hold values: what a task has returned, the function of a timer or a stream.
-    pub(crate) held: u64,
+    held: u64,
     /// Made so far.
-    pub(crate) created: u64,
+    created: u64,
 }
 
 /// On whose behalf a function runs: handed on to every function that it starts. What it is, only its maker knows.
@@ -124,12 +125,28 @@ impl Tasks {
         }))
     }
 
-    /// The counts, for the metrics.
-    pub(crate) fn counts(&self) -> Counts {
+    fn counts(&self) -> Counts {
         let (idle, used, created) = self.coroutines.counts();
         let held = self.holding.get();
         let tasks = (self.running.get() + self.waiting.get()) as u64;
         Counts { tasks, idle, busy: used.saturating_sub(held), held, created }
+    }
+
+    /// Notes how many tasks there are, and the coroutines for them.
+    fn count(&self, samples: &mut Samples) {
+        let Counts { tasks, idle, busy, held, created } = self.counts();
+        samples.gauge(
+            "rover_tasks",
+            "Functions that run beside handlers: rover.spawn, every, all, timeout.",
+            &[],
+            tasks as f64,
+        );
+        let help = "Coroutines by what they are for and whether they are in use.";
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "idle")], idle as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "busy")], busy as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "held")], held as f64);
+        let help = "Coroutines that were made because none was idle.";
+        samples.gauge("rover_coroutines_created", help, &[("pool", "tasks")], created as f64);
     }
 
     /// Lets no more tasks be spawned.
@@ -171,11 +188,6 @@ impl Tasks {
     pub(crate) fn scopes<T: Any>(&self) -> impl Iterator<Item = Rc<T>> {
         let links = std::iter::successors(self.scope(), |scope| scope.0.outer.clone());
         links.filter_map(|scope| scope.0.own.clone().downcast().ok())
-    }
-
-    /// What is known of traces in this VM.
-    pub(crate) fn tracing(&self) -> &Tracing {
-        &self.tracing
     }
 
     /// What JSON needs to know of this VM.
