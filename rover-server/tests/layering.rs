@@ -31,7 +31,7 @@ const WINGS: &[(&str, &[&str])] = &[
             "management",
         ],
     ),
-    ("connection", &["tls", "watch", "http2", "http1", "refusal", "requests"]),
+    ("connection", &["tls", "final_flush", "watch", "http2", "http1", "refusal", "requests"]),
     ("service", &["late", "current", "answer", "request_policy", "forwarded", "handler"]),
     ("script", &["app", "state", "stream", "websocket", "stdlib", "proxy", "fetch", "db", "vm", "tasks"]),
     ("observe", &["record", "otlp", "metrics", "access_log"]),

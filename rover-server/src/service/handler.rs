@@ -16,7 +16,7 @@ use rover_lua::{Cancelled, Coroutine, Frame, Stack, Step, label, traceback};
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
-use crate::exchange::context::{self, Current, Open, Request};
+use crate::exchange::context::{self, CurrentContext, Request, RequestGuard};
 use crate::exchange::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
 use crate::message::body::{self, Body};
@@ -31,7 +31,7 @@ struct Call {
     entry: c_int,
     /// Where the stack holds its results, once it has returned.
     results: c_int,
-    current: Current,
+    current: CurrentContext,
 }
 
 /// Runs a function on the request until it ends or waits: the entry's own, or another one on its behalf.
@@ -41,20 +41,20 @@ struct Call {
 pub(crate) fn start(
     app: &Rc<App>,
     (entry, function): (c_int, c_int),
-    request: Open,
+    request: RequestGuard,
     response: &mut Option<Response<Body>>,
 ) -> Option<Box<Running>> {
     let mut coroutine = app.coroutines.take();
     let mut stack = coroutine.stack();
     let (current, args) = if app.takes_context(function) {
         // The copy below the function keeps the context alive, whatever the handler does with its own.
-        let current = context::push(&mut stack, request.ticket(), App::CONTEXT_META);
+        let current = context::push(&mut stack, request.request_key(), App::CONTEXT_META);
         stack.push_item(App::ENTRIES, function);
         stack.push_copy(App::BASE + 1);
         (current, 1)
     } else {
         stack.push_item(App::ENTRIES, function);
-        (Current::without_context(request.ticket()), 0)
+        (CurrentContext::without_context(request.request_key()), 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
     match advance(app, &mut coroutine, entry, current, args) {
@@ -79,14 +79,14 @@ pub(crate) fn start(
 }
 
 #[inline]
-fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, args: c_int) -> Step {
+fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: CurrentContext, args: c_int) -> Step {
     label(entry.cast_unsigned());
     app.contexts.requests.enter(current);
     app.waits.advance(coroutine, args)
 }
 
 /// Runs a function on: a hook, or a handler that has waited.
-fn go_on(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, next: Next<'_>) -> Step {
+fn go_on(app: &App, coroutine: &mut Coroutine, entry: c_int, current: CurrentContext, next: Next<'_>) -> Step {
     label(entry.cast_unsigned());
     app.contexts.requests.enter(current);
     next.run(coroutine)
@@ -94,7 +94,7 @@ fn go_on(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, n
 
 /// As [`finish`], for a handler that has waited: out of the way of those that have not.
 #[inline(never)]
-fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
+fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &RequestGuard, call: Call) -> Option<Response<Body>> {
     let mut response = None;
     finish(app, coroutine, request, call, &mut response);
     response
@@ -102,7 +102,13 @@ fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &Open, call: Call) 
 
 /// Sends what the handler returned.
 #[inline(always)]
-fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
+fn finish(
+    app: &Rc<App>,
+    mut coroutine: Coroutine,
+    request: &RequestGuard,
+    call: Call,
+    response: &mut Option<Response<Body>>,
+) {
     let mut stack = coroutine.stack();
     request.look_last(|request| {
         let headers = &mut request.head.headers;
@@ -184,7 +190,7 @@ fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Resp
 
 /// The handler raised: the error is on top of its stack.
 #[cold]
-fn fail(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
+fn fail(app: &App, mut coroutine: Coroutine, request: &RequestGuard, call: Call) -> Option<Response<Body>> {
     let failure = app.failure(&mut coroutine, call.entry);
     app.coroutines.discard(coroutine);
     request.look(|request| answer(app, failure, request))
@@ -210,7 +216,7 @@ pub(crate) struct Running {
     app: Rc<App>,
     call: Call,
     execution: Execution,
-    request: Open,
+    request: RequestGuard,
     /// Set at the first wait, if there is a `handler_timeout`.
     clock: Option<Pin<Box<Sleep>>>,
     /// The rest of that time while the handler waits for its client, which has its own timeout.
@@ -329,7 +335,7 @@ impl Running {
 
 /// Cancels a handler whose client has gone away or whose time is over: its wait raises, and it may clean up.
 #[cold]
-fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_late: bool) {
+fn cancel(app: &App, mut coroutine: Coroutine, request: &RequestGuard, call: Call, is_late: bool) {
     app.contexts.requests.enter(call.current);
     let cancelled = app.waits.cancel(&mut coroutine);
     let place = app.place_of(call.entry);
@@ -384,7 +390,7 @@ pub(crate) async fn run_to_end<R>(
     let mut coroutine = app.coroutines.take();
     coroutine.stack().push_item(App::ENTRIES, entry);
     let mut hook = Hook { app, entry, execution: Execution::new(coroutine, 0) };
-    let run = |coroutine: &mut Coroutine, next: Next<'_>| go_on(app, coroutine, entry, Current::NONE, next);
+    let run = |coroutine: &mut Coroutine, next: Next<'_>| go_on(app, coroutine, entry, CurrentContext::NONE, next);
     match poll_fn(|cx| hook.execution.poll(cx, &app.waits, run)).await {
         Ok(mut coroutine) => Ok(read(&mut coroutine.stack(), App::BASE + 1)),
         Err(mut coroutine) => Err(app.failure(&mut coroutine, entry)),
@@ -412,7 +418,7 @@ impl Drop for Hook<'_> {
 
 #[cold]
 fn cancel_hook(app: &App, mut coroutine: Coroutine, entry: c_int) {
-    app.contexts.requests.enter(Current::NONE);
+    app.contexts.requests.enter(CurrentContext::NONE);
     match app.waits.cancel(&mut coroutine) {
         Cancelled::Returned | Cancelled::Through => {}
         Cancelled::Stuck => {

@@ -125,8 +125,8 @@ impl Guarding {
 
 /// `guards_at(ctx)`: the places whose hooks run for the request, as text.
 fn at(stack: &mut Stack<'_>, guarding: &Guarding) -> Returns {
-    let ticket = context::ticket(stack, &guarding.contexts, "request_id()")?;
-    let mut request = guarding.contexts.requests.get_mut(ticket)?;
+    let request_key = context::request_key(stack, &guarding.contexts, "request_id()")?;
+    let mut request = guarding.contexts.requests.get_mut(request_key)?;
     let key = match &request.guarded {
         Some(guarded) => guarded.key.clone(),
         None => {
@@ -170,8 +170,8 @@ fn as_text(places: &[u16]) -> Option<String> {
 
 /// `prepared(ctx)`: the response that Rover has ready for the request, if it has one.
 fn prepared(stack: &mut Stack<'_>, guarding: &Guarding) -> Returns {
-    let ticket = context::ticket(stack, &guarding.contexts, "request_id()")?;
-    let mut request = guarding.contexts.requests.get_mut(ticket)?;
+    let request_key = context::request_key(stack, &guarding.contexts, "request_id()")?;
+    let mut request = guarding.contexts.requests.get_mut(request_key)?;
     let response = request.guarded.as_mut().and_then(|guarded| {
         let response = guarded.response.take();
         guarded.is_missing = response.as_ref().is_none_or(|response| response.status() == StatusCode::NOT_FOUND);

@@ -36,7 +36,7 @@ use natives::Limiting;
 use rover_lua::{Coroutine, Coroutines, Outside, Waits};
 
 use crate::config::Config;
-use crate::exchange::context::{Contexts, Guarded, Peer, Shapes};
+use crate::exchange::context::{Contexts, Guarded, ParamShapes, Peer};
 use crate::exchange::failure::Failure;
 use crate::exchange::response::Responder;
 use crate::log::{self, Level};
@@ -292,7 +292,7 @@ impl App {
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config, tracer: Option<&Tracer>) {
         self.tracing.settle(tracer);
-        let _ = self.contexts.shapes.set(Shapes::of(router, self.guarding.guards.get()));
+        let _ = self.contexts.shapes.set(ParamShapes::of(router, self.guarding.guards.get()));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
         self.watches_waits.set(config.slow_request.is_some());

@@ -10,7 +10,7 @@ use mlua::{Lua, Table, Value};
 use rover_lua::{Kind, Raise, Returns, Shared, Stack, Waits, number_text_function, traceback};
 
 use crate::exchange::context::{self, Contexts, Installed};
-use crate::exchange::failure::{Asked, Failure};
+use crate::exchange::failure::{Failure, RaisedAnswer};
 use crate::exchange::response::Responder;
 use crate::message::header_names::MOST_FIELDS;
 use crate::policy::rate_limit::RateLimits;
@@ -186,7 +186,7 @@ pub(super) fn limiting(vm: &Vm) -> mlua::Result<Rc<Limiting>> {
 
 /// `allow(ctx, limit, key)`: whether the request may go on. The answer will tell of it.
 fn allow(stack: &mut Stack<'_>, limiting: &Limiting) -> Returns {
-    let ticket = context::ticket(stack, &limiting.contexts, "request_id()")?;
+    let request_key = context::request_key(stack, &limiting.contexts, "request_id()")?;
     let place = (stack.number(2) as usize).saturating_sub(1);
     let Some(key) = stack.bytes(3) else {
         let kind = stack.kind(3).name();
@@ -194,7 +194,7 @@ fn allow(stack: &mut Stack<'_>, limiting: &Limiting) -> Returns {
     };
     let decision = limiting.limits.get().and_then(|limits| limits.check_key(place, key));
     if let Some(decision) = decision {
-        let mut request = limiting.contexts.requests.get_mut(ticket)?;
+        let mut request = limiting.contexts.requests.get_mut(request_key)?;
         decision.write(request.told.get_or_insert_default());
     }
     stack.push_boolean(!decision.is_some_and(|decision| decision.is_refusal()));
@@ -257,9 +257,9 @@ fn read(stack: &mut Stack<'_>, failing: &Failing) -> Option<Failure> {
 
 /// `log_failure(ctx, failed, place)`: whether there was something to log, rather than an error that is an answer.
 fn log_failure(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
-    let ticket = context::ticket(stack, &failing.contexts, "request_id()")?;
+    let request_key = context::request_key(stack, &failing.contexts, "request_id()")?;
     if let Some(failure) = read(stack, failing) {
-        let mut request = failing.contexts.requests.get_mut(ticket)?;
+        let mut request = failing.contexts.requests.get_mut(request_key)?;
         let id = request.id().clone();
         failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
         stack.push_boolean(failure.asked.is_none());
@@ -277,16 +277,16 @@ fn described(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
 
 /// `default_answer(ctx, failed, place)`: what to respond with, as a value that a handler might have returned.
 fn default_answer(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
-    let ticket = context::ticket(stack, &failing.contexts, "request_id()")?;
+    let request_key = context::request_key(stack, &failing.contexts, "request_id()")?;
     let failure = read(stack, failing);
     let asked = failure.as_ref().and_then(|failure| failure.asked.as_ref());
-    if let Some(Asked::Response(_)) = asked {
+    if let Some(RaisedAnswer::Response(_)) = asked {
         stack.push_item(2, 1);
         return Ok(1);
     }
-    let id = failing.contexts.requests.get_mut(ticket)?.id().clone();
+    let id = failing.contexts.requests.get_mut(request_key)?.id().clone();
     let status = match asked {
-        Some(Asked::Table(status, _)) => *status,
+        Some(RaisedAnswer::Table(status, _)) => *status,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     stack.push_table(3, 0);

@@ -13,10 +13,10 @@ use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use rover_lua::{Kind, Name, Raise, Returns, Stack};
 
-use crate::exchange::context::{self, Peer, Ticket};
+use crate::exchange::context::{self, Peer, RequestKey};
 use crate::log::{self, Level};
 use crate::message::header_names;
-use crate::message::unread::Gone;
+use crate::message::unread::Unavailable;
 use crate::observe::otlp::ClientSpan;
 use crate::outbound::{Active, Inflow, Problem, SendFailure, is_idempotent};
 
@@ -58,7 +58,7 @@ struct Onward {
     body: RequestBody,
     peer: Rc<Peer>,
     /// Of the request, which keeps the answer until it is sent.
-    ticket: Ticket,
+    request_key: RequestKey,
     hints: Option<Hints>,
 }
 
@@ -119,15 +119,17 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
 
 /// Takes what is passed on from the request.
 fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onward, Raise> {
-    let ticket = context::ticket(stack, &proxy.contexts, "proxy(url)")?;
+    let request_key = context::request_key(stack, &proxy.contexts, "proxy(url)")?;
     let kept = kept_headers(stack)?;
-    let request = proxy.contexts.requests.get(ticket)?;
+    let request = proxy.contexts.requests.get(request_key)?;
     let body = match (&request.body, &request.unread) {
         (None, Some(unread)) => match unread.pass(request.peer.passing()) {
             Ok(body) => RequestBody::unread(body),
-            Err(Gone::Over) => RequestBody::Known(Bytes::new()),
-            Err(Gone::Passed) => return Err(Raise::mistake("the body of this request has been passed on already")),
-            Err(Gone::Begun) => {
+            Err(Unavailable::Over) => RequestBody::Known(Bytes::new()),
+            Err(Unavailable::Passed) => {
+                return Err(Raise::mistake("the body of this request has been passed on already"));
+            }
+            Err(Unavailable::Begun) => {
                 return Err(Raise::mistake("ctx:proxy cannot pass on a body of which some has been read"));
             }
         },
@@ -150,8 +152,8 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
         upgrade,
         body,
         peer: request.peer.clone(),
-        ticket,
-        hints: Hints::new(&request, ticket, proxy, options),
+        request_key,
+        hints: Hints::new(&request, request_key, proxy, options),
     })
 }
 
@@ -337,11 +339,11 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: ForwardOutcome, onward: &
         let upgrade = switch::joined(upgrade, turn, body.into_active(), options.tunnel_timeout);
         return answer::push(stack, proxy, &head, about, Some(&chosen), |stack| {
             let about = (onward.peer.clone(), upgrade);
-            proxy.responder.push_upgrade_of(stack, about, &proxy.contexts, onward.ticket);
+            proxy.responder.push_upgrade_of(stack, about, &proxy.contexts, onward.request_key);
         });
     }
     let through = Through::new(body, turn, options);
     answer::push(stack, proxy, &head, about, None, |stack| {
-        proxy.responder.push_stream_of(stack, Box::pin(through), &proxy.contexts, onward.ticket);
+        proxy.responder.push_stream_of(stack, Box::pin(through), &proxy.contexts, onward.request_key);
     })
 }

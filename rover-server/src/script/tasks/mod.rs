@@ -22,7 +22,7 @@ use futures_util::stream::FuturesUnordered;
 use rover_lua::json::Vocabulary;
 use rover_lua::{Coroutines, Waits};
 
-use crate::exchange::context::{Contexts, Current};
+use crate::exchange::context::{Contexts, CurrentContext};
 use crate::exchange::response::Responder;
 use crate::observe::metrics::Samples;
 use crate::observe::otlp::{TaskTrace, Tracing};
@@ -199,7 +199,7 @@ impl Tasks {
 
     /// Has `run` run in `scope`: a task runs meanwhile, no handler does.
     fn within<R>(&self, scope: &TaskScope, run: impl FnOnce() -> R) -> R {
-        self.contexts.requests.enter(Current::NONE);
+        self.contexts.requests.enter(CurrentContext::NONE);
         let outer = self.scope.replace(scope.clone());
         let trace = self.tracing.enter(scope.trace.clone());
         let result = run();

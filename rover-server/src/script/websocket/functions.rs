@@ -82,11 +82,11 @@ fn handlers(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
 /// `open(ctx, endpoint, place)` → nothing where the request is no handshake; a status and a reason where it is refused;
 /// else 101, what the response holds, and the value of `Sec-WebSocket-Accept`.
 fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
-    let ticket = context::ticket(stack, &sockets.contexts, "header(name)")?;
+    let request_key = context::request_key(stack, &sockets.contexts, "header(name)")?;
     let tasks = sockets.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))?;
     let handlers = *sockets.handlers.get().ok_or_else(|| Raise::mistake("this app has not loaded"))?;
     let settings = sockets.settings.borrow().clone();
-    let request = sockets.contexts.requests.get(ticket)?;
+    let request = sockets.contexts.requests.get(request_key)?;
     let told_host = request.client.as_ref().and_then(|client| client.host.as_deref());
     let accept = match handshake::read(&request.head, told_host, &settings.origins) {
         Asked::Plain => return Ok(0),

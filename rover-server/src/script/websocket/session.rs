@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tungstenite::Utf8Bytes;
 
 use crate::config::WebSocketConfig;
-use crate::exchange::context::{self, Open};
+use crate::exchange::context::{self, RequestGuard};
 use crate::log::{self, Level};
 use crate::runtime::turn;
 use crate::script::tasks::{Held, Run, Scope, Tasks};
@@ -38,7 +38,7 @@ pub(super) struct Beginning {
     pub(super) handlers: Handlers,
     pub(super) client: Rc<Client>,
     /// The request for as long as the connection lasts, and its context.
-    pub(super) request: Open,
+    pub(super) request: RequestGuard,
     pub(super) context: Held,
     pub(super) settings: Rc<WebSocketConfig>,
     /// Where the endpoint was declared.
@@ -128,7 +128,7 @@ impl Session {
         let seat = Some(Crowd::enter(&begun.crowd, begun.client.clone()));
         let pulse = KeepAlive::new(&begun.settings);
         if let Some(mut stack) = begun.context.stack() {
-            context::transfer(&mut stack, 1, begun.request.ticket());
+            context::transfer(&mut stack, 1, begun.request.request_key());
         }
         let mut session = Session {
             begun,
