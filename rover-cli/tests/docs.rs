@@ -105,7 +105,7 @@ fn examples(name: &str, page: &str) -> Vec<Example> {
                 let example = examples.last_mut().unwrap_or_else(|| panic!("{place}: no app before it"));
                 example.log.extend(block.text.lines().map(str::to_owned));
             }
-            "sh" | "text" | "toml" | "rust" => {}
+            "sh" | "text" | "toml" | "rust" | "rust,no_run" => {}
             other => panic!("{place}: unknown kind of block {other:?}"),
         }
     }

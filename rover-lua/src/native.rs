@@ -44,7 +44,7 @@ pub struct Shared<T: 'static> {
 }
 
 /// What the userdata behind a [`Shared`] holds; `None` once the VM has begun to close.
-type Slot<T> = Option<Rc<T>>;
+type Userdata<T> = Option<Rc<T>>;
 
 impl<T: 'static> Shared<T> {
     /// Gives `state` to `lua`.
@@ -54,7 +54,7 @@ impl<T: 'static> Shared<T> {
         // set, and is dropped by that metatable alone.
         unsafe {
             lua.exec_raw::<()>((), |l| {
-                let data = ffi::lua_newuserdata(l, size_of::<Slot<T>>()).cast::<Slot<T>>();
+                let data = ffi::lua_newuserdata(l, size_of::<Userdata<T>>()).cast::<Userdata<T>>();
                 data.write(Some(state));
                 ffi::lua_createtable(l, 0, 1);
                 ffi::lua_pushcclosure(l, drop_slot::<T>, 0);
@@ -118,7 +118,7 @@ unsafe extern "C-unwind" fn drop_slot<T: 'static>(l: *mut ffi::lua_State) -> c_i
     // SAFETY: called by Lua with the userdata whose metatable this is. Taking the value leaves `None` behind, which
     // functions called later, by other finalizers, find.
     unsafe {
-        let data = ffi::lua_touserdata(l, 1).cast::<Slot<T>>();
+        let data = ffi::lua_touserdata(l, 1).cast::<Userdata<T>>();
         if !data.is_null() {
             drop((*data).take());
         }
@@ -136,7 +136,7 @@ where
     // upvalue is a live slot, for the running closure keeps it. Errors are thrown after everything owned is gone.
     unsafe {
         let function: F = std::ptr::NonNull::dangling().read();
-        let slot = &*layout::upvalue_data(l).cast::<Slot<T>>();
+        let slot = &*layout::upvalue_data(l).cast::<Userdata<T>>();
         let returns = catch_unwind(AssertUnwindSafe(|| match slot {
             Some(state) => function(&mut Stack::new(l), state),
             None => Err(Raise::mistake("this server has been shut down")),

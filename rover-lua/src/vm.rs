@@ -13,11 +13,13 @@ const GC_STEP_MULTIPLIER: c_int = 100;
 /// A fresh VM with every standard library, `debug`, `ffi` and C modules among them.
 ///
 /// # Panics
-/// When this program was linked with a LuaJIT other than the one that Rover was written for.
+/// When this program was linked with a LuaJIT that Rover cannot run with, see [`suited`](crate::suited).
 pub fn new_vm() -> mlua::Lua {
     use mlua::state::{GcIncParams, GcMode};
     use mlua::{Lua, LuaOptions, StdLib};
 
+    let suited = super::suited();
+    assert!(suited.is_ok(), "{suited:?}");
     // SAFETY: an app is its operator's own code, and may do through `ffi` whatever a C program may.
     // Without this option mlua replaces `pcall` by a C function of its own, which no coroutine could yield through.
     let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::new().catch_rust_panics(true)) };
@@ -26,7 +28,6 @@ pub fn new_vm() -> mlua::Lua {
     let _ = lua.load_std_libs(StdLib::ALL);
     let _ = super::pattern::install(&lua);
     lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().step_multiplier(GC_STEP_MULTIPLIER)));
-    assert!(super::layout::holds(&lua), "Rover was built with a LuaJIT that keeps its values in a form unknown to it");
     lua
 }
 

@@ -18,7 +18,7 @@ use crate::connection::Connection;
 use crate::error::Error;
 use crate::exchange::context::Peer;
 use crate::server::Server;
-use crate::service::Current;
+use crate::service::CurrentSite;
 use crate::service::handler;
 use crate::transport::lifecycle::Lifecycle;
 use crate::transport::socket::{Agreed, SpareBuffers, Transport};
@@ -86,7 +86,7 @@ impl Json {
 /// The whole way of a request, from bytes in to bytes out, on this thread and without the kernel.
 pub struct InProcess {
     runtime: LocalRuntime,
-    current: Rc<Current>,
+    current: Rc<CurrentSite>,
     lifecycle: Rc<Lifecycle>,
     spare: Rc<SpareBuffers>,
 }
@@ -109,7 +109,7 @@ impl InProcess {
             .enable_all()
             .build_local(LocalOptions::default())
             .map_err(|error| Error::io("cannot start a runtime", error))?;
-        let current = Current::new(runtime.block_on(async { server.site(true) })?);
+        let current = CurrentSite::new(runtime.block_on(async { server.site(true) })?);
         Ok(InProcess { runtime, current, lifecycle: Rc::default(), spare: Rc::default() })
     }
 

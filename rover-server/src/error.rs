@@ -15,12 +15,17 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     App,
+    Build,
     Io,
 }
 
 impl Error {
     pub(crate) fn app(message: impl Into<String>) -> Error {
         Error { kind: Kind::App, message: message.into(), source: None }
+    }
+
+    pub(crate) fn build(why: &rover_lua::Unsuited) -> Error {
+        Error { kind: Kind::Build, message: why.to_string(), source: None }
     }
 
     pub(crate) fn io(what: impl fmt::Display, source: std::io::Error) -> Error {
@@ -35,6 +40,11 @@ impl Error {
     /// Whether the app or its config is wrong, so that trying again would not help.
     pub fn is_app(&self) -> bool {
         self.kind == Kind::App
+    }
+
+    /// Whether this program was built in a way that no server can run with: it was linked with another LuaJIT.
+    pub fn is_build(&self) -> bool {
+        self.kind == Kind::Build
     }
 
     /// Whether the system refused something: an address, a thread, memory.

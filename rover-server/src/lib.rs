@@ -87,5 +87,9 @@ struct Readme;
 
 /// So does that of the docs.
 #[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+struct Embedding;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../docs/embedding-log.md")]
 struct EmbeddingLog;

@@ -12,7 +12,7 @@ use super::{MOST_LEVELS, number, text};
 use crate::{Light, TableView, View};
 
 /// What one VM's values are recognised by.
-pub(super) struct Known {
+pub(super) struct Identities {
     /// The identity of the metatable of arrays.
     pub(super) array: *const c_void,
     /// `rover.null`.
@@ -29,7 +29,7 @@ pub(super) struct Unusual;
 
 /// Appends `value` as compact JSON to `out`, at the end of which part of it may stand where it is refused.
 #[inline]
-pub(super) fn write(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result<(), Unusual> {
+pub(super) fn write(value: View<'_>, known: &Identities, out: &mut Vec<u8>) -> Result<(), Unusual> {
     match value {
         View::Table(table) => write_table(table, known, MOST_LEVELS, out),
         other => write_plain(other, known, out),
@@ -37,7 +37,7 @@ pub(super) fn write(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result
 }
 
 #[inline(always)]
-fn write_plain(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result<(), Unusual> {
+fn write_plain(value: View<'_>, known: &Identities, out: &mut Vec<u8>) -> Result<(), Unusual> {
     match value {
         View::String(bytes) if known.bounds.has_room(bytes.len(), out) => text::write(bytes, out),
         View::Number(number) if number::write(number, out) => {}
@@ -51,7 +51,7 @@ fn write_plain(value: View<'_>, known: &Known, out: &mut Vec<u8>) -> Result<(), 
 }
 
 /// Writes a table in which at most so many `levels` may be open.
-fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u8>) -> Result<(), Unusual> {
+fn write_table(table: TableView<'_>, known: &Identities, levels: i32, out: &mut Vec<u8>) -> Result<(), Unusual> {
     // A context has such an item.
     if levels == 0 || table.has_zeroth() || !known.bounds.admit(table, out) {
         return Err(Unusual);
@@ -122,7 +122,7 @@ fn write_table(table: TableView<'_>, known: &Known, levels: i32, out: &mut Vec<u
 }
 
 #[inline(always)]
-fn write_inner(value: View<'_>, known: &Known, levels: i32, out: &mut Vec<u8>) -> Result<(), Unusual> {
+fn write_inner(value: View<'_>, known: &Identities, levels: i32, out: &mut Vec<u8>) -> Result<(), Unusual> {
     match value {
         View::Table(table) => write_table(table, known, levels - 1, out),
         other => write_plain(other, known, out),

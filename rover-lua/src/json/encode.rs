@@ -131,10 +131,10 @@ fn run<const PRETTY: bool>(
 }
 
 /// A box keeps the result that every value is checked for in one register.
-type Outcome = Result<(), Box<Problem>>;
+type Encoded = Result<(), Box<Problem>>;
 
 #[cold]
-fn fail(problem: Problem) -> Outcome {
+fn fail(problem: Problem) -> Encoded {
     Err(Box::new(problem))
 }
 
@@ -151,7 +151,7 @@ struct Encoder<'e, 'lua, const PRETTY: bool> {
 /// In all methods `index` is where the value stands and `key` the free slot above, where a table puts its keys.
 impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     #[inline(always)]
-    fn value(&mut self, index: c_int, key: c_int) -> Outcome {
+    fn value(&mut self, index: c_int, key: c_int) -> Encoded {
         let length = match self.stack.value(index) {
             Value::String(bytes) => bytes.len(),
             _ => 0,
@@ -176,7 +176,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     #[inline(never)]
-    fn other(&mut self, index: c_int, kind: Kind) -> Outcome {
+    fn other(&mut self, index: c_int, kind: Kind) -> Encoded {
         if self.stack.is_null(index) {
             self.out.extend_from_slice(b"null");
             return Ok(());
@@ -202,7 +202,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     #[inline(never)]
-    fn table(&mut self, index: c_int, key: c_int) -> Outcome {
+    fn table(&mut self, index: c_int, key: c_int) -> Encoded {
         let level = (key - self.bottom) / SLOTS;
         if level >= MOST_LEVELS {
             return fail(Problem::Depth);
@@ -241,7 +241,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     /// Writes a row of a database: its columns in their order, then what has been added to it.
-    fn row(&mut self, index: c_int, key: c_int, columns: &Columns) -> Outcome {
+    fn row(&mut self, index: c_int, key: c_int, columns: &Columns) -> Encoded {
         self.out.push(b'{');
         for name in columns.names() {
             self.line(key, 1);
@@ -289,7 +289,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     /// Writes an object whose first pair is on the stack.
-    fn object(&mut self, index: c_int, key: c_int) -> Outcome {
+    fn object(&mut self, index: c_int, key: c_int) -> Encoded {
         self.out.push(b'{');
         loop {
             self.line(key, 1);
@@ -306,7 +306,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     #[inline]
-    fn key(&mut self, key: c_int) -> Outcome {
+    fn key(&mut self, key: c_int) -> Encoded {
         match self.stack.value(key) {
             Value::String(bytes) => text::write(bytes, self.out),
             Value::Number(number) => {
@@ -323,7 +323,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     /// Writes an array as long as the keys keep coming in order; the pair of key 1 is on the stack.
-    fn hopeful(&mut self, index: c_int, key: c_int) -> Outcome {
+    fn hopeful(&mut self, index: c_int, key: c_int) -> Encoded {
         let start = self.out.len();
         let mut place = 1.0;
         self.hopes += 1;
@@ -350,7 +350,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
 
     /// Looks at all keys before it writes anything; some pair of the table is on the stack.
     #[cold]
-    fn doubtful(&mut self, index: c_int, key: c_int) -> Outcome {
+    fn doubtful(&mut self, index: c_int, key: c_int) -> Encoded {
         self.stack.truncate(key - 1);
         match shape(self.stack, index, self.vocabulary)? {
             Shape::Array(length) => self.indexed(index, key, length),
@@ -363,7 +363,7 @@ impl<const PRETTY: bool> Encoder<'_, '_, PRETTY> {
     }
 
     /// Writes the items 1 to `length`, in whatever order the table keeps them.
-    fn indexed(&mut self, index: c_int, key: c_int, length: u32) -> Outcome {
+    fn indexed(&mut self, index: c_int, key: c_int, length: u32) -> Encoded {
         self.out.push(b'[');
         for place in 1..=length {
             self.line(key, 1);

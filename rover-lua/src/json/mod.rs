@@ -71,7 +71,7 @@ impl Texts for OwnedMeta<Bytes> {
 pub struct Vocabulary {
     /// Where the metatable that marks arrays is kept.
     array: c_int,
-    known: direct::Known,
+    known: direct::Identities,
     /// Where the table of loaded modules is kept.
     loaded: c_int,
     /// Userdata that are encoded as their text: request bodies.
@@ -85,7 +85,7 @@ impl Vocabulary {
     /// # Errors
     /// When Lua is out of memory.
     pub fn new(lua: &mlua::Lua, array_metatable: &mlua::Table, texts: Rc<dyn Texts>) -> mlua::Result<Vocabulary> {
-        let known = direct::Known {
+        let known = direct::Identities {
             array: array_metatable.to_pointer(),
             null: null(lua)?,
             // Never those of a table.

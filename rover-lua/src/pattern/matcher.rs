@@ -63,7 +63,7 @@ const POSITION: u32 = u32::MAX - 1;
 
 /// Where sets of bytes are kept that a pattern has in brackets, by their place.
 #[derive(Clone, Copy)]
-struct Known {
+struct KnownSet {
     place: usize,
     set: Set,
 }
@@ -76,7 +76,7 @@ pub(super) struct Matcher<'s> {
     levels: u32,
     steps: u32,
     problem: Problem,
-    known: [Known; 2],
+    known: [KnownSet; 2],
     is_stopped: fn() -> bool,
 }
 
@@ -92,7 +92,7 @@ impl<'s> Matcher<'s> {
             levels: 0,
             steps: ALLOWANCE,
             problem: Problem::Internal,
-            known: [Known { place: NONE, set: Set::EMPTY }; 2],
+            known: [KnownSet { place: NONE, set: Set::EMPTY }; 2],
             is_stopped,
         }
     }
@@ -324,7 +324,7 @@ impl<'s> Matcher<'s> {
     fn set(&mut self, p: usize, end: usize) -> &Set {
         let n = usize::from(self.known[0].place != p && (self.known[1].place == p || self.known[0].place != NONE));
         if self.known[n].place != p {
-            self.known[n] = Known { place: p, set: self.read_set(p + 1, end - 1) };
+            self.known[n] = KnownSet { place: p, set: self.read_set(p + 1, end - 1) };
         }
         &self.known[n].set
     }

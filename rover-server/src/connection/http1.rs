@@ -1,6 +1,6 @@
 //! HTTP/1.0 and HTTP/1.1, by hyper.
 //!
-//! Comes in: a socket. Goes out: its requests to the [`Client`], and answers to what hyper refuses by itself.
+//! Comes in: a socket. Goes out: its requests to the [`ConnectedClient`], and answers to what hyper refuses by itself.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -18,10 +18,10 @@ use crate::service::Answer;
 use crate::transport::socket::{Fault, Socket, SocketHandle};
 
 use super::refusal;
-use super::requests::Client;
+use super::requests::ConnectedClient;
 
 /// hyper's end of an HTTP/1 connection.
-pub(super) type Connection = http1::Connection<SocketHandle, Requests>;
+pub(super) type Http1 = http1::Connection<SocketHandle, Http1Service>;
 
 /// How many header fields hyper takes without an allocation for each request.
 const USUAL_HEADER_COUNT: usize = 100;
@@ -30,12 +30,12 @@ const USUAL_HEADER_COUNT: usize = 100;
 /// keeps it for as long as the connection lasts; nothing of that is counted in `buffer_limit`.
 const READ_BUFFER: usize = 64 * 1024;
 
-pub(super) struct Requests {
-    client: Rc<Client>,
+pub(super) struct Http1Service {
+    client: Rc<ConnectedClient>,
     socket: Rc<Socket>,
 }
 
-impl Requests {
+impl Http1Service {
     /// Tells the socket what follows the head of a request, where that is not the next head.
     #[cold]
     fn expect(&self, extensions: &Extensions, body: &Incoming) {
@@ -50,7 +50,7 @@ impl Requests {
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Requests {
+impl hyper::service::Service<Request<Incoming>> for Http1Service {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answer<Incoming>;
@@ -67,7 +67,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 }
 
 /// Begins to serve what comes over `socket`.
-pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Connection {
+pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<ConnectedClient>) -> Http1 {
     let site = client.current.site();
     let settings = &site.config.connections;
     // hyper decides once for a connection whether it copies head and body together. For small bodies that saves 500
@@ -80,11 +80,11 @@ pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Connection {
     if settings.header_count_limit != USUAL_HEADER_COUNT {
         http.max_headers(settings.header_count_limit);
     }
-    http.serve_connection(SocketHandle(socket.clone()), Requests { client: client.clone(), socket: socket.clone() })
+    http.serve_connection(SocketHandle(socket.clone()), Http1Service { client: client.clone(), socket: socket.clone() })
 }
 
 /// The beginning of a head that did not become a request.
-fn unparsed(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> Bytes {
+fn unparsed(http: &mut Http1, socket: &Rc<Socket>, client: &Rc<ConnectedClient>) -> Bytes {
     // hyper returns its buffer only by being taken apart; the connection ends anyway.
     let spent = std::mem::replace(http, serve(socket, client));
     spent.into_parts().read_buf
@@ -108,7 +108,7 @@ fn is_dropped(reason: &str, held: &[u8], begin: &[u8]) -> bool {
 }
 
 /// hyper has refused a head that it cannot parse, in few words: the client gets more of them, and the log a line.
-pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>, error: &hyper::Error) {
+pub(super) fn explain(http: &mut Http1, socket: &Rc<Socket>, client: &Rc<ConnectedClient>, error: &hyper::Error) {
     let mut head = unparsed(http, socket, client);
     let fault = socket.take_fault(&mut head);
     let mut written = None;
@@ -156,7 +156,7 @@ pub(super) fn explain(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Cl
 
 /// The client has not sent its head in time: tells it so, and gives true. One that has sent nothing but ends of lines is
 /// not told, and may go on: hyper begins anew, and is to be polled.
-pub(super) fn time_out(http: &mut Connection, socket: &Rc<Socket>, client: &Rc<Client>) -> bool {
+pub(super) fn time_out(http: &mut Http1, socket: &Rc<Socket>, client: &Rc<ConnectedClient>) -> bool {
     let head = unparsed(http, socket, client);
     if head.trim_ascii_start().is_empty() {
         return false;

@@ -1,6 +1,6 @@
 //! HTTP/2 (RFC 9113), by hyper: its limits, and the difference between its requests and those of HTTP/1.1.
 //!
-//! Comes in: a socket whose client speaks HTTP/2. Goes out: its requests to the [`Client`]. Each stream is a task of the
+//! Comes in: a socket whose client speaks HTTP/2. Goes out: its requests to the [`ConnectedClient`]. Each stream is a task of the
 //! worker's runtime; one whose client takes nothing of its answer is reset.
 
 use std::cell::{Cell, RefCell};
@@ -29,10 +29,34 @@ use crate::runtime::turn;
 use crate::service::Answer;
 use crate::transport::socket::{Socket, SocketHandle};
 
-use super::requests::Client;
+use super::requests::ConnectedClient;
 
-/// hyper's end of an HTTP/2 connection.
-pub(super) type Connection = http2::Connection<SocketHandle, Streams, OnThisThread>;
+/// An HTTP/2 connection.
+pub(super) struct Http2 {
+    hyper: Pin<Box<http2::Connection<SocketHandle, Http2Service, LocalExecutor>>>,
+    /// The client has been told that no more requests are answered.
+    is_spent: bool,
+}
+
+impl Http2 {
+    /// Lets hyper go on, and tells the client when it has had all its requests.
+    #[inline]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, client: &ConnectedClient) -> Poll<hyper::Result<()>> {
+        let polled = self.hyper.as_mut().poll(cx);
+        if polled.is_pending() && client.is_spent() && !self.is_spent {
+            self.is_spent = true;
+            self.graceful_shutdown();
+            return self.hyper.as_mut().poll(cx);
+        }
+        polled
+    }
+
+    /// Ends with the responses in progress.
+    #[cold]
+    pub(super) fn graceful_shutdown(&mut self) {
+        self.hyper.as_mut().graceful_shutdown();
+    }
+}
 
 /// How much of a body is given to a stream at once, in bytes: a frame of the usual size. A stalled client can make the
 /// server hold about this much for each stream.
@@ -49,12 +73,12 @@ const ERROR_RESETS: usize = 128;
 const REFUSED_MOST: usize = 8;
 
 /// Begins to serve what comes over `socket`.
-pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Pin<Box<Connection>> {
+pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<ConnectedClient>) -> Http2 {
     let site = client.current.site();
     let config = &site.config;
     let settings = &config.http2;
-    let current = Rc::new(Current::default());
-    let executor = OnThisThread { current: current.clone(), patience: config.connections.send_timeout };
+    let current = Rc::new(CurrentStream::default());
+    let executor = LocalExecutor { current: current.clone(), patience: config.connections.send_timeout };
     let header_list = u32::try_from(config.connections.header_size_limit).unwrap_or(u32::MAX);
     let mut http = http2::Builder::new(executor);
     http.timer(TokioTimer::new())
@@ -67,8 +91,9 @@ pub(super) fn serve(socket: &Rc<Socket>, client: &Rc<Client>) -> Pin<Box<Connect
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval((!settings.ping_interval.is_zero()).then_some(settings.ping_interval))
         .keep_alive_timeout(settings.ping_timeout);
-    let streams = Streams { client: client.clone(), current, answered_most: settings.max_streams as usize };
-    Box::pin(http.serve_connection(SocketHandle(socket.clone()), streams))
+    let streams = Http2Service { client: client.clone(), current, answered_most: settings.max_streams as usize };
+    let hyper = Box::pin(http.serve_connection(SocketHandle(socket.clone()), streams));
+    Http2 { hyper, is_spent: false }
 }
 
 /// Answers a client that sent no preface: empty settings, and GOAWAY with PROTOCOL_ERROR (RFC 9113, section 3.4).
@@ -88,14 +113,14 @@ fn goaway(last: u32, reason: Reason) -> [u8; 17] {
 
 /// Whether the client goes on with bodies for which there is no room, however often it is told so.
 #[inline]
-pub(super) fn is_restless(client: &Client) -> bool {
+pub(super) fn is_flooding(client: &ConnectedClient) -> bool {
     let refused = client.peer.refused_in_a_row();
     refused > 0 && refused > client.current.site().config.http2.max_streams as usize * REFUSED_MOST
 }
 
 /// Tells such a client that the connection ends, where hyper's last frame is whole.
 #[cold]
-pub(super) fn calm(socket: &Socket) {
+pub(super) fn refuse_flood(socket: &Socket) {
     /// The greatest there is: which streams came last, hyper does not tell.
     const ANY: u32 = 0x7fff_ffff;
     if !socket.is_blocked() {
@@ -104,14 +129,14 @@ pub(super) fn calm(socket: &Socket) {
 }
 
 /// The streams of one connection, as hyper hands them over.
-pub(super) struct Streams {
-    client: Rc<Client>,
-    current: Rc<Current>,
+pub(super) struct Http2Service {
+    client: Rc<ConnectedClient>,
+    current: Rc<CurrentStream>,
     /// So many bodies in a row for which there is no room are answered.
     answered_most: usize,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Streams {
+impl hyper::service::Service<Request<Incoming>> for Http2Service {
     type Response = Response<StreamBody>;
     type Error = h2::Error;
     type Future = StreamAnswer;
@@ -121,7 +146,7 @@ impl hyper::service::Service<Request<Incoming>> for Streams {
         encode_target(&mut request);
         StreamAnswer {
             is_head: request.method() == Method::HEAD,
-            answer: self.client.answer(request.map(RequestBody), |_, _| {}),
+            answer: self.client.answer(request.map(StreamRequestBody), |_, _| {}),
             peer: self.client.peer.clone(),
             current: self.current.clone(),
             answered_most: self.answered_most,
@@ -156,9 +181,9 @@ fn encode_target<B>(request: &mut Request<B>) {
 
 /// The body of a request on a stream. A type of its own keeps the code of both kinds of HTTP apart: the compiler then
 /// makes one function of all that a request of HTTP/1 goes through.
-pub(super) struct RequestBody(Incoming);
+pub(super) struct StreamRequestBody(Incoming);
 
-impl http_body::Body for RequestBody {
+impl http_body::Body for StreamRequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -177,10 +202,10 @@ impl http_body::Body for RequestBody {
 
 /// A response to come, on a stream.
 pub(super) struct StreamAnswer {
-    answer: Answer<RequestBody>,
+    answer: Answer<StreamRequestBody>,
     is_head: bool,
     peer: Rc<Peer>,
-    current: Rc<Current>,
+    current: Rc<CurrentStream>,
     answered_most: usize,
 }
 
@@ -220,9 +245,9 @@ pub(super) struct Stall {
 
 /// The stream whose task runs at the moment: what is made there belongs to it.
 #[derive(Default)]
-pub(super) struct Current(RefCell<Rc<Stall>>);
+pub(super) struct CurrentStream(RefCell<Rc<Stall>>);
 
-impl Current {
+impl CurrentStream {
     fn stall(&self) -> Rc<Stall> {
         self.0.borrow().clone()
     }
@@ -263,12 +288,12 @@ impl http_body::Body for StreamBody {
 
 /// Runs each stream as a task of this thread, and gives up streams whose client takes nothing.
 #[derive(Clone)]
-pub(super) struct OnThisThread {
-    current: Rc<Current>,
+pub(super) struct LocalExecutor {
+    current: Rc<CurrentStream>,
     patience: Duration,
 }
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, stream: F) {
         let (current, patience) = (self.current.clone(), self.patience);
         tokio::task::spawn_local(async move {

@@ -8,24 +8,24 @@ use http::Request;
 use http::request::Parts;
 
 use crate::exchange::context::Peer;
-use crate::service::{Answer, Current};
+use crate::service::{Answer, CurrentSite};
 
 /// The client of a connection, and its requests.
-pub(super) struct Client {
-    pub(super) current: Rc<Current>,
+pub(super) struct ConnectedClient {
+    pub(super) current: Rc<CurrentSite>,
     pub(super) peer: Rc<Peer>,
     begun: Cell<u64>,
     /// The number of the request after which the connection ends.
     last: u64,
 }
 
-impl Client {
-    pub(super) fn new(current: Rc<Current>, peer: Peer) -> Rc<Client> {
+impl ConnectedClient {
+    pub(super) fn new(current: Rc<CurrentSite>, peer: Peer) -> Rc<ConnectedClient> {
         let last = match current.site().config.connections.requests_per_connection {
             0 => u64::MAX,
             most => most,
         };
-        Rc::new(Client { current, peer: Rc::new(peer), begun: Cell::new(0), last })
+        Rc::new(ConnectedClient { current, peer: Rc::new(peer), begun: Cell::new(0), last })
     }
 
     /// How many requests have come.

@@ -58,7 +58,7 @@ fn writes_for(bytes: String) -> (usize, Vec<String>) {
     let seen = Rc::new(Seen::default());
     let transport = Transport::Other(Box::new(Once { bytes: bytes.into_bytes(), seen: seen.clone() }));
     let peer = Peer::new(None, "http");
-    let current = Current::new(site);
+    let current = CurrentSite::new(site);
     let connection = Connection::new(transport, peer, Agreed::Nothing, current, &Rc::default(), Rc::default());
     runtime.block_on(connection);
     let text = String::from_utf8(seen.bytes.take()).unwrap();
@@ -101,15 +101,15 @@ fn a_101_hands_the_connection_over_with_the_bytes_behind_the_request() {
         let lua = site.app.coroutines.lua().clone();
         let own = Shared::new(&lua, site.app.clone()).unwrap();
         let upgrade = own.function(&lua, |stack, app| {
-            let ticket = crate::exchange::context::ticket(stack, &app.contexts, "upgrade()")?;
-            let peer = app.contexts.requests.get(ticket)?.peer.clone();
+            let request_key = crate::exchange::context::request_key(stack, &app.contexts, "upgrade()")?;
+            let peer = app.contexts.requests.get(request_key)?.peer.clone();
             app.responder.push_upgrade(stack, peer, Box::new(|upgraded| Box::pin(echo(upgraded))));
             Ok(1)
         });
         lua.globals().raw_set("upgrade", upgrade.unwrap()).unwrap();
         let seen = Rc::new(Seen::default());
         let transport = Transport::Other(Box::new(Once { bytes: bytes.into(), seen: seen.clone() }));
-        let (peer, current) = (Peer::new(None, "http"), Current::new(site));
+        let (peer, current) = (Peer::new(None, "http"), CurrentSite::new(site));
         let connection = Connection::new(transport, peer, Agreed::Nothing, current, &Rc::default(), Rc::default());
         runtime.block_on(connection);
         String::from_utf8(seen.bytes.take()).unwrap()
@@ -219,10 +219,10 @@ fn strict_and_lenient_see_the_same_messages() {
             end }}
             return api"
         );
-        Current::new(Server::from_source("app.lua", code).site(false).unwrap())
+        CurrentSite::new(Server::from_source("app.lua", code).site(false).unwrap())
     };
     let sites = [site("false"), site("true")];
-    let answers = |current: &Rc<Current>, parts: Vec<Vec<u8>>| {
+    let answers = |current: &Rc<CurrentSite>, parts: Vec<Vec<u8>>| {
         let seen = Rc::new(Seen::default());
         let client = Parts { parts: parts.into_iter(), part: Vec::new(), seen: seen.clone() };
         let (transport, peer) = (Transport::Other(Box::new(client)), Peer::new(None, "http"));

@@ -15,10 +15,10 @@ use crate::exchange::failure;
 use crate::log::{self, Level};
 use crate::transport::socket::{Agreed, Transport};
 
-use super::LINGER;
+use super::final_flush::LINGER;
 
 /// The result of a handshake.
-pub(crate) enum Shaken {
+pub(crate) enum HandshakeOutcome {
     Encrypted {
         transport: Transport,
         agreed: Agreed,
@@ -32,13 +32,13 @@ pub(crate) enum Shaken {
 }
 
 /// Shakes hands within `patience`.
-pub(crate) async fn handshake(transport: Transport, config: Arc<ServerConfig>, patience: Duration) -> Shaken {
+pub(crate) async fn handshake(transport: Transport, config: Arc<ServerConfig>, patience: Duration) -> HandshakeOutcome {
     timeout(patience, shake(transport, config)).await.unwrap_or_else(|_| failed("tls.handshake_timeout is over"))
 }
 
-async fn shake(transport: Transport, config: Arc<ServerConfig>) -> Shaken {
+async fn shake(transport: Transport, config: Arc<ServerConfig>) -> HandshakeOutcome {
     if begins_in_plain_text(&transport).await {
-        return Shaken::Plain(transport);
+        return HandshakeOutcome::Plain(transport);
     }
     match TlsAcceptor::from(config).accept(transport).await {
         Ok(stream) => {
@@ -48,15 +48,15 @@ async fn shake(transport: Transport, config: Arc<ServerConfig>) -> Shaken {
                 _ => Agreed::Http1,
             };
             let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|own| own.to_vec());
-            Shaken::Encrypted { transport: Transport::Tls(Box::new(stream)), agreed, certificate }
+            HandshakeOutcome::Encrypted { transport: Transport::Tls(Box::new(stream)), agreed, certificate }
         }
         Err(error) => failed(&error.to_string()),
     }
 }
 
-fn failed(reason: &str) -> Shaken {
+fn failed(reason: &str) -> HandshakeOutcome {
     log::event(Level::Debug, "a TLS handshake failed").field("reason", reason).emit();
-    Shaken::Failed
+    HandshakeOutcome::Failed
 }
 
 /// Whether the first byte is the letter of a method. That of TLS is a number below 32 (RFC 8446, section 5.1).

@@ -3,18 +3,13 @@
 //! It looks at most once a tick, so that a request costs nothing. Timeouts are therefore exact to a few ticks, and
 //! never too short.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
-
-use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Config;
 use crate::transport::lifecycle::ConnectionSlot;
 use crate::transport::socket::{Socket, Traffic};
 
-use super::requests::Client;
+use super::requests::ConnectedClient;
 
 /// How many ticks pass between two looks at most.
 const LOOKS_BETWEEN: u64 = 4;
@@ -32,7 +27,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The timeout that has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lapse {
+pub(super) enum ExpiredTimeout {
     /// The client did not send a whole head.
     Head,
     /// The client did not begin another request, unless in the same bytes as the end of the last one: only hyper knows.
@@ -47,7 +42,7 @@ pub(super) enum Lapse {
 
 /// What a connection does, as seen at a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
+enum Activity {
     #[default]
     Head,
     Idle,
@@ -61,8 +56,8 @@ enum Phase {
 
 /// What was seen at the last tick.
 #[derive(Default)]
-pub(super) struct Watch {
-    phase: Phase,
+pub(super) struct TimeoutWatch {
+    activity: Activity,
     /// The tick since which the phase has lasted without progress; `None` before the first look.
     since: Option<u64>,
     /// Since then hyper has been asked whether it holds the beginning of a head.
@@ -78,10 +73,10 @@ pub(super) struct Watch {
     read: u64,
 }
 
-impl Watch {
+impl TimeoutWatch {
     /// Notes how a turn has ended.
     #[inline]
-    pub(super) fn note(&mut self, client: &Client, socket: &Socket) {
+    pub(super) fn note(&mut self, client: &ConnectedClient, socket: &Socket) {
         let (begun, is_busy) = (client.begun(), client.is_busy() || client.is_passing());
         if is_busy || self.was_busy || begun != self.last_begun {
             self.was_busy = is_busy;
@@ -94,23 +89,23 @@ impl Watch {
     /// could have.
     pub(super) fn look(
         &mut self,
-        seat: &ConnectionSlot,
-        client: &Client,
+        slot: &ConnectionSlot,
+        client: &ConnectedClient,
         traffic: Traffic,
         is_http2: bool,
         told_to_end: bool,
-    ) -> Option<Lapse> {
-        let now = seat.now();
-        let phase = self.phase(client, traffic, is_http2);
-        let is_progress = match phase {
-            Phase::Sending => traffic.moved != self.moved,
-            Phase::Passing => traffic.read != self.received,
-            Phase::Idle => client.begun() != self.begun,
-            Phase::Head | Phase::Busy => false,
+    ) -> Option<ExpiredTimeout> {
+        let now = slot.now();
+        let activity = self.activity(client, traffic, is_http2);
+        let is_progress = match activity {
+            Activity::Sending => traffic.moved != self.moved,
+            Activity::Passing => traffic.read != self.received,
+            Activity::Idle => client.begun() != self.begun,
+            Activity::Head | Activity::Busy => false,
         };
-        if phase != self.phase || is_progress || self.since.is_none() {
+        if activity != self.activity || is_progress || self.since.is_none() {
             self.since = Some(now);
-            self.phase = phase;
+            self.activity = activity;
             self.is_sure = false;
         }
         self.begun = client.begun();
@@ -121,71 +116,42 @@ impl Watch {
         let settings = &site.config.connections;
         // What a connection does may change after this look, without another turn in which it could look again.
         let next_look = now + LOOKS_BETWEEN;
-        let (patience, lapse) = match phase {
-            Phase::Busy => {
-                seat.wake_at(next_look);
+        let (patience, expired) = match activity {
+            Activity::Busy => {
+                slot.wake_at(next_look);
                 return None;
             }
-            Phase::Sending => (settings.send_timeout, Lapse::Send),
-            Phase::Passing => (site.config.body_timeout, Lapse::Body),
-            Phase::Head | Phase::Idle if told_to_end => (FAREWELL, Lapse::Idle),
-            Phase::Head => (settings.header_timeout, Lapse::Head),
+            Activity::Sending => (settings.send_timeout, ExpiredTimeout::Send),
+            Activity::Passing => (site.config.body_timeout, ExpiredTimeout::Body),
+            Activity::Head | Activity::Idle if told_to_end => (FAREWELL, ExpiredTimeout::Idle),
+            Activity::Head => (settings.header_timeout, ExpiredTimeout::Head),
             // Only hyper knows what came along with the end of the last request.
-            Phase::Idle if !self.is_sure && !is_http2 && settings.header_timeout < settings.idle_timeout => {
-                (settings.header_timeout, Lapse::Unsure)
+            Activity::Idle if !self.is_sure && !is_http2 && settings.header_timeout < settings.idle_timeout => {
+                (settings.header_timeout, ExpiredTimeout::Unsure)
             }
-            Phase::Idle => (settings.idle_timeout, Lapse::Idle),
+            Activity::Idle => (settings.idle_timeout, ExpiredTimeout::Idle),
         };
-        let due = self.since.unwrap_or(now).saturating_add(seat.ticks(patience));
+        let due = self.since.unwrap_or(now).saturating_add(slot.ticks(patience));
         if now >= due {
-            self.is_sure = lapse == Lapse::Unsure;
-            return Some(lapse);
+            self.is_sure = expired == ExpiredTimeout::Unsure;
+            return Some(expired);
         }
-        seat.wake_at(due.min(next_look));
+        slot.wake_at(due.min(next_look));
         None
     }
 
-    fn phase(&self, client: &Client, traffic: Traffic, is_http2: bool) -> Phase {
+    fn activity(&self, client: &ConnectedClient, traffic: Traffic, is_http2: bool) -> Activity {
         if traffic.is_blocked {
-            return Phase::Sending;
+            return Activity::Sending;
         }
         if client.is_busy() {
-            return Phase::Busy;
+            return Activity::Busy;
         }
         if client.is_passing() {
-            return Phase::Passing;
+            return Activity::Passing;
         }
         // A frame of HTTP/2 is not a request yet: only requests keep a connection open.
         let in_head = client.begun() == 0 || traffic.read > self.read;
-        if in_head && !is_http2 { Phase::Head } else { Phase::Idle }
-    }
-}
-
-/// Sends the last bytes of a connection.
-#[derive(Default)]
-pub(super) struct LastBytes {
-    /// Set once the client has had to be waited for.
-    clock: Option<Pin<Box<Sleep>>>,
-    moved: u64,
-}
-
-impl LastBytes {
-    /// Sends what is left, and then the end.
-    ///
-    /// # Errors
-    /// What the system says about the stream; the client has taken nothing for `send_timeout`.
-    pub(super) fn poll_out(&mut self, cx: &mut Context<'_>, socket: &Socket, client: &Client) -> Poll<io::Result<()>> {
-        let shut = socket.poll_shutdown(cx);
-        if shut.is_ready() {
-            return shut;
-        }
-        let patience = client.current.site().config.connections.send_timeout;
-        let moved = socket.traffic().moved;
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
-        if moved != self.moved {
-            self.moved = moved;
-            clock.as_mut().reset(Instant::now() + patience);
-        }
-        clock.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        if in_head && !is_http2 { Activity::Head } else { Activity::Idle }
     }
 }

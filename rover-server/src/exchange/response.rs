@@ -18,7 +18,7 @@ use hyper::ext::ReasonPhrase;
 use rover_lua::json;
 use rover_lua::{Kind, OwnedMeta, Stack, anchor};
 
-use crate::exchange::context::{Close, Contexts, Peer, Ticket};
+use crate::exchange::context::{Close, Contexts, Peer, RequestKey};
 use crate::log::{self, Level};
 use crate::message::body::{self, Aborted, Body, Stream};
 use crate::message::header_names::{self, HeaderNames};
@@ -35,8 +35,8 @@ pub(crate) struct Responder {
     /// Registry reference of that metatable.
     pub(crate) anchor: c_int,
     /// Bodies and upgrades that pass through Lua as values. Each is used once.
-    sequels: OwnedMeta<Rc<Pending>>,
-    buffer: RefCell<Buffer>,
+    sequels: OwnedMeta<Rc<PendingTail>>,
+    buffer: RefCell<BodyBuffer>,
     /// Whether a body too large for the shared chunk has been sent.
     sends_large: Cell<bool>,
     /// The identity of the metatable of `api.json` and its like, once it is known.
@@ -44,16 +44,16 @@ pub(crate) struct Responder {
 }
 
 /// What follows the head of a response that has not been sent.
-struct Pending(Cell<Option<Sequel>>);
+struct PendingTail(Cell<Option<ResponseTail>>);
 
-impl Close for Pending {
+impl Close for PendingTail {
     fn close(&self) {
         drop(self.0.take());
     }
 }
 
 /// What follows the head of a response, other than a plain body.
-enum Sequel {
+enum ResponseTail {
     /// A body that comes over time.
     Stream(Stream),
     /// A body that Rover has made.
@@ -62,7 +62,7 @@ enum Sequel {
     Upgrade(Rc<Peer>, Upgrade),
 }
 
-/// The kind of a response that goes on with a [`Sequel`], as `response.lua` knows it.
+/// The kind of a response that goes on with a [`ResponseTail`], as `response.lua` knows it.
 const STREAM: f64 = 7.0;
 
 /// The buffers into which bodies are written before they are sent.
@@ -70,7 +70,7 @@ const STREAM: f64 = 7.0;
 /// Small ones are cut off a shared chunk, whose memory is used again once they have been sent; so a plain response
 /// needs no allocation of its own.
 #[derive(Default)]
-struct Buffer {
+struct BodyBuffer {
     scratch: Vec<u8>,
     chunk: BytesMut,
 }
@@ -81,7 +81,7 @@ const CHUNK: usize = 16 * 1024;
 /// Bodies up to this size share a chunk; a larger one gets memory of its own.
 const SHARED_MOST: usize = CHUNK / 4;
 
-impl Buffer {
+impl BodyBuffer {
     fn share(&mut self, body: &[u8]) -> Body {
         match body.len() {
             0 => Body::Empty,
@@ -143,13 +143,19 @@ impl Responder {
 
     /// Pushes a value that stands for `stream`: what a response of the kind STREAM in `response.lua` holds.
     pub(crate) fn push_stream(&self, stack: &mut Stack<'_>, stream: Stream) {
-        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Stream(stream))))));
+        self.sequels.push(stack, Rc::new(PendingTail(Cell::new(Some(ResponseTail::Stream(stream))))));
     }
 
     /// As [`push_stream`](Responder::push_stream), for a stream that keeps a connection: where it is not sent, it ends with the
-    /// request of `ticket`, for Lua's collector does not know what a connection costs.
-    pub(crate) fn push_stream_of(&self, stack: &mut Stack<'_>, stream: Stream, contexts: &Contexts, ticket: Ticket) {
-        self.push_of(stack, Sequel::Stream(stream), contexts, ticket);
+    /// request of `request_key`, for Lua's collector does not know what a connection costs.
+    pub(crate) fn push_stream_of(
+        &self,
+        stack: &mut Stack<'_>,
+        stream: Stream,
+        contexts: &Contexts,
+        request_key: RequestKey,
+    ) {
+        self.push_of(stack, ResponseTail::Stream(stream), contexts, request_key);
     }
 
     /// As [`push_upgrade`](Responder::push_upgrade), and as [`push_stream_of`](Responder::push_stream_of).
@@ -158,14 +164,14 @@ impl Responder {
         stack: &mut Stack<'_>,
         (peer, upgrade): (Rc<Peer>, Upgrade),
         contexts: &Contexts,
-        ticket: Ticket,
+        request_key: RequestKey,
     ) {
-        self.push_of(stack, Sequel::Upgrade(peer, upgrade), contexts, ticket);
+        self.push_of(stack, ResponseTail::Upgrade(peer, upgrade), contexts, request_key);
     }
 
-    fn push_of(&self, stack: &mut Stack<'_>, sequel: Sequel, contexts: &Contexts, ticket: Ticket) {
-        let pending = Rc::new(Pending(Cell::new(Some(sequel))));
-        match contexts.requests.get_mut(ticket) {
+    fn push_of(&self, stack: &mut Stack<'_>, sequel: ResponseTail, contexts: &Contexts, request_key: RequestKey) {
+        let pending = Rc::new(PendingTail(Cell::new(Some(sequel))));
+        match contexts.requests.get_mut(request_key) {
             Ok(mut request) => request.opens(pending.clone()),
             Err(_) => pending.close(),
         }
@@ -181,7 +187,7 @@ impl Responder {
             stack.push_number(number);
             stack.set_item(table, item);
         }
-        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Own(body))))));
+        self.sequels.push(stack, Rc::new(PendingTail(Cell::new(Some(ResponseTail::Own(body))))));
         stack.set_item(table, 3);
         stack.push_table(head.headers.len() * 2, 0);
         let fields = stack.top();
@@ -199,7 +205,7 @@ impl Responder {
     /// As [`push_stream`](Responder::push_stream), for a response of status 101 after which `upgrade` takes over the
     /// connection with `peer`.
     pub(crate) fn push_upgrade(&self, stack: &mut Stack<'_>, peer: Rc<Peer>, upgrade: Upgrade) {
-        self.sequels.push(stack, Rc::new(Pending(Cell::new(Some(Sequel::Upgrade(peer, upgrade))))));
+        self.sequels.push(stack, Rc::new(PendingTail(Cell::new(Some(ResponseTail::Upgrade(peer, upgrade))))));
     }
 
     /// Puts the response for the value at `index` into `response`, where it need not be moved again.
@@ -294,13 +300,13 @@ impl Responder {
     #[cold]
     fn sequel(&self, stack: &mut Stack<'_>, value: c_int, status: StatusCode) -> Result<Body, String> {
         match self.sequels.get(stack, value).and_then(|pending| pending.0.take()) {
-            Some(Sequel::Stream(stream)) => Ok(Body::Stream(stream)),
-            Some(Sequel::Own(body)) => Ok(body),
-            Some(Sequel::Upgrade(peer, upgrade)) if status == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(ResponseTail::Stream(stream)) => Ok(Body::Stream(stream)),
+            Some(ResponseTail::Own(body)) => Ok(body),
+            Some(ResponseTail::Upgrade(peer, upgrade)) if status == StatusCode::SWITCHING_PROTOCOLS => {
                 peer.upgrade.put(upgrade);
                 Ok(Body::Empty)
             }
-            Some(Sequel::Upgrade(..)) => Err("a response that switches protocols has the status 101".to_owned()),
+            Some(ResponseTail::Upgrade(..)) => Err("a response that switches protocols has the status 101".to_owned()),
             None => {
                 Err("a response that streams can be sent only once, and that of an upstream only by its request"
                     .to_owned())
@@ -398,12 +404,12 @@ fn measure(response: &mut Response<Body>, place: String) {
     let declared = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if let (Some(length), Body::Stream(stream)) = (declared, response.body_mut()) {
         let own = std::mem::replace(stream, body::nothing());
-        *stream = Box::pin(Measured { stream: own, length, left: length, place });
+        *stream = Box::pin(SizedStream { stream: own, length, left: length, place });
     }
 }
 
 /// A stream of so many bytes. One that brings another number breaks off.
-struct Measured {
+struct SizedStream {
     stream: Stream,
     length: u64,
     left: u64,
@@ -411,7 +417,7 @@ struct Measured {
     place: String,
 }
 
-impl Measured {
+impl SizedStream {
     #[cold]
     fn broken(&self, problem: &str) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let text =
@@ -421,7 +427,7 @@ impl Measured {
     }
 }
 
-impl http_body::Body for Measured {
+impl http_body::Body for SizedStream {
     type Data = Bytes;
     type Error = Aborted;
 

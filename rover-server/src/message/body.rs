@@ -4,7 +4,6 @@
 //! for the next one only when there is room for it, and drops the body when the client is gone. This module must not
 //! know who makes bodies.
 
-use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,11 +15,11 @@ use http_body::{Frame, SizeHint};
 pub(crate) type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Aborted>>>;
 
 /// The body of a request on its way in. It may be sent on from another task.
-pub(crate) type Arriving = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Broken> + Send>>;
+pub(crate) type IncomingBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BrokenBody> + Send>>;
 
 /// Why the body of a request is incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub(crate) enum BrokenBody {
     /// The client went away.
     Cut,
     /// Nothing came for too long.
@@ -75,32 +74,16 @@ pub(crate) fn nothing() -> Stream {
     Box::pin(Nothing)
 }
 
-thread_local! {
-    /// A stream of [`unaided`] was asked, and had nothing yet.
-    static WORKING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a stream that Rover makes by itself had nothing yet when it was asked, since the last time that this was.
-pub(crate) fn take_working() -> bool {
-    WORKING.take()
-}
-
 /// The same stream, which keeps something until it is dropped.
 pub(crate) fn keeping<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
-    Box::pin(Keeping { stream, is_unaided: false, _kept: kept })
-}
-
-/// As [`keeping`], for a stream that Rover makes by itself, without a handler, from a file or from bytes that are here: a
-/// client that has closed its side waits for it.
-pub(crate) fn unaided<K: Unpin + 'static>(stream: Stream, kept: K) -> Stream {
-    Box::pin(Keeping { stream, is_unaided: true, _kept: kept })
+    Box::pin(Keeping { stream, kept, on_pending: |_| {} })
 }
 
 struct Keeping<K> {
     stream: Stream,
-    /// Nobody but Rover makes it.
-    is_unaided: bool,
-    _kept: K,
+    kept: K,
+    /// Called each time the stream has nothing yet.
+    on_pending: fn(&K),
 }
 
 impl<K: Unpin> http_body::Body for Keeping<K> {
@@ -110,8 +93,8 @@ impl<K: Unpin> http_body::Body for Keeping<K> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let this = self.get_mut();
         let polled = this.stream.as_mut().poll_frame(cx);
-        if this.is_unaided && polled.is_pending() {
-            WORKING.set(true);
+        if polled.is_pending() {
+            (this.on_pending)(&this.kept);
         }
         polled
     }
@@ -126,11 +109,11 @@ impl<K: Unpin> http_body::Body for Keeping<K> {
 }
 
 impl Body {
-    /// See [`unaided`], where it is a stream.
-    pub(crate) fn make_unaided<K: Clone + Unpin + 'static>(&mut self, kept: &K) {
+    /// A stream keeps `kept` until it is dropped, and calls `on_pending` each time it has nothing yet.
+    pub(crate) fn keep<K: Unpin + 'static>(&mut self, kept: K, on_pending: fn(&K)) {
         if let Body::Stream(stream) = self {
             let own = std::mem::replace(stream, nothing());
-            *stream = unaided(own, kept.clone());
+            *stream = Box::pin(Keeping { stream: own, kept, on_pending });
         }
     }
 

@@ -16,8 +16,8 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::message::body::{Arriving, Broken};
-use crate::message::decode::{BodyCoding, Decode, Step};
+use crate::message::body::{BrokenBody, IncomingBody};
+use crate::message::decode::{BodyCoding, Decode, DecodeStep};
 use crate::runtime::budget::{self, Share};
 
 /// The memory that a body gets on the strength of its Content-Length alone, in bytes.
@@ -30,7 +30,7 @@ pub(crate) struct Collect<B> {
     /// All that is here, once it has come in more than one piece.
     rest: Vec<u8>,
     limit: u64,
-    pace: Pace,
+    pace: BodyPace,
     /// Runs once the body has been waited for.
     clock: Option<Box<Clock>>,
     coding: Option<BodyCoding>,
@@ -42,7 +42,7 @@ pub(crate) struct Collect<B> {
 
 /// The least speed of a body.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct BodyPace {
     /// Nothing arrives for so long at most.
     pub(crate) patience: Duration,
     /// Bytes a second that arrive at least, on average, once the patience is over; 0 is no limit.
@@ -57,18 +57,18 @@ struct Clock {
 }
 
 impl Clock {
-    fn start(pace: Pace, received: usize) -> Box<Clock> {
+    fn start(pace: BodyPace, received: usize) -> Box<Clock> {
         let began = Instant::now();
         Box::new(Clock { began, sleep: Box::pin(sleep_until(pace.ends(began, began, received))) })
     }
 
     /// Something has arrived: so much in all.
-    fn arrived(&mut self, pace: Pace, received: usize) {
+    fn arrived(&mut self, pace: BodyPace, received: usize) {
         self.sleep.as_mut().reset(pace.ends(self.began, Instant::now(), received));
     }
 }
 
-impl Pace {
+impl BodyPace {
     /// When more must have arrived, of a body that began once and has come so far `now`.
     fn ends(self, began: Instant, now: Instant, received: usize) -> Instant {
         let silent = now + self.patience;
@@ -89,7 +89,12 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     /// # Errors
     /// 413 when the length is known and above the limit; nothing has been read then.
     #[inline(always)]
-    pub(crate) fn new(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Result<Collect<B>, StatusCode> {
+    pub(crate) fn new(
+        body: B,
+        limit: u64,
+        pace: BodyPace,
+        coding: Option<BodyCoding>,
+    ) -> Result<Collect<B>, StatusCode> {
         match body.size_hint().lower() > limit {
             true => Err(StatusCode::PAYLOAD_TOO_LARGE),
             false => Ok(Collect::of_any_length(body, limit, pace, coding)),
@@ -98,7 +103,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
 
     /// As [`Collect::new`], without a look at the length: one above the limit shows once so much has come.
     #[inline(always)]
-    pub(crate) fn of_any_length(body: B, limit: u64, pace: Pace, coding: Option<BodyCoding>) -> Collect<B> {
+    pub(crate) fn of_any_length(body: B, limit: u64, pace: BodyPace, coding: Option<BodyCoding>) -> Collect<B> {
         Collect { body, first: None, rest: Vec::new(), limit, pace, clock: None, coding, decode: None, share: None }
     }
 
@@ -113,17 +118,17 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     }
 
     /// How fast the body must come.
-    pub(crate) fn pace(&self) -> Pace {
+    pub(crate) fn pace(&self) -> BodyPace {
         self.pace
     }
 
     /// The same, with its body in a box. Its clock begins anew: nobody has asked for the rest yet.
-    pub(crate) fn boxed(self) -> Collect<Arriving>
+    pub(crate) fn boxed(self) -> Collect<IncomingBody>
     where
         B: Send + 'static,
     {
         let Collect { body, first, rest, limit, pace, coding, decode, share, .. } = self;
-        Collect { body: Box::pin(Plain(body)), first, rest, limit, pace, clock: None, coding, decode, share }
+        Collect { body: Box::pin(PlainErrors(body)), first, rest, limit, pace, clock: None, coding, decode, share }
     }
 
     /// The same, which counts what it holds by the share that is given, where that may be much.
@@ -255,7 +260,7 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     fn poll_decode(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         let Some(decode) = &mut self.decode else { return Poll::Ready(Ok(None)) };
         for _ in 0..STEPS_EACH_TURN {
-            if let Step::Done(body) = decode.step()? {
+            if let DecodeStep::Done(body) = decode.step()? {
                 return Poll::Ready(match self.has_room(body.len()) {
                     true => Ok(self.ended(body)),
                     false => Err(StatusCode::SERVICE_UNAVAILABLE),
@@ -267,28 +272,28 @@ impl<B: Body<Data = Bytes> + Unpin> Collect<B> {
     }
 }
 
-impl Collect<Arriving> {
+impl Collect<IncomingBody> {
     /// The body as if nothing of it had been read, in its coding.
-    pub(crate) fn into_body(self) -> Arriving {
+    pub(crate) fn into_body(self) -> IncomingBody {
         let read = match self.first {
             Some(first) => first,
             None => self.rest.into(),
         };
         match read.is_empty() {
             true => self.body,
-            false => Box::pin(Begun { read: Some(read), rest: self.body }),
+            false => Box::pin(PartlyRead { read: Some(read), rest: self.body }),
         }
     }
 }
 
 /// A body whose errors say no more than why it has no end.
-struct Plain<B>(B);
+struct PlainErrors<B>(B);
 
-impl<B: Body<Data = Bytes> + Unpin + 'static> Body for Plain<B> {
+impl<B: Body<Data = Bytes> + Unpin + 'static> Body for PlainErrors<B> {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BrokenBody;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         Pin::new(&mut self.0).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|error| broken(&error))))
     }
 
@@ -302,16 +307,16 @@ impl<B: Body<Data = Bytes> + Unpin + 'static> Body for Plain<B> {
 }
 
 /// A body of which the beginning has been read.
-struct Begun {
+struct PartlyRead {
     read: Option<Bytes>,
-    rest: Arriving,
+    rest: IncomingBody,
 }
 
-impl Body for Begun {
+impl Body for PartlyRead {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BrokenBody;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         match self.read.take() {
             Some(read) => Poll::Ready(Some(Ok(Frame::data(read)))),
             None => self.rest.as_mut().poll_frame(cx),
@@ -334,8 +339,8 @@ impl Body for Begun {
 }
 
 /// A body that whoever reads it waits for no longer than a client may stop sending.
-pub(crate) struct Patient {
-    body: Arriving,
+pub(crate) struct TimedBody {
+    body: IncomingBody,
     patience: Duration,
     /// Runs while nothing arrives.
     clock: Option<Pin<Box<Sleep>>>,
@@ -343,31 +348,31 @@ pub(crate) struct Patient {
     _passing: Arc<()>,
 }
 
-impl Patient {
-    pub(crate) fn new(body: Arriving, patience: Duration, passing: Arc<()>) -> Patient {
-        Patient { body, patience, clock: None, _passing: passing }
+impl TimedBody {
+    pub(crate) fn new(body: IncomingBody, patience: Duration, passing: Arc<()>) -> TimedBody {
+        TimedBody { body, patience, clock: None, _passing: passing }
     }
 }
 
 /// What an error of the connection's says of the body.
-fn broken(error: &dyn Any) -> Broken {
+fn broken(error: &dyn Any) -> BrokenBody {
     let mut at = error.downcast_ref::<hyper::Error>().and_then(Error::source);
     while let Some(error) = at {
         if let Some(error) = error.downcast_ref::<io::Error>()
             && matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput)
         {
-            return Broken::Malformed;
+            return BrokenBody::Malformed;
         }
         at = error.source();
     }
-    Broken::Cut
+    BrokenBody::Cut
 }
 
-impl Body for Patient {
+impl Body for TimedBody {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BrokenBody;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         let this = self.get_mut();
         match this.body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => {
@@ -377,7 +382,7 @@ impl Body for Patient {
             Poll::Pending => {
                 let patience = this.patience;
                 let clock = this.clock.get_or_insert_with(|| Box::pin(sleep(patience)));
-                clock.as_mut().poll(cx).map(|()| Some(Err(Broken::Late)))
+                clock.as_mut().poll(cx).map(|()| Some(Err(BrokenBody::Late)))
             }
         }
     }

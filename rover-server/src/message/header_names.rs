@@ -59,14 +59,14 @@ pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue)
 }
 
 /// A name as it was written, and parsed.
-type Known = (Box<[u8]>, HeaderName);
+type KnownName = (Box<[u8]>, HeaderName);
 
 /// The names of one worker.
 pub(crate) struct HeaderNames {
     known: RefCell<LruCache<Box<[u8]>, HeaderName, RandomState>>,
     /// Names by the address that they were written at. LuaJIT keeps one copy of equal strings, so the same literal of an
     /// app comes from the same address every time, and comparing the bytes replaces hashing them.
-    front: RefCell<[Option<Known>; FRONT]>,
+    front: RefCell<[Option<KnownName>; FRONT]>,
 }
 
 impl Default for HeaderNames {

@@ -16,8 +16,8 @@ use http::StatusCode;
 use http_body::Body as _;
 use tokio::time::{Sleep, sleep};
 
-use crate::message::body::Arriving;
-use crate::message::collect::{Collect, Pace, Patient};
+use crate::message::body::IncomingBody;
+use crate::message::collect::{BodyPace, Collect, TimedBody};
 
 /// What a body that nobody has read is there for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) enum Purpose {
 /// See the module.
 pub(crate) struct Unread {
     purpose: Purpose,
-    state: RefCell<State>,
+    state: RefCell<UnreadState>,
     /// The client sends it only when it is asked to.
     is_held_back: bool,
     /// Its connection carries other requests beside this one.
@@ -50,8 +50,8 @@ pub(crate) struct Unread {
     waiters: Cell<u32>,
 }
 
-enum State {
-    Arriving(Collect<Arriving>),
+enum UnreadState {
+    Arriving(Collect<IncomingBody>),
     Reading(Pieces),
     /// It cannot be had.
     Failed(StatusCode),
@@ -66,7 +66,7 @@ pub(crate) type Faults = Option<Rc<dyn Fn() -> Option<&'static str>>>;
 
 /// What has become of a body when it is asked for in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gone {
+pub(crate) enum Unavailable {
     Passed,
     /// Some of it has been read.
     Begun,
@@ -75,10 +75,10 @@ pub(crate) enum Gone {
 
 impl Unread {
     /// A body that is collected as `collect` says, if it is.
-    pub(crate) fn new(purpose: Purpose, collect: Collect<Arriving>) -> Unread {
+    pub(crate) fn new(purpose: Purpose, collect: Collect<IncomingBody>) -> Unread {
         Unread {
             purpose,
-            state: RefCell::new(State::Arriving(collect)),
+            state: RefCell::new(UnreadState::Arriving(collect)),
             is_held_back: false,
             is_multiplexed: false,
             is_begun: Cell::new(false),
@@ -103,7 +103,7 @@ impl Unread {
 
     /// The same, which cannot be collected: whoever asks is told so.
     pub(crate) fn failed(self, status: StatusCode) -> Unread {
-        self.state.replace(State::Failed(status));
+        self.state.replace(UnreadState::Failed(status));
         self
     }
 
@@ -114,7 +114,8 @@ impl Unread {
 
     /// Whether there is something to wait for before the body is known.
     pub(crate) fn is_to_collect(&self) -> bool {
-        self.purpose == Purpose::Collect && matches!(*self.state.borrow(), State::Arriving(_) | State::Failed(_))
+        self.purpose == Purpose::Collect
+            && matches!(*self.state.borrow(), UnreadState::Arriving(_) | UnreadState::Failed(_))
     }
 
     /// Whether somebody waits for it.
@@ -124,16 +125,16 @@ impl Unread {
 
     /// Whether nobody reads it at the moment, so that nothing is read from its connection.
     pub(crate) fn lies(&self) -> bool {
-        !self.is_awaited() && matches!(*self.state.borrow(), State::Arriving(_) | State::Reading(_))
+        !self.is_awaited() && matches!(*self.state.borrow(), UnreadState::Arriving(_) | UnreadState::Reading(_))
     }
 
     /// What cannot be had any more of it.
-    pub(crate) fn gone(&self) -> Option<Gone> {
+    pub(crate) fn gone(&self) -> Option<Unavailable> {
         match *self.state.borrow() {
-            State::Passed => Some(Gone::Passed),
-            State::Reading(_) => Some(Gone::Begun),
-            State::Over => Some(Gone::Over),
-            State::Arriving(_) | State::Failed(_) => None,
+            UnreadState::Passed => Some(Unavailable::Passed),
+            UnreadState::Reading(_) => Some(Unavailable::Begun),
+            UnreadState::Over => Some(Unavailable::Over),
+            UnreadState::Arriving(_) | UnreadState::Failed(_) => None,
         }
     }
 
@@ -144,9 +145,9 @@ impl Unread {
     pub(crate) fn poll_collect(&self, cx: &mut Context<'_>) -> Poll<Result<Option<(Bytes, bool)>, StatusCode>> {
         let mut state = self.state.borrow_mut();
         let collect = match &mut *state {
-            State::Arriving(collect) => collect,
-            State::Failed(status) => return Poll::Ready(Err(*status)),
-            State::Reading(_) | State::Over | State::Passed => return Poll::Ready(Ok(None)),
+            UnreadState::Arriving(collect) => collect,
+            UnreadState::Failed(status) => return Poll::Ready(Err(*status)),
+            UnreadState::Reading(_) | UnreadState::Over | UnreadState::Passed => return Poll::Ready(Ok(None)),
         };
         let collected = match !self.is_begun.replace(true) && collect.is_too_long() {
             true => Err(StatusCode::PAYLOAD_TOO_LARGE),
@@ -160,8 +161,8 @@ impl Unread {
         };
         let is_coded = collect.is_coded();
         *state = match &collected {
-            Ok(_) => State::Over,
-            Err(status) => State::Failed(*status),
+            Ok(_) => UnreadState::Over,
+            Err(status) => UnreadState::Failed(*status),
         };
         self.wake_others();
         Poll::Ready(collected.map(|body| Some((body.unwrap_or_default(), is_coded))))
@@ -173,26 +174,26 @@ impl Unread {
     /// 413 above the limit, 408 when the client stops sending, 400 when the body is framed wrongly or breaks off.
     pub(crate) fn poll_piece(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StatusCode>> {
         let mut state = self.state.borrow_mut();
-        if let State::Arriving(collect) = &*state {
+        if let UnreadState::Arriving(collect) = &*state {
             self.is_begun.set(true);
             let is_too_long = collect.is_too_long();
-            let State::Arriving(collect) = std::mem::replace(&mut *state, State::Over) else {
+            let UnreadState::Arriving(collect) = std::mem::replace(&mut *state, UnreadState::Over) else {
                 return Poll::Ready(Ok(None));
             };
             *state = match is_too_long {
-                true => State::Failed(StatusCode::PAYLOAD_TOO_LARGE),
-                false => State::Reading(Pieces::new(collect)),
+                true => UnreadState::Failed(StatusCode::PAYLOAD_TOO_LARGE),
+                false => UnreadState::Reading(Pieces::new(collect)),
             };
         }
         let piece = match &mut *state {
-            State::Reading(pieces) => ready!(pieces.poll(cx)),
-            State::Failed(status) => return Poll::Ready(Err(*status)),
-            State::Arriving(_) | State::Over | State::Passed => return Poll::Ready(Ok(None)),
+            UnreadState::Reading(pieces) => ready!(pieces.poll(cx)),
+            UnreadState::Failed(status) => return Poll::Ready(Err(*status)),
+            UnreadState::Arriving(_) | UnreadState::Over | UnreadState::Passed => return Poll::Ready(Ok(None)),
         };
         match &piece {
             Ok(Some(_)) => {}
-            Ok(None) => *state = State::Over,
-            Err(status) => *state = State::Failed(*status),
+            Ok(None) => *state = UnreadState::Over,
+            Err(status) => *state = UnreadState::Failed(*status),
         }
         Poll::Ready(piece)
     }
@@ -201,49 +202,49 @@ impl Unread {
     ///
     /// # Errors
     /// Some of it has been read, or somebody has it.
-    pub(crate) fn pass(&self, passing: Arc<()>) -> Result<Arriving, Gone> {
+    pub(crate) fn pass(&self, passing: Arc<()>) -> Result<IncomingBody, Unavailable> {
         let state = &mut *self.state.borrow_mut();
-        match std::mem::replace(state, State::Passed) {
-            State::Arriving(collect) => {
+        match std::mem::replace(state, UnreadState::Passed) {
+            UnreadState::Arriving(collect) => {
                 let patience = collect.pace().patience;
-                Ok(Box::pin(Patient::new(collect.into_body(), patience, passing)))
+                Ok(Box::pin(TimedBody::new(collect.into_body(), patience, passing)))
             }
-            State::Passed => Err(Gone::Passed),
-            State::Over => Err(Gone::Over),
-            other @ (State::Reading(_) | State::Failed(_)) => {
+            UnreadState::Passed => Err(Unavailable::Passed),
+            UnreadState::Over => Err(Unavailable::Over),
+            other @ (UnreadState::Reading(_) | UnreadState::Failed(_)) => {
                 *state = other;
-                Err(Gone::Begun)
+                Err(Unavailable::Begun)
             }
         }
     }
 
     /// What remains of it; nobody can ask for it any more.
-    fn left(&self) -> Left {
+    fn left(&self) -> Remainder {
         // A client that waits to be asked may go on with its next request instead of the body; which of the two the bytes
         // to come are, nobody can tell (RFC 9110, section 10.1.1).
         let is_doubtful = self.is_held_back && !self.is_begun.get();
-        let left = match std::mem::replace(&mut *self.state.borrow_mut(), State::Over) {
-            State::Over => return Left::Nothing,
-            State::Passed if self.is_held_back => return Left::Unknown,
-            State::Passed => return Left::Nothing,
-            State::Failed(_) => return Left::Unknown,
-            State::Arriving(collect) => collect.into_body(),
-            State::Reading(pieces) => pieces.body,
+        let left = match std::mem::replace(&mut *self.state.borrow_mut(), UnreadState::Over) {
+            UnreadState::Over => return Remainder::Nothing,
+            UnreadState::Passed if self.is_held_back => return Remainder::Unknown,
+            UnreadState::Passed => return Remainder::Nothing,
+            UnreadState::Failed(_) => return Remainder::Unknown,
+            UnreadState::Arriving(collect) => collect.into_body(),
+            UnreadState::Reading(pieces) => pieces.body,
         };
         match (self.is_multiplexed, is_doubtful) {
             // The stream is reset.
-            (true, _) => Left::Nothing,
-            (false, true) => Left::Unknown,
+            (true, _) => Remainder::Nothing,
+            (false, true) => Remainder::Unknown,
             (false, false) => {
-                Left::Some(Drain { body: left, faults: self.faults.clone(), drained: 0, is_asked: false })
+                Remainder::Some(Drain { body: left, faults: self.faults.clone(), drained: 0, is_asked: false })
             }
         }
     }
 
     /// Waits for it from now on.
-    pub(crate) fn awaited(self: Rc<Self>) -> Awaiting {
+    pub(crate) fn awaited(self: Rc<Self>) -> UnreadWaiter {
         self.waiters.set(self.waiters.get() + 1);
-        Awaiting(self)
+        UnreadWaiter(self)
     }
 
     fn join(&self, waker: &Waker) {
@@ -262,9 +263,9 @@ impl Unread {
 
 /// Somebody waits for a body. When that one gives up, the others ask for it again, for only one of them is woken by the
 /// connection.
-pub(crate) struct Awaiting(Rc<Unread>);
+pub(crate) struct UnreadWaiter(Rc<Unread>);
 
-impl Deref for Awaiting {
+impl Deref for UnreadWaiter {
     type Target = Unread;
 
     fn deref(&self) -> &Unread {
@@ -272,7 +273,7 @@ impl Deref for Awaiting {
     }
 }
 
-impl Drop for Awaiting {
+impl Drop for UnreadWaiter {
     fn drop(&mut self) {
         self.0.waiters.set(self.0.waiters.get().saturating_sub(1));
         self.0.wake_others();
@@ -280,11 +281,11 @@ impl Drop for Awaiting {
 }
 
 /// A body as its request holds it: it goes with the request, whoever else knows of it.
-pub(crate) struct Held(pub(crate) Rc<Unread>);
+pub(crate) struct UnreadGuard(pub(crate) Rc<Unread>);
 
-impl Held {
+impl UnreadGuard {
     /// What remains of it when the request has been answered.
-    pub(crate) fn left(&self) -> Left {
+    pub(crate) fn left(&self) -> Remainder {
         self.0.left()
     }
 
@@ -294,7 +295,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for UnreadGuard {
     fn drop(&mut self) {
         drop(self.0.left());
         self.0.wake_others();
@@ -303,8 +304,8 @@ impl Drop for Held {
 
 /// A body that is read in pieces.
 struct Pieces {
-    body: Arriving,
-    pace: Pace,
+    body: IncomingBody,
+    pace: BodyPace,
     /// Bytes that may still come.
     room: u64,
     /// Runs while nothing arrives.
@@ -312,7 +313,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(collect: Collect<Arriving>) -> Pieces {
+    fn new(collect: Collect<IncomingBody>) -> Pieces {
         let (pace, room) = (collect.pace(), collect.limit());
         Pieces { body: collect.into_body(), pace, room, clock: None }
     }
@@ -344,7 +345,7 @@ impl Pieces {
 }
 
 /// What is left of a body.
-pub(crate) enum Left {
+pub(crate) enum Remainder {
     /// The connection may go on.
     Nothing,
     /// Where the next request begins is not known: the connection ends.
@@ -357,7 +358,7 @@ const DRAINED_MOST: usize = 64 * 1024;
 
 /// Reads what has arrived of a body that nobody wants. Nothing is waited for.
 pub(crate) struct Drain {
-    body: Arriving,
+    body: IncomingBody,
     faults: Faults,
     drained: usize,
     /// The connection has been asked for more.

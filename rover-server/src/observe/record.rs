@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::config::{AccessLog, Config};
-use crate::exchange::context::{self, Client, Peer};
+use crate::exchange::context::{self, ForwardedClient, Peer};
 use crate::log::{self, Level};
 use crate::message::body::{Aborted, Body, Stream};
 use crate::observe::access_log::{self, Access};
@@ -49,7 +49,7 @@ struct Line {
     version: Version,
     peer: Rc<Peer>,
     /// The client behind trusted proxies.
-    client: Option<Rc<Client>>,
+    client: Option<Rc<ForwardedClient>>,
     request_id: Option<HeaderValue>,
     trace: Option<HeaderValue>,
     /// The longest wait of its handler, and where that was.
@@ -141,7 +141,7 @@ impl Record {
     }
 
     /// Notes the client behind trusted proxies.
-    pub(crate) fn came_from(&mut self, client: Option<Rc<Client>>) {
+    pub(crate) fn came_from(&mut self, client: Option<Rc<ForwardedClient>>) {
         if let Some(line) = &mut self.line {
             line.client = client;
         }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::task::coop;
 
 use super::Problem;
-use crate::message::decode::{BodyCoding, Broken, Codec, coding};
+use crate::message::decode::{BodyCoding, BrokenCoding, Codec, coding};
 
 /// The `Accept-Encoding` of requests.
 pub(super) const ACCEPTED: &str = "gzip, br, zstd";
@@ -55,7 +55,7 @@ impl Decoder {
         loop {
             let step = match self.codec.run(&self.input, &mut self.room) {
                 Ok(step) => step,
-                Err(Broken) => return Poll::Ready(Some(Err(Problem::Undecodable))),
+                Err(BrokenCoding) => return Poll::Ready(Some(Err(Problem::Undecodable))),
             };
             self.input.advance(step.read);
             if step.written > 0 {

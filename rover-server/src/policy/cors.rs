@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use crate::config::{self, Origins};
 use crate::message::body::Body;
-use crate::route::{FastRouter, Found};
+use crate::route::{FastRouter, RouteMatch};
 
 /// The rules, in the form that requests need.
 pub(crate) struct Cors {
@@ -80,7 +80,7 @@ impl Cors {
         }
         let wanted = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
         // No path declares CONNECT, so the router tells what it does declare.
-        let (Found::MethodNotAllowed { allow, .. } | Found::Options { allow }) =
+        let (RouteMatch::MethodNotAllowed { allow, .. } | RouteMatch::Options { allow }) =
             router.find(&Method::CONNECT, head.uri.path())
         else {
             return None;
@@ -136,7 +136,7 @@ impl Cors {
         let (Ok(list), Ok(name)) = (methods.to_str(), wanted.to_str()) else { return methods.clone() };
         let is_answered = || {
             let method = Method::from_bytes(name.as_bytes()).ok();
-            method.is_some_and(|method| matches!(router.find(&method, head.uri.path()), Found::Route { .. }))
+            method.is_some_and(|method| matches!(router.find(&method, head.uri.path()), RouteMatch::Route { .. }))
         };
         if self.methods.is_none() && !listed(list, name) && is_answered() {
             return HeaderValue::try_from(format!("{list}, {name}")).unwrap_or_else(|_| methods.clone());

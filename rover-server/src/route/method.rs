@@ -105,7 +105,7 @@ pub(super) struct MethodTable {
 
 /// The answer of a path to a method.
 #[derive(Debug, PartialEq)]
-pub(super) enum Answer<'r> {
+pub(super) enum MethodMatch<'r> {
     Handler(RouteId),
     Options(&'r HeaderValue),
     NotAllowed(&'r HeaderValue, RouteId),
@@ -145,11 +145,11 @@ impl MethodTable {
     }
 
     #[inline]
-    pub(super) fn answer(&self, method: &Method) -> Answer<'_> {
+    pub(super) fn answer(&self, method: &Method) -> MethodMatch<'_> {
         match Verb::of(method) {
             Some(verb) => match self.handlers[verb as usize] {
-                Some(id) => Answer::Handler(id),
-                None if verb == Verb::Options => Answer::Options(&self.allow),
+                Some(id) => MethodMatch::Handler(id),
+                None if verb == Verb::Options => MethodMatch::Options(&self.allow),
                 None => self.not_allowed(),
             },
             None => self.not_allowed(),
@@ -157,9 +157,9 @@ impl MethodTable {
     }
 
     #[cold]
-    fn not_allowed(&self) -> Answer<'_> {
+    fn not_allowed(&self) -> MethodMatch<'_> {
         let declared = self.handlers.iter().find_map(|handler| *handler);
-        Answer::NotAllowed(&self.allow, declared.unwrap_or(RouteId(u32::MAX)))
+        MethodMatch::NotAllowed(&self.allow, declared.unwrap_or(RouteId(u32::MAX)))
     }
 }
 
@@ -199,19 +199,19 @@ mod tests {
 
     #[test]
     fn get_answers_head_unless_head_is_declared() {
-        assert_eq!(table(&[Verb::Get]).answer(&Method::HEAD), Answer::Handler(RouteId(0)));
-        assert_eq!(table(&[Verb::Get, Verb::Head]).answer(&Method::HEAD), Answer::Handler(RouteId(1)));
-        assert_eq!(table(&[Verb::Any, Verb::Get]).answer(&Method::HEAD), Answer::Handler(RouteId(1)));
+        assert_eq!(table(&[Verb::Get]).answer(&Method::HEAD), MethodMatch::Handler(RouteId(0)));
+        assert_eq!(table(&[Verb::Get, Verb::Head]).answer(&Method::HEAD), MethodMatch::Handler(RouteId(1)));
+        assert_eq!(table(&[Verb::Any, Verb::Get]).answer(&Method::HEAD), MethodMatch::Handler(RouteId(1)));
     }
 
     #[test]
     fn options_is_automatic_unless_declared_or_any() {
         let allow = HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS");
         let automatic = table(&[Verb::Delete, Verb::Get]);
-        assert_eq!(automatic.answer(&Method::OPTIONS), Answer::Options(&allow));
-        assert_eq!(automatic.answer(&Method::POST), Answer::NotAllowed(&allow, RouteId(1)));
-        assert_eq!(table(&[Verb::Get, Verb::Options]).answer(&Method::OPTIONS), Answer::Handler(RouteId(1)));
-        assert_eq!(table(&[Verb::Get, Verb::Any]).answer(&Method::OPTIONS), Answer::Handler(RouteId(1)));
+        assert_eq!(automatic.answer(&Method::OPTIONS), MethodMatch::Options(&allow));
+        assert_eq!(automatic.answer(&Method::POST), MethodMatch::NotAllowed(&allow, RouteId(1)));
+        assert_eq!(table(&[Verb::Get, Verb::Options]).answer(&Method::OPTIONS), MethodMatch::Handler(RouteId(1)));
+        assert_eq!(table(&[Verb::Get, Verb::Any]).answer(&Method::OPTIONS), MethodMatch::Handler(RouteId(1)));
     }
 
     #[test]
@@ -219,12 +219,12 @@ mod tests {
         let table = table(&[Verb::Any, Verb::Put]);
         let propfind = Method::from_bytes(b"PROPFIND").unwrap();
         for method in [Method::GET, Method::HEAD, Method::POST, Method::TRACE, propfind.clone()] {
-            assert_eq!(table.answer(&method), Answer::Handler(RouteId(0)), "{method}");
+            assert_eq!(table.answer(&method), MethodMatch::Handler(RouteId(0)), "{method}");
         }
-        assert_eq!(table.answer(&Method::PUT), Answer::Handler(RouteId(1)));
+        assert_eq!(table.answer(&Method::PUT), MethodMatch::Handler(RouteId(1)));
         let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        assert_eq!(table.answer(&Method::CONNECT), Answer::NotAllowed(&allow, RouteId(0)));
+        assert_eq!(table.answer(&Method::CONNECT), MethodMatch::NotAllowed(&allow, RouteId(0)));
         let put = HeaderValue::from_static("PUT, OPTIONS");
-        assert_eq!(super::tests::table(&[Verb::Put]).answer(&propfind), Answer::NotAllowed(&put, RouteId(0)));
+        assert_eq!(super::tests::table(&[Verb::Put]).answer(&propfind), MethodMatch::NotAllowed(&put, RouteId(0)));
     }
 }

@@ -28,7 +28,7 @@ pub use method::Verb;
 pub use normal::{SentPath, is_normal, normalise};
 pub use params::{Params, decode_param};
 pub use pattern::{Pattern, PatternMistake, Segment};
-pub use router::{FastRouter, Found, SlashChange};
+pub use router::{FastRouter, RouteMatch, SlashChange};
 
 use std::{fmt, sync::Arc};
 

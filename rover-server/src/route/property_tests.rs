@@ -121,12 +121,12 @@ fn expected<'p>(routes: &[RouteDecl], method: Verb, path: &'p str) -> Outcome<'p
 
 fn actual<'p>(router: &FastRouter, method: &Method, path: &'p str) -> Outcome<'p> {
     match router.find(method, path) {
-        Found::Route { id, params } => {
+        RouteMatch::Route { id, params } => {
             (200, Some(id.0), (0..params.len()).map(|i| params.raw(i, path).unwrap()).collect())
         }
-        Found::MethodNotAllowed { .. } => (405, None, vec![]),
-        Found::NotFound => (404, None, vec![]),
-        Found::BadEncoding => (400, None, vec![]),
+        RouteMatch::MethodNotAllowed { .. } => (405, None, vec![]),
+        RouteMatch::NotFound => (404, None, vec![]),
+        RouteMatch::BadEncoding => (400, None, vec![]),
         other => panic!("{other:?}"),
     }
 }
@@ -148,12 +148,12 @@ proptest! {
     fn redirects_exactly_when_the_other_spelling_is_known(routes in routes(), path in path()) {
         let strict = FastRouter::build(routes.clone(), TrailingSlash::Strict).unwrap();
         let redirecting = FastRouter::build(routes, TrailingSlash::Redirect).unwrap();
-        let known = |path: &str| strict.find(&Method::GET, path) != Found::NotFound;
+        let known = |path: &str| strict.find(&Method::GET, path) != RouteMatch::NotFound;
         let other = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
         let here = redirecting.find(&Method::GET, &path);
         let elsewhere = !known(&path) && path.starts_with('/') && !other.starts_with("//") && known(&other);
-        prop_assert_eq!(matches!(here, Found::Redirect(_)), elsewhere);
-        prop_assert!(!elsewhere || redirecting.find(&Method::GET, &other) != Found::NotFound);
+        prop_assert_eq!(matches!(here, RouteMatch::Redirect(_)), elsewhere);
+        prop_assert!(!elsewhere || redirecting.find(&Method::GET, &other) != RouteMatch::NotFound);
     }
 
     #[test]
@@ -165,7 +165,7 @@ proptest! {
             let _ = router.find(&Method::GET, &path);
             if pattern.is_static() {
                 let found = router.find(&Method::GET, pattern.as_str());
-                prop_assert_eq!(found, Found::Route { id: RouteId(0), params: Params::default() });
+                prop_assert_eq!(found, RouteMatch::Route { id: RouteId(0), params: Params::default() });
             }
         }
     }

@@ -11,13 +11,13 @@ use super::{Params, Pattern, Segment};
 #[derive(Debug)]
 pub(super) struct Rank {
     /// From the left; alone they decide the order.
-    kinds: Box<[Kind]>,
-    places: Box<[Place]>,
+    kinds: Box<[SegmentKind]>,
+    places: Box<[ParamPlace]>,
 }
 
 /// In the order in which segments win over each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Kind {
+enum SegmentKind {
     Literal,
     Param,
     Rest,
@@ -25,7 +25,7 @@ enum Kind {
 
 /// Where a parameter's value is.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ParamPlace {
     /// It begins so many bytes behind the value before it, or behind the beginning of the path.
     skip: usize,
     /// It reaches to the end of the path.
@@ -35,18 +35,22 @@ struct Place {
 impl Rank {
     pub(super) fn of(pattern: &Pattern) -> Self {
         let mut kinds = Vec::new();
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<ParamPlace> = Vec::new();
         let mut skip = 0;
         for (n, segment) in pattern.segments().iter().enumerate() {
             skip += 1;
             match segment {
                 Segment::Literal(text) => {
-                    kinds.push(Kind::Literal);
+                    kinds.push(SegmentKind::Literal);
                     skip += text.len();
                 }
                 Segment::Param(_) | Segment::Rest(_) => {
-                    kinds.push(if matches!(segment, Segment::Param(_)) { Kind::Param } else { Kind::Rest });
-                    places.push(Place { skip, is_last: n + 1 == pattern.segments().len() });
+                    kinds.push(if matches!(segment, Segment::Param(_)) {
+                        SegmentKind::Param
+                    } else {
+                        SegmentKind::Rest
+                    });
+                    places.push(ParamPlace { skip, is_last: n + 1 == pattern.segments().len() });
                     skip = 0;
                 }
             }

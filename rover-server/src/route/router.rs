@@ -1,6 +1,6 @@
 //! Searches the handler of a method and a path.
 //!
-//! In: a request's method and its path, in the normal spelling. Out: [`Found`]. The path is chosen first, then the method within the
+//! In: a request's method and its path, in the normal spelling. Out: [`RouteMatch`]. The path is chosen first, then the method within the
 //! chosen path. Must not know: how the tables are checked and filled (`build`).
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use http::{HeaderValue, Method};
 
-use super::method::{Answer, MethodTable};
+use super::method::{MethodMatch, MethodTable};
 use super::normal::{place_in, with_plain_delimiters};
 use super::rank::Rank;
 use super::{Params, RouteDecl, RouteId};
@@ -36,7 +36,7 @@ impl SlashChange {
 
 /// What the router knows about a method and a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Found<'r> {
+pub enum RouteMatch<'r> {
     /// A handler answers.
     Route {
         /// The handler.
@@ -103,7 +103,7 @@ impl FastRouter {
     /// the left; a dead end goes back. Costs no allocation for up to three parameters.
     #[must_use]
     #[inline]
-    pub fn find<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
+    pub fn find<'r>(&'r self, method: &Method, path: &str) -> RouteMatch<'r> {
         if self.has_delimiters && path.contains('%') {
             return self.find_encoded(method, path);
         }
@@ -112,28 +112,30 @@ impl FastRouter {
 
     /// Finds what answers a path that may hold what literals have in another form. The parameters lie in `path`.
     #[cold]
-    fn find_encoded<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
+    fn find_encoded<'r>(&'r self, method: &Method, path: &str) -> RouteMatch<'r> {
         let Some(plain) = with_plain_delimiters(path) else { return self.search_on(method, path) };
         match self.search_on(method, &plain) {
-            Found::Route { id, params } => Found::Route { id, params: params.moved(|place| place_in(path, place)) },
+            RouteMatch::Route { id, params } => {
+                RouteMatch::Route { id, params: params.moved(|place| place_in(path, place)) }
+            }
             other => other,
         }
     }
 
     /// Like [`FastRouter::search`], kept apart from the usual search.
     #[inline(never)]
-    fn search_on<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
+    fn search_on<'r>(&'r self, method: &Method, path: &str) -> RouteMatch<'r> {
         self.search(method, path)
     }
 
     #[inline(always)]
-    fn search<'r>(&'r self, method: &Method, path: &str) -> Found<'r> {
+    fn search<'r>(&'r self, method: &Method, path: &str) -> RouteMatch<'r> {
         // A path of literals only is the most specific match that there can be.
         if let Some(known) = self.exact.get(path).and_then(|index| self.paths.get(*index as usize)) {
             return match known.methods.answer(method) {
-                Answer::Handler(id) => Found::Route { id, params: Params::default() },
-                Answer::Options(allow) => Found::Options { allow },
-                Answer::NotAllowed(allow, other) => Found::MethodNotAllowed { allow, other },
+                MethodMatch::Handler(id) => RouteMatch::Route { id, params: Params::default() },
+                MethodMatch::Options(allow) => RouteMatch::Options { allow },
+                MethodMatch::NotAllowed(allow, other) => RouteMatch::MethodNotAllowed { allow, other },
             };
         }
         match self.find_pattern(path) {
@@ -168,13 +170,13 @@ impl FastRouter {
     }
 
     /// Chooses the method within a pattern, and refuses values that cannot be decoded.
-    pub(super) fn answer_pattern(&self, index: u32, params: Params, method: &Method, path: &str) -> Found<'_> {
+    pub(super) fn answer_pattern(&self, index: u32, params: Params, method: &Method, path: &str) -> RouteMatch<'_> {
         match self.paths.get(index as usize).map(|known| known.methods.answer(method)) {
-            Some(Answer::Handler(id)) if params.well_encoded(path) => Found::Route { id, params },
-            Some(Answer::Handler(_)) => Found::BadEncoding,
-            Some(Answer::Options(allow)) => Found::Options { allow },
-            Some(Answer::NotAllowed(allow, other)) => Found::MethodNotAllowed { allow, other },
-            None => Found::NotFound,
+            Some(MethodMatch::Handler(id)) if params.well_encoded(path) => RouteMatch::Route { id, params },
+            Some(MethodMatch::Handler(_)) => RouteMatch::BadEncoding,
+            Some(MethodMatch::Options(allow)) => RouteMatch::Options { allow },
+            Some(MethodMatch::NotAllowed(allow, other)) => RouteMatch::MethodNotAllowed { allow, other },
+            None => RouteMatch::NotFound,
         }
     }
 
@@ -184,23 +186,23 @@ impl FastRouter {
     }
 
     #[cold]
-    fn unknown(&self, method: &Method, path: &str) -> Found<'_> {
+    fn unknown(&self, method: &Method, path: &str) -> RouteMatch<'_> {
         if path == "*" && *method == Method::OPTIONS {
-            return Found::Options { allow: &self.every_method };
+            return RouteMatch::Options { allow: &self.every_method };
         }
         if path.is_empty() && *method == Method::CONNECT {
             // It names a host, and asks for no path of this server.
-            return Found::Tunnel { allow: &self.every_method };
+            return RouteMatch::Tunnel { allow: &self.every_method };
         }
         if self.trailing == TrailingSlash::Strict {
-            return Found::NotFound;
+            return RouteMatch::NotFound;
         }
         let change = if path.ends_with('/') { SlashChange::Remove } else { SlashChange::Add };
         let other = change.apply(path);
         // A `Location` that begins with "//" would name another host (RFC 3986, section 4.2), and to browsers one with "/\" too.
         let names_host = ["//", "/\\", "/%5C"].iter().any(|start| other.starts_with(start));
         let known = path.starts_with('/') && !names_host && self.knows(&other);
-        if known { Found::Redirect(change) } else { Found::NotFound }
+        if known { RouteMatch::Redirect(change) } else { RouteMatch::NotFound }
     }
 
     fn knows(&self, path: &str) -> bool {

@@ -29,7 +29,7 @@ fn mistakes(routes: &[(&str, &[&str])]) -> Vec<String> {
 /// The pattern that answers GET, with its parameters, as in `/users/{id} id=42`.
 fn get(router: &FastRouter, path: &str) -> String {
     match router.find(&Method::GET, path) {
-        Found::Route { id, params } => {
+        RouteMatch::Route { id, params } => {
             let mut out = router.routes()[id.index()].pattern.to_string();
             assert_eq!(router.param_names(id).len(), params.len());
             for (i, name) in router.param_names(id).iter().enumerate() {
@@ -37,11 +37,13 @@ fn get(router: &FastRouter, path: &str) -> String {
             }
             out
         }
-        Found::MethodNotAllowed { allow, .. } | Found::Tunnel { allow } => format!("405 {}", allow.to_str().unwrap()),
-        Found::Options { allow } => format!("204 {}", allow.to_str().unwrap()),
-        Found::Redirect(change) => format!("308 {}", change.apply(path)),
-        Found::NotFound => "404".to_owned(),
-        Found::BadEncoding => "400".to_owned(),
+        RouteMatch::MethodNotAllowed { allow, .. } | RouteMatch::Tunnel { allow } => {
+            format!("405 {}", allow.to_str().unwrap())
+        }
+        RouteMatch::Options { allow } => format!("204 {}", allow.to_str().unwrap()),
+        RouteMatch::Redirect(change) => format!("308 {}", change.apply(path)),
+        RouteMatch::NotFound => "404".to_owned(),
+        RouteMatch::BadEncoding => "400".to_owned(),
     }
 }
 
@@ -130,22 +132,22 @@ fn the_path_is_chosen_before_the_method() {
     assert_eq!(get(&router, "/users/me"), "405 POST, OPTIONS");
     let allow = http::HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS");
     let found = |method| router.find(&method, "/users/7");
-    assert_eq!(found(Method::PUT), Found::MethodNotAllowed { allow: &allow, other: RouteId(1) });
-    assert_eq!(found(Method::CONNECT), Found::MethodNotAllowed { allow: &allow, other: RouteId(1) });
-    assert_eq!(found(Method::OPTIONS), Found::Options { allow: &allow });
-    assert!(matches!(found(Method::HEAD), Found::Route { id: RouteId(1), .. }));
-    assert!(matches!(found(Method::DELETE), Found::Route { id: RouteId(2), .. }));
+    assert_eq!(found(Method::PUT), RouteMatch::MethodNotAllowed { allow: &allow, other: RouteId(1) });
+    assert_eq!(found(Method::CONNECT), RouteMatch::MethodNotAllowed { allow: &allow, other: RouteId(1) });
+    assert_eq!(found(Method::OPTIONS), RouteMatch::Options { allow: &allow });
+    assert!(matches!(found(Method::HEAD), RouteMatch::Route { id: RouteId(1), .. }));
+    assert!(matches!(found(Method::DELETE), RouteMatch::Route { id: RouteId(2), .. }));
 }
 
 #[test]
 fn options_asterisk_names_the_methods_of_the_app() {
     let app = router(&[("get", &["a"]), ("patch", &["b", "p_x"])]);
     let allow = http::HeaderValue::from_static("GET, HEAD, PATCH, OPTIONS");
-    assert_eq!(app.find(&Method::OPTIONS, "*"), Found::Options { allow: &allow });
-    assert_eq!(app.find(&Method::CONNECT, ""), Found::Tunnel { allow: &allow });
-    assert_eq!(app.find(&Method::GET, "*"), Found::NotFound);
+    assert_eq!(app.find(&Method::OPTIONS, "*"), RouteMatch::Options { allow: &allow });
+    assert_eq!(app.find(&Method::CONNECT, ""), RouteMatch::Tunnel { allow: &allow });
+    assert_eq!(app.find(&Method::GET, "*"), RouteMatch::NotFound);
     let none = http::HeaderValue::from_static("OPTIONS");
-    assert_eq!(router(&[]).find(&Method::OPTIONS, "*"), Found::Options { allow: &none });
+    assert_eq!(router(&[]).find(&Method::OPTIONS, "*"), RouteMatch::Options { allow: &none });
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn trailing_slash_redirects_to_the_known_spelling() {
     for path in ["/f", "/a//", "//a/", "//a", "", "*", "/c/"] {
         assert_eq!(get(&router, path), "404", "{path}");
     }
-    assert!(matches!(router.find(&Method::POST, "/a/"), Found::Redirect(SlashChange::Remove)));
+    assert!(matches!(router.find(&Method::POST, "/a/"), RouteMatch::Redirect(SlashChange::Remove)));
 }
 
 #[test]
@@ -205,7 +207,7 @@ fn parameters_in_one_place_have_the_names_of_their_routes() {
     for (method, path, names) in
         [(Method::PUT, "/users/1", &["user"][..]), (Method::POST, "/users/1/a/b", &["y", "path"])]
     {
-        let Found::Route { id, params } = app.find(&method, path) else { panic!("{path} has no route") };
+        let RouteMatch::Route { id, params } = app.find(&method, path) else { panic!("{path} has no route") };
         assert_eq!(app.param_names(id).iter().map(|name| &**name).collect::<Vec<_>>(), names);
         assert_eq!(params.len(), names.len());
     }

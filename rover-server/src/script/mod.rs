@@ -9,3 +9,4 @@ pub(crate) mod state; // rover.shared and rover.cache
 pub(crate) mod db; // `rover.db`
 pub(crate) mod tasks; // `rover.spawn`, `every`, `all` and `timeout`
 pub(crate) mod stdlib; // the `rover` table
+pub(crate) mod vm; // a VM that the others add themselves to

@@ -43,6 +43,7 @@ impl Server {
     /// # Errors
     /// Everything that is wrong with the app; its top level took too much time or memory.
     pub(super) fn settled_apart(&self) -> Result<Settled, Error> {
+        rover_lua::suited().map_err(|why| Error::build(&why))?;
         let mut server = self.clone();
         let limits = server.early().limits;
         server.blueprint = Blueprint {

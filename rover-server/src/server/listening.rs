@@ -1,10 +1,11 @@
 //! Accepts connections until it is told to stop; then ends everything in order.
 
 use std::future::Future;
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
@@ -15,6 +16,7 @@ use crate::error::Error;
 use crate::listen::accept::Listeners;
 use crate::listen::admission::Admission;
 use crate::listen::handover::Predecessor;
+use crate::listen::tls::CertificateWatch;
 use crate::log::{self, Level};
 use crate::runtime::resources::Descriptors;
 use crate::server::management::ManagementThread;
@@ -82,42 +84,25 @@ impl Listening {
     /// The system refuses the acceptor's thread. Or too many threads were stuck and no worker was left: the server has
     /// stopped by itself, so that a new process can take its place.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let serving = self.serve()?;
+        let has_failed = serving.wait_for(stop).await;
+        serving.end().await;
+        if has_failed { Err(Error::app(BEYOND_HELP)) } else { Ok(()) }
+    }
+
+    /// Begins to accept connections, and says so to the log, the workers and the predecessor.
+    fn serve(self) -> Result<Serving, Error> {
         let addresses = self.addresses();
         let Listening { listeners, management, predecessor, supervisor, info, shared } = self;
-        let plan = shared.plan().clone();
-        let _watching = match &plan.tls {
+        let tls = shared.plan().tls.clone();
+        let certificates = match &tls {
             Some(tls) => tls.watch()?,
             None => None,
         };
-        let failed = |error| Error::io("cannot start the acceptor", error);
-        // The acceptor polls one end together with its sockets; closing the other end wakes it.
-        let (end, ending) = UnixStream::pair().map_err(failed)?;
-        let descriptors = Descriptors::count(&ending).map_err(failed)?;
-        let admission = Admission::new(&plan.config.connections, &plan.config.security_headers, descriptors);
-        drop(plan);
         let bound = management.iter().map(|(bound, _)| bound).chain([&listeners]);
         let taken: Vec<u8> = bound.flat_map(|bound| bound.taken_over()).collect();
-        let (finish, finished) = oneshot::channel::<()>();
-        let acceptor = {
-            let shared = shared.clone();
-            thread::Builder::new()
-                .name("rover-accept".to_owned())
-                .spawn(move || {
-                    let delay = || shared.plan().config.drain_delay;
-                    let accepted = listeners.accept(&ending, delay, |accepted| match admission.admit(&accepted) {
-                        Ok(permit) => shared.workers.hand_over(accepted, permit),
-                        Err(full) => admission.refuse(accepted, full),
-                    });
-                    if let Err(error) = accepted {
-                        log::event(Level::Error, "cannot accept connections")
-                            .field("error", error.to_string().as_str())
-                            .emit();
-                    }
-                    drop(listeners);
-                    let _ = finish.send(());
-                })
-                .map_err(failed)?
-        };
+        let acceptor = Acceptor::start(listeners, shared.clone())
+            .map_err(|error| Error::io("cannot start the acceptor", error))?;
         let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
         let message = format!(
             "rover {} listening on {}, {}, {}",
@@ -137,26 +122,86 @@ impl Listening {
         if let Some(predecessor) = predecessor {
             predecessor.relieve(&taken);
         }
+        Ok(Serving { acceptor, _certificates: certificates, shared, supervisor, management })
+    }
+}
 
-        let is_asked = {
-            let (stop, beyond_help) = (pin!(stop), pin!(supervisor.beyond_help()));
-            matches!(select(stop, beyond_help).await, Either::Left(_))
-        };
-        let beyond_help = "too many threads are in calls that do not come back: the server has to be started anew";
-        if !is_asked {
-            log::event(Level::Error, beyond_help).emit();
+/// Why a server stops that nobody has stopped.
+const BEYOND_HELP: &str = "too many threads are in calls that do not come back: the server has to be started anew";
+
+/// A server that accepts connections. Dropping it stops the server at once.
+struct Serving {
+    // Dropped first: no connection must come to workers that are ending.
+    acceptor: Acceptor,
+    _certificates: Option<CertificateWatch>,
+    shared: Arc<ServerState>,
+    supervisor: Arc<Supervisor>,
+    management: Option<(Arc<Listeners>, ManagementThread)>,
+}
+
+impl Serving {
+    /// Waits until `stop` completes, or until no worker is left and none can be started; true for the latter.
+    async fn wait_for(&self, stop: impl Future<Output = ()>) -> bool {
+        let (stop, beyond_help) = (pin!(stop), pin!(self.supervisor.beyond_help()));
+        let has_failed = matches!(select(stop, beyond_help).await, Either::Right(_));
+        if has_failed {
+            log::event(Level::Error, BEYOND_HELP).emit();
         }
-        shared.enter(ServerPhase::Stopping);
+        has_failed
+    }
+
+    /// Stops accepting, and ends the workers with the requests that are running.
+    async fn end(self) {
+        self.shared.enter(ServerPhase::Stopping);
         log::event(Level::Info, "the server stops: running requests end, no new ones begin").emit();
         // The acceptor must not wait for a worker that may never come.
-        shared.workers.close();
-        drop(end);
-        let _ = finished.await;
-        let _ = acceptor.join();
-        supervisor.end().await;
-        drop(management);
+        self.shared.workers.close();
+        self.acceptor.end().await;
+        self.supervisor.end().await;
+        drop(self.management);
         log::flush();
-        if is_asked { Ok(()) } else { Err(Error::app(beyond_help)) }
+    }
+}
+
+/// The thread that accepts connections. Dropping it makes the thread end, without waiting for that.
+struct Acceptor {
+    /// The thread polls the other end together with its sockets; closing this one wakes it.
+    stop: UnixStream,
+    finished: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Acceptor {
+    /// Accepts what comes to `listeners`, and hands to the workers what the connection limits let in.
+    ///
+    /// # Errors
+    /// The system has no thread or no descriptor to spare.
+    fn start(listeners: Arc<Listeners>, shared: Arc<ServerState>) -> io::Result<Acceptor> {
+        let (stop, stopped) = UnixStream::pair()?;
+        let descriptors = Descriptors::count(&stopped)?;
+        let config = shared.plan().config.clone();
+        let admission = Admission::new(&config.connections, &config.security_headers, descriptors);
+        let (finish, finished) = oneshot::channel();
+        let thread = thread::Builder::new().name("rover-accept".to_owned()).spawn(move || {
+            let delay = || shared.plan().config.drain_delay;
+            let accepted = listeners.accept(&stopped, delay, |accepted| match admission.admit(&accepted) {
+                Ok(permit) => shared.workers.hand_over(accepted, permit),
+                Err(full) => admission.refuse(accepted, full),
+            });
+            if let Err(error) = accepted {
+                log::event(Level::Error, "cannot accept connections").field("error", error.to_string().as_str()).emit();
+            }
+            drop(listeners);
+            let _ = finish.send(());
+        })?;
+        Ok(Acceptor { stop, finished, thread })
+    }
+
+    /// Stops accepting, once the connections that the kernel has completed have been accepted.
+    async fn end(self) {
+        drop(self.stop);
+        let _ = self.finished.await;
+        let _ = self.thread.join();
     }
 }
 

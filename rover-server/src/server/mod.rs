@@ -313,6 +313,7 @@ impl Server {
 
     /// Loads the app on the calling thread, as its only worker. Exporting traces needs a tokio runtime.
     pub(crate) fn site(&self, exports: bool) -> Result<Rc<Site>, Error> {
+        rover_lua::suited().map_err(|why| Error::build(&why))?;
         let blueprint =
             Blueprint { workers: 1, stores: Arc::default(), code: Code::default(), ..self.blueprint.clone() };
         let (app, settled) = self.load_and_settle(&blueprint)?;

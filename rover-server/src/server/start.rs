@@ -51,6 +51,7 @@ impl Server {
     }
 
     fn start(mut self) -> Result<Listening, Error> {
+        rover_lua::suited().map_err(|why| Error::build(&why))?;
         // Two servers built from one `Server` share nothing; the versions of one server share its stores and its
         // clients.
         self.blueprint.stores = Arc::default();

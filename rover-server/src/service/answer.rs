@@ -14,23 +14,23 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{Site, UNMATCHED, panicked};
-use crate::exchange::context::{Client, Open, Peer};
+use crate::exchange::context::{ForwardedClient, Peer, RequestGuard};
 use crate::exchange::failure;
 use crate::message::body::Body;
 use crate::message::collect::Collect;
-use crate::message::unread::{Drain, Held, Left};
+use crate::message::unread::{Drain, Remainder, UnreadGuard};
 use crate::observe::metrics::{Arrival, RequestMeter};
 use crate::observe::record::Record;
 use crate::policy::compression::Negotiation;
 use crate::policy::http_checks;
 use crate::route::RouteId;
 use crate::service::handler::Running;
-use crate::service::request_policy::Pass;
+use crate::service::request_policy::PolicyPass;
 use crate::transport::lifecycle;
 
 /// The handler that answers a request.
 #[derive(Clone, Copy)]
-pub(super) struct Call {
+pub(super) struct HandlerCall {
     pub(super) entry: c_int,
     /// The function that runs: the entry's own, or the one that waits for the body between the hooks and the handler.
     pub(super) function: c_int,
@@ -40,7 +40,7 @@ pub(super) struct Call {
     pub(super) close: bool,
 }
 
-impl Call {
+impl HandlerCall {
     /// The id of the route that answers, as a meter counts it.
     #[inline]
     pub(super) fn route(self) -> usize {
@@ -61,16 +61,16 @@ impl Call {
 }
 
 /// Where a request stands that has no response yet. What is rare is boxed, for the whole moves at every request.
-pub(super) enum Stage<B> {
-    Collecting(Box<Collecting<B>>),
-    Running(Box<Waiting>),
+pub(super) enum AnswerState<B> {
+    Collecting(Box<CollectingBody<B>>),
+    Running(Box<WaitingHandler>),
     /// What has arrived of a body that nobody has read is dropped, so that the connection can go on.
-    Draining(Box<Draining>),
+    Draining(Box<DrainingBody>),
     Over,
 }
 
 /// A response that waits for the rest of a body.
-pub(super) struct Draining {
+pub(super) struct DrainingBody {
     drain: Drain,
     response: Response<Body>,
     site: Rc<Site>,
@@ -78,10 +78,10 @@ pub(super) struct Draining {
     pinned: bool,
 }
 
-impl Draining {
+impl DrainingBody {
     /// The response; another one where the body turned out to be wrong.
     fn end(self, is_drained: bool) -> Response<Body> {
-        let Draining { drain, mut response, site, pinned } = self;
+        let DrainingBody { drain, mut response, site, pinned } = self;
         if is_drained {
             return response;
         }
@@ -97,10 +97,10 @@ impl Draining {
 }
 
 /// A request whose body is on the way.
-pub(super) struct Collecting<B> {
+pub(super) struct CollectingBody<B> {
     pub(super) collect: Collect<B>,
-    pub(super) request: Open,
-    pub(super) call: Call,
+    pub(super) request: RequestGuard,
+    pub(super) call: HandlerCall,
     pub(super) ending: Ending,
     pub(super) site: Rc<Site>,
     /// The connection has been asked for the body.
@@ -108,36 +108,36 @@ pub(super) struct Collecting<B> {
 }
 
 /// A request whose handler waits.
-pub(super) struct Waiting {
+pub(super) struct WaitingHandler {
     pub(super) running: Box<Running>,
-    pub(super) call: Call,
+    pub(super) call: HandlerCall,
     pub(super) ending: Ending,
     pub(super) site: Rc<Site>,
 }
 
 /// What the end of a request needs to know of its beginning.
 pub(super) struct Ending {
-    /// What the guard wants of the response.
-    pub(super) pass: Option<Box<Pass>>,
+    /// What the policies add to the response.
+    pub(super) pass: Option<Box<PolicyPass>>,
     /// The response goes over TLS, to a host that browsers may bind to it.
     pub(super) pinned: bool,
     /// The request is HEAD: hyper leaves the length of a body out that has none.
     pub(super) is_head: bool,
     /// The request's body, where it was not collected before its handler.
-    pub(super) unread: Option<Held>,
+    pub(super) unread: Option<UnreadGuard>,
 }
 
 /// A response to come. Dropping it ends the handler, if one waits.
 pub(crate) struct Answer<B> {
     /// What most requests have at once.
     pub(super) response: Option<Response<Body>>,
-    pub(super) stage: Stage<B>,
-    notes: Option<Box<Notes>>,
+    pub(super) stage: AnswerState<B>,
+    notes: Option<Box<ResponseNotes>>,
 }
 
 /// What is noted of a request for its response; plain requests have none.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(super) struct ResponseNotes {
     pub(super) negotiation: Option<Negotiation>,
     /// Whose request it is, where the response may be compressed.
     pub(super) peer: Option<Rc<Peer>>,
@@ -150,12 +150,12 @@ impl<B> Answer<B> {
     /// Nothing is known yet.
     #[inline(always)]
     pub(super) fn begin() -> Answer<B> {
-        Answer { response: None, stage: Stage::Over, notes: None }
+        Answer { response: None, stage: AnswerState::Over, notes: None }
     }
 
     /// To note something.
     #[cold]
-    pub(super) fn notes(&mut self) -> &mut Notes {
+    pub(super) fn notes(&mut self) -> &mut ResponseNotes {
         self.notes.get_or_insert_default()
     }
 
@@ -166,16 +166,16 @@ impl<B> Answer<B> {
 
     /// The handler waits. Meanwhile nothing is held of the connection's read buffer.
     #[cold]
-    pub(super) fn wait(&mut self, waiting: Waiting) {
+    pub(super) fn wait(&mut self, waiting: WaitingHandler) {
         if let Some(record) = self.record() {
             record.let_go(waiting.running.uri());
         }
-        self.stage = Stage::Running(Box::new(waiting));
+        self.stage = AnswerState::Running(Box::new(waiting));
     }
 
     /// Notes whom trusted proxies told of.
     #[cold]
-    pub(super) fn came_from(&mut self, client: &Option<Rc<Client>>) {
+    pub(super) fn came_from(&mut self, client: &Option<Rc<ForwardedClient>>) {
         if let Some(record) = self.record() {
             record.came_from(client.clone());
         }
@@ -191,17 +191,18 @@ impl<B> Answer<B> {
 
     /// What is left of the request's body goes before the response: it is drained, or the connection ends.
     #[cold]
-    pub(super) fn part(&mut self, unread: &Held, site: &Rc<Site>, pinned: bool) {
+    pub(super) fn part(&mut self, unread: &UnreadGuard, site: &Rc<Site>, pinned: bool) {
         match unread.left() {
-            Left::Nothing => {}
-            Left::Unknown => {
+            Remainder::Nothing => {}
+            Remainder::Unknown => {
                 if let Some(response) = &mut self.response {
                     http_checks::close(response);
                 }
             }
-            Left::Some(drain) => {
+            Remainder::Some(drain) => {
                 if let Some(response) = self.response.take() {
-                    self.stage = Stage::Draining(Box::new(Draining { drain, response, site: site.clone(), pinned }));
+                    self.stage =
+                        AnswerState::Draining(Box::new(DrainingBody { drain, response, site: site.clone(), pinned }));
                 }
             }
         }
@@ -210,7 +211,7 @@ impl<B> Answer<B> {
     /// The response is a file on its way: the connection is busy until its last piece.
     #[cold]
     pub(super) fn unaided(&mut self, response: &mut Response<Body>, peer: &Rc<Peer>) {
-        response.body_mut().make_unaided(peer);
+        peer.send_whole(response.body_mut());
         if let Some(notes) = &mut self.notes {
             notes.is_unaided = true;
         }
@@ -226,7 +227,7 @@ impl<B> Answer<B> {
     }
 }
 
-impl Notes {
+impl ResponseNotes {
     /// Does to a response what was noted for it.
     #[cold]
     fn apply(self, response: Response<Body>) -> Response<Body> {
@@ -235,7 +236,7 @@ impl Notes {
                 let is_unaided = self.is_unaided || !matches!(response.body(), Body::Stream(_));
                 let mut response = negotiation.apply(response);
                 if is_unaided {
-                    response.body_mut().make_unaided(&peer);
+                    peer.send_whole(response.body_mut());
                 }
                 response
             }
@@ -252,7 +253,7 @@ impl<B> Drop for Answer<B> {
     /// The client went away: where its handler waited is known as long as that is not cancelled.
     #[inline]
     fn drop(&mut self) {
-        if let (Stage::Running(waiting), Some(notes)) = (&mut self.stage, &mut self.notes)
+        if let (AnswerState::Running(waiting), Some(notes)) = (&mut self.stage, &mut self.notes)
             && let Some(record) = &mut notes.record
         {
             record.waited(waiting.running.longest_wait());
@@ -264,7 +265,7 @@ impl<B> Answer<B> {
     /// The response is there, but for what every one carries.
     fn end(&mut self, site: &Rc<Site>, mut ending: Ending) {
         let (unread, pinned) = (ending.unread.take(), ending.pinned);
-        if let Some(fault) = unread.as_ref().and_then(Held::fault) {
+        if let Some(fault) = unread.as_ref().and_then(UnreadGuard::fault) {
             // Whatever the handler has made of it: nothing of the answer is on its way yet.
             self.response = Some(http_checks::broken_body(fault));
         }
@@ -280,7 +281,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.stage {
-                Stage::Collecting(collecting) => {
+                AnswerState::Collecting(collecting) => {
                     let collected = match collecting.collect.poll(cx) {
                         Poll::Ready(collected) => Some(collected),
                         Poll::Pending if !collecting.is_late() => return Poll::Pending,
@@ -291,11 +292,12 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                         }
                         Poll::Pending => None,
                     };
-                    let Stage::Collecting(collecting) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                    let AnswerState::Collecting(collecting) = std::mem::replace(&mut self.stage, AnswerState::Over)
+                    else {
                         return Poll::Ready(());
                     };
                     let is_late = collecting.is_late();
-                    let Collecting { request, mut call, mut ending, site, collect, .. } = *collecting;
+                    let CollectingBody { request, mut call, mut ending, site, collect, .. } = *collecting;
                     match collected {
                         Some(Ok(body)) => {
                             request.look(|request| request.receive(body, collect.is_coded()));
@@ -312,7 +314,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                     if self.response.is_none()
                         && let Some(running) = site.start(request, call, &mut self.response)
                     {
-                        self.wait(Waiting { running, call, ending, site });
+                        self.wait(WaitingHandler { running, call, ending, site });
                         continue;
                     }
                     self.end(&site, ending);
@@ -320,14 +322,15 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                         return Poll::Ready(());
                     }
                 }
-                Stage::Running(waiting) => {
+                AnswerState::Running(waiting) => {
                     let running = Pin::new(&mut *waiting.running);
                     let mut response = match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
                         Ok(Poll::Pending) => return Poll::Pending,
                         Ok(Poll::Ready(response)) => response,
                         Err(_) => Some(panicked()),
                     };
-                    let Stage::Running(mut waiting) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                    let AnswerState::Running(mut waiting) = std::mem::replace(&mut self.stage, AnswerState::Over)
+                    else {
                         return Poll::Ready(());
                     };
                     waiting.call.finish(&mut response);
@@ -337,14 +340,14 @@ impl<B: http_body::Body<Data = Bytes> + Unpin + Send + 'static> Answer<B> {
                         record.waited(waiting.running.longest_wait());
                     }
                 }
-                Stage::Draining(draining) => {
+                AnswerState::Draining(draining) => {
                     let is_drained = ready!(draining.drain.poll(cx));
-                    let Stage::Draining(draining) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                    let AnswerState::Draining(draining) = std::mem::replace(&mut self.stage, AnswerState::Over) else {
                         return Poll::Ready(());
                     };
                     self.response = Some(draining.end(is_drained));
                 }
-                Stage::Over => return Poll::Ready(()),
+                AnswerState::Over => return Poll::Ready(()),
             }
         }
     }

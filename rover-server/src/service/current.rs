@@ -13,12 +13,12 @@ use crate::observe::record::Record;
 
 /// The current version of the app. A connection asks for it at each request, so that it serves a new version with its
 /// next request; requests that have begun end in their own version.
-pub(crate) struct Current(RefCell<Rc<Site>>);
+pub(crate) struct CurrentSite(RefCell<Rc<Site>>);
 
-impl Current {
+impl CurrentSite {
     /// Begins with `site`.
-    pub(crate) fn new(site: Rc<Site>) -> Rc<Current> {
-        Rc::new(Current(RefCell::new(site)))
+    pub(crate) fn new(site: Rc<Site>) -> Rc<CurrentSite> {
+        Rc::new(CurrentSite(RefCell::new(site)))
     }
 
     /// The site of the next request.

@@ -13,7 +13,7 @@ use http::header::{FORWARDED, HeaderName};
 use http::request::Parts;
 
 use crate::config::{Proxies, ProxyHeaders, Trusted};
-use crate::exchange::context::{Client, Peer};
+use crate::exchange::context::{ForwardedClient, Peer};
 use crate::policy::http_checks;
 
 const X_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -32,7 +32,7 @@ pub(crate) struct Forwarded {
 
 /// What is known of the client so far.
 #[derive(Default)]
-struct Told {
+struct ForwardedClaims {
     ip: Option<IpAddr>,
     scheme: Option<&'static str>,
     host: Option<Box<str>>,
@@ -45,7 +45,7 @@ impl Forwarded {
     }
 
     /// The client behind trusted proxies; `None` if the peer is the client. Removes headers that cannot be trusted.
-    pub(crate) fn client(&self, head: &mut Parts, peer: &Peer) -> Option<Rc<Client>> {
+    pub(crate) fn client(&self, head: &mut Parts, peer: &Peer) -> Option<Rc<ForwardedClient>> {
         let headers = &mut head.headers;
         if !self.trusted.contains(peer.ip) {
             strip(headers, &[FORWARDED, X_FOR, X_PROTO, X_HOST]);
@@ -66,11 +66,15 @@ impl Forwarded {
         if told.ip.is_none() && told.scheme.is_none() && told.host.is_none() {
             return None;
         }
-        Some(Rc::new(Client { ip: told.ip.or(peer.ip), scheme: told.scheme.unwrap_or(peer.scheme), host: told.host }))
+        Some(Rc::new(ForwardedClient {
+            ip: told.ip.or(peer.ip),
+            scheme: told.scheme.unwrap_or(peer.scheme),
+            host: told.host,
+        }))
     }
 
-    fn read_forwarded(&self, headers: &HeaderMap) -> Told {
-        let mut told = Told::default();
+    fn read_forwarded(&self, headers: &HeaderMap) -> ForwardedClaims {
+        let mut told = ForwardedClaims::default();
         for element in from_the_right(headers, FORWARDED) {
             let mut node = None;
             let parts = split(element.as_bytes(), b';').into_iter();
@@ -93,8 +97,8 @@ impl Forwarded {
         told
     }
 
-    fn read_x_forwarded(&self, headers: &HeaderMap) -> Told {
-        let mut told = Told::default();
+    fn read_x_forwarded(&self, headers: &HeaderMap) -> ForwardedClaims {
+        let mut told = ForwardedClaims::default();
         let mut hops = 0;
         for entry in from_the_right(headers, X_FOR) {
             let Some(ip) = address(entry) else { break };

@@ -5,24 +5,23 @@
 //! worker serves others meanwhile. This module must not know how the request came in, nor how routes are found.
 
 use std::ffi::c_int;
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
-use rover_lua::{Cancelled, Coroutine, Frame, Resume, Stack, Step, Wait, label, traceback};
+use rover_lua::{Cancelled, Coroutine, Frame, Stack, Step, label, traceback};
 use tokio::task::coop;
 use tokio::time::{Sleep, sleep};
 
-use crate::exchange::context::{self, Current, Open, Request};
+use crate::exchange::context::{self, CurrentContext, Request, RequestGuard};
 use crate::exchange::failure::{self, Failure, trace_text};
 use crate::log::{self, Level};
 use crate::message::body::{self, Body};
 use crate::runtime::budget;
-use crate::runtime::turn::Stint;
+use crate::runtime::execution::{Execution, Next};
 use crate::script::app::App;
 
 /// A handler being called.
@@ -32,7 +31,7 @@ struct Call {
     entry: c_int,
     /// Where the stack holds its results, once it has returned.
     results: c_int,
-    current: Current,
+    current: CurrentContext,
 }
 
 /// Runs a function on the request until it ends or waits: the entry's own, or another one on its behalf.
@@ -42,20 +41,20 @@ struct Call {
 pub(crate) fn start(
     app: &Rc<App>,
     (entry, function): (c_int, c_int),
-    request: Open,
+    request: RequestGuard,
     response: &mut Option<Response<Body>>,
 ) -> Option<Box<Running>> {
     let mut coroutine = app.coroutines.take();
     let mut stack = coroutine.stack();
     let (current, args) = if app.takes_context(function) {
         // The copy below the function keeps the context alive, whatever the handler does with its own.
-        let current = context::push(&mut stack, request.ticket(), App::CONTEXT_META);
+        let current = context::push(&mut stack, request.request_key(), App::CONTEXT_META);
         stack.push_item(App::ENTRIES, function);
         stack.push_copy(App::BASE + 1);
         (current, 1)
     } else {
         stack.push_item(App::ENTRIES, function);
-        (Current::without_context(request.ticket()), 0)
+        (CurrentContext::without_context(request.request_key()), 0)
     };
     let call = Call { entry, results: App::BASE + 1 + args, current };
     match advance(app, &mut coroutine, entry, current, args) {
@@ -67,10 +66,8 @@ pub(crate) fn start(
             return Some(Box::new(Running {
                 app: app.clone(),
                 call,
-                coroutine: Some(coroutine),
+                execution: Execution::waiting(coroutine, wait),
                 request,
-                wait,
-                stint: Stint::default(),
                 clock: None,
                 left: None,
                 is_late: false,
@@ -82,22 +79,22 @@ pub(crate) fn start(
 }
 
 #[inline]
-fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: Current, args: c_int) -> Step {
+fn advance(app: &App, coroutine: &mut Coroutine, entry: c_int, current: CurrentContext, args: c_int) -> Step {
     label(entry.cast_unsigned());
     app.contexts.requests.enter(current);
     app.waits.advance(coroutine, args)
 }
 
-/// Resumes a handler with the result of its wait.
-fn go_on(app: &App, coroutine: &mut Coroutine, call: Call, resume: Resume, stint: &Stint) -> Step {
-    label(call.entry.cast_unsigned());
-    app.contexts.requests.enter(call.current);
-    app.waits.go_on(coroutine, resume, stint.excess())
+/// Runs a function on: a hook, or a handler that has waited.
+fn go_on(app: &App, coroutine: &mut Coroutine, entry: c_int, current: CurrentContext, next: Next<'_>) -> Step {
+    label(entry.cast_unsigned());
+    app.contexts.requests.enter(current);
+    next.run(coroutine)
 }
 
 /// As [`finish`], for a handler that has waited: out of the way of those that have not.
 #[inline(never)]
-fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
+fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &RequestGuard, call: Call) -> Option<Response<Body>> {
     let mut response = None;
     finish(app, coroutine, request, call, &mut response);
     response
@@ -105,7 +102,13 @@ fn finish_late(app: &Rc<App>, coroutine: Coroutine, request: &Open, call: Call) 
 
 /// Sends what the handler returned.
 #[inline(always)]
-fn finish(app: &Rc<App>, mut coroutine: Coroutine, request: &Open, call: Call, response: &mut Option<Response<Body>>) {
+fn finish(
+    app: &Rc<App>,
+    mut coroutine: Coroutine,
+    request: &RequestGuard,
+    call: Call,
+    response: &mut Option<Response<Body>>,
+) {
     let mut stack = coroutine.stack();
     request.look_last(|request| {
         let headers = &mut request.head.headers;
@@ -187,12 +190,8 @@ fn refuse(app: &App, problem: &str, request: &mut Request, entry: c_int) -> Resp
 
 /// The handler raised: the error is on top of its stack.
 #[cold]
-fn fail(app: &App, mut coroutine: Coroutine, request: &Open, call: Call) -> Option<Response<Body>> {
-    let mut stack = coroutine.stack();
-    let frames = traceback(&stack, 0);
-    let index = stack.top();
-    let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames)
-        .placed(&app.place_of(call.entry));
+fn fail(app: &App, mut coroutine: Coroutine, request: &RequestGuard, call: Call) -> Option<Response<Body>> {
+    let failure = app.failure(&mut coroutine, call.entry);
     app.coroutines.discard(coroutine);
     request.look(|request| answer(app, failure, request))
 }
@@ -216,11 +215,8 @@ fn answer(app: &App, failure: Failure, request: &mut Request) -> Response<Body> 
 pub(crate) struct Running {
     app: Rc<App>,
     call: Call,
-    /// `None` once it has ended.
-    coroutine: Option<Coroutine>,
-    request: Open,
-    wait: Wait,
-    stint: Stint,
+    execution: Execution,
+    request: RequestGuard,
     /// Set at the first wait, if there is a `handler_timeout`.
     clock: Option<Pin<Box<Sleep>>>,
     /// The rest of that time while the handler waits for its client, which has its own timeout.
@@ -283,7 +279,7 @@ impl Running {
     /// The handler's longest wait, and the call stack there. `None` unless slow requests are logged.
     pub(crate) fn longest_wait(&mut self) -> Option<(Duration, String)> {
         let longest = self.longest.as_mut()?;
-        if let Some(coroutine) = &mut self.coroutine {
+        if let Some(coroutine) = self.execution.coroutine() {
             longest.note(coroutine);
         }
         Some((longest.wait, trace_text(&longest.place)))
@@ -295,34 +291,29 @@ impl Future for Running {
     type Output = Option<Response<Body>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Response<Body>>> {
-        loop {
-            let this = &mut *self;
-            let wait = &mut this.wait;
-            let Poll::Ready(resume) = this.stint.poll(cx, |cx| wait.as_mut().poll(cx)) else {
+        let this = &mut *self;
+        let (app, call, longest) = (&this.app, this.call, &mut this.longest);
+        let polled = this.execution.poll(cx, &app.waits, |coroutine, next| {
+            if let Some(longest) = longest {
+                longest.note(coroutine);
+            }
+            let step = go_on(app, coroutine, call.entry, call.current, next);
+            if let Some(longest) = longest {
+                longest.since = Instant::now();
+            }
+            step
+        });
+        match polled {
+            Poll::Ready(Ok(coroutine)) => Poll::Ready(finish_late(app, coroutine, &this.request, call)),
+            Poll::Ready(Err(coroutine)) => Poll::Ready(fail(app, coroutine, &this.request, call)),
+            Poll::Pending => {
                 ready!(this.poll_late(cx));
                 this.is_late = true;
-                if let (Some(longest), Some(coroutine)) = (&mut this.longest, &mut this.coroutine) {
+                if let (Some(longest), Some(coroutine)) = (&mut this.longest, this.execution.coroutine()) {
                     longest.note(coroutine);
                 }
                 this.end();
-                return Poll::Ready(Some(failure::answer(StatusCode::SERVICE_UNAVAILABLE)));
-            };
-            let Some(mut coroutine) = this.coroutine.take() else { return Poll::Ready(None) };
-            if let Some(longest) = &mut this.longest {
-                longest.note(&mut coroutine);
-            }
-            match go_on(&this.app, &mut coroutine, this.call, resume, &this.stint) {
-                Step::Returned => {
-                    return Poll::Ready(finish_late(&this.app, coroutine, &this.request, this.call));
-                }
-                Step::Raised => return Poll::Ready(fail(&this.app, coroutine, &this.request, this.call)),
-                Step::Waits(wait) => {
-                    this.coroutine = Some(coroutine);
-                    this.wait = wait;
-                    if let Some(longest) = &mut this.longest {
-                        longest.since = Instant::now();
-                    }
-                }
+                Poll::Ready(Some(failure::answer(StatusCode::SERVICE_UNAVAILABLE)))
             }
         }
     }
@@ -337,19 +328,14 @@ impl Drop for Running {
 impl Running {
     /// Cancels the handler, unless it has ended.
     fn end(&mut self) {
-        let Some(coroutine) = self.coroutine.take() else { return };
-        // First what it waits for, then itself.
-        self.wait = Box::pin(std::future::pending());
         let (app, call, request, is_late) = (&self.app, self.call, &self.request, self.is_late);
-        if catch_unwind(AssertUnwindSafe(|| cancel(app, coroutine, request, call, is_late))).is_err() {
-            log::event(Level::Error, "Rover panicked while it cancelled a handler; this is a bug in Rover").emit();
-        }
+        self.execution.cancel("handler", |coroutine, _| cancel(app, coroutine, request, call, is_late));
     }
 }
 
 /// Cancels a handler whose client has gone away or whose time is over: its wait raises, and it may clean up.
 #[cold]
-fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_late: bool) {
+fn cancel(app: &App, mut coroutine: Coroutine, request: &RequestGuard, call: Call, is_late: bool) {
     app.contexts.requests.enter(call.current);
     let cancelled = app.waits.cancel(&mut coroutine);
     let place = app.place_of(call.entry);
@@ -374,11 +360,7 @@ fn cancel(app: &App, mut coroutine: Coroutine, request: &Open, call: Call, is_la
         Cancelled::Through => about(level, reason),
         Cancelled::Stuck => about(Level::Warn, "a cancelled handler went on to wait, and was ended where it stood"),
         Cancelled::Raised => {
-            let mut stack = coroutine.stack();
-            let frames = traceback(&stack, 0);
-            let index = stack.top();
-            let failure = Failure::read(&mut stack, index, app.coroutines.lua(), &app.contexts, &app.responder, frames)
-                .placed(&place);
+            let failure = app.failure(&mut coroutine, call.entry);
             request.look(|request| {
                 let id = request.id().clone();
                 failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
@@ -405,73 +387,51 @@ pub(crate) async fn run_to_end<R>(
     entry: c_int,
     read: impl FnOnce(&mut Stack<'_>, c_int) -> R,
 ) -> Result<R, Failure> {
-    let mut held = Held { app, entry, coroutine: app.coroutines.take(), is_waiting: false };
-    held.coroutine.stack().push_item(App::ENTRIES, entry);
-    let call = Call { entry, results: App::BASE + 1, current: Current::NONE };
-    let mut step = advance(app, &mut held.coroutine, entry, call.current, 0);
-    let mut stint = Stint::default();
-    loop {
-        match step {
-            Step::Returned => return Ok(read(&mut held.coroutine.stack(), App::BASE + 1)),
-            Step::Raised => {
-                let mut stack = held.coroutine.stack();
-                let frames = traceback(&stack, 0);
-                let index = stack.top();
-                let lua = app.coroutines.lua();
-                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
-                return Err(failure.placed(&app.place_of(entry)));
-            }
-            Step::Waits(wait) => {
-                held.is_waiting = true;
-                let resume = stint.wait(wait).await;
-                held.is_waiting = false;
-                step = go_on(app, &mut held.coroutine, call, resume, &stint);
-            }
-        }
+    let mut coroutine = app.coroutines.take();
+    coroutine.stack().push_item(App::ENTRIES, entry);
+    let mut hook = Hook { app, entry, execution: Execution::new(coroutine, 0) };
+    let run = |coroutine: &mut Coroutine, next: Next<'_>| go_on(app, coroutine, entry, CurrentContext::NONE, next);
+    match poll_fn(|cx| hook.execution.poll(cx, &app.waits, run)).await {
+        Ok(mut coroutine) => Ok(read(&mut coroutine.stack(), App::BASE + 1)),
+        Err(mut coroutine) => Err(app.failure(&mut coroutine, entry)),
     }
 }
 
-/// The coroutine of a hook. Hooks are rare, so theirs is not used again. Dropping it while it waits cancels the hook, as
-/// happens when the server stops or the hook takes too long.
-struct Held<'a> {
+/// A hook that runs. Hooks are rare, so the coroutine of one is not used again. Dropping it while it waits cancels the hook,
+/// as happens when the server stops or the hook takes too long.
+struct Hook<'a> {
     app: &'a Rc<App>,
     entry: c_int,
-    coroutine: Coroutine,
-    is_waiting: bool,
+    execution: Execution,
 }
 
-impl Held<'_> {
-    #[cold]
-    fn cancel(&mut self) {
-        let app = self.app;
-        app.contexts.requests.enter(Current::NONE);
-        let place = app.place_of(self.entry);
-        match app.waits.cancel(&mut self.coroutine) {
-            Cancelled::Returned | Cancelled::Through => {}
-            Cancelled::Stuck => {
-                log::event(Level::Warn, "a cancelled hook went on to wait, and was ended where it stood")
-                    .field("hook", place.as_str())
-                    .emit();
+impl Drop for Hook<'_> {
+    fn drop(&mut self) {
+        let (app, entry) = (self.app, self.entry);
+        self.execution.cancel("hook", |coroutine, has_begun| {
+            if has_begun {
+                cancel_hook(app, coroutine, entry);
             }
-            Cancelled::Raised => {
-                let mut stack = self.coroutine.stack();
-                let frames = traceback(&stack, 0);
-                let (index, lua) = (stack.top(), app.coroutines.lua());
-                let failure = Failure::read(&mut stack, index, lua, &app.contexts, &app.responder, frames);
-                let failure = failure.placed(&place);
-                log::event(Level::Error, &failure.message)
-                    .field("hook", place.as_str())
-                    .field("traceback", failure.trace().as_str())
-                    .emit();
-            }
-        }
+        });
     }
 }
 
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if self.is_waiting && catch_unwind(AssertUnwindSafe(|| self.cancel())).is_err() {
-            log::event(Level::Error, "Rover panicked while it cancelled a hook; this is a bug in Rover").emit();
+#[cold]
+fn cancel_hook(app: &App, mut coroutine: Coroutine, entry: c_int) {
+    app.contexts.requests.enter(CurrentContext::NONE);
+    match app.waits.cancel(&mut coroutine) {
+        Cancelled::Returned | Cancelled::Through => {}
+        Cancelled::Stuck => {
+            log::event(Level::Warn, "a cancelled hook went on to wait, and was ended where it stood")
+                .field("hook", app.place_of(entry).as_str())
+                .emit();
+        }
+        Cancelled::Raised => {
+            let failure = app.failure(&mut coroutine, entry);
+            log::event(Level::Error, &failure.message)
+                .field("hook", app.place_of(entry).as_str())
+                .field("traceback", failure.trace().as_str())
+                .emit();
         }
     }
 }

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use http::{Response, StatusCode, Version};
 
 use super::Site;
-use super::answer::{Call, Collecting, Ending};
-use crate::exchange::context::{self, Open};
+use super::answer::{CollectingBody, Ending, HandlerCall};
+use crate::exchange::context::{self, RequestGuard};
 use crate::message::body::Body;
 use crate::message::collect::Collect;
 use crate::message::decode;
-use crate::message::unread::{Held, Purpose, Unread};
+use crate::message::unread::{Purpose, Unread, UnreadGuard};
 use crate::policy::http_checks;
 
 /// The longest body that is looked for beside its head, in bytes: about what a connection reads at once.
@@ -30,7 +30,7 @@ impl Site {
         body: B,
         close: bool,
         ending: &mut Ending,
-    ) -> ControlFlow<Box<Response<Body>>, Call>
+    ) -> ControlFlow<Box<Response<Body>>, HandlerCall>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -51,10 +51,10 @@ impl Site {
         &self,
         request: &mut context::Request,
         body: B,
-        mut call: Call,
+        mut call: HandlerCall,
         collect: &mut Option<Collect<B>>,
         ending: &mut Ending,
-    ) -> Call
+    ) -> HandlerCall
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -97,10 +97,10 @@ impl Site {
     #[cold]
     pub(super) fn defer<B>(
         &self,
-        request: &Open,
+        request: &RequestGuard,
         collect: Collect<B>,
         failed: Option<StatusCode>,
-        call: &mut Call,
+        call: &mut HandlerCall,
         ending: &mut Ending,
     ) where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
@@ -130,10 +130,10 @@ fn hold(request: &mut context::Request, ending: &mut Ending, unread: Unread) {
         request.peer.leave(&unread);
     }
     request.unread = Some(unread.clone());
-    ending.unread = Some(Held(unread));
+    ending.unread = Some(UnreadGuard(unread));
 }
 
-impl<B> Collecting<B> {
+impl<B> CollectingBody<B> {
     /// Whether hooks decide before the body has to be there.
     pub(super) fn is_late(&self) -> bool {
         self.site.app.endpoint(self.call.entry).later != 0

@@ -23,15 +23,15 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 
 pub(crate) use answer::Answer;
-use answer::{Call, Collecting, Ending, Stage, Waiting};
-pub(crate) use current::Current;
+use answer::{AnswerState, CollectingBody, Ending, HandlerCall, WaitingHandler};
+pub(crate) use current::CurrentSite;
 
 use crate::config::{Config, TraceContext};
-use crate::exchange::context::{self, Guarded, Open, Peer};
+use crate::exchange::context::{self, Guarded, Peer, RequestGuard};
 use crate::exchange::failure;
 use crate::log::{self, Level};
 use crate::message::body::Body;
-use crate::message::collect::{Collect, Pace};
+use crate::message::collect::{BodyPace, Collect};
 use crate::message::decode;
 use crate::message::unread::Purpose;
 use crate::observe::metrics::{Archive, Arrival, RequestMeter};
@@ -43,10 +43,10 @@ use crate::policy::http_checks;
 use crate::policy::http_checks::UsualHost;
 use crate::policy::rate_limit::RateLimits;
 use crate::policy::security_headers::{self, SecurityHeaders};
-use crate::route::{self, FastRouter, Found, Params, RouteId, SentPath, is_normal};
+use crate::route::{self, FastRouter, Params, RouteId, RouteMatch, SentPath, is_normal};
 use crate::script::app::{App, Endpoint};
 use crate::service::handler::Running;
-use crate::service::request_policy::Guard;
+use crate::service::request_policy::RequestPolicy;
 
 /// Everything that the requests of one version need in one worker.
 pub(crate) struct Site {
@@ -59,7 +59,7 @@ pub(crate) struct Site {
     pub(crate) meter: Option<Rc<RequestMeter>>,
     /// Records traces, where they are exported.
     pub(crate) tracer: Option<Tracer>,
-    guard: Option<Box<Guard>>,
+    policy: Option<Box<RequestPolicy>>,
     security_headers: SecurityHeaders,
     usual_host: UsualHost,
 }
@@ -90,9 +90,9 @@ impl Site {
         }
         let compression = Compression::new(&config.compression);
         let security_headers = SecurityHeaders::new(&config.security_headers);
-        let guard = Guard::new(&config, limits);
+        let policy = RequestPolicy::new(&config, limits);
         let (app, usual_host) = (Rc::new(app), UsualHost::default());
-        Rc::new(Site { app, router, config, assets, compression, meter, tracer, guard, security_headers, usual_host })
+        Rc::new(Site { app, router, config, assets, compression, meter, tracer, policy, security_headers, usual_host })
     }
 
     /// Begins to answer `request`, of which `look` sees the head and the body first.
@@ -125,7 +125,7 @@ impl Site {
     ///
     /// To be called at one place for each kind of body, so that all of it becomes one function (250 instructions).
     #[inline(always)]
-    fn begin_answer<B>(self: &Rc<Self>, request: Open, body: B) -> Answer<B>
+    fn begin_answer<B>(self: &Rc<Self>, request: RequestGuard, body: B) -> Answer<B>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -144,7 +144,7 @@ impl Site {
             if self.tracer.is_some() {
                 answer.routed(request.route.as_ref().map(|(id, _)| *id));
             }
-            if self.guard.is_some() {
+            if self.policy.is_some() {
                 // A proxy may have told who the client is.
                 answer.came_from(&request.client);
             }
@@ -155,13 +155,13 @@ impl Site {
                 route = call.route();
                 if let Some(collect) = collect {
                     let site = self.clone();
-                    let collecting = Collecting { collect, request, call, ending, site, is_asked: false };
-                    answer.stage = Stage::Collecting(Box::new(collecting));
+                    let collecting = CollectingBody { collect, request, call, ending, site, is_asked: false };
+                    answer.stage = AnswerState::Collecting(Box::new(collecting));
                     answer.follow(self.meter.as_ref(), arrival, route);
                     return answer;
                 }
                 if let Some(running) = self.start(request, call, &mut answer.response) {
-                    answer.wait(Waiting { running, call, ending, site: self.clone() });
+                    answer.wait(WaitingHandler { running, call, ending, site: self.clone() });
                     answer.follow(self.meter.as_ref(), arrival, route);
                     return answer;
                 }
@@ -224,7 +224,7 @@ impl Site {
         body: B,
         collect: &mut Option<Collect<B>>,
         ending: &mut Ending,
-    ) -> ControlFlow<Box<Response<Body>>, Call>
+    ) -> ControlFlow<Box<Response<Body>>, HandlerCall>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -243,8 +243,8 @@ impl Site {
             return ControlFlow::Break(Box::new(refusal));
         }
         let close = request.peer.is_last.get();
-        if let Some(guard) = &self.guard
-            && let Some(response) = guard.admit(request, &self.app, &self.router, &mut ending.pass)
+        if let Some(policy) = &self.policy
+            && let Some(response) = policy.admit(request, &self.app, &self.router, &mut ending.pass)
         {
             return self.early(response, request, body, close, ending);
         }
@@ -252,8 +252,8 @@ impl Site {
             ControlFlow::Continue(target) => target,
             ControlFlow::Break(response) => return self.early(response, request, body, close, ending),
         };
-        if let (Some(guard), Some((id, _))) = (&self.guard, &route)
-            && let Some(response) = guard.admit_to(*id, request, &mut ending.pass)
+        if let (Some(policy), Some((id, _))) = (&self.policy, &route)
+            && let Some(response) = policy.admit_to(*id, request, &mut ending.pass)
         {
             return self.early(response, request, body, close, ending);
         }
@@ -264,7 +264,7 @@ impl Site {
             let purpose = endpoint.purpose(&head.method);
             if purpose != Purpose::Collect || endpoint.later != 0 {
                 request.route = route;
-                let call = Call { entry, function: entry, is_missing, close };
+                let call = HandlerCall { entry, function: entry, is_missing, close };
                 return ControlFlow::Continue(self.leave(request, body, call, collect, ending));
             }
             let Ok(coding) = decode::coding(&head.headers) else {
@@ -275,13 +275,13 @@ impl Site {
             return match Collect::new(body, limit, self.pace(), coding) {
                 Ok(begun) => {
                     *collect = Some(begun.counted(|| self.app.share(&request.peer)));
-                    ControlFlow::Continue(Call { entry, function: entry, is_missing, close })
+                    ControlFlow::Continue(HandlerCall { entry, function: entry, is_missing, close })
                 }
                 Err(status) => ControlFlow::Break(Box::new(http_checks::closing(failure::answer(status)))),
             };
         }
         request.route = route;
-        ControlFlow::Continue(Call { entry, function: entry, is_missing, close })
+        ControlFlow::Continue(HandlerCall { entry, function: entry, is_missing, close })
     }
 
     /// The longest body that is collected for an endpoint.
@@ -292,13 +292,18 @@ impl Site {
 
     /// How fast the body of a request must come.
     #[inline]
-    fn pace(&self) -> Pace {
-        Pace { patience: self.config.body_timeout, least: self.config.body_min_rate }
+    fn pace(&self) -> BodyPace {
+        BodyPace { patience: self.config.body_timeout, least: self.config.body_min_rate }
     }
 
     /// Runs the handler, up to its response or to its first wait. A panic fails this request alone.
     #[inline(always)]
-    fn start(&self, request: Open, call: Call, response: &mut Option<Response<Body>>) -> Option<Box<Running>> {
+    fn start(
+        &self,
+        request: RequestGuard,
+        call: HandlerCall,
+        response: &mut Option<Response<Body>>,
+    ) -> Option<Box<Running>> {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             handler::start(&self.app, (call.entry, call.function), request, response)
         }));
@@ -315,8 +320,8 @@ impl Site {
     #[inline(always)]
     fn finish(&self, response: &mut Option<Response<Body>>, ending: Ending) {
         let response = response.get_or_insert_with(|| failure::answer(StatusCode::INTERNAL_SERVER_ERROR));
-        if let (Some(guard), Some(pass)) = (&self.guard, ending.pass) {
-            guard.finish(*pass, response);
+        if let (Some(policy), Some(pass)) = (&self.policy, ending.pass) {
+            policy.finish(*pass, response);
         }
         self.security_headers.add(response.headers_mut(), ending.pinned);
         if ending.is_head && matches!(response.body(), Body::Empty) {
@@ -326,10 +331,10 @@ impl Site {
 
     /// Finds what answers the request, or answers it.
     #[inline(always)]
-    fn route(&self, request: &mut context::Request) -> ControlFlow<Response<Body>, Target> {
+    fn route(&self, request: &mut context::Request) -> ControlFlow<Response<Body>, MatchedEntry> {
         let head = &request.head;
         match self.router.find(&head.method, head.uri.path()) {
-            Found::Route { id, params } => ControlFlow::Continue((App::entry_of(id), Some((id, params)))),
+            RouteMatch::Route { id, params } => ControlFlow::Continue((App::entry_of(id), Some((id, params)))),
             other => self.without_route(other, request),
         }
     }
@@ -337,25 +342,31 @@ impl Site {
     /// Answers what no route answers: with a file, by `not_found`, or with a refusal; after the hooks that guard the
     /// path.
     #[inline(never)]
-    fn without_route(&self, found: Found<'_>, request: &mut context::Request) -> ControlFlow<Response<Body>, Target> {
+    fn without_route(
+        &self,
+        found: RouteMatch<'_>,
+        request: &mut context::Request,
+    ) -> ControlFlow<Response<Body>, MatchedEntry> {
         let head = &request.head;
         let path = head.uri.path();
         let mut known = None;
         let response = match found {
-            Found::Route { .. } | Found::NotFound => self.assets.as_ref().and_then(|assets| assets.answer(head)),
-            Found::MethodNotAllowed { allow, other } => {
+            RouteMatch::Route { .. } | RouteMatch::NotFound => {
+                self.assets.as_ref().and_then(|assets| assets.answer(head))
+            }
+            RouteMatch::MethodNotAllowed { allow, other } => {
                 known = self.router.routes().get(other.index()).map(|route| &route.pattern);
                 Some(not_allowed(allow))
             }
-            Found::Tunnel { allow } => Some(not_allowed(allow)),
-            Found::Options { allow } => {
+            RouteMatch::Tunnel { allow } => Some(not_allowed(allow)),
+            RouteMatch::Options { allow } => {
                 let mut response = Response::new(Body::Empty);
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 response.headers_mut().insert(ALLOW, allow.clone());
                 Some(response)
             }
-            Found::Redirect(change) => Some(failure::moved(&change.apply(path), head.uri.query())),
-            Found::BadEncoding => {
+            RouteMatch::Redirect(change) => Some(failure::moved(&change.apply(path), head.uri.query())),
+            RouteMatch::BadEncoding => {
                 let message = "the path holds broken percent-encoding";
                 return ControlFlow::Break(failure::with_message(StatusCode::BAD_REQUEST, message));
             }
@@ -370,7 +381,7 @@ impl Site {
                 (response, _) => response,
             };
             if let Some(response) = &mut guarded.response {
-                response.body_mut().make_unaided(&request.peer);
+                request.peer.send_whole(response.body_mut());
             }
             request.guarded = Some(Box::new(guarded));
             return ControlFlow::Continue((entry, None));
@@ -433,7 +444,7 @@ fn unknown_coding() -> Response<Body> {
 const UNMATCHED: usize = usize::MAX;
 
 /// The entry that answers, and its route unless it is the app's own `not_found`.
-type Target = (c_int, Option<(RouteId, Params)>);
+type MatchedEntry = (c_int, Option<(RouteId, Params)>);
 
 /// Whether the host of a request over TLS is one that browsers may bind to it.
 #[cold]

@@ -1,7 +1,7 @@
 //! Applies the configured policies before a request, without Lua: trusted proxies, CORS, load shedding, rate limits.
 //!
 //! Comes in: a request that HTTP itself does not refuse. Goes out: an answer, or permission to continue, with the
-//! headers that its answer must carry. An app that configures none of it has no guard. This module must not know of
+//! headers that its answer must carry. An app that configures none of it has no policy. This module must not know of
 //! handlers.
 
 use http::{Response, StatusCode};
@@ -19,17 +19,17 @@ use crate::service::forwarded::Forwarded;
 
 use std::sync::Arc;
 
-/// The guard of one worker.
-pub(crate) struct Guard {
+/// The configured policies, in one worker.
+pub(crate) struct RequestPolicy {
     forwarded: Option<Forwarded>,
     cors: Option<Cors>,
     shed: Option<Shed>,
     limits: Option<Arc<RateLimits>>,
 }
 
-/// What a request carries through the guard until it is answered.
+/// What the policies keep of a request until it is answered.
 #[derive(Default)]
-pub(crate) struct Pass {
+pub(crate) struct PolicyPass {
     grant: Option<Grant>,
     /// A preflight for what may be a file.
     question: Option<Question>,
@@ -38,18 +38,18 @@ pub(crate) struct Pass {
     permit: Option<Permit>,
 }
 
-impl Guard {
-    /// The guard of a config; `None` if it configures nothing of it.
-    pub(crate) fn new(config: &Config, limits: Option<Arc<RateLimits>>) -> Option<Box<Guard>> {
-        let guard = Guard {
+impl RequestPolicy {
+    /// The policies of a config; `None` if it configures none.
+    pub(crate) fn new(config: &Config, limits: Option<Arc<RateLimits>>) -> Option<Box<RequestPolicy>> {
+        let policy = RequestPolicy {
             forwarded: Forwarded::new(&config.proxies),
             cors: Cors::new(&config.cors),
             shed: Shed::new(&config.load_shedding),
             limits,
         };
         let has_any =
-            guard.forwarded.is_some() || guard.cors.is_some() || guard.shed.is_some() || guard.limits.is_some();
-        has_any.then(|| Box::new(guard))
+            policy.forwarded.is_some() || policy.cors.is_some() || policy.shed.is_some() || policy.limits.is_some();
+        has_any.then(|| Box::new(policy))
     }
 
     /// Checks a request before its route is known. Returns an answer if no handler is needed.
@@ -58,7 +58,7 @@ impl Guard {
         request: &mut Request,
         app: &App,
         router: &FastRouter,
-        pass: &mut Option<Box<Pass>>,
+        pass: &mut Option<Box<PolicyPass>>,
     ) -> Option<Response<Body>> {
         if let Some(forwarded) = &self.forwarded {
             request.client = forwarded.client(&mut request.head, &request.peer);
@@ -91,14 +91,14 @@ impl Guard {
         &self,
         route: RouteId,
         request: &Request,
-        pass: &mut Option<Box<Pass>>,
+        pass: &mut Option<Box<PolicyPass>>,
     ) -> Option<Response<Body>> {
         let decision = self.limits.as_ref()?.check_route(route.index(), &request.head.headers, request.ip());
         pass.as_mut()?.note(decision)
     }
 
     /// Adds to an answer what its request carries.
-    pub(crate) fn finish(&self, pass: Pass, response: &mut Response<Body>) {
+    pub(crate) fn finish(&self, pass: PolicyPass, response: &mut Response<Body>) {
         let is_empty = response.status() == StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         if let Some(decision) = pass.decision {
@@ -113,7 +113,7 @@ impl Guard {
     }
 }
 
-impl Pass {
+impl PolicyPass {
     /// Keeps a limit's decision for the answer; returns the answer if it is a refusal.
     fn note(&mut self, decision: Option<Decision>) -> Option<Response<Body>> {
         let decision = decision?.tighter(self.decision);

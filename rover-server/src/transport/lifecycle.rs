@@ -55,7 +55,7 @@ struct WatchedConnection {
 }
 
 impl Lifecycle {
-    /// Counts a connection in, until its seat is dropped.
+    /// Counts a connection in, until its slot is dropped.
     pub(crate) fn add(lifecycle: &Rc<Lifecycle>) -> ConnectionSlot {
         let number = lifecycle.connections.borrow_mut().insert(WatchedConnection { waker: None, due: u64::MAX });
         ConnectionSlot { lifecycle: lifecycle.clone(), number, seen: u64::MAX }

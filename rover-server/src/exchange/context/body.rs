@@ -9,14 +9,14 @@ use rover_lua::json::{self, Gone, Texts};
 use rover_lua::{OwnedMeta, Raise, Returns, Shared, Stack};
 
 use super::lookup::{keep, push_cached};
-use super::request::{Requests, Ticket};
+use super::request::{RequestKey, Requests};
 use super::unread::is_late;
-use super::{Contexts, cached, ticket};
+use super::{Contexts, cached, request_key};
 
 /// Makes and reads Body objects. A Body owns nothing: its bytes belong to the request and are freed with it, however
 /// long Lua keeps the object.
 pub(crate) struct Bodies {
-    meta: OwnedMeta<Ticket>,
+    meta: OwnedMeta<RequestKey>,
     requests: Rc<Requests>,
 }
 
@@ -33,8 +33,8 @@ impl Bodies {
 
     /// The bytes of the Body at `index`, as long as its request lasts; `None` for another value.
     pub(crate) fn get(&self, stack: &mut Stack<'_>, index: i32) -> Option<Result<Bytes, Gone>> {
-        let ticket = *self.meta.get(stack, index)?;
-        Some(self.requests.body(ticket).ok_or(Gone))
+        let request_key = *self.meta.get(stack, index)?;
+        Some(self.requests.body(request_key).ok_or(Gone))
     }
 }
 
@@ -60,14 +60,14 @@ pub(super) fn install(lua: &Lua, shared: &Shared<Contexts>, meta: &Table) -> mlu
 
 /// `ctx:body()`. False if the body has yet to be waited for.
 pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "body()")?;
+    let request_key = request_key(stack, contexts, "body()")?;
     if push_cached(stack, cached::BODY) {
         return Ok(1);
     }
-    let request = contexts.requests.get(ticket)?;
+    let request = contexts.requests.get(request_key)?;
     if request.body.is_some() {
         drop(request);
-        contexts.bodies.meta.push(stack, ticket);
+        contexts.bodies.meta.push(stack, request_key);
         keep(stack, cached::BODY);
     } else if is_late(&request)? {
         stack.push_boolean(false);
@@ -79,11 +79,11 @@ pub(super) fn body(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
 
 /// `ctx:json()`: the decoded body, or an answer of 400 or 415. Nil if the body has yet to be waited for.
 pub(super) fn json(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "json()")?;
+    let request_key = request_key(stack, contexts, "json()")?;
     if push_cached(stack, cached::JSON) {
         return Ok(1);
     }
-    let request = contexts.requests.get(ticket)?;
+    let request = contexts.requests.get(request_key)?;
     let problem = if !is_json(&request.head.headers) {
         (415, "the request body must be application/json".to_owned())
     } else {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use rover_lua::{Returns, Stack};
 
-use super::{Contexts, ticket};
+use super::{Contexts, request_key};
 
 /// A client's certificate, signed by one of the server's authorities.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub(crate) struct ClientCertificate {
 
 /// `ctx:client_certificate()`: a table, or nil if the client presented none.
 pub(super) fn client_certificate(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "client_certificate()")?;
-    let certificate: Option<Rc<ClientCertificate>> = contexts.requests.get(ticket)?.peer.certificate.clone();
+    let request_key = request_key(stack, contexts, "client_certificate()")?;
+    let certificate: Option<Rc<ClientCertificate>> = contexts.requests.get(request_key)?.peer.certificate.clone();
     let Some(certificate) = certificate else {
         stack.push_nil();
         return Ok(1);

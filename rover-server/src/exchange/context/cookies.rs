@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rover_lua::{Raise, Returns, Stack, described_type};
 
 use super::lookup::{keep, push_cached, set_first};
-use super::{Contexts, cached, ticket};
+use super::{Contexts, cached, request_key};
 
 /// The cookies of a request: every `Cookie` line, split at `;`, values percent-decoded where they are validly encoded.
 fn each(headers: &http::HeaderMap, mut found: impl FnMut(&[u8], &[u8])) {
@@ -29,8 +29,8 @@ fn each(headers: &http::HeaderMap, mut found: impl FnMut(&[u8], &[u8])) {
 
 /// `ctx:cookie(name)`.
 pub(super) fn cookie(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "cookie(name)")?;
-    let request = contexts.requests.get(ticket)?;
+    let request_key = request_key(stack, contexts, "cookie(name)")?;
+    let request = contexts.requests.get(request_key)?;
     let Some(name) = stack.bytes(2).map(<[u8]>::to_vec) else {
         return Err(Raise::mistake(format!("ctx:cookie expects a name as a string, got {}", stack.kind(2).name())));
     };
@@ -49,11 +49,11 @@ pub(super) fn cookie(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
 
 /// `ctx:cookies()`: the first cookie of each name.
 pub(super) fn cookies(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "cookies()")?;
+    let request_key = request_key(stack, contexts, "cookies()")?;
     if push_cached(stack, cached::COOKIES) {
         return Ok(1);
     }
-    let request = contexts.requests.get(ticket)?;
+    let request = contexts.requests.get(request_key)?;
     stack.push_table(0, 0);
     let table = stack.top();
     each(&request.head.headers, |name, value| {

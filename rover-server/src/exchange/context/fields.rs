@@ -6,13 +6,13 @@ use rover_lua::{Raise, Returns, Stack};
 
 use crate::route::SentPath;
 
-use super::{Contexts, ticket};
+use super::{Contexts, request_key};
 
 /// The value of one field, by its number in `context.lua`.
 pub(super) fn field(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "method")?;
+    let request_key = request_key(stack, contexts, "method")?;
     let number = stack.number(2) as u32;
-    let request = contexts.requests.get(ticket)?;
+    let request = contexts.requests.get(request_key)?;
     let head = &request.head;
     match number {
         1 => stack.push_bytes(head.method.as_str().as_bytes()),
@@ -56,8 +56,8 @@ pub(crate) fn version_name(version: http::Version) -> &'static str {
 
 /// `ctx:request_id()`.
 pub(super) fn request_id(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "request_id()")?;
-    let id = contexts.requests.get_mut(ticket)?.id().clone();
+    let request_key = request_key(stack, contexts, "request_id()")?;
+    let id = contexts.requests.get_mut(request_key)?.id().clone();
     stack.push_bytes(id.as_bytes());
     Ok(1)
 }

@@ -3,7 +3,7 @@
 use http::header::{COOKIE, HeaderName};
 use rover_lua::{Kind, Raise, Returns, Stack};
 
-use super::{Contexts, cached, ticket};
+use super::{Contexts, cached, request_key};
 
 /// Pushes the table that an earlier call kept at `index` of the context; false where there is none yet.
 pub(super) fn push_cached(stack: &mut Stack<'_>, index: i32) -> bool {
@@ -38,8 +38,8 @@ pub(super) fn set_first(stack: &mut Stack<'_>, table: i32, key: &[u8], value: &[
 
 /// `ctx:header(name)`.
 pub(super) fn header(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "header(name)")?;
-    let request = contexts.requests.get(ticket)?;
+    let request_key = request_key(stack, contexts, "header(name)")?;
+    let request = contexts.requests.get(request_key)?;
     let Some(name) = stack.bytes(2) else {
         return Err(no_name(stack));
     };
@@ -86,11 +86,11 @@ fn push_joined(stack: &mut Stack<'_>, headers: &http::HeaderMap, name: &HeaderNa
 
 /// `ctx:headers()`.
 pub(super) fn headers(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "headers()")?;
+    let request_key = request_key(stack, contexts, "headers()")?;
     if push_cached(stack, cached::HEADERS) {
         return Ok(1);
     }
-    let request = contexts.requests.get(ticket)?;
+    let request = contexts.requests.get(request_key)?;
     let headers = &request.head.headers;
     stack.push_table(0, headers.keys_len());
     let table = stack.top();

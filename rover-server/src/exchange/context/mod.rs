@@ -32,9 +32,11 @@ pub(crate) use body::{Bodies, is_body};
 pub(crate) use certificate::ClientCertificate;
 pub(crate) use cookies::set_cookie;
 pub(crate) use fields::version_name;
-pub(crate) use params::Shapes;
-pub(crate) use peer::{Client, Peer};
-pub(crate) use request::{Close, Current, Guarded, Open, Request, Requests, Ticket, new_id, sent_id};
+pub(crate) use params::ParamShapes;
+pub(crate) use peer::{ForwardedClient, Peer};
+pub(crate) use request::{
+    Close, CurrentContext, Guarded, Request, RequestGuard, RequestKey, Requests, new_id, sent_id,
+};
 pub(crate) use trace::{TRACEPARENT, ensure_trace, trace_id};
 pub(crate) use unread::{collecting, install_late};
 
@@ -47,7 +49,7 @@ pub(crate) struct Contexts {
     pub(crate) bodies: Rc<Bodies>,
     pub(crate) header_names: HeaderNames,
     /// Set once the app has loaded.
-    pub(crate) shapes: OnceCell<Shapes>,
+    pub(crate) shapes: OnceCell<ParamShapes>,
     /// Registry reference of the metatable that makes look-ups in `ctx:headers()` ignore case.
     headers_meta: c_int,
 }
@@ -71,39 +73,39 @@ mod cached {
     pub(super) const QUERIES: c_int = 9;
 }
 
-/// Pushes a new context for the request in `ticket`'s slot. `metatable` is where the stack holds the context metatable.
+/// Pushes a new context for the request in `request_key`'s slot. `metatable` is where the stack holds the context metatable.
 #[inline]
-pub(crate) fn push(stack: &mut Stack<'_>, ticket: Ticket, metatable: c_int) -> Current {
+pub(crate) fn push(stack: &mut Stack<'_>, request_key: RequestKey, metatable: c_int) -> CurrentContext {
     // One block holds the object and all its numbered places, so keeping something there never makes it grow.
     stack.push_table(cached::LAST as usize, 0);
     let ctx = stack.top();
-    stack.set_number(ctx, cached::SLOT, f64::from(ticket.slot));
-    stack.set_number(ctx, cached::SERIAL, ticket.serial as f64);
+    stack.set_number(ctx, cached::SLOT, f64::from(request_key.slot));
+    stack.set_number(ctx, cached::SERIAL, request_key.serial as f64);
     stack.push_copy(metatable);
     stack.set_metatable(ctx);
-    Current { context: stack.identity(ctx), ticket }
+    CurrentContext { context: stack.identity(ctx), request_key }
 }
 
-/// Makes the context at `index` refer to another request: that of `ticket`.
-pub(crate) fn transfer(stack: &mut Stack<'_>, index: c_int, ticket: Ticket) {
-    stack.set_number(index, cached::SLOT, f64::from(ticket.slot));
-    stack.set_number(index, cached::SERIAL, ticket.serial as f64);
+/// Makes the context at `index` refer to another request: that of `request_key`.
+pub(crate) fn transfer(stack: &mut Stack<'_>, index: c_int, request_key: RequestKey) {
+    stack.set_number(index, cached::SLOT, f64::from(request_key.slot));
+    stack.set_number(index, cached::SERIAL, request_key.serial as f64);
 }
 
-/// The ticket of the context at index 1, where a method finds its receiver.
+/// The request key of the context at index 1, where a method finds its receiver.
 ///
 /// That is nearly always the context of the handler that runs, which is known without a look into the object: five
 /// calls of Lua's C interface less for each method.
 #[inline]
-pub(crate) fn ticket(stack: &mut Stack<'_>, contexts: &Contexts, call: &str) -> Result<Ticket, Raise> {
+pub(crate) fn request_key(stack: &mut Stack<'_>, contexts: &Contexts, call: &str) -> Result<RequestKey, Raise> {
     match contexts.requests.current(stack.identity(1)) {
-        Some(ticket) => Ok(ticket),
-        None => ticket_within(stack, call),
+        Some(request_key) => Ok(request_key),
+        None => request_key_within(stack, call),
     }
 }
 
 #[cold]
-fn ticket_within(stack: &mut Stack<'_>, call: &str) -> Result<Ticket, Raise> {
+fn request_key_within(stack: &mut Stack<'_>, call: &str) -> Result<RequestKey, Raise> {
     if stack.kind(1) != Kind::Table {
         return Err(not_a_context(call));
     }
@@ -116,7 +118,7 @@ fn ticket_within(stack: &mut Stack<'_>, call: &str) -> Result<Ticket, Raise> {
         // Serial numbers begin with 1: this table is no context.
         return Err(not_a_context(call));
     }
-    Ok(Ticket { slot: slot as u32, serial: serial as u64 })
+    Ok(RequestKey { slot: slot as u32, serial: serial as u64 })
 }
 
 #[cold]

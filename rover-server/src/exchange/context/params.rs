@@ -10,7 +10,7 @@ use rover_lua::{Raise, Returns, Stack};
 
 use crate::route::{FastRouter, Guards, NamedValue, Params, RouteId, decode_param};
 
-use super::{Contexts, ticket};
+use super::{Contexts, request_key};
 
 /// Shapes with more names than this have no function: their table is made here.
 const MOST_VALUES: usize = 4;
@@ -20,23 +20,23 @@ const COMPLETE: f64 = 0.0;
 
 /// The lists of parameter names that an app uses.
 #[derive(Debug, Default)]
-pub(crate) struct Shapes {
+pub(crate) struct ParamShapes {
     /// By route.
     numbers: Vec<u32>,
-    lists: Vec<Vec<Named>>,
+    lists: Vec<Vec<NamedParam>>,
 }
 
 /// A name, and which parameter of the route has it.
-type Named = (Box<str>, usize);
+type NamedParam = (Box<str>, usize);
 
-impl Shapes {
+impl ParamShapes {
     /// The shapes of an app's routes. `guards` may have further names for their parameters, which their hooks know.
-    pub(crate) fn of(router: &FastRouter, guards: Option<&Guards>) -> Shapes {
-        let mut known: HashMap<Vec<Named>, u32> = HashMap::new();
-        let mut shapes = Shapes::default();
+    pub(crate) fn of(router: &FastRouter, guards: Option<&Guards>) -> ParamShapes {
+        let mut known: HashMap<Vec<NamedParam>, u32> = HashMap::new();
+        let mut shapes = ParamShapes::default();
         for (n, route) in router.routes().iter().enumerate() {
             let own = router.param_names(RouteId(n as u32)).iter().cloned();
-            let mut names: Vec<Named> = own.zip(0..).collect();
+            let mut names: Vec<NamedParam> = own.zip(0..).collect();
             if let Some(guards) = guards.filter(|_| !names.is_empty()) {
                 names.extend(guards.further_names(&route.pattern));
             }
@@ -55,7 +55,7 @@ impl Shapes {
     }
 
     #[inline]
-    fn get(&self, route: RouteId) -> Option<(u32, &[Named])> {
+    fn get(&self, route: RouteId) -> Option<(u32, &[NamedParam])> {
         let number = *self.numbers.get(route.0 as usize)?;
         Some((number, self.lists.get(number as usize)?))
     }
@@ -63,8 +63,8 @@ impl Shapes {
 
 /// `values(ctx)`: the number of the shape, counted from 1, and the values in its order; or 0 and the table.
 pub(super) fn values(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "params()")?;
-    let request = contexts.requests.get(ticket)?;
+    let request_key = request_key(stack, contexts, "params()")?;
+    let request = contexts.requests.get(request_key)?;
     let path = request.head.uri.path();
     if let Some(guarded) = request.guarded.as_ref().filter(|guarded| !guarded.values.is_empty()) {
         let route = request.route.as_ref();
@@ -100,7 +100,7 @@ pub(super) fn values(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
 
 /// The table of what the route names, and of what the places of hooks name that the route does not.
 #[cold]
-fn complete(stack: &mut Stack<'_>, own: Option<(&[Named], Option<&Params>)>, path: &str, further: &[NamedValue]) {
+fn complete(stack: &mut Stack<'_>, own: Option<(&[NamedParam], Option<&Params>)>, path: &str, further: &[NamedValue]) {
     stack.push_table(0, own.map_or(0, |(names, _)| names.len()) + further.len());
     let table = stack.top();
     let mut add = |name: &str, raw: &str| {

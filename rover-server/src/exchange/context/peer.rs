@@ -9,6 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::ClientCertificate;
+use crate::message::body::Body;
 use crate::message::unread::Unread;
 use crate::runtime::budget;
 use crate::transport::socket::{Fault, Socket};
@@ -35,6 +36,8 @@ pub(crate) struct Peer {
     passing: OnceCell<Arc<()>>,
     /// The body of the request that is being answered, where nobody has read it before its handler.
     unread: RefCell<Weak<Unread>>,
+    /// See [`take_pending_body`](Peer::take_pending_body).
+    has_pending_body: Cell<bool>,
     /// The bytes that its requests and their answers hold.
     held: OnceCell<budget::Connection>,
     /// What the connection's bytes go over; not there for requests without a connection.
@@ -57,6 +60,7 @@ impl Peer {
             passing,
             socket: Weak::new(),
             unread: RefCell::default(),
+            has_pending_body: Cell::new(false),
             held: OnceCell::new(),
         }
     }
@@ -80,6 +84,17 @@ impl Peer {
     /// Whether such a body lies unread while its request is being answered.
     pub(crate) fn has_body_lying(&self) -> bool {
         self.unread.borrow().upgrade().is_some_and(|unread| unread.lies())
+    }
+
+    /// `body` is made by Rover itself, without a handler, from a file or from bytes that are here: a client that has closed
+    /// its side still gets all of it, and the connection is busy until then.
+    pub(crate) fn send_whole(self: &Rc<Peer>, body: &mut Body) {
+        body.keep(self.clone(), |peer| peer.has_pending_body.set(true));
+    }
+
+    /// Whether such a body had nothing yet when hyper asked it, since this was last asked.
+    pub(crate) fn take_pending_body(&self) -> bool {
+        self.has_pending_body.take()
     }
 
     /// The same, reached over `socket`.
@@ -116,7 +131,7 @@ impl Peer {
 
 /// The client behind trusted proxies, as they tell of it.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct ForwardedClient {
     /// `None` on a Unix socket.
     pub(crate) ip: Option<IpAddr>,
     /// "http" or "https".

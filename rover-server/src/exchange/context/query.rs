@@ -7,7 +7,7 @@ use rover_lua::{Kind, Raise, Returns, Stack};
 use smallvec::SmallVec;
 
 use super::lookup::{keep, push_cached};
-use super::{Contexts, cached, ticket};
+use super::{Contexts, cached, request_key};
 
 /// A decoded part of a query. Short ones need no allocation.
 enum Decoded<'q> {
@@ -65,11 +65,11 @@ const ROOM_MOST: usize = 64;
 
 /// `ctx:query()`: each key's first value.
 pub(super) fn query(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "query()")?;
+    let request_key = request_key(stack, contexts, "query()")?;
     if push_cached(stack, cached::QUERY) {
         return Ok(1);
     }
-    let request = contexts.requests.get(ticket)?;
+    let request = contexts.requests.get(request_key)?;
     let query = request.head.uri.query().unwrap_or("");
     let room = match query {
         "" => 0,
@@ -89,8 +89,8 @@ pub(super) fn query(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
 
 /// `ctx:queries(name)`: all values of one key, as an array, which is the same at every call for a name.
 pub(super) fn queries(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "queries(name)")?;
-    let request = contexts.requests.get(ticket)?;
+    let request_key = request_key(stack, contexts, "queries(name)")?;
+    let request = contexts.requests.get(request_key)?;
     let Some(name) = stack.bytes(2).map(<[u8]>::to_vec) else {
         return Err(Raise::mistake(format!("ctx:queries expects a name as a string, got {}", stack.kind(2).name())));
     };

@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response};
 use rover_lua::Raise;
 
-use super::{Client, Peer};
+use super::{ForwardedClient, Peer};
 use crate::message::body::Body;
 use crate::message::unread::Unread;
 use crate::route::{NamedValue, Params, RouteId};
@@ -43,13 +43,13 @@ pub(crate) struct Request {
     pub(crate) guarded: Option<Box<Guarded>>,
     pub(crate) peer: Rc<Peer>,
     /// Set where trusted proxies told of somebody behind the peer.
-    pub(crate) client: Option<Rc<Client>>,
+    pub(crate) client: Option<Rc<ForwardedClient>>,
     /// Set when somebody asked for it; sent back as `X-Request-ID`.
     pub(crate) id: Option<HeaderValue>,
     /// What the answer carries besides, whoever makes it.
     pub(crate) told: Option<Box<HeaderMap>>,
     /// What its handler has opened.
-    opened: Option<Box<Opened>>,
+    opened: Option<Box<OpenedResources>>,
 }
 
 /// Something that a handler opens for its request, such as a connection to an upstream: it ends with the request, unless
@@ -60,9 +60,9 @@ pub(crate) trait Close {
 }
 
 /// What is to be closed when this is dropped.
-struct Opened(Vec<Rc<dyn Close>>);
+struct OpenedResources(Vec<Rc<dyn Close>>);
 
-impl Drop for Opened {
+impl Drop for OpenedResources {
     fn drop(&mut self) {
         self.0.iter().for_each(|one| one.close());
     }
@@ -91,7 +91,7 @@ impl Request {
     /// Has `one` closed when the request is over.
     #[cold]
     pub(crate) fn opens(&mut self, one: Rc<dyn Close>) {
-        self.opened.get_or_insert_with(|| Box::new(Opened(Vec::new()))).0.push(one);
+        self.opened.get_or_insert_with(|| Box::new(OpenedResources(Vec::new()))).0.push(one);
     }
 
     /// Copies what lies in the connection's read buffer, so that the buffer is free again while a handler waits: it is
@@ -172,13 +172,13 @@ pub(crate) fn new_id() -> HeaderValue {
 
 /// Names a request for as long as it lasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ticket {
+pub(crate) struct RequestKey {
     pub(crate) slot: u32,
     pub(crate) serial: u64,
 }
 
 #[derive(Default)]
-struct Slot {
+struct RequestSlot {
     /// The serial number of the request in this slot; 0 while it is free.
     serial: u64,
     request: Option<Request>,
@@ -188,30 +188,31 @@ struct Slot {
 ///
 /// The handler's coroutine holds the object, so its identity is nobody else's as long as it stands here.
 #[derive(Clone, Copy)]
-pub(crate) struct Current {
+pub(crate) struct CurrentContext {
     pub(super) context: *const c_void,
-    pub(super) ticket: Ticket,
+    pub(super) request_key: RequestKey,
 }
 
-impl Current {
+impl CurrentContext {
     /// A handler without a context, or no handler at all.
-    pub(crate) const NONE: Current = Current { context: std::ptr::null(), ticket: Ticket { slot: 0, serial: 0 } };
+    pub(crate) const NONE: CurrentContext =
+        CurrentContext { context: std::ptr::null(), request_key: RequestKey { slot: 0, serial: 0 } };
 
     /// A handler that takes no context.
     #[inline]
-    pub(crate) fn without_context(ticket: Ticket) -> Current {
-        Current { context: std::ptr::null(), ticket }
+    pub(crate) fn without_context(request_key: RequestKey) -> CurrentContext {
+        CurrentContext { context: std::ptr::null(), request_key }
     }
 }
 
 /// The open requests of one worker.
 pub(crate) struct Requests {
-    slots: RefCell<Vec<Slot>>,
+    slots: RefCell<Vec<RequestSlot>>,
     free: RefCell<Vec<u32>>,
     served: Cell<u64>,
-    current: Cell<Current>,
+    current: Cell<CurrentContext>,
     /// The body of the request whose answer is being made: nobody else can look at the request meanwhile.
-    answered: RefCell<Option<(Ticket, Bytes)>>,
+    answered: RefCell<Option<(RequestKey, Bytes)>>,
 }
 
 impl Default for Requests {
@@ -220,7 +221,7 @@ impl Default for Requests {
             slots: RefCell::default(),
             free: RefCell::default(),
             served: Cell::default(),
-            current: Cell::new(Current::NONE),
+            current: Cell::new(CurrentContext::NONE),
             answered: RefCell::default(),
         }
     }
@@ -231,14 +232,19 @@ impl Requests {
     ///
     /// The request is put together in its slot, for each move of it costs.
     #[inline(always)]
-    pub(crate) fn open(self: &Rc<Self>, head: Parts, peer: &Rc<Peer>, prepare: impl FnOnce(&mut Parts)) -> Open {
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        head: Parts,
+        peer: &Rc<Peer>,
+        prepare: impl FnOnce(&mut Parts),
+    ) -> RequestGuard {
         let serial = self.served.get() + 1;
         self.served.set(serial);
         let mut slots = self.slots.borrow_mut();
         let slot = match self.free.borrow_mut().pop() {
             Some(slot) => slot,
             None => {
-                slots.push(Slot::default());
+                slots.push(RequestSlot::default());
                 (slots.len() - 1) as u32
             }
         };
@@ -260,59 +266,59 @@ impl Requests {
         if let Some(request) = &mut filled.request {
             prepare(&mut request.head);
         }
-        Open { requests: self.clone(), ticket: Ticket { slot, serial } }
+        RequestGuard { requests: self.clone(), request_key: RequestKey { slot, serial } }
     }
 
     /// Says whose handler runs from now on.
     #[inline]
-    pub(crate) fn enter(&self, current: Current) {
+    pub(crate) fn enter(&self, current: CurrentContext) {
         self.current.set(current);
     }
 
     /// Looks at the request whose handler runs. `None` where what runs is no handler.
     #[cfg(feature = "otlp")]
     pub(crate) fn running<R>(&self, look: impl FnOnce(&Request) -> R) -> Option<R> {
-        let request = self.get(self.current.get().ticket).ok()?;
+        let request = self.get(self.current.get().request_key).ok()?;
         Some(look(&request))
     }
 
     /// The request of the running handler, if `context` is the identity of its context.
     #[inline]
-    pub(super) fn current(&self, context: *const c_void) -> Option<Ticket> {
+    pub(super) fn current(&self, context: *const c_void) -> Option<RequestKey> {
         let current = self.current.get();
-        (current.context == context && !context.is_null()).then_some(current.ticket)
+        (current.context == context && !context.is_null()).then_some(current.request_key)
     }
 
-    /// The request of `ticket`.
+    /// The request of `request_key`.
     ///
     /// # Errors
     /// Raises when the request is over.
     #[inline]
-    pub(crate) fn get(&self, ticket: Ticket) -> Result<Ref<'_, Request>, Raise> {
+    pub(crate) fn get(&self, request_key: RequestKey) -> Result<Ref<'_, Request>, Raise> {
         let slots = self.slots.try_borrow().map_err(|_| busy())?;
         Ref::filter_map(slots, |slots| {
-            let slot = slots.get(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+            let slot = slots.get(request_key.slot as usize).filter(|slot| slot.serial == request_key.serial)?;
             slot.request.as_ref()
         })
         .map_err(|_| over())
     }
 
-    /// The body of the request of `ticket`; `None` once the request is over.
-    pub(super) fn body(&self, ticket: Ticket) -> Option<Bytes> {
+    /// The body of the request of `request_key`; `None` once the request is over.
+    pub(super) fn body(&self, request_key: RequestKey) -> Option<Bytes> {
         if let Ok(slots) = self.slots.try_borrow() {
-            let slot = slots.get(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+            let slot = slots.get(request_key.slot as usize).filter(|slot| slot.serial == request_key.serial)?;
             return slot.request.as_ref()?.body.clone();
         }
         let answered = self.answered.try_borrow().ok()?;
-        answered.as_ref().filter(|(known, _)| *known == ticket).map(|(_, body)| body.clone())
+        answered.as_ref().filter(|(known, _)| *known == request_key).map(|(_, body)| body.clone())
     }
 
     /// As [`Requests::get`], to change it.
     #[inline]
-    pub(crate) fn get_mut(&self, ticket: Ticket) -> Result<RefMut<'_, Request>, Raise> {
+    pub(crate) fn get_mut(&self, request_key: RequestKey) -> Result<RefMut<'_, Request>, Raise> {
         let slots = self.slots.try_borrow_mut().map_err(|_| busy())?;
         RefMut::filter_map(slots, |slots| {
-            let slot = slots.get_mut(ticket.slot as usize).filter(|slot| slot.serial == ticket.serial)?;
+            let slot = slots.get_mut(request_key.slot as usize).filter(|slot| slot.serial == request_key.serial)?;
             slot.request.as_mut()
         })
         .map_err(|_| over())
@@ -320,16 +326,16 @@ impl Requests {
 }
 
 /// A request in its slot. Dropping it ends the request: a context that was kept finds nothing from then on.
-pub(crate) struct Open {
+pub(crate) struct RequestGuard {
     requests: Rc<Requests>,
-    ticket: Ticket,
+    request_key: RequestKey,
 }
 
-impl Open {
+impl RequestGuard {
     /// What the request's context knows it by.
     #[inline]
-    pub(crate) fn ticket(&self) -> Ticket {
-        self.ticket
+    pub(crate) fn request_key(&self) -> RequestKey {
+        self.request_key
     }
 
     /// Looks at the request for the last time, while its answer is made of what its handler returned: its body may be part
@@ -337,7 +343,7 @@ impl Open {
     #[inline(always)]
     pub(crate) fn look_last<R>(&self, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
         self.look(|request| {
-            let _lent = request.body.take().map(|body| Lent::new(&self.requests, self.ticket, body));
+            let _lent = request.body.take().map(|body| LentBody::new(&self.requests, self.request_key, body));
             look(request)
         })
     }
@@ -347,22 +353,22 @@ impl Open {
     /// `look` must not run Lua code: a context that asks for its request meanwhile is refused.
     #[inline(always)]
     pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Request) -> R) -> Option<R> {
-        let mut request = self.requests.get_mut(self.ticket).ok()?;
+        let mut request = self.requests.get_mut(self.request_key).ok()?;
         Some(look(&mut request))
     }
 }
 
-impl Drop for Open {
+impl Drop for RequestGuard {
     #[inline]
     fn drop(&mut self) {
         // Nobody looks at a request while it is dropped; if somebody did, its slot would only stay taken.
         let Ok(mut slots) = self.requests.slots.try_borrow_mut() else { return };
         let mut opened = None;
-        if let Some(slot) = slots.get_mut(self.ticket.slot as usize) {
+        if let Some(slot) = slots.get_mut(self.request_key.slot as usize) {
             slot.serial = 0;
             opened = slot.request.as_mut().and_then(|request| request.opened.take());
             slot.request = None;
-            self.requests.free.borrow_mut().push(self.ticket.slot);
+            self.requests.free.borrow_mut().push(self.request_key.slot);
         }
         // Whatever that sets off finds the requests in order.
         drop(slots);
@@ -371,16 +377,16 @@ impl Drop for Open {
 }
 
 /// The body of a request while its answer is made. Dropped, it is gone.
-struct Lent<'a>(&'a Requests);
+struct LentBody<'a>(&'a Requests);
 
-impl Lent<'_> {
-    fn new(requests: &Requests, ticket: Ticket, body: Bytes) -> Lent<'_> {
-        requests.answered.replace(Some((ticket, body)));
-        Lent(requests)
+impl LentBody<'_> {
+    fn new(requests: &Requests, request_key: RequestKey, body: Bytes) -> LentBody<'_> {
+        requests.answered.replace(Some((request_key, body)));
+        LentBody(requests)
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for LentBody<'_> {
     fn drop(&mut self) {
         self.0.answered.take();
     }

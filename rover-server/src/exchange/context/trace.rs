@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rover_lua::{Returns, Stack};
 
-use super::{Contexts, ticket};
+use super::{Contexts, request_key};
 
 /// The header that names the trace.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -57,8 +57,8 @@ fn push_hex(out: &mut [u8], bytes: &[u8]) {
 
 /// `ctx:trace_id()`.
 pub(super) fn function(stack: &mut Stack<'_>, contexts: &Contexts) -> Returns {
-    let ticket = ticket(stack, contexts, "trace_id()")?;
-    let request = contexts.requests.get(ticket)?;
+    let request_key = request_key(stack, contexts, "trace_id()")?;
+    let request = contexts.requests.get(request_key)?;
     match request.head.headers.get(TRACEPARENT).and_then(trace_id) {
         Some(id) => stack.push_bytes(id.as_bytes()),
         None => stack.push_nil(),

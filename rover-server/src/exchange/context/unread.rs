@@ -12,18 +12,18 @@ use mlua::{Function, Lua, Table};
 use rover_lua::{Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits};
 
 use crate::message::decode;
-use crate::message::unread::{Gone, Purpose, Unread};
+use crate::message::unread::{Purpose, Unavailable, Unread};
 
-use super::{Contexts, Installed, Request, Requests, Ticket, ticket};
+use super::{Contexts, Installed, Request, RequestKey, Requests, request_key};
 
 /// A body in pieces as Lua holds it; `None` where the request has none.
-pub(super) struct Reader(Option<Rc<Unread>>, Ticket);
+pub(super) struct BodyReader(Option<Rc<Unread>>, RequestKey);
 
 /// What the functions of this file share.
-struct Unreads {
+struct ReaderFunctions {
     contexts: Rc<Contexts>,
     waits: Rc<Waits>,
-    readers: OwnedMeta<Reader>,
+    readers: OwnedMeta<BodyReader>,
 }
 
 /// Adds `ctx:reader()`, and lets `ctx:body()` and `ctx:json()` wait where a body `may_be_late`. `refusal` makes the response
@@ -41,8 +41,10 @@ pub(crate) fn install_late(
 ) -> mlua::Result<()> {
     let meta = lua.create_table()?;
     let readers = OwnedMeta::new(lua, &meta)?;
-    let shared =
-        Shared::new(lua, Rc::new(Unreads { contexts: installed.contexts.clone(), waits: waits.clone(), readers }))?;
+    let shared = Shared::new(
+        lua,
+        Rc::new(ReaderFunctions { contexts: installed.contexts.clone(), waits: waits.clone(), readers }),
+    )?;
     let methods = &installed.methods;
     methods.raw_set("reader", shared.function(lua, reader)?)?;
     let read = waits.waiting(lua, shared.function(lua, read)?)?;
@@ -65,8 +67,8 @@ pub(crate) fn collecting(lua: &Lua, installed: &Installed, waits: &Rc<Waits>) ->
 }
 
 fn collect(stack: &mut Stack<'_>, contexts: &Rc<Contexts>, waits: &Waits) -> Returns {
-    let ticket = ticket(stack, contexts, "body()")?;
-    let unread = contexts.requests.get(ticket)?.unread.clone().filter(|unread| unread.is_to_collect());
+    let request_key = request_key(stack, contexts, "body()")?;
+    let unread = contexts.requests.get(request_key)?.unread.clone().filter(|unread| unread.is_to_collect());
     let Some(unread) = unread else {
         stack.push_boolean(true);
         return Ok(1);
@@ -76,19 +78,24 @@ fn collect(stack: &mut Stack<'_>, contexts: &Rc<Contexts>, waits: &Waits) -> Ret
         let collected = poll_fn(|cx| awaiting.poll_collect(cx)).await;
         drop(awaiting);
         if let Ok(Some((body, is_coded))) = &collected
-            && let Ok(mut request) = requests.get_mut(ticket)
+            && let Ok(mut request) = requests.get_mut(request_key)
         {
             request.collected(body.clone(), *is_coded);
         }
         let status = collected.err();
-        move |stack: &mut Stack<'_>| push_refusal(stack, &requests, ticket, status)
+        move |stack: &mut Stack<'_>| push_refusal(stack, &requests, request_key, status)
     })
 }
 
 /// Pushes the status, and lets the answer end its connection.
-fn push_refusal(stack: &mut Stack<'_>, requests: &Requests, ticket: Ticket, status: Option<StatusCode>) -> Returns {
+fn push_refusal(
+    stack: &mut Stack<'_>,
+    requests: &Requests,
+    request_key: RequestKey,
+    status: Option<StatusCode>,
+) -> Returns {
     let Some(status) = status else { return Ok(0) };
-    if let Ok(mut request) = requests.get_mut(ticket) {
+    if let Ok(mut request) = requests.get_mut(request_key) {
         let told = request.told.get_or_insert_default();
         told.insert(CONNECTION, HeaderValue::from_static("close"));
         match status {
@@ -116,8 +123,8 @@ pub(super) fn is_late(request: &Request) -> Result<bool, Raise> {
     let method = &request.head.method;
     Err(Raise::Mistake(match (unread.purpose(), unread.gone()) {
         (Purpose::Collect, None) => return Ok(true),
-        (Purpose::Collect, Some(Gone::Over)) => return Ok(false),
-        (_, Some(Gone::Passed)) => "the body of this request has been passed on by ctx:proxy".to_owned(),
+        (Purpose::Collect, Some(Unavailable::Over)) => return Ok(false),
+        (_, Some(Unavailable::Passed)) => "the body of this request has been passed on by ctx:proxy".to_owned(),
         (Purpose::Read, _) => {
             "the route has stream_body = true, so its body comes in pieces: read them with ctx:reader()".to_owned()
         }
@@ -133,11 +140,11 @@ pub(super) fn is_late(request: &Request) -> Result<bool, Raise> {
 }
 
 /// `ctx:reader()`.
-fn reader(stack: &mut Stack<'_>, shared: &Unreads) -> Returns {
-    let ticket = ticket(stack, &shared.contexts, "reader()")?;
-    let request = shared.contexts.requests.get(ticket)?;
+fn reader(stack: &mut Stack<'_>, shared: &ReaderFunctions) -> Returns {
+    let request_key = request_key(stack, &shared.contexts, "reader()")?;
+    let request = shared.contexts.requests.get(request_key)?;
     let unread = match &request.unread {
-        Some(unread) if unread.purpose() == Purpose::Read && unread.gone() != Some(Gone::Passed) => {
+        Some(unread) if unread.purpose() == Purpose::Read && unread.gone() != Some(Unavailable::Passed) => {
             Some(unread.clone())
         }
         None if request.body.is_none() => None,
@@ -149,16 +156,16 @@ fn reader(stack: &mut Stack<'_>, shared: &Unreads) -> Returns {
         }
     };
     drop(request);
-    shared.readers.push(stack, Reader(unread, ticket));
+    shared.readers.push(stack, BodyReader(unread, request_key));
     Ok(1)
 }
 
 /// `read(reader)` → a piece; nothing at the end; nil and the status that says why there is none.
-fn read(stack: &mut Stack<'_>, shared: &Unreads) -> Returns {
-    let Some(Reader(unread, ticket)) = shared.readers.get(stack, 1) else {
+fn read(stack: &mut Stack<'_>, shared: &ReaderFunctions) -> Returns {
+    let Some(BodyReader(unread, request_key)) = shared.readers.get(stack, 1) else {
         return Err(Raise::mistake("call it with a colon: reader:read()"));
     };
-    let ticket = *ticket;
+    let request_key = *request_key;
     let Some(unread) = unread.clone() else {
         stack.push_boolean(true);
         return Ok(1);
@@ -178,7 +185,7 @@ fn read(stack: &mut Stack<'_>, shared: &Unreads) -> Returns {
             Ok(None) => Ok(0),
             Err(status) => {
                 stack.push_nil();
-                push_refusal(stack, &requests, ticket, Some(status)).map(|results| results + 1)
+                push_refusal(stack, &requests, request_key, Some(status)).map(|results| results + 1)
             }
         }
     })

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rover_lua::json;
-use rover_lua::{Frame, Kind, Stack, Stopped};
+use rover_lua::{Coroutine, Frame, Kind, Stack, Stopped, traceback};
 
 use crate::exchange::context::Contexts;
 use crate::exchange::response::{Responder, name_status};
@@ -100,7 +100,7 @@ pub(crate) struct Failure {
     /// The Lua code that was active, innermost first.
     pub(crate) frames: Vec<Frame>,
     /// The answer that the error itself asks for.
-    pub(crate) asked: Option<Asked>,
+    pub(crate) asked: Option<RaisedAnswer>,
     /// The answer's status if the error asks for none.
     status: StatusCode,
 }
@@ -112,7 +112,7 @@ fn has_place(message: &str) -> bool {
 }
 
 /// An error that is an answer.
-pub(crate) enum Asked {
+pub(crate) enum RaisedAnswer {
     /// `error { status = …, … }`: the table is the body, as JSON.
     Table(StatusCode, Bytes),
     /// `error(api:error(…))`, or another built response.
@@ -139,7 +139,7 @@ impl Failure {
             Kind::Table if stack.metatable_identity(index) == responder.metatable => {
                 let mut response = None;
                 let sendable = responder.respond(stack, index, contexts, &mut HeaderMap::new(), &mut response).is_ok();
-                asked = response.filter(|_| sendable).map(Asked::Response);
+                asked = response.filter(|_| sendable).map(RaisedAnswer::Response);
                 "a response was raised as an error".to_owned()
             }
             Kind::Table => match value::unavailable(stack, index) {
@@ -151,7 +151,7 @@ impl Failure {
                     if let Some(status) = status_of(stack, index) {
                         let mut body = Vec::new();
                         if json::encode(stack, index, &contexts.vocabulary, &mut body).is_ok() {
-                            asked = Some(Asked::Table(status, body.into()));
+                            asked = Some(RaisedAnswer::Table(status, body.into()));
                         }
                     }
                     value::told(stack, index, lua).unwrap_or_else(|| value::shown(stack, index, &contexts.vocabulary))
@@ -172,6 +172,22 @@ impl Failure {
             _ => message,
         };
         Failure { message, frames, asked, status }
+    }
+
+    /// Reads the error that a coroutine has raised, on top of its stack. `place` is what its function is known by, for where Lua
+    /// knows no better place.
+    #[cold]
+    pub(crate) fn raised(
+        coroutine: &mut Coroutine,
+        place: &str,
+        lua: &mlua::Lua,
+        contexts: &Contexts,
+        responder: &Responder,
+    ) -> Failure {
+        let mut stack = coroutine.stack();
+        let frames = traceback(&stack, 0);
+        let index = stack.top();
+        Failure::read(&mut stack, index, lua, contexts, responder, frames).placed(place)
     }
 
     /// Lua code that was stopped because it ran for too long: 503.
@@ -224,8 +240,8 @@ impl Failure {
     /// The default answer. With `debug`, it shows the author what the log shows.
     pub(crate) fn into_response(self, request_id: &HeaderValue, debug: bool) -> Response<Body> {
         match self.asked {
-            Some(Asked::Response(response)) => response,
-            Some(Asked::Table(status, body)) => {
+            Some(RaisedAnswer::Response(response)) => response,
+            Some(RaisedAnswer::Table(status, body)) => {
                 let mut response = json_response(status, body);
                 name_status(&mut response);
                 response

@@ -23,6 +23,7 @@ use crate::error::Error;
 
 pub(crate) use client::client_certificate;
 use names::Certificates;
+pub(crate) use reload::CertificateWatch;
 use reload::FileStamp;
 
 /// The TLS of a server, as all its workers share it.

@@ -15,7 +15,7 @@ use crate::log::{self, Level};
 use super::ServerTls;
 
 /// The thread that watches the files of a [`ServerTls`]. Dropping this ends it.
-pub(crate) struct Watching {
+pub(crate) struct CertificateWatch {
     _end: Sender<()>,
 }
 
@@ -27,7 +27,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// The system refuses another thread.
-    pub(crate) fn watch(self: &Arc<ServerTls>) -> Result<Option<Watching>, Error> {
+    pub(crate) fn watch(self: &Arc<ServerTls>) -> Result<Option<CertificateWatch>, Error> {
         let interval = self.settings.reload_interval;
         if interval.is_zero() || self.settings.self_signed {
             return Ok(None);
@@ -45,7 +45,7 @@ impl ServerTls {
             .name("rover-tls".to_owned())
             .spawn(work)
             .map_err(|error| Error::io("cannot start the thread that watches certificates", error))?;
-        Ok(Some(Watching { _end: end }))
+        Ok(Some(CertificateWatch { _end: end }))
     }
 
     /// Loads the files if they are others than `known`, which are in use. What keeps it from that may be over the next time,

@@ -18,7 +18,7 @@ const GZIP_WINDOW_BITS: u8 = 15;
 
 /// The bytes are not in the coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub(crate) struct BrokenCoding;
 
 /// How far a step came. Without either, there is nothing to do without more input.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,7 +51,7 @@ impl Codec {
     ///
     /// # Errors
     /// The decoder refuses to begin.
-    pub(crate) fn new(coding: BodyCoding, beginning: &[u8]) -> Result<Codec, Broken> {
+    pub(crate) fn new(coding: BodyCoding, beginning: &[u8]) -> Result<Codec, BrokenCoding> {
         let inner = match coding {
             BodyCoding::Gzip => Inner::Gzip(Decompress::new_gzip(GZIP_WINDOW_BITS)),
             BodyCoding::Deflate => Inner::Deflate(Decompress::new(is_zlib(beginning))),
@@ -61,8 +61,8 @@ impl Codec {
                 Inner::Br(Box::new(BrotliState::new_strict(alloc(), alloc(), alloc())))
             }
             BodyCoding::Zstd => {
-                let mut decoder = zstd::stream::raw::Decoder::new().map_err(|_| Broken)?;
-                decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_BITS)).map_err(|_| Broken)?;
+                let mut decoder = zstd::stream::raw::Decoder::new().map_err(|_| BrokenCoding)?;
+                decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_BITS)).map_err(|_| BrokenCoding)?;
                 Inner::Zstd(decoder)
             }
         };
@@ -78,14 +78,14 @@ impl Codec {
     ///
     /// # Errors
     /// The input is not in the coding.
-    pub(crate) fn run(&mut self, input: &[u8], room: &mut [u8]) -> Result<Progress, Broken> {
+    pub(crate) fn run(&mut self, input: &[u8], room: &mut [u8]) -> Result<Progress, BrokenCoding> {
         if self.is_whole {
             match &mut self.inner {
                 _ if input.is_empty() => return Ok(Progress::default()),
                 // Members of gzip and frames of zstd may follow each other.
                 Inner::Gzip(decoder) => *decoder = Decompress::new_gzip(GZIP_WINDOW_BITS),
                 Inner::Zstd(_) => {}
-                Inner::Deflate(_) | Inner::Br(_) => return Err(Broken),
+                Inner::Deflate(_) | Inner::Br(_) => return Err(BrokenCoding),
             }
             self.is_whole = false;
         }
@@ -93,7 +93,7 @@ impl Codec {
         self.is_whole = match &mut self.inner {
             Inner::Gzip(decoder) | Inner::Deflate(decoder) => {
                 let (read, written) = (decoder.total_in(), decoder.total_out());
-                let status = decoder.decompress(input, room, FlushDecompress::None).map_err(|_| Broken)?;
+                let status = decoder.decompress(input, room, FlushDecompress::None).map_err(|_| BrokenCoding)?;
                 progress.read = (decoder.total_in() - read) as usize;
                 progress.written = (decoder.total_out() - written) as usize;
                 status == Status::StreamEnd
@@ -114,11 +114,11 @@ impl Codec {
                 match result {
                     BrotliResult::ResultSuccess => true,
                     BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => false,
-                    BrotliResult::ResultFailure => return Err(Broken),
+                    BrotliResult::ResultFailure => return Err(BrokenCoding),
                 }
             }
             Inner::Zstd(decoder) => {
-                let status = decoder.run_on_buffers(input, room).map_err(|_| Broken)?;
+                let status = decoder.run_on_buffers(input, room).map_err(|_| BrokenCoding)?;
                 progress = Progress { read: status.bytes_read, written: status.bytes_written };
                 status.remaining == 0
             }

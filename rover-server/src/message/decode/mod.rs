@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 
-pub(crate) use codec::{Broken, Codec};
+pub(crate) use codec::{BrokenCoding, Codec};
 
 /// What a client may send, as the value of `Accept-Encoding` in a 415 (RFC 9110, section 15.5.16).
 pub(crate) const ACCEPTED: &str = "gzip, br, zstd, deflate";
@@ -26,7 +26,7 @@ pub(crate) enum BodyCoding {
 
 /// The body is in a coding that is not known, or in several at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unknown;
+pub(crate) struct UnknownCoding;
 
 /// The coding that the fields of a message name; `None` for plain bytes.
 ///
@@ -34,7 +34,7 @@ pub(crate) struct Unknown;
 /// It is not known. Several codings count as one that is not: decoding one within the other could take any time for a
 /// few bytes.
 #[inline]
-pub(crate) fn coding(headers: &HeaderMap) -> Result<Option<BodyCoding>, Unknown> {
+pub(crate) fn coding(headers: &HeaderMap) -> Result<Option<BodyCoding>, UnknownCoding> {
     // To look at a few names costs less than to look one up.
     match headers.keys().any(|name| *name == CONTENT_ENCODING) {
         false => Ok(None),
@@ -43,20 +43,20 @@ pub(crate) fn coding(headers: &HeaderMap) -> Result<Option<BodyCoding>, Unknown>
 }
 
 #[cold]
-fn named(headers: &HeaderMap) -> Result<Option<BodyCoding>, Unknown> {
+fn named(headers: &HeaderMap) -> Result<Option<BodyCoding>, UnknownCoding> {
     let mut found = None;
     for value in headers.get_all(CONTENT_ENCODING) {
-        for name in value.to_str().map_err(|_| Unknown)?.split(',').map(|name| name.trim().to_ascii_lowercase()) {
+        for name in value.to_str().map_err(|_| UnknownCoding)?.split(',').map(|name| name.trim().to_ascii_lowercase()) {
             let coding = match name.as_str() {
                 "gzip" | "x-gzip" => BodyCoding::Gzip,
                 "br" => BodyCoding::Br,
                 "zstd" => BodyCoding::Zstd,
                 "deflate" => BodyCoding::Deflate,
                 "identity" | "" => continue,
-                _ => return Err(Unknown),
+                _ => return Err(UnknownCoding),
             };
             if found.replace(coding).is_some() {
-                return Err(Unknown);
+                return Err(UnknownCoding);
             }
         }
     }
@@ -76,7 +76,7 @@ pub(crate) struct Decode {
 }
 
 /// What a step came to.
-pub(crate) enum Step {
+pub(crate) enum DecodeStep {
     More,
     Done(Bytes),
 }
@@ -87,7 +87,7 @@ impl Decode {
     /// # Errors
     /// 400 where the decoder refuses to begin.
     pub(crate) fn new(coding: BodyCoding, body: Bytes, limit: u64) -> Result<Decode, StatusCode> {
-        let codec = Codec::new(coding, &body).map_err(|Broken| StatusCode::BAD_REQUEST)?;
+        let codec = Codec::new(coding, &body).map_err(|BrokenCoding| StatusCode::BAD_REQUEST)?;
         Ok(Decode { codec, body, out: BytesMut::new(), limit })
     }
 
@@ -95,7 +95,7 @@ impl Decode {
     ///
     /// # Errors
     /// 413 above the limit, 400 when the body is not in the coding, or is cut off.
-    pub(crate) fn step(&mut self) -> Result<Step, StatusCode> {
+    pub(crate) fn step(&mut self) -> Result<DecodeStep, StatusCode> {
         let start = self.out.len();
         // One byte more than the limit shows that there is more.
         let room = self.limit.saturating_add(1).saturating_sub(start as u64).min(STEP as u64) as usize;
@@ -106,7 +106,8 @@ impl Decode {
             if filled == self.out.len() || read >= STEP {
                 break false;
             }
-            let step = self.codec.run(&self.body, &mut self.out[filled..]).map_err(|Broken| StatusCode::BAD_REQUEST)?;
+            let step =
+                self.codec.run(&self.body, &mut self.out[filled..]).map_err(|BrokenCoding| StatusCode::BAD_REQUEST)?;
             self.body.advance(step.read);
             filled += step.written;
             read += step.read;
@@ -121,7 +122,7 @@ impl Decode {
         if filled as u64 > self.limit {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        Ok(if has_ended { Step::Done(std::mem::take(&mut self.out).freeze()) } else { Step::More })
+        Ok(if has_ended { DecodeStep::Done(std::mem::take(&mut self.out).freeze()) } else { DecodeStep::More })
     }
 }
 
@@ -160,7 +161,7 @@ mod tests {
     fn decoded(coding: BodyCoding, body: Vec<u8>, limit: u64) -> Result<Bytes, StatusCode> {
         let mut decode = Decode::new(coding, body.into(), limit)?;
         loop {
-            if let Step::Done(bytes) = decode.step()? {
+            if let DecodeStep::Done(bytes) = decode.step()? {
                 return Ok(bytes);
             }
         }
@@ -203,8 +204,8 @@ mod tests {
         let mut decode = Decode::new(BodyCoding::Zstd, bomb.into(), 1 << 20).unwrap();
         let refused = loop {
             match decode.step() {
-                Ok(Step::More) => assert!(decode.out.len() <= 1 << 20),
-                Ok(Step::Done(_)) => panic!("it was let in"),
+                Ok(DecodeStep::More) => assert!(decode.out.len() <= 1 << 20),
+                Ok(DecodeStep::Done(_)) => panic!("it was let in"),
                 Err(status) => break status,
             }
         };
@@ -285,7 +286,7 @@ mod tests {
         assert_eq!(of(&["identity, x-gzip"]), Ok(Some(BodyCoding::Gzip)));
         assert_eq!(of(&["deflate"]), Ok(Some(BodyCoding::Deflate)));
         for unknown in [&["compress"][..], &["gzip, br"], &["gzip", "gzip"], &["rot13"]] {
-            assert_eq!(of(unknown), Err(Unknown), "{unknown:?}");
+            assert_eq!(of(unknown), Err(UnknownCoding), "{unknown:?}");
         }
     }
 }

@@ -18,11 +18,11 @@ pub(super) struct Text {
 }
 
 /// The files of one version, by what asks for them: the name of a module, or `None` for the app's own file.
-type Texts = BTreeMap<Option<Vec<u8>>, Text>;
+type FileTexts = BTreeMap<Option<Vec<u8>>, Text>;
 
 /// What one version has read. Clones are handles to the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Code(Arc<Mutex<Texts>>);
+pub(crate) struct Code(Arc<Mutex<FileTexts>>);
 
 impl Code {
     /// What the version has read for the module `name`.
@@ -43,7 +43,7 @@ impl Code {
         Ok(self.texts().entry(name.map(<[u8]>::to_vec)).or_insert(text).clone())
     }
 
-    fn texts(&self) -> MutexGuard<'_, Texts> {
+    fn texts(&self) -> MutexGuard<'_, FileTexts> {
         self.0.lock()
     }
 }

@@ -374,7 +374,7 @@ local function settle_sockets()
   settle_order(sockets)
   for number, socket in ipairs(sockets) do
     local place = socket.place
-    local ok, endpoint = xpcall(function() return M.declare_socket(number, socket.declaration, socket.at) end, native.failure)
+    local ok, endpoint = xpcall(function() return native.declare_socket(number, socket.declaration, socket.at) end, native.failure)
     if not ok then
       -- `native.failure` gave the error and where it was raised.
       local message = tostring(type(endpoint) == "table" and endpoint[1] or endpoint)
@@ -392,10 +392,10 @@ local function settle_sockets()
         if is_here and route.verb == "any" then any = route end
       end
       if get then
-        get.handler = M.socket_handler(endpoint, get.handler)
+        get.handler = native.socket_handler(endpoint, get.handler)
       else
         add(declared.routes, {
-          verb = "get", handler = M.socket_handler(endpoint, any and any.handler), file = socket.file, line = socket.line, place = place,
+          verb = "get", handler = native.socket_handler(endpoint, any and any.handler), file = socket.file, line = socket.line, place = place,
         })
       end
     end

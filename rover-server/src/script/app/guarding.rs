@@ -8,46 +8,60 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
-use mlua::{Lua, Table};
 use rover_lua::{Returns, Shared, Stack};
 
 use crate::exchange::context::{self, Contexts, Guarded};
 use crate::exchange::response::Responder;
-use crate::route::{Guards, NamedValue, Origin, Pattern, Reach, RouteId};
+use crate::route::{Guards, NamedValue, Origin, Pattern, Reach, RouteDecl, RouteId};
+use crate::script::vm::Vm;
 
 use super::declared::Declared;
-use super::told::Told;
+use super::draft::Draft;
+use super::places::HookPlaces;
 
-/// Lends to `hooks.lua` what it needs.
+/// Lends to `hooks.lua` and `chain.lua` what they need.
 pub(super) fn install(
-    lua: &Lua,
-    native: &Table,
+    vm: &Vm,
     declared: &Rc<RefCell<Declared>>,
-    told: &Rc<RefCell<Told>>,
-) -> mlua::Result<()> {
-    let shared = Shared::new(lua, told.clone())?;
+    draft: &Rc<RefCell<Draft>>,
+) -> mlua::Result<Rc<Guarding>> {
+    let (lua, native) = (&vm.lua, &vm.native);
+    let shared = Shared::new(lua, draft.clone())?;
     native.raw_set("guard", shared.function(lua, guard)?)?;
     native.raw_set("guards_of_route", shared.function(lua, of_route)?)?;
-    let (declared, told) = (declared.clone(), told.clone());
-    let idle = lua.create_function(move |_, ()| Ok(told.borrow_mut().places.idle(&declared.borrow().mounts)))?;
-    native.raw_set("idle_guards", idle)
+    let (declared, draft) = (declared.clone(), draft.clone());
+    let idle = lua.create_function(move |_, ()| Ok(draft.borrow_mut().places.idle(&declared.borrow().mounts)))?;
+    native.raw_set("idle_guards", idle)?;
+    let guarding = Rc::new(Guarding {
+        contexts: vm.contexts().clone(),
+        responder: vm.responder.clone(),
+        guards: OnceCell::new(),
+        routes: OnceCell::new(),
+        routes_only: Cell::default(),
+    });
+    let shared = Shared::new(lua, guarding.clone())?;
+    native.raw_set("guards_at", shared.function(lua, at)?)?;
+    native.raw_set("prepared", shared.function(lua, prepared)?)?;
+    let settled = guarding.clone();
+    vm.settling.add(move |config| settled.routes_only.set(!config.path_guards));
+    Ok(guarding)
 }
 
 /// `guard(file, line, segment…)`, with the last segment of the place first: whether it is one. A wrong one leaves its
-/// mistake in `told`.
-fn guard(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
-    let told = &mut *told.borrow_mut();
+/// mistake in `draft`.
+fn guard(stack: &mut Stack<'_>, draft: &RefCell<Draft>) -> Returns {
+    let draft = &mut *draft.borrow_mut();
     let fields: Vec<&[u8]> = (3..=stack.top()).rev().map(|index| stack.bytes(index).unwrap_or_default()).collect();
     let is_place = match Pattern::parse(&fields) {
-        Ok(pattern) if told.places.patterns.len() < usize::from(u16::MAX) => {
-            told.places.patterns.push(pattern);
+        Ok(pattern) if draft.places.patterns.len() < usize::from(u16::MAX) => {
+            draft.places.patterns.push(pattern);
             true
         }
         Ok(_) => false,
         Err(mistake) => {
             let file = String::from_utf8_lossy(stack.bytes(1).unwrap_or_default());
             let origin = Origin { file: Arc::from(file), line: stack.number(2) as u32 };
-            told.mistakes.push(format!("{origin}: {mistake}"));
+            draft.mistakes.push(format!("{origin}: {mistake}"));
             false
         }
     };
@@ -57,17 +71,17 @@ fn guard(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
 
 /// `guards_of_route()`: the places above all paths of the last route, counted from 1, as an array from the outermost inward;
 /// and whether there are others, above some of them.
-fn of_route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
-    let told = &mut *told.borrow_mut();
+fn of_route(stack: &mut Stack<'_>, draft: &RefCell<Draft>) -> Returns {
+    let draft = &mut *draft.borrow_mut();
     let mut places = Vec::new();
-    if let Some(route) = told.routes.last() {
-        places.extend(told.places.guards().of_route(&route.pattern));
+    if let Some(route) = draft.routes.last() {
+        places.extend(draft.places.guards().of_route(&route.pattern));
     }
     stack.push_table(places.len(), 0);
     let array = stack.top();
     let (mut n, mut depends) = (0, false);
     for (place, reach) in places {
-        if let Some(reached) = told.places.reached.get_mut(usize::from(place)) {
+        if let Some(reached) = draft.places.reached.get_mut(usize::from(place)) {
             *reached = true;
         }
         match reach {
@@ -85,27 +99,34 @@ fn of_route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
 
 /// What the functions of `chain.lua` share.
 pub(super) struct Guarding {
-    pub(super) contexts: Rc<Contexts>,
-    pub(super) responder: Rc<Responder>,
+    contexts: Rc<Contexts>,
+    responder: Rc<Responder>,
     /// Known once the app has loaded, where there are hooks.
-    pub(super) guards: Rc<OnceCell<Guards>>,
-    /// The pattern of each route.
-    pub(super) routes: Rc<OnceCell<Vec<Pattern>>>,
-    /// Hooks guard only the routes that are declared at and below their place.
-    pub(super) routes_only: Rc<Cell<bool>>,
+    pub(super) guards: OnceCell<Guards>,
+    /// The pattern of each route, known once the app has loaded.
+    routes: OnceCell<Vec<Pattern>>,
+    /// Hooks guard only the routes that are declared at and below their place: `path_guards` is off.
+    routes_only: Cell<bool>,
 }
 
-/// Lends to `chain.lua` what it needs.
-pub(super) fn install_late(lua: &Lua, native: &Table, guarding: Guarding) -> mlua::Result<()> {
-    let shared = Shared::new(lua, Rc::new(guarding))?;
-    native.raw_set("guards_at", shared.function(lua, at)?)?;
-    native.raw_set("prepared", shared.function(lua, prepared)?)
+impl Guarding {
+    /// Sets where hooks are.
+    pub(super) fn guard(&self, places: HookPlaces) {
+        if let Some(guards) = places.finish() {
+            let _ = self.guards.set(guards);
+        }
+    }
+
+    /// Sets what the app's routes are.
+    pub(super) fn know(&self, routes: &[RouteDecl]) {
+        let _ = self.routes.set(routes.iter().map(|route| route.pattern.clone()).collect());
+    }
 }
 
 /// `guards_at(ctx)`: the places whose hooks run for the request, as text.
 fn at(stack: &mut Stack<'_>, guarding: &Guarding) -> Returns {
-    let ticket = context::ticket(stack, &guarding.contexts, "request_id()")?;
-    let mut request = guarding.contexts.requests.get_mut(ticket)?;
+    let request_key = context::request_key(stack, &guarding.contexts, "request_id()")?;
+    let mut request = guarding.contexts.requests.get_mut(request_key)?;
     let key = match &request.guarded {
         Some(guarded) => guarded.key.clone(),
         None => {
@@ -149,8 +170,8 @@ fn as_text(places: &[u16]) -> Option<String> {
 
 /// `prepared(ctx)`: the response that Rover has ready for the request, if it has one.
 fn prepared(stack: &mut Stack<'_>, guarding: &Guarding) -> Returns {
-    let ticket = context::ticket(stack, &guarding.contexts, "request_id()")?;
-    let mut request = guarding.contexts.requests.get_mut(ticket)?;
+    let request_key = context::request_key(stack, &guarding.contexts, "request_id()")?;
+    let mut request = guarding.contexts.requests.get_mut(request_key)?;
     let response = request.guarded.as_mut().and_then(|guarded| {
         let response = guarded.response.take();
         guarded.is_missing = response.as_ref().is_none_or(|response| response.status() == StatusCode::NOT_FOUND);

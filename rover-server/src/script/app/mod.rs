@@ -8,13 +8,15 @@ mod chunk;
 mod code;
 mod config_value;
 mod declared;
+mod draft;
 mod endpoint;
+mod entries;
 mod guarding;
+mod install;
 mod load;
 mod modules;
 mod natives;
 mod places;
-mod told;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
@@ -29,20 +31,23 @@ use parking_lot::Mutex;
 pub(crate) use code::Code;
 pub(crate) use declared::{Declared, Hooks, Mistakes, Unfinished};
 pub(crate) use endpoint::Endpoint;
-use rover_lua::{Coroutines, Outside, Waits};
+use guarding::Guarding;
+use natives::Limiting;
+use rover_lua::{Coroutine, Coroutines, Outside, Waits};
 
 use crate::config::Config;
-use crate::exchange::context::{Contexts, Guarded, Peer, Shapes};
+use crate::exchange::context::{Contexts, Guarded, ParamShapes, Peer};
+use crate::exchange::failure::Failure;
 use crate::exchange::response::Responder;
 use crate::log::{self, Level};
 use crate::observe::metrics::Sources;
 use crate::observe::otlp::{Tracer, Tracing};
 use crate::policy::rate_limit::RateLimits;
-use crate::route::{FastRouter, Guards, Pattern, RouteId};
+use crate::route::{FastRouter, Pattern, RouteId};
 use crate::runtime::budget::{self, Budget, InFlight, Share};
-use crate::script::db::Databases;
 use crate::script::tasks::Tasks;
-use crate::script::websocket::{Hub, Sockets};
+use crate::script::vm::Settling;
+use crate::script::websocket::Hub;
 use crate::store::Stores;
 
 /// Where the app's code is.
@@ -67,6 +72,14 @@ impl Source {
             Source::Text { name, .. } => Path::new(name),
         };
         path.file_stem().map_or_else(|| "app".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    }
+
+    /// The app's file as messages call it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Source::File(path) => path.display().to_string(),
+            Source::Text { name, .. } => name.clone(),
+        }
     }
 
     /// The folder that relative names in the app start from.
@@ -130,28 +143,24 @@ pub(crate) struct App {
     pub(crate) tasks: Rc<Tasks>,
     tracing: Tracing,
     pub(crate) hooks: Hooks,
-    /// Which paths have hooks; empty where there are none.
-    guards: Rc<OnceCell<Guards>>,
-    /// Hooks guard routes alone: `path_guards` is off.
-    routes_only: Rc<Cell<bool>>,
+    /// Which paths have hooks.
+    guarding: Rc<Guarding>,
     /// The function of `cors.origins`.
     cors_origins: Option<mlua::Function>,
-    /// Known once the server starts.
-    limits: Rc<OnceCell<Arc<RateLimits>>>,
-    sockets: Rc<Sockets>,
-    databases: Rc<Databases>,
+    limiting: Rc<Limiting>,
+    /// What the parts of the VM do with the config.
+    settling: Settling,
     /// Where each entry was declared.
     places: Vec<String>,
     /// Whether each entry has a parameter, and so gets a context.
     takes_context: Vec<bool>,
     /// What is known of the requests of each entry.
     endpoints: Vec<Endpoint>,
-    debug: Rc<Cell<bool>>,
+    debug: Cell<bool>,
     stores: Arc<Stores>,
     /// Known once the app is settled.
     budget: OnceCell<Rc<Budget>>,
     longest_body: Cell<u64>,
-    workers: Rc<Cell<usize>>,
     handler_timeout: Cell<Duration>,
     watches_waits: Cell<bool>,
     /// Where the parts of the VM register what they count.
@@ -181,7 +190,7 @@ impl App {
     #[cold]
     pub(crate) fn guarded(&self, path: &str, known: Option<&Pattern>) -> Option<Guarded> {
         let mut guarded = Guarded::default();
-        guarded.key = guarding::key(self.guards.get()?, path, known, &mut guarded.values)?;
+        guarded.key = guarding::key(self.guarding.guards.get()?, path, known, &mut guarded.values)?;
         Some(guarded)
     }
 
@@ -198,6 +207,13 @@ impl App {
     /// Where the function of `entry` was declared, as `app.lua:12`.
     pub(crate) fn place_of(&self, entry: c_int) -> String {
         usize::try_from(entry - 1).ok().and_then(|n| self.places.get(n)).cloned().unwrap_or_else(|| "app".to_owned())
+    }
+
+    /// Reads the error that the function of `entry` has raised in `coroutine`.
+    #[cold]
+    pub(crate) fn failure(&self, coroutine: &mut Coroutine, entry: c_int) -> Failure {
+        let lua = self.coroutines.lua();
+        Failure::raised(coroutine, &self.place_of(entry), lua, &self.contexts, &self.responder)
     }
 
     /// What is known of the requests that `entry` answers.
@@ -270,21 +286,18 @@ impl App {
 
     /// Lends the server's limits to the functions that count from within Lua.
     pub(crate) fn limit(&self, limits: Arc<RateLimits>) {
-        let _ = self.limits.set(limits);
+        let _ = self.limiting.limits.set(limits);
     }
 
     /// Tells the app what was decided after it had loaded.
     pub(crate) fn settle(&self, router: &FastRouter, config: &Config, tracer: Option<&Tracer>) {
         self.tracing.settle(tracer);
-        let _ = self.contexts.shapes.set(Shapes::of(router, self.guards.get()));
+        let _ = self.contexts.shapes.set(ParamShapes::of(router, self.guarding.guards.get()));
         self.stores.settle(config.store.clone());
         self.debug.set(config.debug);
-        self.routes_only.set(!config.path_guards);
         self.watches_waits.set(config.slow_request.is_some());
         self.tasks.set_keep_alive(config.sse_keep_alive);
-        self.sockets.settle(&config.websocket);
-        self.databases.settle(config);
-        self.workers.set(config.workers);
+        self.settling.settle(config);
         self.handler_timeout.set(config.connections.handler_timeout);
         self.contexts.vocabulary.limit(config.json_size_limit);
         limit_memory(self.coroutines.lua(), config.limits.memory_limit);

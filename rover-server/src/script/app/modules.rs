@@ -8,8 +8,8 @@ use std::rc::Rc;
 use mlua::{Lua, Table};
 use rover_lua::Waits;
 
-use super::chunk::own;
 use super::{Code, Files};
+use crate::script::vm::file;
 
 /// Where `require` looks once it has found nothing beside the app and where LuaJIT looks by itself: where Debian and
 /// others install Lua modules as packages.
@@ -69,8 +69,8 @@ pub(super) fn keep(lua: &Lua, files: &Files, code: &Code, waits: &Rc<Waits>) -> 
             None => Ok((None, None)),
         })?;
     let noted = files.clone();
-    let note = lua.create_function(move |_, file: mlua::LuaString| {
-        noted.note(PathBuf::from(OsStr::from_bytes(&file.as_bytes())));
+    let note = lua.create_function(move |_, name: mlua::LuaString| {
+        noted.note(PathBuf::from(OsStr::from_bytes(&name.as_bytes())));
         Ok(())
     })?;
     let (files, code) = (files.clone(), code.clone());
@@ -82,7 +82,7 @@ pub(super) fn keep(lua: &Lua, files: &Files, code: &Code, waits: &Rc<Waits>) -> 
     })?;
     let waits = waits.clone();
     let is_loaded = lua.create_function(move |_, ()| Ok(waits.is_loaded()))?;
-    own(lua, "modules", include_str!("modules.lua"))?.call((
+    file(lua, "modules", include_str!("modules.lua"))?.call((
         known,
         keep,
         note,

@@ -10,15 +10,16 @@ use mlua::{Lua, Table, Value};
 use rover_lua::{Kind, Raise, Returns, Shared, Stack, Waits, number_text_function, traceback};
 
 use crate::exchange::context::{self, Contexts, Installed};
-use crate::exchange::failure::{Asked, Failure};
+use crate::exchange::failure::{Failure, RaisedAnswer};
 use crate::exchange::response::Responder;
 use crate::message::header_names::MOST_FIELDS;
 use crate::policy::rate_limit::RateLimits;
 use crate::route::Verb;
+use crate::script::vm::Vm;
 use crate::spelling;
 
 use super::declared::{self, Declared};
-use super::told::{self, Told};
+use super::draft::{self, Draft};
 
 /// Everything that `response.lua` and `dsl.lua` need before there are responses.
 ///
@@ -28,7 +29,7 @@ pub(super) fn early(
     name: &str,
     installed: &Installed,
     declared: &Rc<RefCell<Declared>>,
-    told: &Rc<RefCell<Told>>,
+    draft: &Rc<RefCell<Draft>>,
 ) -> mlua::Result<Table> {
     let native = lua.create_table()?;
     native.raw_set("name", name)?;
@@ -45,18 +46,18 @@ pub(super) fn early(
         })?,
     )?;
     native.raw_set("unknown_verb", lua.create_function(|_, (name, verb)| Ok(unknown_verb(name, verb)))?)?;
-    let tell = Shared::new(lua, told.clone())?;
-    native.raw_set("route", tell.function(lua, told::route)?)?;
-    native.raw_set("limit", tell.function(lua, told::limit)?)?;
-    let reading = told.clone();
+    let tell = Shared::new(lua, draft.clone())?;
+    native.raw_set("route", tell.function(lua, draft::route)?)?;
+    native.raw_set("limit", tell.function(lua, draft::limit)?)?;
+    let reading = draft.clone();
     let key =
-        lua.create_function(move |_, (key, value): (Value, Value)| Ok(told::endpoint_key(&reading, &key, value)))?;
+        lua.create_function(move |_, (key, value): (Value, Value)| Ok(draft::endpoint_key(&reading, &key, value)))?;
     native.raw_set("endpoint_key", key)?;
-    let reading = told.clone();
-    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(told::endpoint_end(&reading)))?)?;
-    let reading = told.clone();
+    let reading = draft.clone();
+    native.raw_set("endpoint_end", lua.create_function(move |_, ()| Ok(draft::endpoint_end(&reading)))?)?;
+    let reading = draft.clone();
     let belongs = move |_: &Lua, (number, route): (usize, usize)| {
-        told::endpoint_of(&reading, number, route);
+        draft::endpoint_of(&reading, number, route);
         Ok(())
     };
     native.raw_set("endpoint_of", lua.create_function(belongs)?)?;
@@ -136,17 +137,27 @@ fn unknown_verb(name: String, verb: String) -> String {
 }
 
 /// What the functions of failing requests share.
-pub(super) struct Failing {
-    pub(super) installed: Rc<Contexts>,
-    pub(super) responder: Rc<Responder>,
-    pub(super) lua: mlua::WeakLua,
-    pub(super) debug: Rc<Cell<bool>>,
-    pub(super) waits: Rc<Waits>,
+struct Failing {
+    contexts: Rc<Contexts>,
+    responder: Rc<Responder>,
+    lua: mlua::WeakLua,
+    /// Answers show details of errors.
+    debug: Cell<bool>,
+    waits: Rc<Waits>,
 }
 
 /// Everything that `chain.lua` needs to survive a failing handler.
-pub(super) fn failing(lua: &Lua, native: &Table, failing: Failing) -> mlua::Result<()> {
-    let shared = Shared::new(lua, Rc::new(failing))?;
+pub(super) fn failing(vm: &Vm) -> mlua::Result<()> {
+    let (lua, native) = (&vm.lua, &vm.native);
+    let failing = Rc::new(Failing {
+        contexts: vm.contexts().clone(),
+        responder: vm.responder.clone(),
+        lua: lua.weak(),
+        debug: Cell::default(),
+        waits: vm.waits.clone(),
+    });
+    let shared = Shared::new(lua, failing.clone())?;
+    vm.settling.add(move |config| failing.debug.set(config.debug));
     native.raw_set("failure", shared.function(lua, failure)?)?;
     native.raw_set("log_failure", shared.function(lua, log_failure)?)?;
     native.raw_set("default_answer", shared.function(lua, default_answer)?)?;
@@ -161,18 +172,21 @@ pub(super) fn failing(lua: &Lua, native: &Table, failing: Failing) -> mlua::Resu
 
 /// What limits share whose clients a function of the app names.
 pub(super) struct Limiting {
-    pub(super) contexts: Rc<Contexts>,
-    pub(super) limits: Rc<OnceCell<Arc<RateLimits>>>,
+    contexts: Rc<Contexts>,
+    /// Known once the server starts.
+    pub(super) limits: OnceCell<Arc<RateLimits>>,
 }
 
 /// Everything that `chain.lua` needs to count requests.
-pub(super) fn limiting(lua: &Lua, native: &Table, limiting: Limiting) -> mlua::Result<()> {
-    native.raw_set("allow", Shared::new(lua, Rc::new(limiting))?.function(lua, allow)?)
+pub(super) fn limiting(vm: &Vm) -> mlua::Result<Rc<Limiting>> {
+    let limiting = Rc::new(Limiting { contexts: vm.contexts().clone(), limits: OnceCell::new() });
+    vm.native.raw_set("allow", Shared::new(&vm.lua, limiting.clone())?.function(&vm.lua, allow)?)?;
+    Ok(limiting)
 }
 
 /// `allow(ctx, limit, key)`: whether the request may go on. The answer will tell of it.
 fn allow(stack: &mut Stack<'_>, limiting: &Limiting) -> Returns {
-    let ticket = context::ticket(stack, &limiting.contexts, "request_id()")?;
+    let request_key = context::request_key(stack, &limiting.contexts, "request_id()")?;
     let place = (stack.number(2) as usize).saturating_sub(1);
     let Some(key) = stack.bytes(3) else {
         let kind = stack.kind(3).name();
@@ -180,7 +194,7 @@ fn allow(stack: &mut Stack<'_>, limiting: &Limiting) -> Returns {
     };
     let decision = limiting.limits.get().and_then(|limits| limits.check_key(place, key));
     if let Some(decision) = decision {
-        let mut request = limiting.contexts.requests.get_mut(ticket)?;
+        let mut request = limiting.contexts.requests.get_mut(request_key)?;
         decision.write(request.told.get_or_insert_default());
     }
     stack.push_boolean(!decision.is_some_and(|decision| decision.is_refusal()));
@@ -237,15 +251,15 @@ fn read(stack: &mut Stack<'_>, failing: &Failing) -> Option<Failure> {
     stack.push_item(2, 1);
     let index = stack.top();
     let lua = failing.lua.try_upgrade()?;
-    let failure = Failure::read(stack, index, &lua, &failing.installed, &failing.responder, frames);
+    let failure = Failure::read(stack, index, &lua, &failing.contexts, &failing.responder, frames);
     Some(failure.placed(&String::from_utf8_lossy(stack.bytes(3).unwrap_or_default())))
 }
 
 /// `log_failure(ctx, failed, place)`: whether there was something to log, rather than an error that is an answer.
 fn log_failure(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
-    let ticket = context::ticket(stack, &failing.installed, "request_id()")?;
+    let request_key = context::request_key(stack, &failing.contexts, "request_id()")?;
     if let Some(failure) = read(stack, failing) {
-        let mut request = failing.installed.requests.get_mut(ticket)?;
+        let mut request = failing.contexts.requests.get_mut(request_key)?;
         let id = request.id().clone();
         failure.log(request.head.method.as_str(), request.head.uri.path(), &id);
         stack.push_boolean(failure.asked.is_none());
@@ -263,16 +277,16 @@ fn described(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
 
 /// `default_answer(ctx, failed, place)`: what to respond with, as a value that a handler might have returned.
 fn default_answer(stack: &mut Stack<'_>, failing: &Failing) -> Returns {
-    let ticket = context::ticket(stack, &failing.installed, "request_id()")?;
+    let request_key = context::request_key(stack, &failing.contexts, "request_id()")?;
     let failure = read(stack, failing);
     let asked = failure.as_ref().and_then(|failure| failure.asked.as_ref());
-    if let Some(Asked::Response(_)) = asked {
+    if let Some(RaisedAnswer::Response(_)) = asked {
         stack.push_item(2, 1);
         return Ok(1);
     }
-    let id = failing.installed.requests.get_mut(ticket)?.id().clone();
+    let id = failing.contexts.requests.get_mut(request_key)?.id().clone();
     let status = match asked {
-        Some(Asked::Table(status, _)) => *status,
+        Some(RaisedAnswer::Table(status, _)) => *status,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     stack.push_table(3, 0);

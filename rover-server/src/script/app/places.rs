@@ -5,14 +5,14 @@ use crate::route::{Guards, Pattern};
 
 /// The places of hooks while the app loads.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct HookPlaces {
     pub(super) patterns: Vec<Pattern>,
     guards: Option<Guards>,
     /// Those that something declared lies at or below.
     pub(super) reached: Vec<bool>,
 }
 
-impl Places {
+impl HookPlaces {
     /// What they guard. No place comes after it is asked for.
     pub(super) fn guards(&mut self) -> &Guards {
         let patterns = &mut self.patterns;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lru::LruCache;
-use mlua::{Lua, Table};
+use mlua::Table;
 use rover_data::{Database, Dialect, Settings, Sql};
 
 use self::rows::RowShapes;
@@ -33,8 +33,9 @@ use crate::config::Config;
 use crate::log::{self, Level};
 use crate::observe::metrics::{Samples, Sources};
 use crate::script::tasks::Tasks;
+use crate::script::vm::Vm;
 use rover_lua::json::Vocabulary;
-use rover_lua::{OwnedMeta, Raise, Returns, Shared, Stack, anchor, mistake_function};
+use rover_lua::{OwnedMeta, Raise, Returns, Shared, Stack, anchor};
 
 /// How many SQL texts a VM keeps that have been read.
 const TEXTS: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
@@ -43,7 +44,7 @@ const TEXTS: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 const DEFAULT: &str = "default";
 
 /// The databases of one VM.
-pub(crate) struct Databases {
+struct Databases {
     tasks: Weak<Tasks>,
     vocabulary: Rc<Vocabulary>,
     handles: OwnedMeta<Handle>,
@@ -104,17 +105,11 @@ impl Target {
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(
-    lua: &Lua,
-    rover: &Table,
-    tasks: &Rc<Tasks>,
-    vocabulary: &Rc<Vocabulary>,
-    response_meta: &Table,
-    folder: &Path,
-) -> mlua::Result<Rc<Databases>> {
+pub(crate) fn install(vm: &Vm, folder: &Path) -> mlua::Result<()> {
+    let Vm { lua, rover, tasks, vocabulary, .. } = vm;
     let metas = [lua.create_table()?, lua.create_table()?, lua.create_table()?, lua.create_table()?];
     let [handle_meta, list_meta, blob_meta, stream_meta] = &metas;
-    let outage_meta: Table = lua.load(include_str!("outage.lua")).set_name("=rover/db").eval()?;
+    let outage_meta: Table = vm.file("db", include_str!("outage.lua"))?.call(())?;
     let (handles, lists) = (OwnedMeta::new(lua, handle_meta)?, OwnedMeta::new(lua, list_meta)?);
     let (blobs, streams) = (OwnedMeta::new(lua, blob_meta)?, OwnedMeta::new(lua, stream_meta)?);
     for (meta, name) in metas.iter().zip(["db", "list", "blob", "rows"]) {
@@ -133,7 +128,7 @@ pub(crate) fn install(
         streams,
         shapes,
         texts: RefCell::new(LruCache::new(TEXTS)),
-        response_meta: response_meta.to_pointer(),
+        response_meta: vm.response_meta.to_pointer(),
         outage_meta,
         open: RefCell::default(),
         collect,
@@ -153,16 +148,20 @@ pub(crate) fn install(
     methods.raw_set("stats", shared.function(lua, stats)?)?;
     let encode: mlua::Function = rover.raw_get::<Table>("json")?.raw_get("encode")?;
     let decode: mlua::Function = rover.raw_get::<Table>("json")?.raw_get("decode")?;
-    let page = lua.load(include_str!("page.lua")).set_name("=rover/db");
-    let page: mlua::Function =
-        page.call((mistake_function(lua)?, encode, decode, methods.raw_get::<mlua::Function>("query")?))?;
+    let query: mlua::Function = methods.raw_get("query")?;
+    let page: mlua::Function = vm.file("db", include_str!("page.lua"))?.call((&vm.mistake, encode, decode, query))?;
     methods.raw_set("page", page)?;
     handle_meta.raw_set("__index", methods)?;
     rover.raw_set("list", shared.function(lua, values::list)?)?;
     rover.raw_set("blob", shared.function(lua, values::blob)?)?;
     rover.raw_set("database", shared.function(lua, database)?)?;
     rover.raw_set("db", shared.function(lua, default)?.call::<mlua::Value>(())?)?;
-    Ok(databases)
+    // The numbers are the process's, so one worker tells them.
+    if vm.worker <= 1 {
+        databases.count_in(&vm.sources);
+    }
+    vm.settling.add(move |config| databases.settle(config));
+    Ok(())
 }
 
 /// `rover.db`.
@@ -212,7 +211,7 @@ fn stats(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
 
 impl Databases {
     /// Opens what the config names.
-    pub(crate) fn settle(&self, config: &Config) {
+    fn settle(&self, config: &Config) {
         self.is_made_up.set(config.has_made_up_database());
         self.workers.set(config.workers.max(1));
         let mut known = BTreeMap::new();
@@ -228,7 +227,7 @@ impl Databases {
     }
 
     /// Has it noted what has been done, and what is going on.
-    pub(crate) fn count_in(&self, sources: &Sources) {
+    fn count_in(&self, sources: &Sources) {
         let databases = self.shared();
         sources.add(move |samples| {
             if let Some(databases) = databases.upgrade() {

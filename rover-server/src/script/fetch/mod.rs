@@ -14,17 +14,16 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlua::{Function, Lua, Table};
+use mlua::{Function, Table};
 use rover_lua::json::Vocabulary;
-use rover_lua::{
-    OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, mistake_function, number_text_function, press, times,
-};
+use rover_lua::{OwnedMeta, Raise, Returns, Shared, Stack, Waits, anchor, number_text_function, press, times};
 
-use self::reader::{Reader, State};
+use self::reader::{BodyReader, BodyState};
 use crate::log::{self, Level};
 use crate::observe::otlp::Tracing;
 use crate::outbound::{BreakerOptions, Client, Figures, LimitOptions, Settings, TlsOptions};
 use crate::script::tasks::Tasks;
+use crate::script::vm::Vm;
 
 /// What the functions of `rover.http` share in one VM.
 struct Fetch {
@@ -34,9 +33,9 @@ struct Fetch {
     figures: Arc<Figures>,
     tracing: Tracing,
     clients: OwnedMeta<Rc<Client>>,
-    readers: OwnedMeta<Reader>,
+    readers: OwnedMeta<BodyReader>,
     /// Bodies that an app may still read.
-    open: RefCell<Vec<Weak<State>>>,
+    open: RefCell<Vec<Weak<BodyState>>>,
     /// Registry reference of the metatable that makes look-ups of headers ignore case.
     headers_meta: i32,
     /// Registry reference of the metatable of results.
@@ -55,21 +54,13 @@ impl Fetch {
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(
-    lua: &Lua,
-    rover: &Table,
-    vocabulary: &Rc<Vocabulary>,
-    tasks: &Rc<Tasks>,
-    waits: &Rc<Waits>,
-    figures: &Arc<Figures>,
-) -> mlua::Result<()> {
+pub(crate) fn install(vm: &Vm) -> mlua::Result<()> {
+    let Vm { lua, rover, vocabulary, tasks, waits, figures, .. } = vm;
     let (client_meta, reader_meta) = (lua.create_table()?, lua.create_table()?);
-    let headers_meta: Table = lua.load(include_str!("headers.lua")).set_name("=rover/http").eval()?;
+    let headers_meta: Table = vm.file("http", include_str!("headers.lua"))?.call(())?;
     let headers_meta = anchor(lua, &headers_meta)?;
-    let result_meta: Table = lua
-        .load(include_str!("result.lua"))
-        .set_name("=rover/http")
-        .call((Shared::new(lua, Rc::new(()))?.function(lua, cookies::cookie)?, mistake_function(lua)?))?;
+    let cookie = Shared::new(lua, Rc::new(()))?.function(lua, cookies::cookie)?;
+    let result_meta: Table = vm.file("http", include_str!("result.lua"))?.call((cookie, &vm.mistake))?;
     let result_meta = anchor(lua, &result_meta)?;
     let (clients, readers) = (OwnedMeta::new(lua, &client_meta)?, OwnedMeta::new(lua, &reader_meta)?);
     let fetch = Rc::new_cyclic(|own| Fetch {
@@ -77,7 +68,7 @@ pub(crate) fn install(
         tasks: Rc::downgrade(tasks),
         vocabulary: vocabulary.clone(),
         figures: figures.clone(),
-        tracing: tasks.tracing().clone(),
+        tracing: vm.tracing.clone(),
         clients,
         readers,
         open: RefCell::default(),
@@ -99,8 +90,9 @@ pub(crate) fn install(
     native.raw_set("number_text", number_text_function(lua)?)?;
     let encode: Function = rover.raw_get::<Table>("json")?.raw_get("encode")?;
     let times = times(lua, |message| log::event(Level::Warn, message).emit())?;
-    let http = lua.load(include_str!("http.lua")).set_name("=rover/http");
-    let http: Table = http.call((native, encode, mistake_function(lua)?, times))?;
+    let http: Table = vm.file("http", include_str!("http.lua"))?.call((native, encode, &vm.mistake, times))?;
+    let figures = figures.clone();
+    vm.sources.add(move |samples| stats::count(&figures, samples));
     rover.raw_set("http", http)
 }
 

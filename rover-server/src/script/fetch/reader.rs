@@ -16,10 +16,10 @@ use crate::outbound::{Inflow, Problem};
 use super::{CONNECTION, Fetch, not_a, push_problem};
 
 /// A body as Lua holds it.
-pub(super) struct Reader(Rc<State>);
+pub(super) struct BodyReader(Rc<BodyState>);
 
 /// What is left of a body.
-pub(super) struct State {
+pub(super) struct BodyState {
     /// `None` while it is being read, and once it is over.
     inflow: RefCell<Option<Inflow>>,
     is_reading: Cell<bool>,
@@ -29,7 +29,7 @@ pub(super) struct State {
     patience: Option<Duration>,
 }
 
-impl State {
+impl BodyState {
     fn is_forgotten(&self) -> bool {
         let is_late = self.patience.is_some_and(|patience| self.used.get().elapsed() > patience);
         is_late && !self.is_reading.get()
@@ -53,7 +53,7 @@ pub(super) fn install(lua: &Lua, shared: &Shared<Fetch>, waits: &Rc<Waits>, meta
 /// Pushes a reader of `inflow`, which waits at most `patience` for each piece.
 pub(super) fn push(stack: &mut Stack<'_>, fetch: &Fetch, mut inflow: Inflow, patience: Option<Duration>) {
     inflow.set_patience(patience);
-    let state = Rc::new(State {
+    let state = Rc::new(BodyState {
         inflow: RefCell::new(Some(inflow)),
         is_reading: Cell::new(false),
         problem: RefCell::default(),
@@ -61,7 +61,7 @@ pub(super) fn push(stack: &mut Stack<'_>, fetch: &Fetch, mut inflow: Inflow, pat
         patience,
     });
     fetch.open.borrow_mut().push(Rc::downgrade(&state));
-    fetch.readers.push(stack, Reader(state));
+    fetch.readers.push(stack, BodyReader(state));
     press(stack, CONNECTION);
 }
 
@@ -82,7 +82,7 @@ pub(super) fn sweep(fetch: &Fetch) {
 }
 
 /// What one reading brings.
-enum Piece {
+enum BodyPiece {
     Data(bytes::Bytes),
     End,
     Broken(Problem),
@@ -103,17 +103,17 @@ fn iterate(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
 /// What is done about a body that breaks off.
 type Breaking = fn(&mut Stack<'_>, &Problem) -> Returns;
 
-fn push_piece(stack: &mut Stack<'_>, piece: Piece, breaking: Breaking) -> Returns {
+fn push_piece(stack: &mut Stack<'_>, piece: BodyPiece, breaking: Breaking) -> Returns {
     match piece {
-        Piece::Data(data) => {
+        BodyPiece::Data(data) => {
             stack.push_bytes(&data);
             Ok(1)
         }
-        Piece::End => {
+        BodyPiece::End => {
             stack.push_nil();
             Ok(1)
         }
-        Piece::Broken(problem) => breaking(stack, &problem),
+        BodyPiece::Broken(problem) => breaking(stack, &problem),
     }
 }
 
@@ -126,12 +126,12 @@ fn next(stack: &mut Stack<'_>, fetch: &Fetch, call: &'static str, breaking: Brea
     }
     state.used.set(Instant::now());
     let Some(inflow) = state.inflow.take() else {
-        let piece = state.problem.borrow().clone().map_or(Piece::End, Piece::Broken);
+        let piece = state.problem.borrow().clone().map_or(BodyPiece::End, BodyPiece::Broken);
         stack.push_boolean(true);
         return push_piece(stack, piece, breaking).map(|n| n + 1);
     };
     state.is_reading.set(true);
-    let mut reading = Reading { state, inflow: Some(inflow) };
+    let mut reading = BodyReading { state, inflow: Some(inflow) };
     fetch.waits.suspend(stack, Name::Own(call), async move {
         let piece = reading.next().await;
         drop(reading);
@@ -140,30 +140,30 @@ fn next(stack: &mut Stack<'_>, fetch: &Fetch, call: &'static str, breaking: Brea
 }
 
 /// A reading in progress. One that is cancelled leaves the body as it was: what comes next is the next piece.
-struct Reading {
-    state: Rc<State>,
+struct BodyReading {
+    state: Rc<BodyState>,
     inflow: Option<Inflow>,
 }
 
-impl Reading {
-    async fn next(&mut self) -> Piece {
-        let Some(inflow) = &mut self.inflow else { return Piece::End };
+impl BodyReading {
+    async fn next(&mut self) -> BodyPiece {
+        let Some(inflow) = &mut self.inflow else { return BodyPiece::End };
         let chunk = inflow.chunk().await;
         if let Some(Ok(data)) = chunk {
-            return Piece::Data(data);
+            return BodyPiece::Data(data);
         }
         self.inflow = None;
         match chunk {
             Some(Err(problem)) => {
                 *self.state.problem.borrow_mut() = Some(problem.clone());
-                Piece::Broken(problem)
+                BodyPiece::Broken(problem)
             }
-            _ => Piece::End,
+            _ => BodyPiece::End,
         }
     }
 }
 
-impl Drop for Reading {
+impl Drop for BodyReading {
     fn drop(&mut self) {
         self.state.is_reading.set(false);
         self.state.used.set(Instant::now());

@@ -55,7 +55,7 @@ struct Head {
 }
 
 /// What a call brought.
-enum Outcome {
+enum FetchOutcome {
     Collected(Head, Bytes),
     Streaming(Head, Box<Inflow>),
     Failed(Problem),
@@ -65,13 +65,15 @@ enum Outcome {
     NoChunk(String),
 }
 
-impl Outcome {
+impl FetchOutcome {
     /// Ends the span of the request.
     fn told(&self, mut span: ClientSpan) {
         match self {
-            Outcome::Collected(head, ..) | Outcome::Streaming(head, ..) => span.answered(head.parts.status.as_u16()),
-            Outcome::Failed(problem) => span.failed(&problem.to_string()),
-            Outcome::Raised(_) | Outcome::NoChunk(_) => span.failed("request body broke off"),
+            FetchOutcome::Collected(head, ..) | FetchOutcome::Streaming(head, ..) => {
+                span.answered(head.parts.status.as_u16())
+            }
+            FetchOutcome::Failed(problem) => span.failed(&problem.to_string()),
+            FetchOutcome::Raised(_) | FetchOutcome::NoChunk(_) => span.failed("request body broke off"),
         }
     }
 }
@@ -136,28 +138,28 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
 }
 
 /// Sends the call and waits for its answer, with its body unless that is to be streamed.
-async fn exchange(client: Rc<Client>, call: Call, limit: u64, is_streamed: bool) -> Outcome {
+async fn exchange(client: Rc<Client>, call: Call, limit: u64, is_streamed: bool) -> FetchOutcome {
     let deadline = call.deadline;
     let Reply { head, mut body, url, is_not_followed } = match client.send(call).await {
         Ok(reply) => reply,
-        Err(problem) => return Outcome::Failed(problem),
+        Err(problem) => return FetchOutcome::Failed(problem),
     };
     let head = Head { parts: head, url, is_not_followed };
     if is_streamed {
-        return Outcome::Streaming(head, Box::new(body));
+        return FetchOutcome::Streaming(head, Box::new(body));
     }
     match body.collect(limit, deadline).await {
-        Ok(body) => Outcome::Collected(head, body),
-        Err(problem) => Outcome::Failed(problem),
+        Ok(body) => FetchOutcome::Collected(head, body),
+        Err(problem) => FetchOutcome::Failed(problem),
     }
 }
 
 /// Makes the request's body while it is sent. One that raises ends the exchange.
 async fn beside(
-    feed: impl Future<Output = Result<(), Outcome>>,
-    exchange: impl Future<Output = Outcome>,
+    feed: impl Future<Output = Result<(), FetchOutcome>>,
+    exchange: impl Future<Output = FetchOutcome>,
     deadline: Option<Instant>,
-) -> Outcome {
+) -> FetchOutcome {
     let (mut feed, mut exchange) = (pin!(feed), pin!(exchange));
     let outcome = tokio::select! {
         biased;
@@ -169,7 +171,7 @@ async fn beside(
     };
     match outcome {
         // A server may answer while the rest of the request is still on its way, and stop reading.
-        Outcome::Streaming(..) => {
+        FetchOutcome::Streaming(..) => {
             let fed = match deadline {
                 Some(deadline) => timeout_at(deadline, feed).await,
                 None => Ok(feed.await),
@@ -177,7 +179,7 @@ async fn beside(
             match fed {
                 Ok(Ok(())) => outcome,
                 Ok(Err(problem)) => problem,
-                Err(_) => Outcome::Failed(Problem::Timeout),
+                Err(_) => FetchOutcome::Failed(Problem::Timeout),
             }
         }
         outcome => outcome,
@@ -222,7 +224,7 @@ fn headers(stack: &mut Stack<'_>) -> Result<HeaderMap, Raise> {
 fn body(
     stack: &mut Stack<'_>,
     fetch: &Fetch,
-) -> Result<(Outgoing, Option<impl Future<Output = Result<(), Outcome>> + use<>>), Raise> {
+) -> Result<(Outgoing, Option<impl Future<Output = Result<(), FetchOutcome>> + use<>>), Raise> {
     match stack.kind(argument::BODY) {
         Kind::Function => {
             let Some(tasks) = fetch.tasks.upgrade() else {
@@ -241,7 +243,7 @@ fn body(
 }
 
 /// Calls the function for chunk after chunk until it returns nil, or nobody wants more.
-async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>) -> Result<(), Outcome> {
+async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>) -> Result<(), FetchOutcome> {
     enum Chunk {
         Some(Bytes),
         End,
@@ -252,10 +254,10 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
     loop {
         let run = match Run::again(&tasks, &mut function, &place) {
             Ok(run) => run,
-            Err(Raise::Mistake(message)) => return Err(Outcome::NoChunk(message)),
-            Err(_) => return Err(Outcome::Raised(None)),
+            Err(Raise::Mistake(message)) => return Err(FetchOutcome::NoChunk(message)),
+            Err(_) => return Err(FetchOutcome::Raised(None)),
         };
-        let mut returned = stint.wait(run).await.map_err(|error| Outcome::Raised(Some(error)))?;
+        let mut returned = stint.wait(run).await.map_err(|error| FetchOutcome::Raised(Some(error)))?;
         let chunk = match returned.stack() {
             None => Chunk::End,
             Some(stack) => match stack.value(1) {
@@ -272,7 +274,7 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
                     let seconds = limit.as_secs_f64();
                     let message =
                         format!("the function of a request's body took {seconds} s of CPU time without a chunk");
-                    return Err(Outcome::NoChunk(message));
+                    return Err(FetchOutcome::NoChunk(message));
                 }
             }
             Chunk::Some(bytes) => {
@@ -287,7 +289,7 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
             }
             Chunk::Other(kind) => {
                 let message = format!("the function of a request's body returned a {kind}, not a string or nil");
-                return Err(Outcome::NoChunk(message));
+                return Err(FetchOutcome::NoChunk(message));
             }
         }
     }
@@ -297,19 +299,19 @@ async fn feed(tasks: Rc<Tasks>, mut function: Held, sender: mpsc::Sender<Bytes>)
 const NOT_FOLLOWED: &[u8] = b"the body was made by a function, which cannot make it again";
 
 /// Pushes what the call brought.
-fn push(stack: &mut Stack<'_>, fetch: &Fetch, outcome: Outcome, patience: Option<Duration>) -> Returns {
+fn push(stack: &mut Stack<'_>, fetch: &Fetch, outcome: FetchOutcome, patience: Option<Duration>) -> Returns {
     let (head, body) = match outcome {
-        Outcome::Failed(problem) => return push_problem(stack, &problem),
-        Outcome::NoChunk(message) => return Err(Raise::Mistake(message)),
-        Outcome::Raised(error) => {
+        FetchOutcome::Failed(problem) => return push_problem(stack, &problem),
+        FetchOutcome::NoChunk(message) => return Err(Raise::Mistake(message)),
+        FetchOutcome::Raised(error) => {
             match error {
                 Some(mut error) => error.push_first(stack),
                 None => stack.push_nil(),
             }
             return Err(Raise::Value);
         }
-        Outcome::Collected(head, body) => (head, Ok(body)),
-        Outcome::Streaming(head, inflow) => (head, Err(inflow)),
+        FetchOutcome::Collected(head, body) => (head, Ok(body)),
+        FetchOutcome::Streaming(head, inflow) => (head, Err(inflow)),
     };
     let Head { parts: head, url, is_not_followed } = head;
     stack.push_table(0, 6);

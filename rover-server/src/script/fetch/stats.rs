@@ -1,8 +1,9 @@
-//! `stats()`: the figures of this worker's clients, as a table.
+//! The figures of this worker's clients: for `stats()`, as a table, and for the metrics.
 
 use rover_lua::{Returns, Stack};
 
-use crate::outbound::Row;
+use crate::observe::metrics::Samples;
+use crate::outbound::{BreakerState, Figures, Row};
 
 use super::Fetch;
 
@@ -41,5 +42,31 @@ fn push_rows<'r>(stack: &mut Stack<'_>, rows: impl Iterator<Item = &'r Row>) {
             stack.set_field(figures);
         }
         stack.set_field(origins);
+    }
+}
+
+/// Notes what is counted of requests to other servers.
+pub(super) fn count(figures: &Figures, samples: &mut Samples) {
+    for row in figures.rows() {
+        let labels = [("client", &*row.client), ("origin", &*row.origin)];
+        let help = "Connections to other servers that are open.";
+        samples.gauge("rover_outbound_connections", help, &labels, row.open as f64);
+        let help = "Connections to other servers that wait for use.";
+        samples.gauge("rover_outbound_idle_connections", help, &labels, row.idle as f64);
+        let help = "Requests to other servers in progress.";
+        samples.gauge("rover_outbound_active_requests", help, &labels, row.active as f64);
+        let help = "Requests to other servers that wait for their turn.";
+        samples.gauge("rover_outbound_queued_requests", help, &labels, row.queued as f64);
+        let help = "Workers whose circuit to the other server is not closed.";
+        let is_broken = row.breaker != BreakerState::Closed;
+        samples.gauge("rover_outbound_broken_circuits", help, &labels, f64::from(u8::from(is_broken)));
+        let help = "Requests sent to other servers, each attempt counted.";
+        samples.counter("rover_outbound_requests_total", help, &labels, row.requests as f64);
+        let help = "Requests to other servers that failed: no answer, or a status from 500 on.";
+        samples.counter("rover_outbound_failures_total", help, &labels, row.failures as f64);
+        let help = "Requests to other servers that repeated another.";
+        samples.counter("rover_outbound_retries_total", help, &labels, row.retries as f64);
+        let help = "Requests to other servers that were refused without being sent.";
+        samples.counter("rover_outbound_rejected_total", help, &labels, row.rejected as f64);
     }
 }

@@ -13,10 +13,10 @@ use hyper::upgrade::OnUpgrade;
 use percent_encoding::percent_decode_str;
 use rover_lua::{Kind, Name, Raise, Returns, Stack};
 
-use crate::exchange::context::{self, Peer, Ticket};
+use crate::exchange::context::{self, Peer, RequestKey};
 use crate::log::{self, Level};
 use crate::message::header_names;
-use crate::message::unread::Gone;
+use crate::message::unread::Unavailable;
 use crate::observe::otlp::ClientSpan;
 use crate::outbound::{Active, Inflow, Problem, SendFailure, is_idempotent};
 
@@ -58,22 +58,22 @@ struct Onward {
     body: RequestBody,
     peer: Rc<Peer>,
     /// Of the request, which keeps the answer until it is sent.
-    ticket: Ticket,
+    request_key: RequestKey,
     hints: Option<Hints>,
 }
 
 /// The outcome.
-enum Outcome {
+enum ForwardOutcome {
     Answered(Box<(Parts, Inflow)>, Turn),
     Failed(Problem, Option<Rc<Upstream>>),
 }
 
-impl Outcome {
+impl ForwardOutcome {
     /// Ends the span of the request.
     fn told(&self, mut span: ClientSpan) {
         match self {
-            Outcome::Answered(answered, _) => span.answered(answered.0.status.as_u16()),
-            Outcome::Failed(problem, _) => span.failed(&problem.to_string()),
+            ForwardOutcome::Answered(answered, _) => span.answered(answered.0.status.as_u16()),
+            ForwardOutcome::Failed(problem, _) => span.failed(&problem.to_string()),
         }
     }
 }
@@ -119,15 +119,17 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
 
 /// Takes what is passed on from the request.
 fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onward, Raise> {
-    let ticket = context::ticket(stack, &proxy.contexts, "proxy(url)")?;
+    let request_key = context::request_key(stack, &proxy.contexts, "proxy(url)")?;
     let kept = kept_headers(stack)?;
-    let request = proxy.contexts.requests.get(ticket)?;
+    let request = proxy.contexts.requests.get(request_key)?;
     let body = match (&request.body, &request.unread) {
         (None, Some(unread)) => match unread.pass(request.peer.passing()) {
             Ok(body) => RequestBody::unread(body),
-            Err(Gone::Over) => RequestBody::Known(Bytes::new()),
-            Err(Gone::Passed) => return Err(Raise::mistake("the body of this request has been passed on already")),
-            Err(Gone::Begun) => {
+            Err(Unavailable::Over) => RequestBody::Known(Bytes::new()),
+            Err(Unavailable::Passed) => {
+                return Err(Raise::mistake("the body of this request has been passed on already"));
+            }
+            Err(Unavailable::Begun) => {
                 return Err(Raise::mistake("ctx:proxy cannot pass on a body of which some has been read"));
             }
         },
@@ -135,7 +137,7 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
     };
     let head = &request.head;
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
-    let client = headers::Client { ip: request.ip(), scheme: request.scheme(), host, version: head.version };
+    let client = headers::Requester { ip: request.ip(), scheme: request.scheme(), host, version: head.version };
     let (headers, upgrade) = headers::onward(&head.headers, &client, options, &kept);
     let path = head.uri.path();
     let rest = request.route.as_ref().and_then(|(_, params)| {
@@ -150,8 +152,8 @@ fn onward(stack: &mut Stack<'_>, proxy: &Proxy, options: &Options) -> Result<Onw
         upgrade,
         body,
         peer: request.peer.clone(),
-        ticket,
-        hints: Hints::new(&request, ticket, proxy, options),
+        request_key,
+        hints: Hints::new(&request, request_key, proxy, options),
     })
 }
 
@@ -238,14 +240,14 @@ fn leads_out(path: &str) -> bool {
 }
 
 /// Sends the request to an upstream, and to another one if it did not reach the first.
-async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut Option<ClientSpan>) -> Outcome {
+async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut Option<ClientSpan>) -> ForwardOutcome {
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut last = Problem::Refused;
     while onward.body.is_whole() {
         let Some(turn) = group.pick(&tried) else { break };
         let target = match place(&turn.upstream, onward) {
             Ok(target) => target,
-            Err(problem) => return Outcome::Failed(problem, Some(turn.upstream.clone())),
+            Err(problem) => return ForwardOutcome::Failed(problem, Some(turn.upstream.clone())),
         };
         if let Some(span) = span {
             span.to(&turn.upstream.url, Some(&target));
@@ -276,7 +278,7 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
         let failure = match read_on(asked, &onward.method).await {
             Ok(answered) => {
                 turn.succeeded();
-                return Outcome::Answered(Box::new(answered), turn);
+                return ForwardOutcome::Answered(Box::new(answered), turn);
             }
             Err(failure) => failure,
         };
@@ -293,7 +295,7 @@ async fn ask(group: &Rc<Group>, onward: &Onward, options: &Options, span: &mut O
             break;
         }
     }
-    Outcome::Failed(last, tried.pop())
+    ForwardOutcome::Failed(last, tried.pop())
 }
 
 /// Reads as much of an answer's body as has come with its head: one that is broken from the beginning is no answer.
@@ -314,10 +316,10 @@ fn can_repeat(onward: &Onward, had_effect: bool) -> bool {
     onward.body.is_whole() && (!had_effect || is_idempotent(&onward.method))
 }
 
-fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward, options: &Options) -> Returns {
+fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: ForwardOutcome, onward: &Onward, options: &Options) -> Returns {
     let (answered, turn) = match outcome {
-        Outcome::Answered(answered, turn) => (answered, turn),
-        Outcome::Failed(problem, upstream) => {
+        ForwardOutcome::Answered(answered, turn) => (answered, turn),
+        ForwardOutcome::Failed(problem, upstream) => {
             return answer::push_failure(stack, proxy, &problem, &answer::named(upstream.as_ref()));
         }
     };
@@ -337,11 +339,11 @@ fn push(stack: &mut Stack<'_>, proxy: &Proxy, outcome: Outcome, onward: &Onward,
         let upgrade = switch::joined(upgrade, turn, body.into_active(), options.tunnel_timeout);
         return answer::push(stack, proxy, &head, about, Some(&chosen), |stack| {
             let about = (onward.peer.clone(), upgrade);
-            proxy.responder.push_upgrade_of(stack, about, &proxy.contexts, onward.ticket);
+            proxy.responder.push_upgrade_of(stack, about, &proxy.contexts, onward.request_key);
         });
     }
     let through = Through::new(body, turn, options);
     answer::push(stack, proxy, &head, about, None, |stack| {
-        proxy.responder.push_stream_of(stack, Box::pin(through), &proxy.contexts, onward.ticket);
+        proxy.responder.push_stream_of(stack, Box::pin(through), &proxy.contexts, onward.request_key);
     })
 }

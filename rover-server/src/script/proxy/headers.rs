@@ -57,7 +57,7 @@ impl Hop {
 }
 
 /// Where a request came from, as far as the upstream is told.
-pub(super) struct Client<'a> {
+pub(super) struct Requester<'a> {
     pub(super) ip: Option<IpAddr>,
     pub(super) scheme: &'static str,
     pub(super) host: Option<&'a [u8]>,
@@ -70,7 +70,7 @@ pub(super) struct Client<'a> {
 /// claims stays here, except for the fields that are `kept`.
 pub(super) fn onward(
     from: &HeaderMap,
-    client: &Client<'_>,
+    client: &Requester<'_>,
     options: &super::Options,
     kept: &[HeaderName],
 ) -> (HeaderMap, Option<HeaderValue>) {
@@ -122,7 +122,7 @@ pub(super) fn has_sound_length(headers: &HeaderMap) -> bool {
 }
 
 /// Sets `Forwarded` (RFC 7239) and the older fields of the same meaning.
-fn tell_of(client: &Client<'_>, forwarding: Forwarding, headers: &mut HeaderMap) {
+fn tell_of(client: &Requester<'_>, forwarding: Forwarding, headers: &mut HeaderMap) {
     let ip = client.ip.map(|ip| ip.to_canonical());
     let mut element = Vec::with_capacity(96);
     element.extend_from_slice(b"for=");

@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 
 use http::{HeaderMap, StatusCode, Version};
 
-use crate::exchange::context::{Peer, Request, Ticket};
+use crate::exchange::context::{Peer, Request, RequestKey};
 use crate::outbound::Relay;
 
 use super::{Options, Proxy, headers};
@@ -18,18 +18,18 @@ use super::{Options, Proxy, headers};
 pub(super) struct Hints {
     relay: Relay,
     peer: Rc<Peer>,
-    ticket: Ticket,
+    request_key: RequestKey,
     proxy: Weak<Proxy>,
     options: Options,
 }
 
 impl Hints {
     /// `None` where the client could not take them for what they are (RFC 9110, section 15.2), or nobody can send them.
-    pub(super) fn new(request: &Request, ticket: Ticket, proxy: &Proxy, options: &Options) -> Option<Hints> {
+    pub(super) fn new(request: &Request, request_key: RequestKey, proxy: &Proxy, options: &Options) -> Option<Hints> {
         (request.head.version == Version::HTTP_11).then(|| Hints {
             relay: Relay::default(),
             peer: request.peer.clone(),
-            ticket,
+            request_key,
             proxy: proxy.own.clone(),
             options: *options,
         })
@@ -58,7 +58,7 @@ impl Hints {
             return;
         }
         // Whoever goes on once the response has begun would write into the middle of it.
-        let is_open = self.proxy.upgrade().is_some_and(|proxy| proxy.contexts.requests.get(self.ticket).is_ok());
+        let is_open = self.proxy.upgrade().is_some_and(|proxy| proxy.contexts.requests.get(self.request_key).is_ok());
         if !is_open {
             return;
         }

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use mlua::{Function, Lua, Table};
-use rover_lua::{OwnedMeta, Shared, Waits, mistake_function, times};
+use mlua::{Function, Table};
+use rover_lua::{OwnedMeta, Shared, Waits, times};
 use tokio::time::sleep;
 
 use self::group::Group;
@@ -30,6 +30,7 @@ use crate::exchange::response::Responder;
 use crate::log::{self, Level};
 use crate::observe::otlp::Tracing;
 use crate::outbound::{Client, Figures, Settings, TlsOptions};
+use crate::script::vm::Vm;
 
 /// The most ways of speaking TLS whose clients are remembered.
 const MOST_CLIENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -94,25 +95,18 @@ async fn standstill(movement: impl Fn() -> u64, timeout: Option<Duration>) {
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(
-    lua: &Lua,
-    native: &Table,
-    methods: &Table,
-    builders: &Table,
-    (contexts, responder, tracing): (&Rc<Contexts>, &Rc<Responder>, &Tracing),
-    waits: &Rc<Waits>,
-    figures: &Arc<Figures>,
-) -> mlua::Result<()> {
+pub(crate) fn install(vm: &Vm) -> mlua::Result<()> {
+    let (lua, waits) = (&vm.lua, &vm.waits);
     let meta = lua.create_table()?;
     meta.raw_set("__metatable", false)?;
     let groups = OwnedMeta::new(lua, &meta)?;
     let proxy = Rc::new_cyclic(|own| Proxy {
-        contexts: contexts.clone(),
-        responder: responder.clone(),
+        contexts: vm.contexts().clone(),
+        responder: vm.responder.clone(),
         waits: waits.clone(),
         clients: RefCell::new(LruCache::new(MOST_CLIENTS)),
-        figures: figures.clone(),
-        tracing: tracing.clone(),
+        figures: vm.figures.clone(),
+        tracing: vm.tracing.clone(),
         groups,
         own: own.clone(),
     });
@@ -122,8 +116,8 @@ pub(crate) fn install(
     own.raw_set("group", shared.function(lua, group::group)?)?;
     let times = times(lua, |message| log::event(Level::Warn, message).emit())?;
     let (method, builder, proxies): (Function, Function, Table) =
-        lua.load(include_str!("proxy.lua")).set_name("=rover/proxy").call((own, mistake_function(lua)?, times))?;
-    methods.raw_set("proxy", method)?;
-    builders.raw_set("proxy", builder)?;
-    native.raw_set("proxies", proxies)
+        vm.file("proxy", include_str!("proxy.lua"))?.call((own, &vm.mistake, times))?;
+    vm.context.methods.raw_set("proxy", method)?;
+    vm.builders.raw_set("proxy", builder)?;
+    vm.native.raw_set("proxies", proxies)
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use crate::message::body::{Arriving, Broken};
+use crate::message::body::{BrokenBody, IncomingBody};
 use crate::outbound::{Outgoing, Problem};
 
 /// A body that can be sent as long as nothing of it has been read.
@@ -20,7 +20,7 @@ pub(super) enum RequestBody {
 
 /// An unread body, and how much of it has been read.
 pub(super) struct Passing {
-    body: Mutex<Arriving>,
+    body: Mutex<IncomingBody>,
     /// Pieces read so far.
     pieces: AtomicU64,
     is_begun: AtomicBool,
@@ -29,7 +29,7 @@ pub(super) struct Passing {
 }
 
 impl RequestBody {
-    pub(super) fn unread(body: Arriving) -> RequestBody {
+    pub(super) fn unread(body: IncomingBody) -> RequestBody {
         RequestBody::Unread(Arc::new(Passing {
             body: Mutex::new(body),
             pieces: AtomicU64::new(0),
@@ -75,7 +75,7 @@ impl RequestBody {
 struct Share(Arc<Passing>);
 
 impl Share {
-    fn look<R>(&self, look: impl FnOnce(&mut Arriving) -> R) -> R {
+    fn look<R>(&self, look: impl FnOnce(&mut IncomingBody) -> R) -> R {
         // Only one share is polled at a time, and on one thread.
         look(&mut self.0.body.lock())
     }
@@ -95,9 +95,9 @@ impl Body for Share {
         polled.map(|frame| {
             frame.map(|frame| {
                 frame.map_err(|broken| match broken {
-                    Broken::Cut => Problem::BodyCut,
-                    Broken::Late => Problem::BodyBrokeOff,
-                    Broken::Malformed => Problem::BodyMalformed,
+                    BrokenBody::Cut => Problem::BodyCut,
+                    BrokenBody::Late => Problem::BodyBrokeOff,
+                    BrokenBody::Malformed => Problem::BodyMalformed,
                 })
             })
         })

@@ -15,24 +15,24 @@ use crate::script::tasks::{Held, Run, Tasks};
 use crate::store::{Cache, Datum, Joined, Lead, Outcome, Stores};
 
 /// A cache as Lua holds it. It is looked up when it is used first, for its size is known only once the app has loaded.
-struct Handle {
+struct CacheHandle {
     name: Box<[u8]>,
     cache: OnceCell<Rc<Own<Cache>>>,
 }
 
-struct Functions {
+struct CacheFunctions {
     stores: Arc<Stores>,
     vocabulary: Rc<Vocabulary>,
     tasks: Weak<Tasks>,
     waits: Rc<Waits>,
-    handles: OwnedMeta<Handle>,
+    handles: OwnedMeta<CacheHandle>,
     computing: Computing,
 }
 
 /// What the functions that run right now compute, the innermost last.
 type Computing = Rc<RefCell<Vec<(*const Cache, Rc<[u8]>)>>>;
 
-impl Functions {
+impl CacheFunctions {
     fn cache(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<Own<Cache>>, Raise> {
         let Some(handle) = self.handles.get(stack, 1) else {
             return Err(Raise::Mistake(format!("call it with a colon: cache:{call}(…)")));
@@ -64,7 +64,7 @@ pub(super) fn install(
     let handles = OwnedMeta::new(lua, &meta)?;
     meta.raw_set("__name", "cache")?;
     let waits = tasks.waits();
-    let functions = Functions {
+    let functions = CacheFunctions {
         stores: stores.clone(),
         vocabulary: vocabulary.clone(),
         tasks: Rc::downgrade(tasks),
@@ -87,15 +87,15 @@ pub(super) fn install(
 }
 
 /// `rover.cache[name]`, which stays in the table.
-fn find(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn find(stack: &mut Stack<'_>, functions: &CacheFunctions) -> Returns {
     let name = super::name(stack, "rover.cache")?.into();
-    functions.handles.push(stack, Handle { name, cache: OnceCell::new() });
+    functions.handles.push(stack, CacheHandle { name, cache: OnceCell::new() });
     super::keep_field(stack);
     Ok(1)
 }
 
 /// `cache:get(key)` → the value or nil.
-fn get(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn get(stack: &mut Stack<'_>, functions: &CacheFunctions) -> Returns {
     let cache = functions.cache(stack, "get")?;
     match cache.get(key(stack, "cache:get")?) {
         Some(datum) => data::push(stack, &datum, &functions.vocabulary)?,
@@ -105,7 +105,7 @@ fn get(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `cache:set(key, value[, ttl])`.
-fn set(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn set(stack: &mut Stack<'_>, functions: &CacheFunctions) -> Returns {
     let cache = functions.cache(stack, "set")?;
     let ttl = ttl(stack, 4, "cache:set")?;
     let value = read::read(stack, 3, &functions.vocabulary, "cache:set")?;
@@ -118,7 +118,7 @@ fn set(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `cache:delete(key)`.
-fn delete(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn delete(stack: &mut Stack<'_>, functions: &CacheFunctions) -> Returns {
     functions.cache(stack, "delete")?.delete(key(stack, "cache:delete")?);
     Ok(0)
 }
@@ -131,7 +131,7 @@ enum Answer {
 }
 
 /// `cache:get_or(key, ttl, fn, …)` → the value, or what `fn(…)` returns.
-fn get_or(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn get_or(stack: &mut Stack<'_>, functions: &CacheFunctions) -> Returns {
     let call = "cache:get_or";
     let cache = functions.cache(stack, "get_or")?;
     let ttl = ttl(stack, 3, call)?;

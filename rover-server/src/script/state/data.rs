@@ -17,7 +17,7 @@ pub(super) fn push(stack: &mut Stack<'_>, datum: &Datum, vocabulary: &Vocabulary
         Datum::Number(value) => stack.push_number(*value),
         Datum::String(bytes) => stack.push_bytes(bytes),
         Datum::Table(bytes) => {
-            let mut reader = Reader { bytes, vocabulary };
+            let mut reader = DatumReader { bytes, vocabulary };
             let top = stack.top();
             if reader.value(stack).is_none() {
                 stack.truncate(top);
@@ -28,12 +28,12 @@ pub(super) fn push(stack: &mut Stack<'_>, datum: &Datum, vocabulary: &Vocabulary
     Ok(())
 }
 
-struct Reader<'b> {
+struct DatumReader<'b> {
     bytes: &'b [u8],
     vocabulary: &'b Vocabulary,
 }
 
-impl Reader<'_> {
+impl DatumReader<'_> {
     fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
         self.bytes = rest;

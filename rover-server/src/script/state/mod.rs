@@ -9,16 +9,13 @@ mod read;
 mod shared;
 
 use std::ops::Deref;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mlua::{Lua, Table};
-use rover_lua::json::Vocabulary;
 use rover_lua::{Kind, Raise, Returns, Stack, seconds};
 
-use crate::script::tasks::Tasks;
-use crate::store::Stores;
+use crate::script::vm::Vm;
 
 /// The longest name of a dictionary or cache, in bytes.
 const LONGEST_NAME: usize = 128;
@@ -30,13 +27,8 @@ const LONGEST_KEY: usize = 64 * 1024;
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(
-    lua: &Lua,
-    rover: &Table,
-    tasks: &Rc<Tasks>,
-    vocabulary: &Rc<Vocabulary>,
-    stores: &Arc<Stores>,
-) -> mlua::Result<()> {
+pub(crate) fn install(vm: &Vm) -> mlua::Result<()> {
+    let Vm { lua, rover, tasks, vocabulary, stores, .. } = vm;
     shared::install(lua, rover, vocabulary, stores)?;
     cache::install(lua, rover, tasks, vocabulary, stores)
 }

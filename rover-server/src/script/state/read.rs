@@ -24,7 +24,7 @@ pub(super) mod tag {
     pub(in super::super) const ARRAY: u8 = 7;
 }
 
-enum Problem {
+enum Unstorable {
     Kind(&'static str),
     Key(&'static str),
     Levels,
@@ -34,25 +34,25 @@ enum Problem {
 
 /// What went wrong, and the way there, innermost first.
 struct Trouble {
-    problem: Problem,
+    problem: Unstorable,
     path: Vec<String>,
 }
 
 impl Trouble {
     #[cold]
-    fn new(problem: Problem) -> Box<Trouble> {
+    fn new(problem: Unstorable) -> Box<Trouble> {
         Box::new(Trouble { problem, path: Vec::new() })
     }
 
     fn message(&self, call: &str) -> String {
         let path: String = self.path.iter().rev().map(String::as_str).collect();
         match &self.problem {
-            Problem::Kind(what) => format!("{call} cannot store the value{path}: it is {what}"),
-            Problem::Key(what) => format!("{call} cannot store the value{path}: {what} is a key"),
-            Problem::Levels => {
+            Unstorable::Kind(what) => format!("{call} cannot store the value{path}: it is {what}"),
+            Unstorable::Key(what) => format!("{call} cannot store the value{path}: {what} is a key"),
+            Unstorable::Levels => {
                 format!("{call} cannot store a value of more than {MOST_LEVELS} levels, or one that holds itself")
             }
-            Problem::Size(limit) => {
+            Unstorable::Size(limit) => {
                 format!("{call} cannot store a table of more than {limit} bytes (json_size_limit)")
             }
         }
@@ -96,11 +96,11 @@ const PLACES_PER_BYTE: usize = 8;
 impl Writer<'_> {
     fn table(&mut self, table: TableView<'_>, level: i32) -> Result<(), Box<Trouble>> {
         if level > MOST_LEVELS {
-            return Err(Trouble::new(Problem::Levels));
+            return Err(Trouble::new(Unstorable::Levels));
         }
         self.left = self.left.saturating_sub(table.places() / PLACES_PER_BYTE);
         if self.out.len() > self.left || is_condemned() {
-            return Err(Trouble::new(Problem::Size(self.vocabulary.size_limit())));
+            return Err(Trouble::new(Unstorable::Size(self.vocabulary.size_limit())));
         }
         let is_array = self.vocabulary.is_array(table.metatable_identity());
         self.out.push(if is_array { tag::ARRAY } else { tag::TABLE });
@@ -119,9 +119,9 @@ impl Writer<'_> {
         for (key, value) in zeroth.into_iter().chain(table.pairs()) {
             match key {
                 View::String(_) | View::Number(_) | View::Boolean(_) => self.value(key, level)?,
-                View::Table(_) => return Err(Trouble::new(Problem::Key("a table"))),
+                View::Table(_) => return Err(Trouble::new(Unstorable::Key("a table"))),
                 View::Nil | View::Light(_) | View::Other => {
-                    return Err(Trouble::new(Problem::Key("something other than a string, a number or a boolean")));
+                    return Err(Trouble::new(Unstorable::Key("something other than a string, a number or a boolean")));
                 }
             }
             self.value(value, level).map_err(|trouble| behind(trouble, shown(key)))?;
@@ -145,13 +145,13 @@ impl Writer<'_> {
             View::Light(light) if self.vocabulary.is_null(light) => self.out.push(tag::NULL),
             View::Table(table) => self.table(table, level + 1)?,
             View::Light(_) | View::Other => {
-                return Err(Trouble::new(Problem::Kind(
+                return Err(Trouble::new(Unstorable::Kind(
                     "neither nil, a boolean, a number, a string nor a table of these",
                 )));
             }
         }
         match self.out.len() > self.left {
-            true => Err(Trouble::new(Problem::Size(self.vocabulary.size_limit()))),
+            true => Err(Trouble::new(Unstorable::Size(self.vocabulary.size_limit()))),
             false => Ok(()),
         }
     }

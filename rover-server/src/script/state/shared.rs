@@ -18,15 +18,15 @@ const USUAL_KEYS: f64 = 1024.0;
 const MOST_KEYS: f64 = 10_000_000.0;
 
 /// A dictionary as Lua holds it.
-struct Handle(Rc<Own<dyn Dictionary>>);
+struct DictionaryHandle(Rc<Own<dyn Dictionary>>);
 
-struct Functions {
+struct DictionaryFunctions {
     stores: Arc<Stores>,
     vocabulary: Rc<Vocabulary>,
-    handles: OwnedMeta<Handle>,
+    handles: OwnedMeta<DictionaryHandle>,
 }
 
-impl Functions {
+impl DictionaryFunctions {
     fn dictionary(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<Own<dyn Dictionary>>, Raise> {
         match self.handles.get(stack, 1) {
             Some(handle) => Ok(handle.0.clone()),
@@ -40,7 +40,7 @@ pub(super) fn install(lua: &Lua, rover: &Table, vocabulary: &Rc<Vocabulary>, sto
     let meta = lua.create_table()?;
     let handles = OwnedMeta::new(lua, &meta)?;
     meta.raw_set("__name", "shared dictionary")?;
-    let functions = Functions { stores: stores.clone(), vocabulary: vocabulary.clone(), handles };
+    let functions = DictionaryFunctions { stores: stores.clone(), vocabulary: vocabulary.clone(), handles };
     let shared = Shared::new(lua, Rc::new(functions))?;
     let methods = lua.create_table()?;
     methods.raw_set("get", shared.function(lua, get)?)?;
@@ -62,18 +62,18 @@ pub(super) fn install(lua: &Lua, rover: &Table, vocabulary: &Rc<Vocabulary>, sto
 }
 
 /// `rover.shared[name]`, which stays in the table.
-fn find(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn find(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let name = super::name(stack, "rover.shared")?;
     let Some(dictionary) = functions.stores.dictionary(name) else {
         return Err(Raise::mistake("there are too many dictionaries: use keys of one instead"));
     };
-    functions.handles.push(stack, Handle(Rc::new(Own(dictionary))));
+    functions.handles.push(stack, DictionaryHandle(Rc::new(Own(dictionary))));
     super::keep_field(stack);
     Ok(1)
 }
 
 /// `dict:get(key)` → the value or nil.
-fn get(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn get(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let dictionary = functions.dictionary(stack, "get")?;
     match dictionary.get(key(stack, "dict:get")?) {
         Some(datum) => data::push(stack, &datum, &functions.vocabulary)?,
@@ -83,7 +83,7 @@ fn get(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `dict:set(key, value[, ttl])` → true, or `nil, err`.
-fn set(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn set(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let dictionary = functions.dictionary(stack, "set")?;
     let ttl = ttl(stack, 4, "dict:set")?;
     let value = read::read(stack, 3, &functions.vocabulary, "dict:set")?;
@@ -99,12 +99,12 @@ fn set(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `dict:add(key, value[, ttl])` → true, or `nil, err`.
-fn add(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn add(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     put(stack, functions, ("add", "dict:add"), |dictionary, key, value, ttl| dictionary.add(key, value, ttl))
 }
 
 /// `dict:replace(key, value[, ttl])` → true, or `nil, err`.
-fn replace(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn replace(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     put(stack, functions, ("replace", "dict:replace"), |dictionary, key, value, ttl| {
         dictionary.replace(key, value, ttl)
     })
@@ -116,7 +116,7 @@ type Store = fn(&Arc<dyn Dictionary>, &[u8], Datum, Option<Duration>) -> Result<
 /// A value that there has to be is stored by `store`; the method's name, alone and as messages have it.
 fn put(
     stack: &mut Stack<'_>,
-    functions: &Functions,
+    functions: &DictionaryFunctions,
     (method, call): (&'static str, &'static str),
     store: Store,
 ) -> Returns {
@@ -130,7 +130,7 @@ fn put(
 }
 
 /// `dict:expire(key, ttl)` → true, or `nil, err`.
-fn expire(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn expire(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let dictionary = functions.dictionary(stack, "expire")?;
     let time = seconds(stack, 3, "dict:expire")?;
     let done = dictionary.expire(key(stack, "dict:expire")?, (!time.is_zero()).then_some(time));
@@ -138,7 +138,7 @@ fn expire(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `dict:ttl(key)` → seconds, 0 for no end, or `nil, err`.
-fn remaining(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn remaining(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let dictionary = functions.dictionary(stack, "ttl")?;
     match dictionary.ttl(key(stack, "dict:ttl")?) {
         Ok(time) => {
@@ -160,7 +160,7 @@ fn answer(stack: &mut Stack<'_>, done: Result<(), Refusal>) -> Returns {
 }
 
 /// `dict:incr(key, by[, init[, ttl]])` → the new number, or `nil, err`.
-fn incr(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn incr(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let dictionary = functions.dictionary(stack, "incr")?;
     let by = number(stack, 3, "an amount")?.unwrap_or(1.0);
     let init = number(stack, 4, "an initial value")?;
@@ -183,7 +183,7 @@ fn number(stack: &Stack<'_>, index: i32, what: &str) -> Result<Option<f64>, Rais
 }
 
 /// `dict:delete(key)` → whether there was an entry.
-fn delete(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn delete(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let dictionary = functions.dictionary(stack, "delete")?;
     let was_there = dictionary.delete(key(stack, "dict:delete")?);
     stack.push_boolean(was_there);
@@ -191,7 +191,7 @@ fn delete(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `dict:keys([max])` → an array.
-fn keys(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn keys(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let dictionary = functions.dictionary(stack, "keys")?;
     let most = match stack.kind(2) {
         Kind::Nil => USUAL_KEYS,
@@ -209,7 +209,7 @@ fn keys(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `#dict`.
-fn len(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn len(stack: &mut Stack<'_>, functions: &DictionaryFunctions) -> Returns {
     let dictionary = functions.dictionary(stack, "get")?;
     stack.push_number(dictionary.len() as f64);
     Ok(1)

@@ -32,14 +32,14 @@ const USUAL_LIMIT: usize = 1024 * 1024;
 
 const CALL: &str = "rover.exec";
 
-struct Functions {
+struct ExecFunctions {
     waits: Rc<Waits>,
     stores: Arc<Stores>,
 }
 
 /// Adds the function to `rover`.
 pub(super) fn install(lua: &Lua, rover: &Table, waits: &Rc<Waits>, stores: &Arc<Stores>) -> mlua::Result<()> {
-    let functions = Functions { waits: waits.clone(), stores: stores.clone() };
+    let functions = ExecFunctions { waits: waits.clone(), stores: stores.clone() };
     let exec = Shared::new(lua, Rc::new(functions))?.function(lua, exec)?;
     rover.raw_set("exec", waits.waiting(lua, exec)?)
 }
@@ -56,14 +56,14 @@ struct Order {
 }
 
 /// What came of it.
-struct Ended {
+struct Finished {
     status: ExitStatus,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
 /// `exec { cmd, args, stdin, timeout, cwd, env, limit }` → `{ code, signal, stdout, stderr }`.
-fn exec(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn exec(stack: &mut Stack<'_>, functions: &ExecFunctions) -> Returns {
     if stack.kind(1) != Kind::Table {
         return Err(Raise::Mistake(format!("{CALL} expects a table, not {}", stack.kind(1).name())));
     }
@@ -199,7 +199,7 @@ fn folder_problem(folder: &Path) -> Option<String> {
     Some(format!("cwd {}: {}", folder.display(), words(&problem)))
 }
 
-async fn run(stores: &Stores, order: Order) -> Result<Ended, String> {
+async fn run(stores: &Stores, order: Order) -> Result<Finished, String> {
     let Order { mut command, name, folder, stdin, limit } = order;
     let Some(turn) = stores.processes().enter().await else { return Err(TOO_MANY.to_owned()) };
     // Starting a program may wait for a disk.
@@ -235,7 +235,7 @@ async fn run(stores: &Stores, order: Order) -> Result<Ended, String> {
     let ((), stdout, stderr) =
         try_join3(write, read(stdout, limit, "stdout", &name), read(stderr, limit, "stderr", &name)).await?;
     let status = running.child.wait().await.map_err(|error| format!("{name}: {}", words(&error)))?;
-    Ok(Ended { status, stdout, stderr })
+    Ok(Finished { status, stdout, stderr })
 }
 
 async fn read(pipe: Option<impl AsyncRead + Unpin>, limit: usize, which: &str, name: &str) -> Result<Vec<u8>, String> {
@@ -247,7 +247,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, limit: usize, which: &str, n
     if out.len() > limit { Err(format!("{name}: more than {limit} bytes of {which}")) } else { Ok(out) }
 }
 
-fn push(stack: &mut Stack<'_>, ended: Result<Ended, String>) -> Returns {
+fn push(stack: &mut Stack<'_>, ended: Result<Finished, String>) -> Returns {
     let ended = match ended {
         Ok(ended) => ended,
         Err(message) => {

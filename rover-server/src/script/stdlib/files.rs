@@ -21,7 +21,7 @@ use crate::store::Stores;
 /// The largest file that is read where nothing else is asked for, in bytes.
 const USUAL_LIMIT: usize = 64 * 1024 * 1024;
 
-struct Functions {
+struct FileFunctions {
     waits: Rc<Waits>,
     stores: Arc<Stores>,
     vocabulary: Rc<Vocabulary>,
@@ -34,7 +34,7 @@ pub(super) fn table(
     stores: &Arc<Stores>,
     vocabulary: &Rc<Vocabulary>,
 ) -> mlua::Result<Table> {
-    let functions = Functions { waits: waits.clone(), stores: stores.clone(), vocabulary: vocabulary.clone() };
+    let functions = FileFunctions { waits: waits.clone(), stores: stores.clone(), vocabulary: vocabulary.clone() };
     let shared = Shared::new(lua, Rc::new(functions))?;
     let table = lua.create_table()?;
     table.raw_set("read", waits.waiting(lua, shared.function(lua, read)?)?)?;
@@ -50,7 +50,7 @@ pub(super) fn table(
 /// Suspends the handler, does the work elsewhere, and pushes what it brings.
 fn run<T: Send + 'static>(
     stack: &mut Stack<'_>,
-    functions: &Functions,
+    functions: &FileFunctions,
     call: &'static str,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
     push: fn(&mut Stack<'_>, T, &Vocabulary),
@@ -85,7 +85,7 @@ fn path(stack: &Stack<'_>, call: &str) -> Result<PathBuf, Raise> {
 }
 
 /// The content at index 2: a string, a number as its text, or a request's body, which is shared.
-fn content(stack: &mut Stack<'_>, functions: &Functions, call: &str) -> Result<Bytes, Raise> {
+fn content(stack: &mut Stack<'_>, functions: &FileFunctions, call: &str) -> Result<Bytes, Raise> {
     if let Some(body) = functions.vocabulary.text(stack, 2) {
         return body.map_err(|gone| Raise::Mistake(format!("{call}: the content is {gone}")));
     }
@@ -99,7 +99,7 @@ fn content(stack: &mut Stack<'_>, functions: &Functions, call: &str) -> Result<B
 }
 
 /// `read(path[, { limit }])` → the content.
-fn read(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn read(stack: &mut Stack<'_>, functions: &FileFunctions) -> Returns {
     let call = "rover.fs.read";
     let path = path(stack, call)?;
     let limit = if are_options(stack, 2, call, &["limit"])? { bytes(stack, 2, "limit", call)? } else { None };
@@ -108,7 +108,7 @@ fn read(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `write(path, content[, { atomic }])` → true.
-fn write(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn write(stack: &mut Stack<'_>, functions: &FileFunctions) -> Returns {
     let call = "rover.fs.write";
     let (path, content) = (path(stack, call)?, content(stack, functions, call)?);
     let atomic = are_options(stack, 3, call, &["atomic"])? && flag(stack, 3, "atomic", call)?;
@@ -117,14 +117,14 @@ fn write(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `append(path, content)` → true.
-fn append(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn append(stack: &mut Stack<'_>, functions: &FileFunctions) -> Returns {
     let call = "rover.fs.append";
     let (path, content) = (path(stack, call)?, content(stack, functions, call)?);
     run(stack, functions, call, move || work::append(&path, &content), push_true)
 }
 
 /// `stat(path[, { link }])` → `{ type, size, modified, mode }`.
-fn stat(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn stat(stack: &mut Stack<'_>, functions: &FileFunctions) -> Returns {
     let call = "rover.fs.stat";
     let path = path(stack, call)?;
     let follow = !are_options(stack, 2, call, &["link"])? || !flag(stack, 2, "link", call)?;
@@ -145,7 +145,7 @@ fn push_stat(stack: &mut Stack<'_>, stat: Stat, _: &Vocabulary) {
 }
 
 /// `list(path)` → an array of names.
-fn list(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn list(stack: &mut Stack<'_>, functions: &FileFunctions) -> Returns {
     let call = "rover.fs.list";
     let path = path(stack, call)?;
     run(
@@ -165,7 +165,7 @@ fn list(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `remove(path[, { recursive }])` → true.
-fn remove(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn remove(stack: &mut Stack<'_>, functions: &FileFunctions) -> Returns {
     let call = "rover.fs.remove";
     let path = path(stack, call)?;
     let recursive = are_options(stack, 2, call, &["recursive"])? && flag(stack, 2, "recursive", call)?;
@@ -173,7 +173,7 @@ fn remove(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `mkdir(path[, { parents }])` → true.
-fn mkdir(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn mkdir(stack: &mut Stack<'_>, functions: &FileFunctions) -> Returns {
     let call = "rover.fs.mkdir";
     let path = path(stack, call)?;
     let parents = are_options(stack, 2, call, &["parents"])? && flag(stack, 2, "parents", call)?;

@@ -16,57 +16,47 @@ mod work;
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use mlua::{Function, LightUserData, Lua, Table};
-use rover_lua::json::Vocabulary;
-use rover_lua::{Raise, Shared, Waits, mistake_function, number_text_function};
+use rover_lua::{Raise, Shared, number_text_function};
 
 use crate::runtime::resources;
-use crate::store::Stores;
+use crate::script::vm::Vm;
 
-/// Makes the global `rover` and returns it, for others to add to it.
+/// Makes the table of `vm` the global `rover`, and fills it.
 ///
-/// `worker` is the number of the worker that the VM belongs to, from 1; `workers` is how many there are, which may be
-/// decided later.
+/// `workers` is how many there are as far as is known: the config decides it.
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(
-    lua: &Lua,
-    vocabulary: &Rc<Vocabulary>,
-    array_meta: Table,
-    worker: usize,
-    workers: Rc<Cell<usize>>,
-    waits: &Rc<Waits>,
-    stores: &Arc<Stores>,
-) -> mlua::Result<Table> {
-    let rover = lua.create_table()?;
+pub(crate) fn install(vm: &Vm, workers: usize) -> mlua::Result<()> {
+    let Vm { lua, rover, vocabulary, waits, stores, .. } = vm;
     rover.raw_set("version", env!("CARGO_PKG_VERSION"))?;
     rover.raw_set("null", LightUserData(std::ptr::null_mut()))?;
     rover.raw_set("json", json::functions(lua, vocabulary.clone())?)?;
     rover.raw_set("env", env::table(lua)?)?;
     let log = log::functions(lua, vocabulary)?;
     rover.raw_set("log", &log)?;
-    time::install(lua, &rover)?;
-    random::install(lua, &rover)?;
-    sleep::install(lua, &rover, waits)?;
+    time::install(lua, rover)?;
+    random::install(lua, rover)?;
+    sleep::install(lua, rover, waits)?;
     rover.raw_set("fs", files::table(lua, waits, stores, vocabulary)?)?;
-    exec::install(lua, &rover, waits, stores)?;
+    exec::install(lua, rover, waits, stores)?;
     let native = lua.create_table()?;
-    native.raw_set("array", array_meta)?;
+    native.raw_set("array", &vm.array_meta)?;
     native.raw_set("number_text", number_text_function(lua)?)?;
     native.raw_set("log", log.raw_get::<Function>("info")?)?;
     let (array, print): (Function, Function) =
-        lua.load(include_str!("stdlib.lua")).set_name("=rover/stdlib").call((native, mistake_function(lua)?))?;
+        vm.file("stdlib", include_str!("stdlib.lua"))?.call((native, &vm.mistake))?;
     if let Some(most) = resources::lowered() {
-        lua.load(include_str!("shell.lua")).set_name("=rover/shell").call::<()>(most as f64)?;
+        vm.file("shell", include_str!("shell.lua"))?.call::<()>(most as f64)?;
     }
     rover.raw_set("array", array)?;
     lua.globals().raw_set("print", print)?;
-    rover.raw_set("worker", worker_table(lua, worker, workers)?)?;
-    lua.globals().raw_set("rover", &rover)?;
-    Ok(rover)
+    let workers = Rc::new(Cell::new(workers));
+    rover.raw_set("worker", worker_table(lua, vm.worker, workers.clone())?)?;
+    vm.settling.add(move |config| workers.set(config.workers));
+    lua.globals().raw_set("rover", rover)
 }
 
 /// `rover.worker`, whose `count` is known only once the app has loaded.

@@ -8,11 +8,11 @@ mod producer;
 
 use std::rc::{Rc, Weak};
 
-use mlua::{Lua, Table};
 use rover_lua::{Raise, Returns, Shared, Stack};
 
 use crate::exchange::response::Responder;
 use crate::script::tasks::{Held, Tasks};
+use crate::script::vm::Vm;
 
 use producer::{Events, Producer};
 
@@ -25,9 +25,9 @@ struct Streams {
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(lua: &Lua, native: &Table, tasks: &Rc<Tasks>, responder: &Rc<Responder>) -> mlua::Result<()> {
-    let streams = Streams { tasks: Rc::downgrade(tasks), responder: responder.clone() };
-    native.raw_set("stream", Shared::new(lua, Rc::new(streams))?.function(lua, stream)?)
+pub(crate) fn install(vm: &Vm) -> mlua::Result<()> {
+    let streams = Streams { tasks: Rc::downgrade(&vm.tasks), responder: vm.responder.clone() };
+    vm.native.raw_set("stream", Shared::new(&vm.lua, Rc::new(streams))?.function(&vm.lua, stream)?)
 }
 
 /// `stream(producer, place, is_sse, retry)`: what a response of the kind STREAM holds. The arguments have been checked.

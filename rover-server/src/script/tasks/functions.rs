@@ -9,23 +9,25 @@ use mlua::{Lua, Table};
 use rover_lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller, seconds};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::observe::metrics::Sources;
+
 use super::run::{Held, Run};
-use super::spawned::{Ended, Spawned, State};
+use super::spawned::{Spawned, TaskEnd, TaskState};
 use super::{MOST_TASKS, Tasks};
 
 /// How many functions `rover.all` takes: as many results as fit on a stack.
 const MOST_AT_ONCE: usize = 4_000;
 
 /// A task as Lua holds it.
-struct Task(Rc<State>);
+struct Task(Rc<TaskState>);
 
-struct Functions {
+struct TaskFunctions {
     tasks: Weak<Tasks>,
     waits: Rc<Waits>,
     handles: OwnedMeta<Task>,
 }
 
-impl Functions {
+impl TaskFunctions {
     fn tasks(&self, call: &str) -> Result<Rc<Tasks>, Raise> {
         if !self.waits.is_loaded() {
             return Err(Raise::Mistake(format!(
@@ -35,22 +37,28 @@ impl Functions {
         self.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))
     }
 
-    fn state(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<State>, Raise> {
+    fn state(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<TaskState>, Raise> {
         let task = self.handles.get(stack, 1).map(|task| task.0.clone());
         task.ok_or_else(|| Raise::Mistake(format!("call it with a colon: task:{call}()")))
     }
 }
 
-/// Adds the functions to `rover`.
+/// Adds the functions to `rover`, and what tells of tasks to `sources`.
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(lua: &Lua, rover: &Table, tasks: &Rc<Tasks>) -> mlua::Result<()> {
+pub(crate) fn install(lua: &Lua, rover: &Table, tasks: &Rc<Tasks>, sources: &Sources) -> mlua::Result<()> {
+    let counted = Rc::downgrade(tasks);
+    sources.add(move |samples| {
+        if let Some(tasks) = counted.upgrade() {
+            tasks.count(samples);
+        }
+    });
     let meta = lua.create_table()?;
     let waits = &tasks.waits;
     let handles = OwnedMeta::new(lua, &meta)?;
     meta.raw_set("__name", "task")?;
-    let functions = Functions { tasks: Rc::downgrade(tasks), waits: waits.clone(), handles };
+    let functions = TaskFunctions { tasks: Rc::downgrade(tasks), waits: waits.clone(), handles };
     let shared = Shared::new(lua, Rc::new(functions))?;
     let methods = lua.create_table()?;
     methods.raw_set("join", waits.waiting(lua, shared.function(lua, join)?)?)?;
@@ -83,7 +91,7 @@ fn refuse_when_stopping(tasks: &Tasks, call: &str) -> Result<(), Raise> {
 }
 
 /// `spawn(fn, …)` → task.
-fn spawn(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn spawn(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     let tasks = functions.tasks("rover.spawn")?;
     expect_function(stack, 1, "rover.spawn")?;
     refuse_when_stopping(&tasks, "rover.spawn")?;
@@ -92,14 +100,14 @@ fn spawn(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
     let run = Run::new(&tasks, stack, 1, last, &place)?.logged();
     start(stack, functions, &tasks, Rc::default(), async move {
         match run.await {
-            Ok(held) => Ended::Returned(held),
-            Err(held) => Ended::Raised(held),
+            Ok(held) => TaskEnd::Returned(held),
+            Err(held) => TaskEnd::Raised(held),
         }
     })
 }
 
 /// `every(seconds, fn)` → task.
-fn every(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn every(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     let tasks = functions.tasks("rover.every")?;
     let time = seconds(stack, 1, "rover.every")?;
     if time < Duration::from_millis(1) {
@@ -112,18 +120,18 @@ fn every(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
         return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
     }
     let mut held = Held::copies(&tasks, stack, 2, 2)?;
-    let (own, state) = (tasks.clone(), Rc::<State>::default());
+    let (own, state) = (tasks.clone(), Rc::<TaskState>::default());
     let this = state.clone();
     start(stack, functions, &tasks, state, async move {
         let mut ticks = interval_at(Instant::now() + time, time);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let waiting = Waiting::new(&own);
+            let waiting = WaitingTimer::new(&own);
             ticks.tick().await;
             drop(waiting);
             // A tick that is late follows the one before without a wait, at which the task would have ended.
             if this.is_cancelled() {
-                return Ended::Cancelled;
+                return TaskEnd::Cancelled;
             }
             // Where there is no room for it now, there may be at the next tick.
             if let Ok(run) = Run::again(&own, &mut held, &place) {
@@ -134,16 +142,16 @@ fn every(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// A timer that waits for its next call counts as a task.
-struct Waiting<'a>(&'a Tasks);
+struct WaitingTimer<'a>(&'a Tasks);
 
-impl Waiting<'_> {
-    fn new(tasks: &Tasks) -> Waiting<'_> {
+impl WaitingTimer<'_> {
+    fn new(tasks: &Tasks) -> WaitingTimer<'_> {
         tasks.waiting.set(tasks.waiting.get() + 1);
-        Waiting(tasks)
+        WaitingTimer(tasks)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingTimer<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
     }
@@ -151,10 +159,10 @@ impl Drop for Waiting<'_> {
 
 fn start(
     stack: &mut Stack<'_>,
-    functions: &Functions,
+    functions: &TaskFunctions,
     tasks: &Rc<Tasks>,
-    state: Rc<State>,
-    work: impl Future<Output = Ended> + 'static,
+    state: Rc<TaskState>,
+    work: impl Future<Output = TaskEnd> + 'static,
 ) -> Returns {
     tasks.add(Spawned::new(state.clone(), work));
     functions.handles.push(stack, Task(state));
@@ -162,7 +170,7 @@ fn start(
 }
 
 /// `task:join()` → what it returned, or `nil, err`.
-fn join(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn join(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     let state = functions.state(stack, "join")?;
     if state.has_ended() {
         stack.push_boolean(true);
@@ -178,13 +186,13 @@ fn join(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
 }
 
 /// `task:cancel()`.
-fn cancel(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn cancel(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     functions.state(stack, "cancel")?.cancel();
     Ok(0)
 }
 
 /// `all { fn, fn }` → the first result of each, in order.
-fn all(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn all(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     let tasks = functions.tasks("rover.all")?;
     if stack.kind(1) != Kind::Table {
         let kind = stack.kind(1).name();
@@ -246,7 +254,7 @@ fn raise(mut error: Held, stack: &mut Stack<'_>) -> Returns {
 }
 
 /// `timeout(seconds, fn, …)` → what it returned, or `nil, "timeout"`.
-fn timeout(stack: &mut Stack<'_>, functions: &Functions) -> Returns {
+fn timeout(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     let tasks = functions.tasks("rover.timeout")?;
     let time = seconds(stack, 1, "rover.timeout")?;
     expect_function(stack, 2, "rover.timeout")?;

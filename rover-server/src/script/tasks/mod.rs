@@ -22,9 +22,10 @@ use futures_util::stream::FuturesUnordered;
 use rover_lua::json::Vocabulary;
 use rover_lua::{Coroutines, Waits};
 
-use crate::exchange::context::Contexts;
+use crate::exchange::context::{Contexts, CurrentContext};
 use crate::exchange::response::Responder;
-use crate::observe::otlp::Tracing;
+use crate::observe::metrics::Samples;
+use crate::observe::otlp::{TaskTrace, Tracing};
 use crate::runtime::turn;
 use crate::transport::upgrade::ShutdownNotice;
 
@@ -52,30 +53,28 @@ pub(crate) struct Tasks {
     waiting: Cell<usize>,
     /// Coroutines that hold values, and run nothing.
     holding: Cell<u64>,
-    /// How deep the function that runs lies within the waits of others; 0 for a handler.
-    depth: Cell<u32>,
     is_stopping: Cell<bool>,
     ending: ShutdownNotice,
     keep_alive: Cell<Duration>,
     /// Held by streams and WebSockets, which serve a client after its request has ended.
     guests: Rc<()>,
-    /// That of the function that runs.
-    scope: RefCell<Option<Scope>>,
+    /// That of the function that runs; a handler has none of it.
+    scope: RefCell<TaskScope>,
     tracing: Tracing,
 }
 
 /// Functions that run beside handlers, and the coroutines for them.
-pub(crate) struct Counts {
+struct Counts {
     /// They run or wait, timers also for their next call.
-    pub(crate) tasks: u64,
+    tasks: u64,
     /// Coroutines that are ready.
-    pub(crate) idle: u64,
+    idle: u64,
     /// That run or wait.
-    pub(crate) busy: u64,
+    busy: u64,
     /// That hold values: what a task has returned, the function of a timer or a stream.
-    pub(crate) held: u64,
+    held: u64,
     /// Made so far.
-    pub(crate) created: u64,
+    created: u64,
 }
 
 /// On whose behalf a function runs: handed on to every function that it starts. What it is, only its maker knows.
@@ -92,6 +91,17 @@ impl Scope {
     pub(crate) fn within(own: Rc<dyn Any>, outer: Option<Scope>) -> Scope {
         Scope(Rc::new(Link { own, outer }))
     }
+}
+
+/// What a function has from the one that has started it.
+#[derive(Clone, Default)]
+struct TaskScope {
+    /// On whose behalf it runs.
+    owner: Option<Scope>,
+    /// Where it belongs in a trace.
+    trace: TaskTrace,
+    /// How deep it lies within the waits of others.
+    depth: u32,
 }
 
 impl Tasks {
@@ -114,7 +124,6 @@ impl Tasks {
             running: Cell::new(0),
             waiting: Cell::new(0),
             holding: Cell::new(0),
-            depth: Cell::new(0),
             is_stopping: Cell::new(false),
             ending: ShutdownNotice::default(),
             keep_alive: Cell::new(Duration::from_secs(15)),
@@ -124,12 +133,28 @@ impl Tasks {
         }))
     }
 
-    /// The counts, for the metrics.
-    pub(crate) fn counts(&self) -> Counts {
+    fn counts(&self) -> Counts {
         let (idle, used, created) = self.coroutines.counts();
         let held = self.holding.get();
         let tasks = (self.running.get() + self.waiting.get()) as u64;
         Counts { tasks, idle, busy: used.saturating_sub(held), held, created }
+    }
+
+    /// Notes how many tasks there are, and the coroutines for them.
+    fn count(&self, samples: &mut Samples) {
+        let Counts { tasks, idle, busy, held, created } = self.counts();
+        samples.gauge(
+            "rover_tasks",
+            "Functions that run beside handlers: rover.spawn, every, all, timeout.",
+            &[],
+            tasks as f64,
+        );
+        let help = "Coroutines by what they are for and whether they are in use.";
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "idle")], idle as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "busy")], busy as f64);
+        samples.gauge("rover_coroutines", help, &[("pool", "tasks"), ("state", "held")], held as f64);
+        let help = "Coroutines that were made because none was idle.";
+        samples.gauge("rover_coroutines_created", help, &[("pool", "tasks")], created as f64);
     }
 
     /// Lets no more tasks be spawned.
@@ -164,18 +189,29 @@ impl Tasks {
 
     /// On whose behalf the running function runs.
     pub(crate) fn scope(&self) -> Option<Scope> {
-        self.scope.borrow().clone()
+        self.scope.borrow().owner.clone()
+    }
+
+    /// The scope of what the running function starts beside itself.
+    fn inherit(&self) -> TaskScope {
+        TaskScope { owner: self.scope(), trace: self.tracing.inherit(), depth: 0 }
+    }
+
+    /// Has `run` run in `scope`: a task runs meanwhile, no handler does.
+    fn within<R>(&self, scope: &TaskScope, run: impl FnOnce() -> R) -> R {
+        self.contexts.requests.enter(CurrentContext::NONE);
+        let outer = self.scope.replace(scope.clone());
+        let trace = self.tracing.enter(scope.trace.clone());
+        let result = run();
+        self.tracing.enter(trace);
+        self.scope.replace(outer);
+        result
     }
 
     /// Those of one kind on whose behalf the running function runs, the innermost first.
     pub(crate) fn scopes<T: Any>(&self) -> impl Iterator<Item = Rc<T>> {
         let links = std::iter::successors(self.scope(), |scope| scope.0.outer.clone());
         links.filter_map(|scope| scope.0.own.clone().downcast().ok())
-    }
-
-    /// What is known of traces in this VM.
-    pub(crate) fn tracing(&self) -> &Tracing {
-        &self.tracing
     }
 
     /// What JSON needs to know of this VM.

@@ -2,20 +2,17 @@
 
 use std::ffi::c_int;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
-use rover_lua::{Cancelled, Coroutine, Raise, Returns, Stack, Step, Wait, label, traceback};
+use rover_lua::{Cancelled, Coroutine, Raise, Returns, Stack, label};
 
-use crate::exchange::context::Current;
 use crate::exchange::failure::Failure;
 use crate::log::{self, Level};
-use crate::observe::otlp::TaskTrace;
-use crate::runtime::turn::Stint;
+use crate::runtime::execution::Execution;
 
-use super::{DEEPEST, MOST_TASKS, Scope, Tasks};
+use super::{DEEPEST, MOST_TASKS, Scope, TaskScope, Tasks};
 
 /// The number under which a profiler counts tasks; entries of the app count from 1.
 const TASK: u32 = 0;
@@ -25,21 +22,19 @@ pub(crate) struct Held {
     /// Not stronger: what a task returned may be held by the VM that the tasks belong to.
     tasks: Weak<Tasks>,
     coroutine: Option<Coroutine>,
-    /// Where a function that they hold belongs in a trace.
-    inherited: TaskTrace,
-    /// On whose behalf a function that they hold runs.
-    scope: Option<Scope>,
-    /// How deep a function that they hold lies within the waits of others.
-    depth: u32,
+    /// That of a function that they hold.
+    scope: TaskScope,
 }
 
 impl Held {
+    fn of(tasks: &Rc<Tasks>, coroutine: Coroutine, scope: TaskScope) -> Held {
+        tasks.holding.set(tasks.holding.get() + 1);
+        Held { tasks: Rc::downgrade(tasks), coroutine: Some(coroutine), scope }
+    }
+
     /// The values `first..=last` of `stack`.
     pub(crate) fn copies(tasks: &Rc<Tasks>, stack: &mut Stack<'_>, first: c_int, last: c_int) -> Result<Held, Raise> {
-        let inherited = tasks.tracing.inherit();
-        let (own, scope) = (tasks.coroutines.take(), tasks.scope());
-        tasks.holding.set(tasks.holding.get() + 1);
-        let mut held = Held { tasks: Rc::downgrade(tasks), coroutine: Some(own), inherited, scope, depth: 0 };
+        let mut held = Held::of(tasks, tasks.coroutines.take(), tasks.inherit());
         let copied = held.coroutine.as_mut().is_some_and(|own| stack.copy_to(first, last, &mut own.stack()));
         if copied { Ok(held) } else { Err(Raise::mistake("too many values")) }
     }
@@ -49,8 +44,8 @@ impl Held {
     /// # Errors
     /// Too many lie within each other.
     pub(crate) fn nested(mut self, tasks: &Tasks) -> Result<Held, Raise> {
-        self.depth = tasks.depth.get() + 1;
-        if self.depth > DEEPEST {
+        self.scope.depth = tasks.scope.borrow().depth + 1;
+        if self.scope.depth > DEEPEST {
             return Err(Raise::Mistake(format!(
                 "more than {DEEPEST} functions wait for each other, each within the last"
             )));
@@ -95,19 +90,12 @@ impl Drop for Held {
 /// A function being run. Dropping it cancels the function, which cleans up before this returns.
 pub(crate) struct Run {
     tasks: Rc<Tasks>,
-    /// `None` once it has ended.
-    coroutine: Option<Coroutine>,
-    args: c_int,
-    /// `None` before it has begun.
-    wait: Option<Wait>,
-    stint: Stint,
+    execution: Execution,
     /// Where it was started.
     place: Rc<str>,
     /// Its error is logged: nobody may ask for it.
     is_logged: bool,
-    scope: Option<Scope>,
-    inherited: TaskTrace,
-    depth: u32,
+    scope: TaskScope,
 }
 
 impl Run {
@@ -146,11 +134,9 @@ impl Run {
         if tasks.running.get() >= MOST_TASKS {
             return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
         }
-        let coroutine = held.coroutine.take();
-        tasks.holding.set(tasks.holding.get() - u64::from(coroutine.is_some()));
-        let mut run = Run::with(tasks, coroutine, args, place, std::mem::take(&mut held.inherited));
-        run.depth = held.depth;
-        Ok(run)
+        let Some(coroutine) = held.coroutine.take() else { return Err(Raise::mistake("nothing to run")) };
+        tasks.holding.set(tasks.holding.get() - 1);
+        Ok(Run::with(tasks, coroutine, args, place, std::mem::take(&mut held.scope)))
     }
 
     /// Prepares the function that `push` pushes, with as many arguments behind it as it says. `None` where the worker runs
@@ -171,25 +157,19 @@ impl Run {
     ) -> Run {
         let mut coroutine = tasks.coroutines.take();
         let args = push(&mut coroutine.stack());
-        Run::with(tasks, Some(coroutine), args, place, TaskTrace::default())
+        let scope = TaskScope { owner: tasks.scope(), ..TaskScope::default() };
+        Run::with(tasks, coroutine, args, place, scope)
     }
 
-    fn with(
-        tasks: &Rc<Tasks>,
-        coroutine: Option<Coroutine>,
-        args: c_int,
-        place: &Rc<str>,
-        inherited: TaskTrace,
-    ) -> Run {
+    fn with(tasks: &Rc<Tasks>, coroutine: Coroutine, args: c_int, place: &Rc<str>, scope: TaskScope) -> Run {
         tasks.running.set(tasks.running.get() + 1);
-        let (tasks, scope) = (tasks.clone(), tasks.scope());
-        let (place, stint) = (place.clone(), Stint::default());
-        Run { tasks, coroutine, args, wait: None, stint, place, is_logged: false, scope, inherited, depth: 0 }
+        let execution = Execution::new(coroutine, args);
+        Run { tasks: tasks.clone(), execution, place: place.clone(), is_logged: false, scope }
     }
 
-    /// The same, on behalf of `scope`, as is everything that it starts.
-    pub(crate) fn within(mut self, scope: Scope) -> Run {
-        self.scope = Some(scope);
+    /// The same, on behalf of `owner`, as is everything that it starts.
+    pub(crate) fn within(mut self, owner: Scope) -> Run {
+        self.scope.owner = Some(owner);
         self
     }
 
@@ -198,9 +178,7 @@ impl Run {
         match &mut held.coroutine {
             Some(coroutine) => {
                 let mut run = Run::new(tasks, &mut coroutine.stack(), 1, 1, place)?;
-                run.inherited.clone_from(&held.inherited);
                 run.scope.clone_from(&held.scope);
-                run.depth = held.depth;
                 Ok(run)
             }
             None => Err(Raise::mistake("nothing to run")),
@@ -222,46 +200,25 @@ impl Run {
         }
         self.tasks.coroutines.discard(coroutine);
         let tasks = Rc::downgrade(&self.tasks);
-        held.unwrap_or_else(|_| Held { tasks, coroutine: None, inherited: TaskTrace::default(), scope: None, depth: 0 })
+        held.unwrap_or_else(|_| Held { tasks, coroutine: None, scope: TaskScope::default() })
     }
 
     /// Logs the error on top of the stack, where it was raised and where its function was started.
     fn log(&self, coroutine: &mut Coroutine) {
         let tasks = &self.tasks;
-        let mut stack = coroutine.stack();
-        let frames = traceback(&stack, 0);
-        let (index, lua) = (stack.top(), tasks.coroutines.lua());
-        let failure = Failure::read(&mut stack, index, lua, &tasks.contexts, &tasks.responder, frames);
-        let failure = failure.placed(&self.place);
+        let lua = tasks.coroutines.lua();
+        let failure = Failure::raised(coroutine, &self.place, lua, &tasks.contexts, &tasks.responder);
         log::event(Level::Error, &failure.message)
             .field("task", &*self.place)
             .field("traceback", failure.trace().as_str())
             .emit();
     }
 
-    /// The function runs from now on, no handler does. Gives on whose behalf another one ran.
-    fn enter(&self) -> (Option<Scope>, TaskTrace, u32) {
-        self.tasks.contexts.requests.enter(Current::NONE);
-        let depth = self.tasks.depth.replace(self.depth);
-        (self.tasks.scope.replace(self.scope.clone()), self.tasks.tracing.enter(self.inherited.clone()), depth)
-    }
-
-    fn leave(&self, (scope, inherited, depth): (Option<Scope>, TaskTrace, u32)) {
-        self.tasks.depth.set(depth);
-        self.tasks.scope.replace(scope);
-        self.tasks.tracing.enter(inherited);
-    }
-
     #[cold]
-    fn cancel(&mut self, mut coroutine: Coroutine) {
-        if self.wait.take().is_none() {
-            return self.tasks.coroutines.put_back(coroutine);
-        }
-        let outer = self.enter();
-        let cancelled = self.tasks.waits.cancel(&mut coroutine);
-        self.leave(outer);
-        match cancelled {
-            Cancelled::Returned => return self.tasks.coroutines.put_back(coroutine),
+    fn cancelled(&self, mut coroutine: Coroutine) {
+        let tasks = &self.tasks;
+        match tasks.within(&self.scope, || tasks.waits.cancel(&mut coroutine)) {
+            Cancelled::Returned => return tasks.coroutines.put_back(coroutine),
             Cancelled::Through => {}
             Cancelled::Raised => self.log(&mut coroutine),
             Cancelled::Stuck => {
@@ -270,7 +227,7 @@ impl Run {
                     .emit();
             }
         }
-        self.tasks.coroutines.discard(coroutine);
+        tasks.coroutines.discard(coroutine);
     }
 }
 
@@ -280,42 +237,25 @@ impl Future for Run {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Held, Held>> {
         let this = &mut *self;
-        loop {
-            let resume = match &mut this.wait {
-                Some(wait) => Some(ready!(this.stint.poll(cx, |cx| wait.as_mut().poll(cx)))),
-                None => None,
-            };
-            let Some(mut coroutine) = this.coroutine.take() else { return Poll::Pending };
+        let (tasks, scope) = (&this.tasks, &this.scope);
+        let ended = ready!(this.execution.poll(cx, &tasks.waits, |coroutine, next| {
             label(TASK);
-            let outer = this.enter();
-            let step = match resume {
-                Some(resume) => this.tasks.waits.go_on(&mut coroutine, resume, this.stint.excess()),
-                None => this.tasks.waits.advance(&mut coroutine, this.args),
-            };
-            this.leave(outer);
-            match step {
-                Step::Waits(wait) => {
-                    this.wait = Some(wait);
-                    this.coroutine = Some(coroutine);
-                }
-                Step::Returned => {
-                    let (tasks, inherited) = (Rc::downgrade(&this.tasks), TaskTrace::default());
-                    let coroutine = Some(coroutine);
-                    this.tasks.holding.set(this.tasks.holding.get() + 1);
-                    return Poll::Ready(Ok(Held { tasks, coroutine, inherited, scope: None, depth: 0 }));
-                }
-                Step::Raised => return Poll::Ready(Err(this.raised(coroutine))),
-            }
-        }
+            tasks.within(scope, || next.run(coroutine))
+        }));
+        Poll::Ready(match ended {
+            Ok(coroutine) => Ok(Held::of(tasks, coroutine, TaskScope::default())),
+            Err(coroutine) => Err(this.raised(coroutine)),
+        })
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
         self.tasks.running.set(self.tasks.running.get() - 1);
-        let Some(coroutine) = self.coroutine.take() else { return };
-        if catch_unwind(AssertUnwindSafe(|| self.cancel(coroutine))).is_err() {
-            log::event(Level::Error, "Rover panicked while it cancelled a task; this is a bug in Rover").emit();
-        }
+        let mut execution = self.execution.take();
+        execution.cancel("task", |coroutine, has_begun| match has_begun {
+            true => self.cancelled(coroutine),
+            false => self.tasks.coroutines.put_back(coroutine),
+        });
     }
 }

@@ -15,7 +15,7 @@ use crate::log::{self, Level};
 use super::run::Held;
 
 /// How a task ended.
-pub(super) enum Ended {
+pub(super) enum TaskEnd {
     Returned(Held),
     Raised(Held),
     Cancelled,
@@ -23,8 +23,8 @@ pub(super) enum Ended {
 
 /// What a task and its handle share.
 #[derive(Default)]
-pub(super) struct State {
-    ended: RefCell<Option<Ended>>,
+pub(super) struct TaskState {
+    ended: RefCell<Option<TaskEnd>>,
     is_cancelled: Cell<bool>,
     /// The task itself is what runs.
     is_polled: Cell<bool>,
@@ -32,7 +32,7 @@ pub(super) struct State {
     done: Notify,
 }
 
-impl State {
+impl TaskState {
     pub(super) fn has_ended(&self) -> bool {
         self.ended.borrow().is_some()
     }
@@ -64,13 +64,13 @@ impl State {
     /// Pushes what the task returned, or nil and why not.
     pub(super) fn push_results(&self, stack: &mut Stack<'_>) -> Returns {
         match &mut *self.ended.borrow_mut() {
-            Some(Ended::Returned(held)) => held.push_all(stack),
-            Some(Ended::Raised(held)) => {
+            Some(TaskEnd::Returned(held)) => held.push_all(stack),
+            Some(TaskEnd::Raised(held)) => {
                 stack.push_nil();
                 held.push_first(stack);
                 Ok(2)
             }
-            Some(Ended::Cancelled) | None => {
+            Some(TaskEnd::Cancelled) | None => {
                 stack.push_nil();
                 stack.push_bytes(b"cancelled");
                 Ok(2)
@@ -78,7 +78,7 @@ impl State {
         }
     }
 
-    fn end(&self, ended: Ended) {
+    fn end(&self, ended: TaskEnd) {
         self.ended.borrow_mut().get_or_insert(ended);
         self.done.notify_waiters();
     }
@@ -86,13 +86,13 @@ impl State {
 
 /// A task in the worker's driver. Dropping it cancels it.
 pub(super) struct Spawned {
-    state: Rc<State>,
+    state: Rc<TaskState>,
     /// `None` once it has ended.
-    work: Option<Pin<Box<dyn Future<Output = Ended>>>>,
+    work: Option<Pin<Box<dyn Future<Output = TaskEnd>>>>,
 }
 
 impl Spawned {
-    pub(super) fn new(state: Rc<State>, work: impl Future<Output = Ended> + 'static) -> Spawned {
+    pub(super) fn new(state: Rc<TaskState>, work: impl Future<Output = TaskEnd> + 'static) -> Spawned {
         Spawned { state, work: Some(Box::pin(work)) }
     }
 }
@@ -104,7 +104,7 @@ impl Future for Spawned {
         let this = &mut *self;
         let Some(work) = &mut this.work else { return Poll::Ready(()) };
         *this.state.waker.borrow_mut() = Some(cx.waker().clone());
-        let mut ended = Some(Ended::Cancelled);
+        let mut ended = Some(TaskEnd::Cancelled);
         if !this.state.is_cancelled.get() {
             this.state.is_polled.set(true);
             let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
@@ -129,7 +129,7 @@ impl Future for Spawned {
 impl Drop for Spawned {
     fn drop(&mut self) {
         if self.work.take().is_some() {
-            self.state.end(Ended::Cancelled);
+            self.state.end(TaskEnd::Cancelled);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::client::Client;
-use super::hub::{Delivery, Hub, Mailbox, Target};
+use super::hub::{Audience, Delivery, Hub, Mailbox};
 
 type Group = HashMap<u64, Rc<Client>, foldhash::fast::FixedState>;
 
@@ -117,8 +117,8 @@ impl Crowd {
             }
         };
         match &delivery.target {
-            Target::Endpoint(number) => give(self.endpoints.borrow().get(number)),
-            Target::Topic(name) => give(self.topics.borrow().get(&name[..])),
+            Audience::Endpoint(number) => give(self.endpoints.borrow().get(number)),
+            Audience::Topic(name) => give(self.topics.borrow().get(&name[..])),
         }
     }
 }

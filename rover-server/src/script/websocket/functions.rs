@@ -12,10 +12,11 @@ use tungstenite::Utf8Bytes;
 
 use crate::exchange::context::{self, SentPath};
 use crate::script::tasks::Held;
+use crate::script::vm::Vm;
 
 use super::client::{Client, Outgoing, Pushed};
 use super::handshake::{self, Asked};
-use super::hub::{Delivery, Target};
+use super::hub::{Audience, Delivery, Hub};
 use super::session::{Beginning, Session};
 use super::{Handlers, Sockets};
 
@@ -25,11 +26,34 @@ const MOST_TOPICS: usize = 1000;
 /// The longest name of a topic, in bytes.
 const LONGEST_TOPIC: usize = 256;
 
-/// Makes the functions for `websocket.lua`, and adds `publish` to `rover`.
+/// Adds `publish` to `rover`, and what `dsl.lua` declares endpoints of WebSockets with.
 ///
 /// # Errors
 /// Memory errors of mlua.
-pub(crate) fn install(lua: &Lua, rover: &Table, sockets: &Rc<Sockets>) -> mlua::Result<Table> {
+pub(crate) fn install(vm: &Vm, hub: Arc<Hub>) -> mlua::Result<()> {
+    let sockets = Sockets::new(&vm.tasks, vm.contexts(), &vm.responder, &vm.waits, hub);
+    let (declare, handler): (Function, Function) = vm.file("websocket", include_str!("websocket.lua"))?.call((
+        natives(&vm.lua, &vm.rover, &sockets)?,
+        &vm.mistake,
+        &vm.response_meta,
+        vm.refusal()?,
+        vm.rover.raw_get::<Table>("json")?.raw_get::<Function>("decode")?,
+        vm.rover.raw_get::<Table>("log")?.raw_get::<Function>("debug")?,
+    ))?;
+    vm.native.raw_set("declare_socket", declare)?;
+    vm.native.raw_set("socket_handler", handler)?;
+    let counted = Rc::downgrade(&sockets);
+    vm.sources.add(move |samples| {
+        if let Some(sockets) = counted.upgrade() {
+            sockets.count(samples);
+        }
+    });
+    vm.settling.add(move |config| sockets.settle(&config.websocket));
+    Ok(())
+}
+
+/// Makes the functions for `websocket.lua`, and adds `publish` to `rover`.
+fn natives(lua: &Lua, rover: &Table, sockets: &Rc<Sockets>) -> mlua::Result<Table> {
     let shared = Shared::new(lua, sockets.clone())?;
     let native = lua.create_table()?;
     native.raw_set("handlers", shared.function(lua, handlers)?)?;
@@ -58,11 +82,11 @@ fn handlers(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
 /// `open(ctx, endpoint, place)` → nothing where the request is no handshake; a status and a reason where it is refused;
 /// else 101, what the response holds, and the value of `Sec-WebSocket-Accept`.
 fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
-    let ticket = context::ticket(stack, &sockets.contexts, "header(name)")?;
+    let request_key = context::request_key(stack, &sockets.contexts, "header(name)")?;
     let tasks = sockets.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))?;
     let handlers = *sockets.handlers.get().ok_or_else(|| Raise::mistake("this app has not loaded"))?;
     let settings = sockets.settings.borrow().clone();
-    let request = sockets.contexts.requests.get(ticket)?;
+    let request = sockets.contexts.requests.get(request_key)?;
     let told_host = request.client.as_ref().and_then(|client| client.host.as_deref());
     let accept = match handshake::read(&request.head, told_host, &settings.origins) {
         Asked::Plain => return Ok(0),
@@ -220,8 +244,8 @@ fn send(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
 /// `broadcast(endpoint, has_exception, topic, kind, type, value)`: to an endpoint's clients, or to a topic's.
 fn broadcast(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     let target = match stack.kind(3) {
-        Kind::Nil => Target::Endpoint(stack.number(1) as u32),
-        _ => Target::Topic(topic(stack, 3, ":to")?),
+        Kind::Nil => Audience::Endpoint(stack.number(1) as u32),
+        _ => Audience::Topic(topic(stack, 3, ":to")?),
     };
     let mut except = 0;
     if stack.boolean(2) {
@@ -236,7 +260,7 @@ fn broadcast(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
 
 /// `rover.publish(topic, type, fields)`.
 fn publish(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
-    let target = Target::Topic(topic(stack, 1, "rover.publish")?);
+    let target = Audience::Topic(topic(stack, 1, "rover.publish")?);
     if stack.kind(2) != Kind::String {
         let kind = stack.kind(2).name();
         return Err(Raise::Mistake(format!("rover.publish expects the type of the message as a string, not {kind}")));

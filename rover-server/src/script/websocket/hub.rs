@@ -17,7 +17,7 @@ const MOST_WAITING: usize = 10_000;
 
 /// The recipients of a message.
 #[derive(Clone, Debug)]
-pub(super) enum Target {
+pub(super) enum Audience {
     /// Every client of the endpoint of this number.
     Endpoint(u32),
     /// Every client that has subscribed.
@@ -27,7 +27,7 @@ pub(super) enum Target {
 /// A message on its way to many.
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
-    pub(super) target: Target,
+    pub(super) target: Audience,
     /// The client that does not get it; 0 where all do.
     pub(super) except: u64,
     pub(super) message: Outgoing,
@@ -69,19 +69,19 @@ impl Hub {
 /// The messages that wait for one worker.
 #[derive(Default)]
 pub(super) struct Mailbox {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Undelivered>,
     /// How many clients the worker has: with none, nothing is put.
     clients: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Undelivered {
     deliveries: VecDeque<Delivery>,
     waker: Option<Waker>,
 }
 
 impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Undelivered> {
         self.waiting.lock()
     }
 

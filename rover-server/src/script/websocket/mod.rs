@@ -39,7 +39,7 @@ struct Handlers {
 }
 
 /// The WebSockets of one VM.
-pub(crate) struct Sockets {
+struct Sockets {
     tasks: Weak<Tasks>,
     contexts: Rc<Contexts>,
     responder: Rc<Responder>,
@@ -51,7 +51,7 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     /// WebSockets whose clients hear of those of other workers through `hub`.
-    pub(crate) fn new(
+    fn new(
         tasks: &Rc<Tasks>,
         contexts: &Rc<Contexts>,
         responder: &Rc<Responder>,
@@ -70,12 +70,12 @@ impl Sockets {
     }
 
     /// Sets what was settled after the app had loaded.
-    pub(crate) fn settle(&self, settings: &WebSocketConfig) {
+    fn settle(&self, settings: &WebSocketConfig) {
         *self.settings.borrow_mut() = Rc::new(settings.clone());
     }
 
     /// Notes how many clients there are, and what has passed between them and the app.
-    pub(crate) fn count(&self, samples: &mut Samples) {
+    fn count(&self, samples: &mut Samples) {
         let totals = &self.crowd.totals;
         samples.gauge("rover_websockets", "WebSockets that are open.", &[], self.crowd.len() as f64);
         for (name, help, total) in [

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tungstenite::Utf8Bytes;
 
 use crate::config::WebSocketConfig;
-use crate::exchange::context::{self, Open};
+use crate::exchange::context::{self, RequestGuard};
 use crate::log::{self, Level};
 use crate::runtime::turn;
 use crate::script::tasks::{Held, Run, Scope, Tasks};
@@ -38,7 +38,7 @@ pub(super) struct Beginning {
     pub(super) handlers: Handlers,
     pub(super) client: Rc<Client>,
     /// The request for as long as the connection lasts, and its context.
-    pub(super) request: Open,
+    pub(super) request: RequestGuard,
     pub(super) context: Held,
     pub(super) settings: Rc<WebSocketConfig>,
     /// Where the endpoint was declared.
@@ -116,7 +116,7 @@ pub(super) struct Session {
     run: Option<Run>,
     /// The messages that are next.
     inbox: Inbox,
-    pulse: Pulse,
+    pulse: KeepAlive,
     _guest: Rc<()>,
 }
 
@@ -126,9 +126,9 @@ impl Session {
         let guest = begun.tasks.guest();
         let wire = Wire::new(upgraded, begun.settings.max_message);
         let seat = Some(Crowd::enter(&begun.crowd, begun.client.clone()));
-        let pulse = Pulse::new(&begun.settings);
+        let pulse = KeepAlive::new(&begun.settings);
         if let Some(mut stack) = begun.context.stack() {
-            context::transfer(&mut stack, 1, begun.request.ticket());
+            context::transfer(&mut stack, 1, begun.request.request_key());
         }
         let mut session = Session {
             begun,
@@ -393,7 +393,7 @@ impl Future for Session {
 }
 
 /// Checks whether the client is still there.
-struct Pulse {
+struct KeepAlive {
     timer: Pin<Box<Sleep>>,
     interval: Duration,
     timeout: Duration,
@@ -407,10 +407,10 @@ struct Pulse {
     written: u64,
 }
 
-impl Pulse {
-    fn new(settings: &WebSocketConfig) -> Pulse {
+impl KeepAlive {
+    fn new(settings: &WebSocketConfig) -> KeepAlive {
         let now = Instant::now();
-        Pulse {
+        KeepAlive {
             timer: Box::pin(sleep_until(now + settings.ping_interval)),
             interval: settings.ping_interval,
             timeout: settings.ping_timeout,

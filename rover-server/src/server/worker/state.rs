@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::Limits;
-use crate::connection::{self, Connection, Shaken};
+use crate::connection::{self, Connection, HandshakeOutcome};
 use crate::exchange::context::Peer;
 use crate::listen::accept::{AcceptedStream, ClientStream, Role};
 use crate::listen::admission::ConnectionPermit;
@@ -31,7 +31,7 @@ use crate::script::app::{App, Blueprint, Mistakes};
 use crate::server::readiness;
 use crate::server::version::{Plan, Version};
 use crate::server::watchdog::{Listed, WatchedWorker};
-use crate::service::Current;
+use crate::service::CurrentSite;
 use crate::transport::lifecycle::Lifecycle;
 use crate::transport::socket::{Agreed, SpareBuffers, Transport};
 
@@ -161,7 +161,7 @@ pub(super) struct Https {
 /// The state of a worker.
 pub(super) struct WorkerState {
     pub(super) number: usize,
-    pub(super) current: Rc<Current>,
+    pub(super) current: Rc<CurrentSite>,
     /// The version that serves.
     pub(super) version: RefCell<Option<Version>>,
     /// The prepared version.
@@ -238,7 +238,7 @@ impl WorkerState {
     ) -> Rc<WorkerState> {
         let this = Rc::new(WorkerState {
             number,
-            current: Current::new(version.site.clone()),
+            current: CurrentSite::new(version.site.clone()),
             version: RefCell::new(Some(version)),
             next: RefCell::default(),
             retired: RefCell::default(),
@@ -315,12 +315,12 @@ impl WorkerState {
     /// Serves a connection on which something comes before HTTP. The connection counts from its beginning, so that a
     /// stop does not cut off a client in its handshake.
     async fn serve_wrapped(self: Rc<Self>, transport: Transport, peer: Peer, role: Role, permit: ConnectionPermit) {
-        let mut seat = Lifecycle::add(&self.lifecycle);
-        let Some(Some((transport, peer, agreed))) = seat.finish(self.unwrap(transport, peer, role)).await else {
+        let mut slot = Lifecycle::add(&self.lifecycle);
+        let Some(Some((transport, peer, agreed))) = slot.finish(self.unwrap(transport, peer, role)).await else {
             return;
         };
         let connection = self.connection(transport, peer, agreed, permit);
-        drop(seat);
+        drop(slot);
         connection.await;
     }
 
@@ -333,17 +333,17 @@ impl WorkerState {
         if let (Role::Tls, Some(tls)) = (role, &self.https.tls) {
             let patience = self.current.site().config.tls.handshake_timeout;
             match connection::handshake(transport, tls.current(), patience).await {
-                Shaken::Encrypted { transport: encrypted, agreed: own, certificate } => {
+                HandshakeOutcome::Encrypted { transport: encrypted, agreed: own, certificate } => {
                     (transport, agreed) = (encrypted, own);
                     peer.certificate = certificate.as_deref().and_then(tls::client_certificate).map(Rc::new);
                 }
-                Shaken::Plain(transport) => {
+                HandshakeOutcome::Plain(transport) => {
                     if let Some((head, bytes)) = connection::refuse_plain(transport).await {
                         self.current.record_refusal(&peer, &head, StatusCode::BAD_REQUEST, bytes);
                     }
                     return None;
                 }
-                Shaken::Failed => return None,
+                HandshakeOutcome::Failed => return None,
             }
             peer.scheme = "https";
         }

@@ -1,6 +1,6 @@
 //! The declarations as `dsl.lua` tells of them, one call for each.
 //!
-//! Comes in: plain values on a Lua stack. Goes out: [`Told`], which `load.rs` adds to the rest of what the app declares.
+//! Comes in: plain values on a Lua stack. Goes out: [`Draft`], which `load.rs` adds to the rest of what the app declares.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use rover_lua::{Returns, Stack};
 
 use super::config_value::{DEEPEST_CONFIG, config_value};
 use super::endpoint::{Endpoint, KEYS};
-use super::places::Places;
+use super::places::HookPlaces;
 use crate::route::{Origin, Pattern, RouteDecl, Verb};
 use crate::spelling;
 
-/// The routes as `dsl.lua` tells of them.
+/// What the app has declared so far, as `dsl.lua` tells of it.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct Draft {
     pub(super) routes: Vec<RouteDecl>,
     pub(super) mistakes: Vec<String>,
     /// Routes and limits, by their places.
@@ -25,42 +25,42 @@ pub(super) struct Told {
     pub(super) endpoints: Vec<(usize, Endpoint)>,
     pub(super) endpoint: Endpoint,
     /// Where hooks are.
-    pub(super) places: Places,
+    pub(super) places: HookPlaces,
     /// The file of the last route: most often that of the next one.
     file: Option<Arc<str>>,
 }
 
 /// `limit(route, limit)`: both by their places, counted from 1.
-pub(super) fn limit(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
+pub(super) fn limit(stack: &mut Stack<'_>, draft: &RefCell<Draft>) -> Returns {
     let place = |index| (stack.number(index) as u32).saturating_sub(1);
     let (route, limit) = (place(1), place(2));
-    told.borrow_mut().limits.push((route, u16::try_from(limit).unwrap_or(u16::MAX)));
+    draft.borrow_mut().limits.push((route, u16::try_from(limit).unwrap_or(u16::MAX)));
     Ok(0)
 }
 
-/// `route(verb, file, line, segment…)`, with the last segment of the path first. A wrong one leaves its mistake in `told`.
+/// `route(verb, file, line, segment…)`, with the last segment of the path first. A wrong one leaves its mistake in `draft`.
 ///
 /// One call for each route, with plain values: reading tables through mlua takes ten times as long.
-pub(super) fn route(stack: &mut Stack<'_>, told: &RefCell<Told>) -> Returns {
-    let told = &mut *told.borrow_mut();
+pub(super) fn route(stack: &mut Stack<'_>, draft: &RefCell<Draft>) -> Returns {
+    let draft = &mut *draft.borrow_mut();
     let text = |index| String::from_utf8_lossy(stack.bytes(index).unwrap_or_default());
     let name = text(2);
-    let file = match &told.file {
+    let file = match &draft.file {
         Some(file) if **file == *name => file.clone(),
-        _ => told.file.insert(Arc::from(name)).clone(),
+        _ => draft.file.insert(Arc::from(name)).clone(),
     };
     let origin = Origin { file, line: stack.number(3) as u32 };
     let fields: Vec<&[u8]> = (4..=stack.top()).rev().map(|index| stack.bytes(index).unwrap_or_default()).collect();
     match (Verb::from_name(&text(1)), Pattern::parse(&fields)) {
-        (Some(verb), Ok(pattern)) => told.routes.push(RouteDecl { verb, pattern, origin }),
-        (_, Err(mistake)) => told.mistakes.push(format!("{origin}: {mistake}")),
+        (Some(verb), Ok(pattern)) => draft.routes.push(RouteDecl { verb, pattern, origin }),
+        (_, Err(mistake)) => draft.mistakes.push(format!("{origin}: {mistake}")),
         (None, _) => {}
     }
     Ok(0)
 }
 
-/// Reads one key of the table of the route that is told next: nothing, or what is wrong.
-pub(super) fn endpoint_key(told: &RefCell<Told>, key: &Value, value: Value) -> Option<String> {
+/// Reads one key of the table of the route that comes next: nothing, or what is wrong.
+pub(super) fn endpoint_key(draft: &RefCell<Draft>, key: &Value, value: Value) -> Option<String> {
     let Some(name) = key.as_string().map(|name| name.to_string_lossy()) else {
         return Some("has one function, and keys with names beside it".to_owned());
     };
@@ -71,23 +71,23 @@ pub(super) fn endpoint_key(told: &RefCell<Told>, key: &Value, value: Value) -> O
         });
     }
     let value = config_value(value, DEEPEST_CONFIG);
-    let read = told.borrow_mut().endpoint.set(&name, &value);
+    let read = draft.borrow_mut().endpoint.set(&name, &value);
     read.err().map(|takes| format!("{name} must be {takes}, got {value}"))
 }
 
 /// Ends the table whose keys were read: its number, counted from 1, and what is wrong with it as a whole.
-pub(super) fn endpoint_end(told: &RefCell<Told>) -> (usize, Option<&'static str>) {
-    let mut told = told.borrow_mut();
-    let endpoint = std::mem::take(&mut told.endpoint);
+pub(super) fn endpoint_end(draft: &RefCell<Draft>) -> (usize, Option<&'static str>) {
+    let mut draft = draft.borrow_mut();
+    let endpoint = std::mem::take(&mut draft.endpoint);
     let problem = (endpoint.streams && endpoint.body_size_limit.is_none())
         .then_some("streams its body, which needs a limit of its own: add body_size_limit");
-    told.endpoints.push((usize::MAX, endpoint));
-    (told.endpoints.len(), problem)
+    draft.endpoints.push((usize::MAX, endpoint));
+    (draft.endpoints.len(), problem)
 }
 
 /// `endpoint_of(number, route)`: which route it belongs to, by the route's place, counted from 1.
-pub(super) fn endpoint_of(told: &RefCell<Told>, number: usize, route: usize) {
-    if let Some(endpoint) = told.borrow_mut().endpoints.get_mut(number.wrapping_sub(1)) {
+pub(super) fn endpoint_of(draft: &RefCell<Draft>, number: usize, route: usize) {
+    if let Some(endpoint) = draft.borrow_mut().endpoints.get_mut(number.wrapping_sub(1)) {
         endpoint.0 = route.saturating_sub(1);
     }
 }
