@@ -2,7 +2,7 @@
 //!
 //! Comes in: SQL text with placeholders and values, never values within the text. Goes out: rows, or an [`Error`] that
 //! says what to do about it. This crate must know neither Lua nor HTTP. SQLite is its first engine; what the engines
-//! share stands above [`sqlite`].
+//! share stands above `sqlite`.
 //!
 //! ```
 //! # async fn example() -> Result<(), rover_data::Error> {
