@@ -23,7 +23,7 @@ fn server(folder: &Folder) -> Server {
 }
 
 fn refusal(server: Server) -> String {
-    server.port(0).bind().err().expect("it is refused").to_string()
+    server.port(0).bind().expect_err("it is refused").to_string()
 }
 
 #[test]

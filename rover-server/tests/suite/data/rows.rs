@@ -261,12 +261,12 @@ fn the_top_level_declares_and_does_not_ask() {
         format!("local api = rover.server {{ db = \"sqlite:{}\" }}\n{rest}\nreturn api", url.display())
     };
     let server = rover_server::Server::from_source("app.lua", code("rover.db:query 'select 1'"));
-    let error = server.workers(1).port(0).bind().err().expect("it asks").to_string();
+    let error = server.workers(1).port(0).bind().expect_err("it asks").to_string();
     assert!(error.contains("app.lua:2: db:query cannot be called at the top level of the app"), "{error}");
     let none = "local api = rover.server {}\nfunction api.get() return rover.db:query 'select 1' end\nreturn api";
     let app = App::start(none, 1);
     assert_eq!(app.get("/").status, 500);
     let misspelt = "local api = rover.server { db = { url = 'sqlite:a.db', pol = 1 } } return api";
-    let error = rover_server::Server::from_source("app.lua", misspelt).port(0).bind().err().expect("it is misspelt");
+    let error = rover_server::Server::from_source("app.lua", misspelt).port(0).bind().expect_err("it is misspelt");
     assert!(error.to_string().contains("db must be a URL"), "{error}");
 }
