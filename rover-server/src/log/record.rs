@@ -194,7 +194,7 @@ mod tests {
         let other = Arc::new(Mutex::new(0));
         let count = other.clone();
         records.replace(Arc::new(move |_: &LogRecord| *count.lock() += 1));
-        records.write(&lines).unwrap();
+        records.write_all(&lines).unwrap();
         assert_eq!((*other.lock(), taken.lock().len()), (3, 2));
     }
 }

@@ -57,7 +57,9 @@ pub(crate) struct Vm {
 
 /// What the parts do with the config, once it is known.
 #[derive(Default)]
-pub(crate) struct Settling(RefCell<Vec<Box<dyn Fn(&Config)>>>);
+pub(crate) struct Settling(RefCell<Vec<Settle>>);
+
+type Settle = Box<dyn Fn(&Config)>;
 
 impl Settling {
     /// Has `settle` told of the config whenever it is decided.

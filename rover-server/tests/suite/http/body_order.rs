@@ -391,8 +391,8 @@ return api";
     .enumerate()
     {
         let mut client = app.connect();
-        client.send(&format!("POST /wait HTTP/1.1\r\nHost: test\r\n{head}\r\n\r\n"));
-        client.send(&"x".repeat(body));
+        client.send(format!("POST /wait HTTP/1.1\r\nHost: test\r\n{head}\r\n\r\n"));
+        client.send("x".repeat(body));
         wait_until(|| app.get("/begun").text() == format!("{}", n + 1));
         drop(client);
         wait_until(|| app.get("/left").text() == format!("{}", n + 1));
@@ -400,6 +400,6 @@ return api";
     // One that stays is waited for.
     let mut client = app.connect();
     client.send("POST /soon HTTP/1.1\r\nHost: test\r\nContent-Length: 20000\r\n\r\n");
-    client.send(&"x".repeat(20_000));
+    client.send("x".repeat(20_000));
     assert_eq!(client.answer().text(), "20000");
 }

@@ -92,7 +92,7 @@ fn hooks_guard_declared_routes_alone_where_path_guards_is_off() {
         }
         let refused = app.get("/admin/deep");
         assert_eq!((refused.status, refused.header("x-trail")), (401, Some("auth ")));
-        assert_eq!(app.send("PUT /admin/deep HTTP/1.1\r\nHost: t\r\n\r\n".to_owned()).status, 405);
+        assert_eq!(app.send("PUT /admin/deep HTTP/1.1\r\nHost: t\r\n\r\n").status, 405);
         assert_eq!(app.get("/users/1/posts/2").text(), r#"{"error":"user 1"}"#);
         assert_eq!(app.get("/users/7/posts/2").text(), "7 2 7");
     });

@@ -99,11 +99,10 @@ pub(super) fn with_body(bytes: &[u8]) -> Option<u64> {
         match rest {
             [b'\r', b'\n', body @ ..] => return left(length?, body),
             // The place of the colon tells nearly all other fields apart.
-            [b'c' | b'C', ..] if rest.get(14) == Some(&b':') && is_content_length(&rest[..14]) => {
-                if length.replace(&rest[15..]).is_some() {
-                    return None;
-                }
-            }
+            [b'c' | b'C', ..] if rest.get(14) == Some(&b':') && is_content_length(&rest[..14]) => match length {
+                None => length = Some(&rest[15..]),
+                Some(_) => return None,
+            },
             [b't' | b'T', ..] if rest.get(17) == Some(&b':') => return None,
             _ => {}
         }
