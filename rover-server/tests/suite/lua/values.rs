@@ -63,7 +63,7 @@ fn a_value_that_is_too_large_as_json_is_refused_everywhere() {
 fn tables_that_are_long_to_look_through_count() {
     let app = App::start(
         &format!(
-            "local api = rover.server {{ json_size_limit = '1MB' }} {SPARSE}
+            "local api = rover.server {{ json_size_limit = '1MB', handler_cpu_limit = 0 }} {SPARSE}
              function api.get() return select(2, pcall(rover.json.encode, t)) end
              function api.shared.get() return select(2, pcall(rover.shared.d.set, rover.shared.d, 'k', t)) end
              return api"
