@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
+use crate::error::Error;
 use crate::figures::{Slow, Stats};
-use crate::queue::Wanted;
+use crate::rows::Answer;
+use crate::settings::{Begin, Settings};
+use crate::sql::{Dialect, Statement};
 use crate::sqlite::Sqlite;
-use crate::{Answer, Columns, Dialect, Error, Rows, Settings, Statement};
+use crate::stream::Stream;
 
 /// A database that is open. A clone is the same one; it closes when the last is dropped.
 #[derive(Clone)]
@@ -17,36 +18,6 @@ pub struct Database(Engine);
 #[derive(Clone)]
 enum Engine {
     Sqlite(Sqlite),
-}
-
-/// How a transaction begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Begin {
-    /// It only reads, beside whoever writes, and sees the state of its beginning.
-    pub read_only: bool,
-}
-
-/// Rows as they come. Dropping it ends the statement.
-pub struct Stream {
-    pub(crate) columns: Arc<Columns>,
-    pub(crate) rows: mpsc::Receiver<Result<Rows, Error>>,
-    pub(crate) _wanted: Wanted,
-}
-
-impl Stream {
-    /// The columns of the rows.
-    #[must_use]
-    pub fn columns(&self) -> &Arc<Columns> {
-        &self.columns
-    }
-
-    /// The next rows, or `None` behind the last.
-    ///
-    /// # Errors
-    /// The statement has failed.
-    pub async fn next(&mut self) -> Result<Option<Rows>, Error> {
-        self.rows.recv().await.transpose()
-    }
 }
 
 impl Database {
@@ -97,9 +68,7 @@ impl Database {
     /// # Errors
     /// See [`Error`].
     pub async fn run(&self, statement: Statement) -> Result<Answer, Error> {
-        match &self.0 {
-            Engine::Sqlite(sqlite) => sqlite.run(statement).await,
-        }
+        only(self.batch(vec![statement]).await?)
     }
 
     /// Runs statements in order, all or none.
@@ -108,7 +77,7 @@ impl Database {
     /// One has failed, and none has happened.
     pub async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Answer>, Error> {
         match &self.0 {
-            Engine::Sqlite(sqlite) => sqlite.batch(statements).await,
+            Engine::Sqlite(sqlite) => sqlite.run(statements).await,
         }
     }
 
@@ -142,6 +111,11 @@ impl Database {
     }
 }
 
+/// The answer to one statement.
+fn only(mut answers: Vec<Answer>) -> Result<Answer, Error> {
+    answers.pop().ok_or_else(|| Error::mistake("the statement has no answer"))
+}
+
 /// A transaction. Dropped, it is rolled back.
 ///
 /// Once a statement in it has failed it cannot be committed; within a savepoint, only what is outside can.
@@ -153,8 +127,7 @@ impl Transaction {
     /// # Errors
     /// See [`Error`].
     pub async fn run(&self, statement: Statement) -> Result<Answer, Error> {
-        let mut answers = self.0.run(vec![statement]).await?;
-        answers.pop().ok_or_else(|| Error::mistake("the statement has no answer"))
+        only(self.batch(vec![statement]).await?)
     }
 
     /// Runs statements in order until one fails.

@@ -19,23 +19,24 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod error;
-mod value;
-mod rows;
-mod statement;
-mod sql;
-mod settings;
-mod figures;
-mod queue;
-mod sqlite;
 mod database;
+mod error;
+mod figures;
+mod migration;
 pub mod migrations;
+mod queue;
+mod rows;
+mod settings;
+mod sql;
+mod sqlite;
+mod stream;
+mod value;
 
-pub use database::{Begin, Database, Stream, Transaction};
+pub use database::{Database, Transaction};
 pub use error::{Class, Error, Outage, Violation};
 pub use figures::{Slow, Stats};
 pub use rows::{Answer, Column, ColumnType, Columns, Datum, Rows};
-pub use settings::{Journal, Settings, Synchronous};
-pub use sql::{Dialect, Sql};
-pub use statement::Statement;
+pub use settings::{Begin, Journal, Settings, Synchronous};
+pub use sql::{Dialect, Sql, Statement};
+pub use stream::Stream;
 pub use value::{Argument, Value};

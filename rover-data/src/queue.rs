@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::{Error, error::Outage};
+use crate::error::{Error, Outage};
 
 const WAITING: u8 = 0;
 const RUNNING: u8 = 1;
@@ -70,11 +70,11 @@ impl Drop for Wanted {
 }
 
 pub(crate) struct Queue<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<QueueState<T>>,
     ready: Condvar,
 }
 
-struct State<T> {
+struct QueueState<T> {
     /// In the order in which it came.
     short: BTreeMap<u64, T>,
     long: BTreeMap<u64, T>,
@@ -94,7 +94,7 @@ pub(crate) struct Taken<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new() -> Queue<T> {
-        let state = State {
+        let state = QueueState {
             short: BTreeMap::new(),
             long: BTreeMap::new(),
             next: 0,
@@ -206,14 +206,14 @@ impl<T> Queue<T> {
 }
 
 /// Work's place in a queue, of whoever waits for it. Dropping it takes the work back, or interrupts it.
-pub(crate) struct Place<'a, T> {
+pub(crate) struct QueuePlace<'a, T> {
     pub(crate) queue: &'a Queue<T>,
     pub(crate) number: u64,
     pub(crate) ticket: Arc<Ticket>,
     pub(crate) is_done: bool,
 }
 
-impl<T> Place<'_, T> {
+impl<T> QueuePlace<'_, T> {
     /// Waits until the work is done, or has not begun within `patience`.
     ///
     /// # Errors
@@ -240,7 +240,7 @@ impl<T> Place<'_, T> {
     }
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for QueuePlace<'_, T> {
     fn drop(&mut self) {
         if !self.is_done {
             self.ticket.cancel();

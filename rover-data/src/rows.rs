@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Error;
+use crate::error::Error;
 
 /// How a column's values are to be read, as it was declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::Error;
+use crate::error::Error;
 
 /// When SQLite waits for the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +109,13 @@ impl Settings {
         }
         Ok(Settings::of_file(Path::new(path)))
     }
+}
+
+/// How a transaction begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Begin {
+    /// It only reads, beside whoever writes, and sees the state of its beginning.
+    pub read_only: bool,
 }
 
 #[cfg(test)]

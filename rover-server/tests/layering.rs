@@ -51,7 +51,7 @@ const WINGS: &[(&str, &[&str])] = &[
 ];
 
 /// The crates whose sources are looked at.
-const CRATES: [&str; 3] = ["rover-lua", "rover-server", "rover-cli"];
+const CRATES: [&str; 4] = ["rover-data", "rover-lua", "rover-server", "rover-cli"];
 
 /// The longest file, in lines, without tests. Most are far shorter.
 const LONGEST: usize = 500;

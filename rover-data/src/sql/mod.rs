@@ -5,6 +5,7 @@
 //! shared by everybody who sends it.
 
 mod lexer;
+mod statement;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use parking_lot::Mutex;
 
 use self::lexer::{Lexer, Token};
-use crate::{Argument, Columns, Error, Statement, Value};
+pub use self::statement::Statement;
+use crate::error::Error;
+use crate::rows::Columns;
+use crate::value::{Argument, Value};
 
 /// Whose language a text is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

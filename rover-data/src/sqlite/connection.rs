@@ -9,12 +9,12 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags, Row, ToSql};
 
 use super::{Shared, problem, watch};
-use crate::error::Outage;
-use crate::figures::Counted;
+use crate::error::{Class, Error, Outage};
+use crate::figures::{Counted, Slow};
 use crate::rows::{Answer, Column, ColumnType, Columns, Datum, Rows};
-use crate::settings::{Journal, Synchronous};
-use crate::sql::Keyword;
-use crate::{Error, Settings, Slow, Statement, Value};
+use crate::settings::{Journal, Settings, Synchronous};
+use crate::sql::{Keyword, Statement};
+use crate::value::Value;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// It cannot be opened, or is no database.
-    pub(super) fn open(shared: &'a Shared, role: Role) -> Result<Connection<'a>, Error> {
+    fn open(shared: &'a Shared, role: Role) -> Result<Connection<'a>, Error> {
         let settings = &shared.settings;
         shared.is_same_file()?;
         let opened = open_raw(settings, &shared.memory, shared.may_create(), role).map_err(|error| {
@@ -45,7 +45,7 @@ impl<'a> Connection<'a> {
             match problem::sort(&error) {
                 error if error.is_outage() => {
                     let found = match error.class() {
-                        crate::Class::Unavailable(outage) => outage,
+                        Class::Unavailable(outage) => outage,
                         _ => Outage::CannotOpen,
                     };
                     Error::outage(found, format!("{name}: {}", error.message()))
@@ -59,16 +59,33 @@ impl<'a> Connection<'a> {
         Ok(Connection { raw: opened, shared, looked: Instant::now(), is_broken: false, _open })
     }
 
-    /// Whether another is to be opened in its place.
-    pub(super) fn is_broken(&self) -> bool {
-        self.is_broken
+    /// The connection that is kept, opened anew where it has broken; it looks after its file where the last look is `look` ago.
+    ///
+    /// # Errors
+    /// As [`open`](Connection::open) and [`look`](Connection::look).
+    pub(super) fn ready<'k>(
+        shared: &'a Shared,
+        kept: &'k mut Option<Connection<'a>>,
+        role: Role,
+        look: Duration,
+    ) -> Result<&'k mut Connection<'a>, Error> {
+        if kept.as_ref().is_some_and(|connection| connection.is_broken) {
+            *kept = None;
+        }
+        match kept {
+            Some(connection) => {
+                connection.look(look)?;
+                Ok(connection)
+            }
+            None => Ok(kept.insert(Connection::open(shared, role)?)),
+        }
     }
 
     /// Looks whether the file is still there that was opened, where the last look is so long ago.
     ///
     /// # Errors
     /// It is not: what would be written would be lost, what is read is out of date.
-    pub(super) fn look(&mut self, after: Duration) -> Result<(), Error> {
+    fn look(&mut self, after: Duration) -> Result<(), Error> {
         if self.looked.elapsed() < after && !self.shared.is_gone.load(Ordering::Relaxed) {
             return Ok(());
         }

@@ -9,9 +9,9 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::connection::{Role, open_raw};
 use super::{problem, watch};
-use crate::error::Outage;
-use crate::migrations::{Entry, Migration, has_transaction};
-use crate::{Error, Settings};
+use crate::error::{Error, Outage};
+use crate::migration::{Entry, Migration, has_transaction};
+use crate::settings::Settings;
 
 /// How long the migrations of another process are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);

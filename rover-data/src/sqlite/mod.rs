@@ -8,6 +8,7 @@ pub(crate) mod migrate;
 mod problem;
 mod reader;
 mod session;
+mod streaming;
 mod watch;
 mod writer;
 
@@ -22,38 +23,38 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub(crate) use self::session::Session;
-use crate::database::Stream;
-use crate::error::Outage;
+use crate::error::{Error, Outage};
 use crate::figures::{Figures, Stats, Tell};
-use crate::queue::{Place, Queue, Ticket};
-use crate::{Answer, Begin, Error, Settings, Statement};
+use crate::queue::{Queue, QueuePlace, Ticket};
+use crate::rows::Answer;
+use crate::settings::{Begin, Settings};
+use crate::sql::Statement;
+use crate::stream::Stream;
 
 /// How long a further thread waits for work before it ends, with its connection.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Work for a thread.
-struct Task {
+struct QueuedWork {
     ticket: Arc<Ticket>,
     work: Work,
 }
 
 enum Work {
-    One(Statement, Tell1<Answer>),
     /// All or none.
-    Batch(Vec<Statement>, Tell1<Vec<Answer>>),
-    Begin(Begin, Tell1<Session>),
-    Stream(Statement, Tell1<Stream>),
+    Run(Vec<Statement>, Reply<Vec<Answer>>),
+    Begin(Begin, Reply<Session>),
+    Stream(Statement, Reply<Stream>),
 }
 
-type Tell1<T> = oneshot::Sender<Result<T, Error>>;
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-impl Task {
+impl QueuedWork {
     /// Ends it with an error.
     fn fail(self, error: Error) {
         // Nobody may be there any more.
         match self.work {
-            Work::One(_, tell) => drop(tell.send(Err(error))),
-            Work::Batch(_, tell) => drop(tell.send(Err(error))),
+            Work::Run(_, tell) => drop(tell.send(Err(error))),
             Work::Begin(_, tell) => drop(tell.send(Err(error))),
             Work::Stream(_, tell) => drop(tell.send(Err(error))),
         }
@@ -65,8 +66,8 @@ struct Shared {
     settings: Settings,
     /// The name of a database that has no file.
     memory: String,
-    writer: Queue<Task>,
-    readers: Queue<Task>,
+    writer: Queue<QueuedWork>,
+    readers: Queue<QueuedWork>,
     figures: Figures,
     tell: Mutex<Option<Tell>>,
     has_opened: AtomicBool,
@@ -199,14 +200,9 @@ impl Sqlite {
         shared.figures.stats(shared.writer.len() + shared.readers.len())
     }
 
-    pub(crate) async fn run(&self, statement: Statement) -> Result<Answer, Error> {
-        let reads = statement.sql.reads();
-        self.ask(reads, false, |tell| Work::One(statement, tell)).await
-    }
-
-    pub(crate) async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Answer>, Error> {
+    pub(crate) async fn run(&self, statements: Vec<Statement>) -> Result<Vec<Answer>, Error> {
         let reads = statements.iter().all(|statement| statement.sql.reads());
-        self.ask(reads, false, |tell| Work::Batch(statements, tell)).await
+        self.ask(reads, false, |tell| Work::Run(statements, tell)).await
     }
 
     pub(crate) async fn begin(&self, begin: Begin) -> Result<Session, Error> {
@@ -218,14 +214,14 @@ impl Sqlite {
     }
 
     /// Has work done by the writer or a reader.
-    async fn ask<T>(&self, reads: bool, is_long: bool, work: impl FnOnce(Tell1<T>) -> Work) -> Result<T, Error> {
+    async fn ask<T>(&self, reads: bool, is_long: bool, work: impl FnOnce(Reply<T>) -> Work) -> Result<T, Error> {
         let shared = &self.0.shared;
         let (tell, told) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
-        let task = Task { ticket: ticket.clone(), work: work(tell) };
+        let task = QueuedWork { ticket: ticket.clone(), work: work(tell) };
         let queue = if reads { &shared.readers } else { &shared.writer };
         let number = put(shared, task, reads, is_long)?;
-        let place = Place { queue, number, ticket, is_done: false };
+        let place = QueuePlace { queue, number, ticket, is_done: false };
         place.wait(told, shared.settings.queue_timeout).await
     }
 
@@ -248,7 +244,7 @@ impl Sqlite {
 }
 
 /// Puts work into a queue, and sees to it that a thread comes for it.
-fn put(shared: &Arc<Shared>, task: Task, reads: bool, is_long: bool) -> Result<u64, Error> {
+fn put(shared: &Arc<Shared>, task: QueuedWork, reads: bool, is_long: bool) -> Result<u64, Error> {
     let queue = if reads { &shared.readers } else { &shared.writer };
     let most = if reads { shared.most_readers() } else { 1 };
     let Some((number, needs_thread)) = queue.push(task, is_long, most) else {

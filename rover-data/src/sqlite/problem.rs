@@ -3,8 +3,8 @@
 use rusqlite::ffi;
 
 use super::watch::{self, Stop};
-use crate::error::{Outage, Violation};
-use crate::{Error, Statement};
+use crate::error::{Class, Error, Outage, Violation};
+use crate::sql::Statement;
 
 /// Makes an error of SQLite's, which `statement` met.
 pub(super) fn of(error: &rusqlite::Error, statement: &Statement) -> Error {
@@ -60,7 +60,6 @@ fn of_code(code: i32, message: String) -> Error {
 
 /// Whether the connection is of no more use after such an error.
 pub(super) fn breaks(error: &Error) -> bool {
-    use crate::error::Class;
     matches!(
         error.class(),
         Class::Unavailable(

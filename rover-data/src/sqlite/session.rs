@@ -7,21 +7,23 @@ use std::sync::mpsc;
 use tokio::sync::oneshot;
 
 use super::connection::Connection;
-use super::{Shared, Tell1, reader, watch};
-use crate::database::Stream;
-use crate::error::{Class, Outage};
+use super::{Reply, Shared, streaming, watch};
+use crate::error::{Class, Error, Outage};
 use crate::figures::Counted;
 use crate::queue::{Ticket, Wanted};
-use crate::{Answer, Begin, Error, Statement};
+use crate::rows::Answer;
+use crate::settings::Begin;
+use crate::sql::Statement;
+use crate::stream::Stream;
 
 enum Command {
-    Run(Vec<Statement>, Arc<Ticket>, Tell1<Vec<Answer>>),
-    Stream(Statement, Arc<Ticket>, Tell1<Stream>),
-    Save(Tell1<()>),
-    Release(Tell1<()>),
-    RollBackTo(Tell1<()>),
-    Commit(Tell1<()>),
-    RollBack(Tell1<()>),
+    Run(Vec<Statement>, Arc<Ticket>, Reply<Vec<Answer>>),
+    Stream(Statement, Arc<Ticket>, Reply<Stream>),
+    Save(Reply<()>),
+    Release(Reply<()>),
+    RollBackTo(Reply<()>),
+    Commit(Reply<()>),
+    RollBack(Reply<()>),
 }
 
 /// A transaction that has begun. Dropped, it is rolled back.
@@ -64,7 +66,7 @@ impl Session {
         self.ask(Command::RollBack).await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Tell1<T>) -> Command) -> Result<T, Error> {
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
         let lost = || Error::outage(Outage::Lost, "the transaction has ended: its connection is gone");
         let (tell, told) = oneshot::channel();
         self.0.send(command(tell)).map_err(|_| lost())?;
@@ -73,14 +75,14 @@ impl Session {
 }
 
 /// What a transaction has come to.
-struct State {
+struct SessionState {
     read_only: bool,
     depth: usize,
     /// A statement failed, with so many savepoints around it.
     failed: Option<(usize, Error)>,
 }
 
-impl State {
+impl SessionState {
     /// Why nothing more can be run here.
     fn refusal(&self) -> Option<Error> {
         let (_, error) = self.failed.as_ref()?;
@@ -103,7 +105,7 @@ impl State {
 }
 
 /// Begins a transaction and does what is asked of it until it ends.
-pub(super) fn serve(shared: &Shared, connection: &mut Connection<'_>, begin: Begin, tell: Tell1<Session>) {
+pub(super) fn serve(shared: &Shared, connection: &mut Connection<'_>, begin: Begin, tell: Reply<Session>) {
     let started = match begin.read_only {
         // The state that it reads is that of its beginning, not of its first statement.
         true => connection.own("BEGIN").and_then(|()| connection.own("SELECT 1 FROM sqlite_schema LIMIT 1")),
@@ -119,7 +121,7 @@ pub(super) fn serve(shared: &Shared, connection: &mut Connection<'_>, begin: Beg
     if tell.send(Ok(Session(sender))).is_err() {
         return connection.roll_back();
     }
-    let mut state = State { read_only: begin.read_only, depth: 0, failed: None };
+    let mut state = SessionState { read_only: begin.read_only, depth: 0, failed: None };
     // Ends with the handle.
     for command in &commands {
         match command {
@@ -132,7 +134,7 @@ pub(super) fn serve(shared: &Shared, connection: &mut Connection<'_>, begin: Beg
                 None => {
                     ticket.start();
                     watch::begin(Some(&ticket), shared.settings.statement_timeout);
-                    reader::stream(shared, connection, &statement, &ticket, tell);
+                    streaming::stream(shared, connection, &statement, &ticket, tell);
                     watch::end();
                 }
             },
@@ -160,7 +162,7 @@ pub(super) fn serve(shared: &Shared, connection: &mut Connection<'_>, begin: Beg
 fn run(
     shared: &Shared,
     connection: &mut Connection<'_>,
-    state: &mut State,
+    state: &mut SessionState,
     statements: &[Statement],
     ticket: &Arc<Ticket>,
 ) -> Result<Vec<Answer>, Error> {
@@ -186,7 +188,7 @@ fn run(
 
 /// # Errors
 /// The statement writes, in a transaction that only reads.
-fn allowed(connection: &mut Connection<'_>, state: &State, statement: &Statement) -> Result<(), Error> {
+fn allowed(connection: &mut Connection<'_>, state: &SessionState, statement: &Statement) -> Result<(), Error> {
     if state.read_only && !connection.reads(statement)? {
         let error = Error::mistake("this transaction is read-only, and the statement writes");
         return Err(error.in_sql(statement.sql().source(), None));
@@ -194,7 +196,7 @@ fn allowed(connection: &mut Connection<'_>, state: &State, statement: &Statement
     Ok(())
 }
 
-fn save(connection: &mut Connection<'_>, state: &mut State) -> Result<(), Error> {
+fn save(connection: &mut Connection<'_>, state: &mut SessionState) -> Result<(), Error> {
     if let Some(error) = state.refusal() {
         return Err(error);
     }
@@ -203,7 +205,7 @@ fn save(connection: &mut Connection<'_>, state: &mut State) -> Result<(), Error>
     Ok(())
 }
 
-fn release(connection: &mut Connection<'_>, state: &mut State) -> Result<(), Error> {
+fn release(connection: &mut Connection<'_>, state: &mut SessionState) -> Result<(), Error> {
     if let Some(error) = state.failure() {
         return Err(error);
     }
@@ -215,7 +217,7 @@ fn release(connection: &mut Connection<'_>, state: &mut State) -> Result<(), Err
     Ok(())
 }
 
-fn roll_back_to(connection: &mut Connection<'_>, state: &mut State) -> Result<(), Error> {
+fn roll_back_to(connection: &mut Connection<'_>, state: &mut SessionState) -> Result<(), Error> {
     if state.depth == 0 {
         return Err(Error::mistake("there is no savepoint"));
     }

@@ -44,7 +44,7 @@ const ASKS: &[&str] = &[
 ];
 
 #[derive(Default)]
-struct Watch {
+struct StatementWatch {
     ticket: Option<Arc<Ticket>>,
     deadline: Option<Instant>,
     busy_from: Option<Instant>,
@@ -54,7 +54,7 @@ struct Watch {
 }
 
 thread_local! {
-    static WATCH: RefCell<Watch> = RefCell::default();
+    static WATCH: RefCell<StatementWatch> = RefCell::default();
 }
 
 /// Why a statement was stopped.

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Role};
-use super::{IDLE, Shared, Task, Tell1, Work, reader, session, watch};
+use super::{IDLE, QueuedWork, Reply, Shared, Work, session, streaming, watch};
+use crate::error::Error;
 use crate::figures::Counted;
 use crate::queue::{Taken, Ticket};
-use crate::sql::Keyword;
-use crate::{Answer, Error, Statement};
+use crate::rows::Answer;
+use crate::sql::{Keyword, Statement};
 
 /// How many writes are committed together at most.
 const MOST_TOGETHER: usize = 256;
@@ -46,9 +47,9 @@ pub(super) fn live(shared: &Arc<Shared>) {
     }
 }
 
-fn serve<'s>(shared: &'s Arc<Shared>, kept: &mut Option<Connection<'s>>, task: Task) {
+fn serve<'s>(shared: &'s Arc<Shared>, kept: &mut Option<Connection<'s>>, task: QueuedWork) {
     // A commit to a file that nobody finds any more would be lost: so each is preceded by a look.
-    let connection = match reader::ready(shared, kept, Role::Writes, Duration::ZERO) {
+    let connection = match Connection::ready(shared, kept, Role::Writes, Duration::ZERO) {
         Ok(connection) => connection,
         Err(error) => return task.fail(error),
     };
@@ -59,114 +60,60 @@ fn serve<'s>(shared: &'s Arc<Shared>, kept: &mut Option<Connection<'s>>, task: T
         }
         Work::Stream(statement, tell) => {
             watch::begin(Some(&task.ticket), shared.settings.statement_timeout);
-            reader::stream(shared, connection, &statement, &task.ticket, tell);
+            streaming::stream(shared, connection, &statement, &task.ticket, tell);
         }
-        Work::One(statement, tell) => write(shared, connection, Write::One(task.ticket, statement, tell)),
-        Work::Batch(statements, tell) => write(shared, connection, Write::Batch(task.ticket, statements, tell)),
+        Work::Run(statements, tell) => write(shared, connection, Write { ticket: task.ticket, statements, tell }),
     }
     watch::end();
     connection.roll_back();
 }
 
-/// Writes that somebody waits for.
-enum Write {
-    One(Arc<Ticket>, Statement, Tell1<Answer>),
-    Batch(Arc<Ticket>, Vec<Statement>, Tell1<Vec<Answer>>),
-}
-
-/// A write that was done and is not committed yet.
-enum Done {
-    One(Answer),
-    Batch(Vec<Answer>),
-}
-
-impl Done {
-    fn size(&self) -> usize {
-        match self {
-            Done::One(answer) => answer.rows.size(),
-            Done::Batch(answers) => answers.iter().map(|answer| answer.rows.size()).sum(),
-        }
-    }
+/// Statements that somebody waits for.
+struct Write {
+    ticket: Arc<Ticket>,
+    statements: Vec<Statement>,
+    tell: Reply<Vec<Answer>>,
 }
 
 impl Write {
-    fn of(task: Task) -> Option<Write> {
-        match task.work {
-            Work::One(statement, tell) => Some(Write::One(task.ticket, statement, tell)),
-            Work::Batch(statements, tell) => Some(Write::Batch(task.ticket, statements, tell)),
-            Work::Begin(..) | Work::Stream(..) => None,
-        }
-    }
-
-    fn ticket(&self) -> &Arc<Ticket> {
-        match self {
-            Write::One(ticket, ..) | Write::Batch(ticket, ..) => ticket,
-        }
-    }
-
     /// Runs the statements, in a transaction or without one.
-    fn run(&self, shared: &Shared, connection: &mut Connection<'_>) -> Result<Done, Error> {
-        let limit = shared.settings.statement_timeout;
-        match self {
-            Write::One(ticket, statement, _) => {
-                watch::begin(Some(ticket), limit);
-                connection.run(statement).map(Done::One)
-            }
-            Write::Batch(ticket, statements, _) => {
-                let mut answers = Vec::with_capacity(statements.len());
-                for statement in statements {
-                    watch::begin(Some(ticket), limit);
-                    answers.push(connection.run(statement)?);
-                }
-                Ok(Done::Batch(answers))
-            }
-        }
+    fn run(&self, shared: &Shared, connection: &mut Connection<'_>) -> Result<Vec<Answer>, Error> {
+        let run = |statement| {
+            watch::begin(Some(&self.ticket), shared.settings.statement_timeout);
+            connection.run(statement)
+        };
+        self.statements.iter().map(run).collect()
     }
 
-    fn tell(self, result: Result<Done, Error>) {
+    fn tell(self, result: Result<Vec<Answer>, Error>) {
         // Nobody may be there any more.
-        match (self, result) {
-            (Write::One(_, _, tell), Ok(Done::One(answer))) => drop(tell.send(Ok(answer))),
-            (Write::Batch(_, _, tell), Ok(Done::Batch(answers))) => drop(tell.send(Ok(answers))),
-            (Write::One(_, _, tell), Err(error)) => drop(tell.send(Err(error))),
-            (Write::Batch(_, _, tell), Err(error)) => drop(tell.send(Err(error))),
-            // Each is answered by what it ran.
-            (Write::One(..), Ok(Done::Batch(_))) | (Write::Batch(..), Ok(Done::One(_))) => {}
-        }
+        drop(self.tell.send(result));
     }
 }
 
-/// Whether it can be committed with others: `vacuum` cannot, and pragmas had better not.
-fn is_groupable(work: &Work) -> bool {
+/// Whether they can be committed with others: `vacuum` cannot, and pragmas had better not.
+fn are_groupable(statements: &[Statement]) -> bool {
     let is_usual =
         |statement: &Statement| matches!(statement.sql().keyword(), Keyword::Insert | Keyword::Changes | Keyword::With);
-    match work {
-        Work::One(statement, _) => is_usual(statement),
-        Work::Batch(statements, _) => statements.iter().all(is_usual),
-        Work::Begin(..) | Work::Stream(..) => false,
-    }
+    statements.iter().all(is_usual)
 }
 
-fn is_groupable_write(write: &Write) -> bool {
-    let is_usual =
-        |statement: &Statement| matches!(statement.sql().keyword(), Keyword::Insert | Keyword::Changes | Keyword::With);
-    match write {
-        Write::One(_, statement, _) => is_usual(statement),
-        Write::Batch(_, statements, _) => statements.iter().all(is_usual),
-    }
-}
-
+/// The next write that can be committed with others, if one waits.
 fn next(shared: &Shared) -> Option<Write> {
     loop {
-        let task = shared.writer.take_now(|task| is_groupable(&task.work))?;
-        if task.ticket.start() {
-            return Write::of(task);
+        let is_groupable =
+            |task: &QueuedWork| matches!(&task.work, Work::Run(statements, _) if are_groupable(statements));
+        let task = shared.writer.take_now(is_groupable)?;
+        if task.ticket.start()
+            && let Work::Run(statements, tell) = task.work
+        {
+            return Some(Write { ticket: task.ticket, statements, tell });
         }
     }
 }
 
 fn write(shared: &Shared, connection: &mut Connection<'_>, first: Write) {
-    let second = if is_groupable_write(&first) { next(shared) } else { None };
+    let second = if are_groupable(&first.statements) { next(shared) } else { None };
     match second {
         None => alone(shared, connection, first),
         Some(second) => together(shared, connection, [first, second]),
@@ -175,9 +122,10 @@ fn write(shared: &Shared, connection: &mut Connection<'_>, first: Write) {
 
 /// Runs one write and commits it.
 fn alone(shared: &Shared, connection: &mut Connection<'_>, write: Write) {
-    let is_batch = matches!(write, Write::Batch(..));
+    // SQLite commits a single one by itself.
+    let is_batch = write.statements.len() > 1;
     if is_batch {
-        watch::begin(Some(write.ticket()), shared.settings.statement_timeout);
+        watch::begin(Some(&write.ticket), shared.settings.statement_timeout);
         if let Err(error) = connection.own("BEGIN IMMEDIATE") {
             return write.tell(Err(error));
         }
@@ -204,16 +152,16 @@ fn together(shared: &Shared, connection: &mut Connection<'_>, begin: [Write; 2])
         }
         return;
     }
-    let mut done: Vec<(Write, Done)> = Vec::new();
+    let mut done: Vec<(Write, Vec<Answer>)> = Vec::new();
     let mut size = 0;
     let mut waiting = begin.into_iter();
     loop {
         let has_room = done.len() < MOST_TOGETHER && size < LARGEST_GROUP && started.elapsed() < LONGEST_GROUP;
         let Some(write) = waiting.next().or_else(|| if has_room { next(shared) } else { None }) else { break };
         match inside(shared, connection, &write) {
-            Ok(answer) => {
-                size += answer.size();
-                done.push((write, answer));
+            Ok(answers) => {
+                size += answers.iter().map(|answer| answer.rows.size()).sum::<usize>();
+                done.push((write, answers));
             }
             Err(error) => {
                 write.tell(Err(error));
@@ -232,7 +180,7 @@ fn together(shared: &Shared, connection: &mut Connection<'_>, begin: [Write; 2])
     match connection.own("COMMIT") {
         Ok(()) => {
             shared.figures.commits.fetch_add(1, Ordering::Relaxed);
-            done.into_iter().for_each(|(write, answer)| write.tell(Ok(answer)));
+            done.into_iter().for_each(|(write, answers)| write.tell(Ok(answers)));
         }
         Err(_) => {
             connection.roll_back();
@@ -242,7 +190,7 @@ fn together(shared: &Shared, connection: &mut Connection<'_>, begin: [Write; 2])
 }
 
 /// Runs a write that leaves nothing behind where it fails.
-fn inside(shared: &Shared, connection: &mut Connection<'_>, write: &Write) -> Result<Done, Error> {
+fn inside(shared: &Shared, connection: &mut Connection<'_>, write: &Write) -> Result<Vec<Answer>, Error> {
     connection.own("SAVEPOINT rover")?;
     let result = write.run(shared, connection);
     watch::end();

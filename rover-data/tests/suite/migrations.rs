@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rover_data::migrations::{self, State};
+use rover_data::migrations::{self, MigrationState};
 use rover_data::{Database, Settings};
 
 use crate::support::*;
@@ -27,7 +27,7 @@ fn migrate(folder: &Folder) -> Result<Vec<String>, String> {
     done.map(|()| told).map_err(|error| error.to_string().replace(&folder.path().display().to_string(), "…"))
 }
 
-fn states(folder: &Folder) -> Vec<(String, State)> {
+fn states(folder: &Folder) -> Vec<(String, MigrationState)> {
     let found = migrations::status(&settings(folder), &folder.path().join("migrations")).unwrap();
     found.into_iter().map(|status| (status.name, status.state)).collect()
 }
@@ -41,18 +41,24 @@ fn files_are_run_once_and_in_order() {
     let folder = Folder::new();
     assert_eq!(migrate(&folder), Ok(vec![]));
     write(folder.path(), &[POSTS, USERS, ("notes.txt", "not SQL")]);
-    assert_eq!(states(&folder), [("0001_users".into(), State::Pending), ("0002_posts".into(), State::Pending)]);
+    assert_eq!(
+        states(&folder),
+        [("0001_users".into(), MigrationState::Pending), ("0002_posts".into(), MigrationState::Pending)]
+    );
     assert_eq!(migrate(&folder), Ok(vec!["0001_users".into(), "0002_posts".into()]));
     assert_eq!(migrate(&folder), Ok(vec![]));
-    assert_eq!(states(&folder), [("0001_users".into(), State::Applied), ("0002_posts".into(), State::Applied)]);
+    assert_eq!(
+        states(&folder),
+        [("0001_users".into(), MigrationState::Applied), ("0002_posts".into(), MigrationState::Applied)]
+    );
     // Line ends are no change; anything else is.
     write(folder.path(), &[(USERS.0, &USERS.1.replace('\n', "\r\n"))]);
-    assert_eq!(states(&folder)[0].1, State::Applied);
+    assert_eq!(states(&folder)[0].1, MigrationState::Applied);
     write(folder.path(), &[(USERS.0, "create table users (id integer primary key, name text);")]);
-    assert_eq!(states(&folder)[0].1, State::Changed);
+    assert_eq!(states(&folder)[0].1, MigrationState::Changed);
     assert!(migrate(&folder).unwrap_err().starts_with("0001_users has changed since it was run"));
     fs::remove_file(folder.path().join("migrations").join(USERS.0)).unwrap();
-    assert_eq!(states(&folder)[0].1, State::Unknown);
+    assert_eq!(states(&folder)[0].1, MigrationState::Unknown);
     assert_eq!(migrate(&folder), Ok(vec![]));
 }
 
@@ -64,12 +70,12 @@ fn a_file_that_fails_leaves_nothing_behind() {
     let error = migrate(&folder).unwrap_err();
     assert_eq!(error, "…/migrations/0002_wrong.sql:4: near \")\": syntax error");
     assert_eq!(migrations::dump(&settings(&folder)).unwrap(), "CREATE TABLE users (id integer primary key);\n");
-    assert_eq!(states(&folder)[1].1, State::Pending);
+    assert_eq!(states(&folder)[1].1, MigrationState::Pending);
     write(folder.path(), &[("0002_wrong.sql", "create table a (x not null);\n\ninsert into a\nvalues (null);")]);
     assert_eq!(migrate(&folder).unwrap_err(), "…/migrations/0002_wrong.sql:3: NOT NULL constraint failed: a.x");
     write(folder.path(), &[("0002_wrong.sql", "create table a (x);\ncommit;\ncreate table b (x);")]);
     assert!(migrate(&folder).unwrap_err().contains("0002_wrong.sql:2: a transaction would begin or end"));
-    assert_eq!(states(&folder)[1].1, State::Pending);
+    assert_eq!(states(&folder)[1].1, MigrationState::Pending);
     write(folder.path(), &[("0002_wrong.sql", "create table a (x);")]);
     assert_eq!(migrate(&folder), Ok(vec!["0002_wrong".into(), "0003_c".into()]));
 }
@@ -116,7 +122,7 @@ fn the_last_ones_are_undone() {
     let (told, done) = undo(2);
     assert_eq!(told, ["0002_posts"]);
     assert_eq!(done, Err("0001_users cannot be undone: there is no 0001_users.down.sql".to_owned()));
-    assert_eq!(states(&folder)[1].1, State::Pending);
+    assert_eq!(states(&folder)[1].1, MigrationState::Pending);
     assert_eq!(migrate(&folder), Ok(vec!["0002_posts".into()]));
     write(folder.path(), &[("0009_x.down.sql", "")]);
     assert!(migrate(&folder).unwrap_err().contains("there is no 0009_x.sql"));

@@ -16,7 +16,7 @@ use super::{Config, ConfigMistake};
 const WHILE_DEVELOPING: &str = "sqlite:app.db";
 
 /// The name of the database behind `rover.db`.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT_DATABASE: &str = "default";
 
 /// One database.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +134,7 @@ impl Config {
             own.url = Some(WHILE_DEVELOPING.to_owned());
         }
         let further = self.further_databases.iter().map(|(name, database)| (name.as_str(), database));
-        let all = further.chain([(DEFAULT, &own)]);
+        let all = further.chain([(DEFAULT_DATABASE, &own)]);
         let settled = all.filter_map(|(name, database)| Some((name, database.settings(name, folder, self.workers)?)));
         settled.map(|(name, settings)| (name.to_owned(), settings)).collect()
     }
@@ -175,7 +175,7 @@ pub(crate) type Named = BTreeMap<String, DatabaseConfig>;
 /// Reads databases by their names.
 fn named(value: &ConfigValue) -> Result<Named, &'static str> {
     let one = |name: &str, value: &ConfigValue| match name {
-        "" | DEFAULT => Err("; \"default\" is the one of rover.db: write db = …"),
+        "" | DEFAULT_DATABASE => Err("; \"default\" is the one of rover.db: write db = …"),
         name => Ok((name.to_owned(), DatabaseConfig::read(value)?)),
     };
     match value {

@@ -30,7 +30,7 @@ use std::time::Duration;
 pub(crate) use compression::CompressionConfig;
 pub(crate) use connections::ConnectionSettings;
 pub(crate) use cors::{Cors, Origins};
-pub(crate) use database::DatabaseConfig;
+pub(crate) use database::{DEFAULT_DATABASE, DatabaseConfig};
 pub(crate) use host::{Endpoint, Host};
 pub(crate) use http2::Http2Settings;
 pub use key::ConfigKey;

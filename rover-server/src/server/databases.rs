@@ -5,18 +5,15 @@
 use std::path::{Path, PathBuf};
 
 use rover_data::Settings;
-use rover_data::migrations::{self, State, Status};
+use rover_data::migrations::{self, MigrationState, Status};
 
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_DATABASE};
 use crate::error::Error;
 use crate::log::{self, Level};
 use crate::script::app::Source;
 
 /// The folder of migrations, beside the app.
 const FOLDER: &str = "migrations";
-
-/// The name of the database behind `rover.db`.
-const DEFAULT: &str = "default";
 
 /// A database of an app, for whoever looks after it.
 #[derive(Clone, Debug)]
@@ -115,11 +112,11 @@ pub(super) fn of(config: &Config, source: &Source) -> Vec<AppDatabase> {
         .into_iter()
         .map(|(name, settings)| {
             let folder = beside.join(FOLDER);
-            let folder = if name == DEFAULT { folder } else { folder.join(name) };
+            let folder = if name == DEFAULT_DATABASE { folder } else { folder.join(name) };
             AppDatabase { settings, folder, beside: beside.clone() }
         })
         .collect();
-    all.sort_by_key(|database| database.name() != DEFAULT);
+    all.sort_by_key(|database| database.name() != DEFAULT_DATABASE);
     all
 }
 
@@ -156,7 +153,7 @@ pub(super) fn prepare(config: &Config, source: &Source, migrates: bool) -> Resul
             let of_state = status.iter().filter(|status| status.state == state).map(|status| status.name.as_str());
             of_state.collect::<Vec<_>>().join(", ")
         };
-        let pending = names(State::Pending);
+        let pending = names(MigrationState::Pending);
         if !pending.is_empty() {
             return Err(Error::app(format!(
                 "migrations of the database {:?} have not been run: {pending}\n  run them with: rover db migrate, or \
@@ -165,8 +162,8 @@ pub(super) fn prepare(config: &Config, source: &Source, migrates: bool) -> Resul
             )));
         }
         for (state, message) in [
-            (State::Changed, "a migration has changed since it was run"),
-            (State::Unknown, "a migration has been run that this version does not know"),
+            (MigrationState::Changed, "a migration has changed since it was run"),
+            (MigrationState::Unknown, "a migration has been run that this version does not know"),
         ] {
             let names = names(state);
             if !names.is_empty() {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::{Sql, Value};
+use super::Sql;
+use crate::value::Value;
 
 /// A statement with its values.
 #[derive(Clone, Debug)]

@@ -1,10 +1,10 @@
-//! The files of migrations.
+//! Migrations as their files have them, and as the ledger of a database does.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::error::Error;
 use crate::error::Outage;
 
 /// What a file says that is not to be run in a transaction.
@@ -29,6 +29,14 @@ impl Migration {
     pub(crate) fn has_transaction(&self) -> bool {
         has_transaction(&self.text)
     }
+}
+
+/// A row of the ledger.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) checksum: String,
+    pub(crate) applied_at: String,
 }
 
 /// Whether a file is to be run in a transaction: it does not say otherwise in the comments that it begins with.

@@ -3,19 +3,18 @@
 //! Comes in: a folder of files such as `0001_users.sql`, run in the order of their names. A ledger in the database says
 //! which have been run, and what they said then. `0001_users.down.sql` undoes `0001_users.sql`.
 
-mod files;
-
 use std::path::Path;
 
+use crate::error::Error;
+use crate::migration::{Entry, text};
+use crate::settings::Settings;
 use crate::sqlite::migrate;
-use crate::{Error, Settings};
 
-pub(crate) use self::files::has_transaction;
-pub use self::files::{Migration, create, read};
+pub use crate::migration::{Migration, create, read};
 
 /// What is known of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum MigrationState {
     /// It has been run.
     Applied,
     /// It is to be run.
@@ -26,15 +25,15 @@ pub enum State {
     Unknown,
 }
 
-impl State {
+impl MigrationState {
     /// As it is told.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Applied => "applied",
-            State::Pending => "pending",
-            State::Changed => "changed",
-            State::Unknown => "unknown",
+            MigrationState::Applied => "applied",
+            MigrationState::Pending => "pending",
+            MigrationState::Changed => "changed",
+            MigrationState::Unknown => "unknown",
         }
     }
 }
@@ -45,17 +44,9 @@ pub struct Status {
     /// The name of its file without `.sql`.
     pub name: String,
     /// What is known of it.
-    pub state: State,
+    pub state: MigrationState,
     /// When it was run, in UTC: `2026-01-31 12:00:00`.
     pub applied_at: Option<String>,
-}
-
-/// A row of the ledger.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: String,
-    pub(crate) checksum: String,
-    pub(crate) applied_at: String,
 }
 
 fn compare(files: &[Migration], ledger: &[Entry]) -> Vec<Status> {
@@ -64,9 +55,9 @@ fn compare(files: &[Migration], ledger: &[Entry]) -> Vec<Status> {
         .map(|file| {
             let entry = ledger.iter().find(|entry| entry.name == file.name);
             let state = match entry {
-                None => State::Pending,
-                Some(entry) if entry.checksum == file.checksum => State::Applied,
-                Some(_) => State::Changed,
+                None => MigrationState::Pending,
+                Some(entry) if entry.checksum == file.checksum => MigrationState::Applied,
+                Some(_) => MigrationState::Changed,
             };
             Status { name: file.name.clone(), state, applied_at: entry.map(|entry| entry.applied_at.clone()) }
         })
@@ -74,7 +65,7 @@ fn compare(files: &[Migration], ledger: &[Entry]) -> Vec<Status> {
     let gone = ledger.iter().filter(|entry| !files.iter().any(|file| file.name == entry.name));
     found.extend(gone.map(|entry| Status {
         name: entry.name.clone(),
-        state: State::Unknown,
+        state: MigrationState::Unknown,
         applied_at: Some(entry.applied_at.clone()),
     }));
     found.sort_by(|one, other| one.name.cmp(&other.name));
@@ -99,7 +90,7 @@ pub fn migrate(settings: &Settings, folder: &Path, tell: impl FnMut(&str)) -> Re
     let files = read(folder)?;
     let changed: Vec<String> = compare(&files, &migrate::ledger(settings)?)
         .into_iter()
-        .filter(|status| status.state == State::Changed)
+        .filter(|status| status.state == MigrationState::Changed)
         .map(|status| status.name)
         .collect();
     if !changed.is_empty() {
@@ -144,7 +135,7 @@ pub fn dump(settings: &Settings) -> Result<String, Error> {
 /// # Errors
 /// It is wrong, and leaves nothing behind.
 pub fn seed(settings: &Settings, file: &Path) -> Result<(), Error> {
-    migrate::seed(settings, &files::text(file)?, file)
+    migrate::seed(settings, &text(file)?, file)
 }
 
 /// Copies the database into `file`, which must not be there, while others use it: the state of one moment.
