@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use mlua::{Lua, Table};
-use rover_data::{Answer, Error, Statement};
+use rover_data::{Answer, Statement};
 
 use super::{Databases, Target};
-use rover_lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits};
+use rover_lua::{Kind, Raise, Returns, Shared, Stack, Waits};
 
 /// What a call gives of an answer.
 #[derive(Clone, Copy)]
@@ -55,27 +55,11 @@ pub(super) fn send(
     name: &'static str,
     form: Form,
 ) -> Returns {
-    let shared = databases.shared();
-    let waits = databases.tasks()?.waits().clone();
-    waits.suspend(stack, Name::Own(name), async move {
-        let sql = statement.sql().clone();
-        let slow = target.settings().slow;
-        let outcome = match &target {
-            Target::Database(database) => database.run(statement).await,
-            Target::Transaction(tx) => tx.run(statement).await,
-        };
-        move |stack: &mut Stack<'_>| {
-            let Some(databases) = shared.upgrade() else {
-                return Err(Raise::mistake("this server has been shut down"));
-            };
-            match outcome {
-                Ok(answer) => {
-                    databases.told_if_slow(stack, sql.source(), answer.took, slow);
-                    databases.push(stack, &answer, form)
-                }
-                Err(error) => databases.failed(stack, &error),
-            }
-        }
+    let (sql, slow) = (statement.sql().clone(), target.database().settings().slow);
+    let work = async move { target.run(statement).await };
+    databases.wait(stack, name, work, move |databases, stack, answer| {
+        databases.told_if_slow(stack, sql.source(), answer.took, slow);
+        databases.push(stack, &answer, form)
     })
 }
 
@@ -154,30 +138,15 @@ fn batch(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
         statements.push(databases.fill(stack, &sql, item + 2, last, "batch")?);
         stack.truncate(bottom);
     }
-    let shared = databases.shared();
-    let waits = databases.tasks()?.waits().clone();
-    waits.suspend(stack, Name::Own("db:batch"), async move {
-        let outcome: Result<Vec<Answer>, Error> = match &target {
-            Target::Database(database) => database.batch(statements).await,
-            Target::Transaction(tx) => tx.batch(statements).await,
-        };
-        move |stack: &mut Stack<'_>| {
-            let Some(databases) = shared.upgrade() else {
-                return Err(Raise::mistake("this server has been shut down"));
-            };
-            match outcome {
-                Ok(answers) => {
-                    databases.vocabulary.push_array(stack, answers.len());
-                    let array = stack.top();
-                    for (n, answer) in (1..).zip(&answers) {
-                        let form = if answer.rows.columns().is_empty() { Form::Done } else { Form::Rows };
-                        databases.push(stack, answer, form)?;
-                        stack.set_item(array, n);
-                    }
-                    Ok(1)
-                }
-                Err(error) => databases.failed(stack, &error),
-            }
+    let work = async move { target.batch(statements).await };
+    databases.wait(stack, "db:batch", work, |databases, stack, answers| {
+        databases.vocabulary.push_array(stack, answers.len());
+        let array = stack.top();
+        for (n, answer) in (1..).zip(&answers) {
+            let form = if answer.rows.columns().is_empty() { Form::Done } else { Form::Rows };
+            databases.push(stack, answer, form)?;
+            stack.set_item(array, n);
         }
+        Ok(1)
     })
 }

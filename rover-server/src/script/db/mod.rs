@@ -15,6 +15,7 @@ mod write;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -23,25 +24,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lru::LruCache;
 use mlua::Table;
-use rover_data::{Database, Dialect, Settings, Sql};
+use rover_data::{Answer, Database, Dialect, Error, Settings, Sql, Statement, Stream};
 
 use self::rows::RowShapes;
 use self::stream::RowStream;
 use self::transaction::Tx;
 use self::values::{Blob, List};
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_DATABASE};
 use crate::log::{self, Level};
 use crate::observe::metrics::{Samples, Sources};
-use crate::script::tasks::Tasks;
+use crate::script::tasks::{Tasks, alive};
 use crate::script::vm::Vm;
 use rover_lua::json::Vocabulary;
-use rover_lua::{OwnedMeta, Raise, Returns, Shared, Stack, anchor};
+use rover_lua::{Name, OwnedMeta, Raise, Returns, Shared, Stack, anchor};
 
 /// How many SQL texts a VM keeps that have been read.
 const TEXTS: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
-
-/// The name of `rover.db`.
-const DEFAULT: &str = "default";
 
 /// The databases of one VM.
 struct Databases {
@@ -86,17 +84,31 @@ enum Target {
 }
 
 impl Target {
-    fn dialect(&self) -> Dialect {
+    fn database(&self) -> &Database {
         match self {
-            Target::Database(database) => database.dialect(),
-            Target::Transaction(tx) => tx.database().dialect(),
+            Target::Database(database) => database,
+            Target::Transaction(tx) => tx.database(),
         }
     }
 
-    fn settings(&self) -> &Settings {
+    async fn run(&self, statement: Statement) -> Result<Answer, Error> {
         match self {
-            Target::Database(database) => database.settings(),
-            Target::Transaction(tx) => tx.database().settings(),
+            Target::Database(database) => database.run(statement).await,
+            Target::Transaction(tx) => tx.run(statement).await,
+        }
+    }
+
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Answer>, Error> {
+        match self {
+            Target::Database(database) => database.batch(statements).await,
+            Target::Transaction(tx) => tx.batch(statements).await,
+        }
+    }
+
+    async fn stream(&self, statement: Statement) -> Result<Stream, Error> {
+        match self {
+            Target::Database(database) => database.stream(statement).await,
+            Target::Transaction(tx) => tx.stream(statement).await,
         }
     }
 }
@@ -166,7 +178,7 @@ pub(crate) fn install(vm: &Vm, folder: &Path) -> mlua::Result<()> {
 
 /// `rover.db`.
 fn default(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
-    databases.handles.push(stack, Handle::Named(DEFAULT.into()));
+    databases.handles.push(stack, Handle::Named(DEFAULT_DATABASE.into()));
     Ok(1)
 }
 
@@ -183,11 +195,7 @@ fn database(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
 
 /// `stats()` → a table.
 fn stats(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
-    let target = databases.receiver(stack, "stats")?;
-    let stats = match &target {
-        Target::Database(database) => database.stats(),
-        Target::Transaction(tx) => tx.database().stats(),
-    };
+    let stats = databases.receiver(stack, "stats")?.database().stats();
     stack.push_table(0, 8);
     let table = stack.top();
     let counts = [
@@ -257,8 +265,29 @@ impl Databases {
         self.own.clone()
     }
 
+    /// Suspends the running function, which the app calls `name`, until `work` is done; `push` then pushes what it has brought.
+    fn wait<T: 'static>(
+        &self,
+        stack: &mut Stack<'_>,
+        name: &'static str,
+        work: impl Future<Output = Result<T, Error>> + 'static,
+        push: impl FnOnce(&Databases, &mut Stack<'_>, T) -> Returns + 'static,
+    ) -> Returns {
+        let shared = self.shared();
+        self.tasks()?.waits().suspend(stack, Name::Own(name), async move {
+            let outcome = work.await;
+            move |stack: &mut Stack<'_>| {
+                let databases = alive(&shared)?;
+                match outcome {
+                    Ok(brought) => push(&databases, stack, brought),
+                    Err(error) => databases.failed(stack, &error),
+                }
+            }
+        })
+    }
+
     fn tasks(&self) -> Result<Rc<Tasks>, Raise> {
-        self.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))
+        alive(&self.tasks)
     }
 
     /// What the value at 1 stands for.
@@ -275,12 +304,12 @@ impl Databases {
         };
         match known.get(&*name) {
             Some(database) => {
-                if *name == *DEFAULT && self.is_made_up.take() {
+                if *name == *DEFAULT_DATABASE && self.is_made_up.take() {
                     tell_of_default(database.settings());
                 }
                 Ok(Target::Database(database.clone()))
             }
-            None if &*name == DEFAULT => Err(Raise::mistake(
+            None if &*name == DEFAULT_DATABASE => Err(Raise::mistake(
                 "there is no database: name it, as in rover.server { db = \"sqlite:app.db\" }, or with DATABASE_URL",
             )),
             None => Err(Raise::Mistake(format!(

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use mlua::{Lua, Table};
 use rover_data::{Error, Rows, Stream};
 
-use super::{Databases, Target};
+use super::Databases;
+use crate::script::tasks::alive;
 use rover_lua::{Name, Raise, Returns, Shared, Stack, Waits, press};
 
 /// What an open stream costs beside its rows, in bytes: a connection.
@@ -44,35 +45,21 @@ pub(super) fn install(
 fn open(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
     let target = databases.target(stack, "stream")?;
     let statement = databases.statement(stack, &target, "stream")?;
-    databases.find_forgotten(stack, target.settings().readers);
-    let (shared, waits) = (databases.shared(), databases.tasks()?.waits().clone());
-    waits.suspend(stack, Name::Own("db:stream"), async move {
-        let outcome: Result<Stream, Error> = match &target {
-            Target::Database(database) => database.stream(statement).await,
-            Target::Transaction(tx) => tx.stream(statement).await,
+    databases.find_forgotten(stack, target.database().settings().readers);
+    let work = async move { target.stream(statement).await };
+    databases.wait(stack, "db:stream", work, |databases, stack, stream| {
+        let state = State {
+            stream: RefCell::new(Some(stream)),
+            rows: RefCell::default(),
+            given: Cell::new(0),
+            is_reading: Cell::new(false),
         };
-        move |stack: &mut Stack<'_>| {
-            let Some(databases) = shared.upgrade() else {
-                return Err(Raise::mistake("this server has been shut down"));
-            };
-            match outcome {
-                Ok(stream) => {
-                    let state = State {
-                        stream: RefCell::new(Some(stream)),
-                        rows: RefCell::default(),
-                        given: Cell::new(0),
-                        is_reading: Cell::new(false),
-                    };
-                    let state = Rc::new(state);
-                    databases.open.borrow_mut().push(Rc::downgrade(&state));
-                    databases.streams.push(stack, RowStream(state));
-                    // The collector does not know what a connection costs.
-                    press(stack, CONNECTION);
-                    Ok(1)
-                }
-                Err(error) => databases.failed(stack, &error),
-            }
-        }
+        let state = Rc::new(state);
+        databases.open.borrow_mut().push(Rc::downgrade(&state));
+        databases.streams.push(stack, RowStream(state));
+        // The collector does not know what a connection costs.
+        press(stack, CONNECTION);
+        Ok(1)
     })
 }
 
@@ -133,9 +120,7 @@ fn next(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
         let state = reading.state.clone();
         drop(reading);
         move |stack: &mut Stack<'_>| {
-            let Some(databases) = shared.upgrade() else {
-                return Err(Raise::mistake("this server has been shut down"));
-            };
+            let databases = alive(&shared)?;
             match outcome {
                 Ok(()) => {
                     if !push_ready(stack, &databases, &state)? {

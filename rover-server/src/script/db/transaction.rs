@@ -10,8 +10,8 @@ use mlua::{Lua, Table};
 use rover_data::{Answer, Begin, Class, Database, Error, Statement, Stream, Transaction};
 
 use super::{Databases, Handle, Target};
-use crate::script::tasks::{Held, Run, Scope};
-use rover_lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits, caller};
+use crate::script::tasks::{Held, Run, Scope, alive, place_of_call};
+use rover_lua::{Kind, Name, Raise, Returns, Shared, Stack, Waits};
 
 /// A transaction, or a part of one, as Lua holds it.
 pub(super) struct Tx {
@@ -99,7 +99,7 @@ fn transaction(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
         Target::Transaction(tx) => (tx.database.clone(), Some(tx)),
     };
     let tasks = databases.tasks()?;
-    let place = caller(stack).map_or_else(|| "app".into(), |frame| format!("{}:{}", frame.file, frame.line).into());
+    let place = place_of_call(stack);
     let tx = Rc::new(Tx { database, session: RefCell::default(), is_nested: Cell::new(false) });
     stack.push_copy(2);
     let function = stack.top();
@@ -116,9 +116,7 @@ fn transaction(stack: &mut Stack<'_>, databases: &Databases) -> Returns {
             Some(outer) => part(&outer, &tx, run, is_answer).await,
         };
         move |stack: &mut Stack<'_>| {
-            let Some(databases) = shared.upgrade() else {
-                return Err(Raise::mistake("this server has been shut down"));
-            };
+            let databases = alive(&shared)?;
             match ended {
                 Ended::Kept(mut held) => match held.push_all(stack)? {
                     0 => {

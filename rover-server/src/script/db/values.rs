@@ -111,7 +111,7 @@ impl Databases {
         let Ok(text) = std::str::from_utf8(text) else {
             return Err(Raise::Mistake(format!("db:{call}: the SQL is not UTF-8")));
         };
-        self.read(text, target.dialect()).map_err(|error| outcome::mistake(&error))
+        self.read(text, target.database().dialect()).map_err(|error| outcome::mistake(&error))
     }
 
     /// Gives a text the values from `first` to `last`, or those of the table at `first` where it has names.

@@ -75,7 +75,7 @@ impl Databases {
         name: &'static str,
         form: Form,
     ) -> Returns {
-        let sql = self.read(sql, target.dialect()).map_err(|error| outcome::mistake(&error))?;
+        let sql = self.read(sql, target.database().dialect()).map_err(|error| outcome::mistake(&error))?;
         let statement = sql.with(values).map_err(|error| outcome::mistake(&error))?;
         send(stack, self, target, statement, name, form)
     }

@@ -18,7 +18,7 @@ use crate::message::header_names::{self, MOST_FIELDS};
 use crate::observe::otlp::ClientSpan;
 use crate::outbound::{Call, Client, Inflow, Outgoing, Problem, Reply, RetryOptions, is_idempotent, parse_url};
 use crate::runtime::turn::Stint;
-use crate::script::tasks::{Held, Run, Tasks};
+use crate::script::tasks::{Held, Run, Tasks, alive};
 
 use super::{Fetch, push_problem, reader};
 
@@ -130,10 +130,7 @@ pub(super) fn send(stack: &mut Stack<'_>, fetch: &Fetch) -> Returns {
         if let Some(span) = span {
             outcome.told(span);
         }
-        move |stack: &mut Stack<'_>| match shared.upgrade() {
-            Some(fetch) => push(stack, &fetch, outcome, patience),
-            None => Err(Raise::mistake("this server has been shut down")),
-        }
+        move |stack: &mut Stack<'_>| push(stack, &*alive(&shared)?, outcome, patience)
     })
 }
 
@@ -227,9 +224,7 @@ fn body(
 ) -> Result<(Outgoing, Option<impl Future<Output = Result<(), FetchOutcome>> + use<>>), Raise> {
     match stack.kind(argument::BODY) {
         Kind::Function => {
-            let Some(tasks) = fetch.tasks.upgrade() else {
-                return Err(Raise::mistake("this server has been shut down"));
-            };
+            let tasks = alive(&fetch.tasks)?;
             let held = Held::copies(&tasks, stack, argument::BODY, argument::BODY)?.nested(&tasks)?;
             // One chunk waits while another is sent, so a slow server holds its producer up.
             let (sender, chunks) = mpsc::channel(1);

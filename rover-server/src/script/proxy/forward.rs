@@ -19,6 +19,7 @@ use crate::message::header_names;
 use crate::message::unread::Unavailable;
 use crate::observe::otlp::ClientSpan;
 use crate::outbound::{Active, Inflow, Problem, SendFailure, is_idempotent};
+use crate::script::tasks::alive;
 
 use super::answer::{self, Through};
 use super::claims::Forwarding;
@@ -110,10 +111,7 @@ pub(super) fn forward(stack: &mut Stack<'_>, proxy: &Proxy) -> Returns {
         if let Some(span) = span {
             outcome.told(span);
         }
-        move |stack: &mut Stack<'_>| match own.upgrade() {
-            Some(proxy) => push(stack, &proxy, outcome, &onward, &options),
-            None => Err(Raise::mistake("this server has been shut down")),
-        }
+        move |stack: &mut Stack<'_>| push(stack, &*alive(&own)?, outcome, &onward, &options)
     })
 }
 

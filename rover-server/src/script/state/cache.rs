@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use mlua::{Lua, Table};
 use rover_lua::json::Vocabulary;
-use rover_lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller};
+use rover_lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits};
 
 use super::{Own, data, key, read, ttl};
-use crate::script::tasks::{Held, Run, Tasks};
+use crate::script::tasks::{Held, Run, Tasks, alive, place_of_call};
 use crate::store::{Cache, Datum, Joined, Lead, Outcome, Stores};
 
 /// A cache as Lua holds it. It is looked up when it is used first, for its size is known only once the app has loaded.
@@ -148,11 +148,8 @@ fn get_or(stack: &mut Stack<'_>, functions: &CacheFunctions) -> Returns {
         data::push(stack, &datum, &functions.vocabulary)?;
         return Ok(2);
     }
-    let Some(tasks) = functions.tasks.upgrade() else {
-        return Err(Raise::mistake("this server has been shut down"));
-    };
-    let place: Rc<str> =
-        caller(stack).map_or_else(|| "app".into(), |frame| format!("{}:{}", frame.file, frame.line).into());
+    let tasks = alive(&functions.tasks)?;
+    let place = place_of_call(stack);
     let last = stack.top();
     let run = Run::nested(&tasks, stack, 4, last, &place)?;
     let (vocabulary, computing) = (functions.vocabulary.clone(), functions.computing.clone());

@@ -8,10 +8,10 @@ mod producer;
 
 use std::rc::{Rc, Weak};
 
-use rover_lua::{Raise, Returns, Shared, Stack};
+use rover_lua::{Returns, Shared, Stack};
 
 use crate::exchange::response::Responder;
-use crate::script::tasks::{Held, Tasks};
+use crate::script::tasks::{Held, Tasks, alive};
 use crate::script::vm::Vm;
 
 use producer::{Events, Producer};
@@ -32,7 +32,7 @@ pub(crate) fn install(vm: &Vm) -> mlua::Result<()> {
 
 /// `stream(producer, place, is_sse, retry)`: what a response of the kind STREAM holds. The arguments have been checked.
 fn stream(stack: &mut Stack<'_>, streams: &Streams) -> Returns {
-    let tasks = streams.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))?;
+    let tasks = alive(&streams.tasks)?;
     let place = String::from_utf8_lossy(stack.bytes(2).unwrap_or_default()).into();
     let function = Held::copies(&tasks, stack, 1, 1)?;
     let events = stack.boolean(3).then(|| {

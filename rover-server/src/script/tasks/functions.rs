@@ -6,14 +6,14 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mlua::{Lua, Table};
-use rover_lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, caller, seconds};
+use rover_lua::{Kind, Name, OwnedMeta, Raise, Returns, Shared, Stack, Waits, seconds};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::observe::metrics::Sources;
 
 use super::run::{Held, Run};
 use super::spawned::{Spawned, TaskEnd, TaskState};
-use super::{MOST_TASKS, Tasks};
+use super::{MOST_TASKS, Tasks, alive, place_of_call};
 
 /// How many functions `rover.all` takes: as many results as fit on a stack.
 const MOST_AT_ONCE: usize = 4_000;
@@ -34,7 +34,7 @@ impl TaskFunctions {
                 "{call} cannot be called at the top level of the app: call it in a handler, a hook or a task"
             )));
         }
-        self.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))
+        alive(&self.tasks)
     }
 
     fn state(&self, stack: &mut Stack<'_>, call: &str) -> Result<Rc<TaskState>, Raise> {
@@ -71,11 +71,6 @@ pub(crate) fn install(lua: &Lua, rover: &Table, tasks: &Rc<Tasks>, sources: &Sou
     rover.raw_set("timeout", waits.waiting(lua, shared.function(lua, timeout)?)?)
 }
 
-/// Where the running native function was called.
-fn place(stack: &Stack<'_>) -> Rc<str> {
-    caller(stack).map_or_else(|| "app".into(), |frame| format!("{}:{}", frame.file, frame.line).into())
-}
-
 fn expect_function(stack: &Stack<'_>, index: i32, call: &str) -> Result<(), Raise> {
     match stack.kind(index) {
         Kind::Function => Ok(()),
@@ -95,7 +90,7 @@ fn spawn(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     let tasks = functions.tasks("rover.spawn")?;
     expect_function(stack, 1, "rover.spawn")?;
     refuse_when_stopping(&tasks, "rover.spawn")?;
-    let place = place(stack);
+    let place = place_of_call(stack);
     let last = stack.top();
     let run = Run::new(&tasks, stack, 1, last, &place)?.logged();
     start(stack, functions, &tasks, Rc::default(), async move {
@@ -115,7 +110,7 @@ fn every(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     }
     expect_function(stack, 2, "rover.every")?;
     refuse_when_stopping(&tasks, "rover.every")?;
-    let place = place(stack);
+    let place = place_of_call(stack);
     if tasks.running.get() + tasks.waiting.get() >= MOST_TASKS {
         return Err(Raise::Mistake(format!("{MOST_TASKS} tasks run in this worker: there is no room for another")));
     }
@@ -202,7 +197,7 @@ fn all(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     if n > MOST_AT_ONCE {
         return Err(Raise::Mistake(format!("rover.all takes at most {MOST_AT_ONCE} functions")));
     }
-    let place = place(stack);
+    let place = place_of_call(stack);
     let crowd = FuturesUnordered::new();
     for n in 1..=n {
         stack.push_item(1, n as i32);
@@ -258,7 +253,7 @@ fn timeout(stack: &mut Stack<'_>, functions: &TaskFunctions) -> Returns {
     let tasks = functions.tasks("rover.timeout")?;
     let time = seconds(stack, 1, "rover.timeout")?;
     expect_function(stack, 2, "rover.timeout")?;
-    let place = place(stack);
+    let place = place_of_call(stack);
     let last = stack.top();
     let run = Run::nested(&tasks, stack, 2, last, &place)?;
     functions.waits.suspend(stack, Name::Own("rover.timeout"), async move {

@@ -13,14 +13,14 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::mem::take;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rover_lua::json::Vocabulary;
-use rover_lua::{Coroutines, Waits};
+use rover_lua::{Coroutines, Raise, Stack, Waits, caller};
 
 use crate::exchange::context::{Contexts, CurrentContext};
 use crate::exchange::response::Responder;
@@ -61,6 +61,19 @@ pub(crate) struct Tasks {
     /// That of the function that runs; a handler has none of it.
     scope: RefCell<TaskScope>,
     tracing: Tracing,
+}
+
+/// A part of a VM, for whoever holds it weakly and has waited meanwhile.
+///
+/// # Errors
+/// The VM has gone.
+pub(crate) fn alive<T>(part: &Weak<T>) -> Result<Rc<T>, Raise> {
+    part.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))
+}
+
+/// Where the running native function was called: the line of the app, or `app`.
+pub(crate) fn place_of_call(stack: &Stack<'_>) -> Rc<str> {
+    caller(stack).map_or_else(|| "app".into(), |frame| format!("{}:{}", frame.file, frame.line).into())
 }
 
 /// Functions that run beside handlers, and the coroutines for them.

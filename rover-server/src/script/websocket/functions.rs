@@ -11,7 +11,7 @@ use rover_lua::{Kind, Name, Raise, Returns, Shared, Stack};
 use tungstenite::Utf8Bytes;
 
 use crate::exchange::context::{self, SentPath};
-use crate::script::tasks::Held;
+use crate::script::tasks::{Held, alive};
 use crate::script::vm::Vm;
 
 use super::client::{Client, Outgoing, Pushed};
@@ -83,7 +83,7 @@ fn handlers(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
 /// else 101, what the response holds, and the value of `Sec-WebSocket-Accept`.
 fn open(stack: &mut Stack<'_>, sockets: &Sockets) -> Returns {
     let request_key = context::request_key(stack, &sockets.contexts, "header(name)")?;
-    let tasks = sockets.tasks.upgrade().ok_or_else(|| Raise::mistake("this server has been shut down"))?;
+    let tasks = alive(&sockets.tasks)?;
     let handlers = *sockets.handlers.get().ok_or_else(|| Raise::mistake("this app has not loaded"))?;
     let settings = sockets.settings.borrow().clone();
     let request = sockets.contexts.requests.get(request_key)?;
